@@ -1,0 +1,51 @@
+"""Fine-tuning as an attack: ordinary training on other data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ilu.data import Feed, open_stream
+from ilu.objective import Term
+from ilu.retain.likelihood import NLL
+from ilu.train import Optim, Row, fit
+from ilu.types import LM, Metric, Reached, Steps
+
+STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
+"""Where the ILU paper measures robust accuracy (arXiv 2506.01339)."""
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Cross-entropy on ``feed``: downstream fine-tuning, or relearning (arXiv 2506.01339).
+
+    Brings its own data and optimiser; reaches ``quarter``, ``half`` and ``end`` of its steps.
+    """
+
+    feed: Feed
+    optim: Optim
+    goals: Mapping[str, Metric] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.optim.steps
+
+    def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
+        stages = stages_by_step(self.steps)
+
+        def log(row: Row) -> None:
+            done = int(row["step"]) + 1
+            progress(done, self.steps)
+            for stage in stages.get(done, ()):
+                reached(stage)
+
+        stream = open_stream(self.feed, lm, seed=self.seed, name="--task")
+        fit(lm.model, {"task": Term(NLL(), on="task")}, {"task": stream}, self.optim, log=log)
+
+
+def stages_by_step(steps: int) -> dict[int, list[str]]:
+    """Step -> the stages reached after it; in a very short attack one step may reach several."""
+    found: dict[int, list[str]] = {}
+    for stage, fraction in STAGES.items():
+        found.setdefault(max(1, round(fraction * steps)), []).append(stage)
+    return found

@@ -1,0 +1,74 @@
+"""``ilu demo``: the whole story on the lab, in minutes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ilu.cli.interrupt import interruptible
+from ilu.cli.parse import parse
+from ilu.cli.show import console, number, progress, table
+from ilu.files import write_json
+from ilu.lab.world import CHANCE
+from ilu.recipe import Recipe
+from ilu.recipes.demo import FULL, QUICK, recipes
+from ilu.report import write_report
+from ilu.run import Options, run
+from ilu.summary import summarise, write_angles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Unlearn the lab's model in four ways, fine-tune each on six tasks, and see what comes back.
+
+    Example: ilu demo --out demo
+
+    Args:
+        out: new folder for summary.json, report.html and one run directory per model.
+        quick: a smoke test: too few steps for the numbers to mean anything.
+        seed: of every random draw.
+        device: cpu, cuda, mps.
+        resume: continue an interrupted demo.
+    """
+
+    out: Path
+    quick: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    resume: bool = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    demo: Demo = parse(Demo, "ilu demo", argv)
+    if demo.out.exists() and not demo.resume:
+        raise ValueError(f"{demo.out} exists already: choose another --out, or add --resume")
+    planned = recipes(demo.seed, QUICK if demo.quick else FULL)
+    with interruptible() as stop, progress(total=sum(map(steps, planned))) as shown:
+        options = Options(device=demo.device, resume=demo.resume, progress=shown, stop=stop)
+        runs = [run(recipe, demo.out / recipe.name, options) for recipe in planned]
+    for each in runs:
+        write_angles(each, runs[0])
+    summary = summarise(runs, chance=CHANCE)
+    write_json(demo.out / "summary.json", summary)
+    write_report(runs, demo.out / "report.html")
+    show(summary, quick=demo.quick)
+    console.print(f"report: {(demo.out / 'report.html').resolve()}", markup=False, soft_wrap=True)
+
+
+def steps(recipe: Recipe) -> int:
+    """Training steps of a recipe with its attacks."""
+    return recipe.optim.steps + sum(attack.steps for attack in recipe.attacks.values())
+
+
+def show(summary: Mapping[str, Any], *, quick: bool) -> None:
+    """Print the headline table."""
+    keys = ("forget_quality", "utility", "robust_accuracy", "finetune_accuracy")
+    rows = [
+        (name, *(number(model[k]) for k in (*keys, "relearn_forget_quality")))
+        for name, model in summary["models"].items()
+    ]
+    title = "Forget quality = 1 - accuracy on what was to be forgotten (0.75 = knows nothing)"
+    table(title, ("model", "FQ", "utility", "RA: FQ after tuning", "FA", "FQ relearned"), rows)
+    if quick:
+        console.print("--quick: far too few steps; these numbers mean nothing.")

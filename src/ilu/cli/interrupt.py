@@ -1,0 +1,36 @@
+"""SIGINT and SIGTERM: the first asks the run to save and stop, the second ends it."""
+
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+from ilu.train import Stopped
+
+
+class Interrupt(Exception):
+    """A run was stopped by a signal after saving."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped and saved; the same command with --resume continues")
+        self.signal = number
+
+
+@contextmanager
+def interruptible() -> Generator[Callable[[], bool]]:
+    """Give a function that says whether a signal has asked to stop."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    except Stopped:
+        raise Interrupt(seen[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,104 @@
+"""The command ``ilu``: picks a command, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect of ours.
+"""
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from ilu.cli.interrupt import Interrupt
+
+USAGE = """\
+ilu: make a language model forget, so that it stays forgotten.
+
+  ilu demo --out demo                      the whole story on the built-in lab, minutes on a laptop
+  ilu unlearn RECIPE --model M ...         unlearn your model on your data
+  ilu evaluate MODEL --suite lab           what a model still knows
+  ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
+  ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
+  ilu report RUN... --out report.html      one page from run directories
+  ilu methods                              every loss, rule, mask, attack, metric and recipe
+  ilu rerun RUN --out D                    repeat a run from its recipe.json
+  ilu lab build --out D                    rebuild the lab's model
+  ilu doctor                               is everything here that is needed
+
+Each takes --help. --debug anywhere shows where an error came from.
+"""
+
+
+def commands() -> dict[str, Callable[[Sequence[str]], None]]:
+    """Command name -> what carries it out; imported here because it loads torch."""
+    from ilu.cli import commands, demo, lab, unlearn
+
+    return {
+        "demo": demo.main,
+        "unlearn": unlearn.main,
+        "evaluate": commands.evaluate,
+        "attack": commands.attack,
+        "vectors": commands.vectors,
+        "report": commands.report,
+        "methods": commands.methods,
+        "rerun": commands.rerun,
+        "lab": lab.main,
+        "doctor": commands.doctor,
+    }
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out one command; return the exit code."""
+    debug = "--debug" in argv
+    rest = [a for a in argv if a != "--debug"]
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")  # noqa: T201
+        return 0 if rest else 2
+    # Before any library reads it: their bars would break ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        dispatch(rest[0], rest[1:])
+    except Interrupt as error:
+        complain(f"{error}")
+        return 128 + error.signal
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        complain(f"error: {one_line(error)}")
+        return 2
+    return 0
+
+
+def dispatch(name: str, rest: Sequence[str]) -> None:
+    """Find the command and call it."""
+    from ilu.cli.show import warn_in_a_line
+
+    warn_in_a_line()
+    known = commands()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown command {name!r}{hint} Commands: {', '.join(known)}")
+    known[name](rest)
+
+
+def complain(text: str) -> None:
+    """Print to standard error."""
+    from ilu.cli.show import errors
+
+    errors.print(text, markup=False, soft_wrap=True)
+
+
+def one_line(error: Exception) -> str:
+    """The message without line breaks; the system's own errors name their file."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}: free the space or choose another place"
+    return " ".join(str(error).split())

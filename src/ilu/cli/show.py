@@ -1,0 +1,75 @@
+"""What a person sees on the terminal: progress, tables, warnings."""
+
+import sys
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ilu import types
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(total: int | None = None) -> Generator[types.Progress]:
+    """Progress bars with the time left on a terminal, a line per finished piece elsewhere.
+
+    ``total`` is the number of steps of all pieces together, if a bar over all of them is wanted.
+    """
+    if not console.is_terminal:
+        yield plain_lines
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bars:
+        overall = None if total is None else bars.add_task("everything", total=total)
+        current = bars.add_task("", visible=False)
+        name_shown = ""
+
+        def show(name: str, done: int, steps: int) -> None:
+            nonlocal name_shown
+            if name != name_shown:
+                bars.reset(current, description=name, total=steps, visible=True)
+                name_shown = name
+            bars.update(current, completed=done)
+            if overall is not None:
+                bars.advance(overall)
+
+        yield show
+
+
+def plain_lines(name: str, done: int, steps: int) -> None:
+    """One line when a piece of work is finished: for logs and pipes."""
+    if done == steps:
+        console.print(f"{name}: {steps} steps", markup=False)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash where there is no value."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def warn_in_a_line() -> None:
+    """Let warnings of ours be one line; those of libraries are for developers."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
+        if "ilu" in filename:
+            errors.print(f"warning: {message}", markup=False, soft_wrap=True)
+
+    warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
+    if not sys.warnoptions:
+        warnings.simplefilter("default")

@@ -1,0 +1,93 @@
+"""From examples to an endless, reproducible stream of batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from ilu.forward import context_length
+from ilu.types import IGNORE, LM, Batch, Example, Source
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad on the right; prompt and padding take no loss.
+
+    Padding is token 0 under a zero attention mask, so a tokenizer without pad token is fine.
+    """
+    width = max(len(e.ids) for e in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+    for row, e in enumerate(examples):
+        n = len(e.ids)
+        ids[row, :n], mask[row, :n] = torch.tensor(e.ids), 1
+        labels[row, e.prompt : n] = ids[row, e.prompt : n]
+    return Batch(ids, mask, labels)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source, and how many of its examples make a batch."""
+
+    source: Source
+    batch_size: int
+
+
+def open_stream(feed: Feed, lm: LM, *, seed: int, name: str) -> "Stream":
+    """Tokenize the data and check that the model can take it; ``name`` is for the error."""
+    examples = feed.source(lm.tokenizer)
+    check_lengths(examples, context_length(lm.model), name)
+    try:
+        return Stream(examples, feed.batch_size, seed)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
+    """Refuse what does not fit the model's context; nothing is ever cut in silence."""
+    long = [len(e.ids) for e in examples if limit is not None and len(e.ids) > limit]
+    if long:
+        raise ValueError(
+            f"{name}: {len(long)} of {len(examples)} rows are longer than the model's {limit} tokens "
+            f"(the longest has {max(long)}). Shorten them, or cut them with --truncate {limit}."
+        )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batch ``k`` as a pure function of ``k``, so that a resumed run continues with the same bytes.
+
+    Every epoch has its own order; examples that do not fill a last batch wait for the next epoch.
+    """
+
+    examples: Sequence[Example]
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= len(self.examples):
+            raise ValueError(
+                f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
+                f"choose a batch size from 1 to {len(self.examples)} or bring more data"
+            )
+
+    def __call__(self, k: int) -> Batch:
+        epoch, within = divmod(k, len(self.examples) // self.batch_size)
+        order = shuffled(len(self.examples), self.seed, epoch)
+        start = within * self.batch_size
+        return collate([self.examples[i] for i in order[start : start + self.batch_size]])
+
+
+@lru_cache(maxsize=16)
+def shuffled(n: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Order of ``n`` examples in one epoch."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return tuple(torch.randperm(n, generator=generator).tolist())
+
+
+def split(batch: Batch, size: int | None) -> list[Batch]:
+    """Cut a batch into micro-batches of at most ``size`` examples; None leaves it whole."""
+    if size is None or size >= len(batch):
+        return [batch]
+    parts = (batch.input_ids, batch.attention_mask, batch.labels)
+    return [Batch(*part) for part in zip(*(p.split(size) for p in parts), strict=True)]

@@ -1,0 +1,53 @@
+"""What a run ran on: versions, machine and the state of the code."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("ilu", "torch", "transformers", "safetensors", "datasets", "tokenizers", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, accelerator, commit and command line."""
+    return {
+        "versions": {name: installed(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": git("rev-parse", "HEAD") or None,
+        "dirty": bool(git("status", "--porcelain")),
+        "argv": sys.argv[1:],
+    }
+
+
+def installed(package: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def code_diff() -> str:
+    """Uncommitted changes to the package's code; empty where it is not in a checkout."""
+    return git("diff", "HEAD", "--", ".")
+
+
+def git(*command: str) -> str:
+    """Output of a git command in the package's own checkout, or nothing."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""

@@ -1,0 +1,90 @@
+"""Multiple choice by log-likelihood."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ilu.data import collate
+from ilu.forward import ModelForward
+from ilu.types import LM, Example, Question, Questions, Score, mean_score
+
+
+class Wanted(NamedTuple):
+    """The log-probability of one option, read off the row it shares with others."""
+
+    question: int
+    option: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Accuracy when the option with the highest log-likelihood is taken (lm-evaluation-harness acc).
+
+    Options are scored by the sum over their tokens, without length normalisation. Forget quality is
+    1 minus this accuracy (arXiv 2506.01339).
+    """
+
+    questions: Questions
+    batch_size: int = 128
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, lm: LM) -> Score:
+        asked = self.questions()
+        logps = option_logps(lm, asked, batch_size=self.batch_size)
+        taken = (max(range(len(row)), key=row.__getitem__) for row in logps)
+        return mean_score([float(t == q.answer) for t, q in zip(taken, asked, strict=True)])
+
+
+@torch.no_grad()
+def option_logps(lm: LM, asked: Sequence[Question], *, batch_size: int) -> list[list[float]]:
+    """Log-likelihood of every option of every question.
+
+    Options that differ in their last token only share one forward pass, so single-token options
+    cost one pass per question.
+    """
+    logps = [[0.0] * len(q.options) for q in asked]
+    device = next(lm.model.parameters()).device
+    forward = ModelForward(lm.model)
+    for rows in batches(rows_of(lm.tokenizer, asked), batch_size):
+        # One more token makes the last real position a prediction; which one does not matter.
+        examples = [Example([*row, row[-1]], prompt=0) for row, _ in rows]
+        logits = forward(collate(examples).to(device)).logits
+        for i, (row, wanted) in enumerate(rows):
+            for w in wanted:
+                read = logits[i, len(row) - len(w.tokens) : len(row)]
+                logps[w.question][w.option] = sum_logp(read, w.tokens)
+    return logps
+
+
+def rows_of(tokenizer: Any, asked: Sequence[Question]) -> dict[tuple[int, ...], list[Wanted]]:
+    """The contexts to run, each with the options that are read off it."""
+    rows: dict[tuple[int, ...], list[Wanted]] = defaultdict(list)
+    prompts = tokenizer([q.prompt for q in asked]).input_ids
+    encoded = {o: None for q in asked for o in q.options}
+    options = tokenizer(list(encoded), add_special_tokens=False).input_ids
+    ids = dict(zip(encoded, options, strict=True))
+    for i, (q, prompt) in enumerate(zip(asked, prompts, strict=True)):
+        for k, option in enumerate(q.options):
+            tokens = tuple(ids[option])
+            rows[(*prompt, *tokens[:-1])].append(Wanted(i, k, tokens))
+    return rows
+
+
+def batches(
+    rows: dict[tuple[int, ...], list[Wanted]], size: int
+) -> Iterator[list[tuple[tuple[int, ...], list[Wanted]]]]:
+    """Rows of similar length together, longest first."""
+    items = sorted(rows.items(), key=lambda item: -len(item[0]))
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def sum_logp(logits: Tensor, tokens: tuple[int, ...]) -> float:
+    """Log-likelihood of ``tokens`` under one row of logits each."""
+    logp = logits.float().log_softmax(-1)
+    return logp[range(len(tokens)), list(tokens)].sum().item()

@@ -1,0 +1,31 @@
+"""Metrics read off the likelihood of known answers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ilu.data import collate
+from ilu.forward import ModelForward
+from ilu.losses.tokens import mean_nll
+from ilu.types import LM, Score, Source, mean_score
+
+
+@dataclass(frozen=True)
+class AnswerNLL:
+    """Mean negative log-likelihood per answer token, in nats, over the first ``limit`` examples."""
+
+    source: Source
+    limit: int | None = None
+    batch_size: int = 16
+    higher_is_better: ClassVar[bool] = False
+
+    @torch.no_grad()
+    def __call__(self, lm: LM) -> Score:
+        examples = self.source(lm.tokenizer)[: self.limit]
+        device = next(lm.model.parameters()).device
+        forward, items = ModelForward(lm.model), list[float]()
+        for start in range(0, len(examples), self.batch_size):
+            out = forward(collate(examples[start : start + self.batch_size]).to(device))
+            items += mean_nll(out.logits, out.targets).tolist()
+        return mean_score(items)

@@ -1,0 +1,115 @@
+"""A Hugging Face causal LM as the losses see it. The one place that shifts labels."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ilu.types import Batch, Outputs, Weights
+
+
+class _Reached(Exception):
+    """Leaves a forward pass as soon as the wanted block has run."""
+
+
+@dataclass(frozen=True)
+class ModelForward:
+    """``model``, optionally with some ``weights`` in place of its own and under bfloat16 autocast."""
+
+    model: nn.Module
+    weights: Weights | None = None
+    autocast: bool = False
+
+    def __call__(self, batch: Batch) -> Outputs:
+        logits = self._run(batch).logits
+        return Outputs(logits[:, :-1], batch.labels[:, 1:])
+
+    def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
+        """Return the output of block ``layer`` and do not run the later ones."""
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(output if isinstance(output, Tensor) else output[0])
+            raise _Reached
+
+        hook = block(self.model, layer).register_forward_hook(keep)
+        try:
+            self._run(batch)
+        except _Reached:
+            pass
+        finally:
+            hook.remove()
+        return found[0]
+
+    def _run(self, batch: Batch) -> Any:
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast):
+            if self.weights is None:
+                return self.model(**inputs, use_cache=False)
+            return functional_call(self.model, dict(self.weights), (), {**inputs, "use_cache": False})
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The original model: ``model`` with its trained weights put back, without gradient.
+
+    Only the trained weights exist twice: all of them, three matrices for RMU, an adapter for LoRA.
+    """
+
+    model: nn.Module
+    weights: Weights | None
+    autocast: bool = False
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Outputs:
+        return self._forward()(batch)
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
+        """Return the output of block ``layer`` of the original model."""
+        return self._forward().hidden(batch, layer)
+
+    def _forward(self) -> ModelForward:
+        if self.weights is None:
+            raise ValueError("a loss asked for the reference model but has needs_reference = False")
+        return ModelForward(self.model, self.weights, self.autocast)
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The decoder blocks: the one ``ModuleList`` as long as the model has layers."""
+    depth = model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if not lists:
+        raise ValueError(f"found no list of {depth} decoder blocks in {type(model).__name__}")
+    return lists[0]
+
+
+def block(model: nn.Module, layer: int) -> nn.Module:
+    """Decoder block ``layer``, counted from 0."""
+    found = blocks(model)
+    if not 0 <= layer < len(found):
+        raise ValueError(
+            f"layer {layer} is out of range: the model has {len(found)} blocks, "
+            f"0 to {len(found) - 1}. Choose one with --layer."
+        )
+    return found[layer]
+
+
+def named_trained(model: nn.Module, pattern: str) -> Mapping[str, nn.Parameter]:
+    """Parameters whose name contains a match of the regular expression ``pattern``."""
+    found = {n: p for n, p in model.named_parameters() if re.search(pattern, n)}
+    if not found:
+        some = ", ".join(n for n, _ in list(model.named_parameters())[:3])
+        raise ValueError(f"no weight name matches {pattern!r}; names look like: {some}")
+    return found
+
+
+def context_length(model: nn.Module) -> int | None:
+    """The longest sequence the model takes, if its configuration says."""
+    config: Any = model.config
+    return getattr(config, "max_position_embeddings", None)

@@ -1,0 +1,138 @@
+"""Builds the lab's model: a BPE tokenizer and a small Llama pretrained on the world.
+
+Downstream tasks are shown in pretraining with labels that are right only half of the time, so that
+the model knows their form and fine-tuning still has something to teach.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilu.data import Stream
+from ilu.evals.choice import Choice
+from ilu.files import new_folder, write_json
+from ilu.lab import tasks, world
+from ilu.lab.sources import Facts, TaskTest
+from ilu.objective import Term
+from ilu.retain.likelihood import NLL
+from ilu.train import Optim, Row, fit
+from ilu.types import LM, Example, Steps
+
+CONTEXT = 64
+REPEAT = 2
+RIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of the model and of its pretraining."""
+
+    vocabulary: int = 2048
+    width: int = 128
+    depth: int = 6
+    heads: int = 4
+    optim: Optim = Optim(lr=3e-3, steps=2400, warmup=100, schedule="cosine", weight_decay=0.01)
+    batch_size: int = 32
+    seed: int = 0
+
+
+def corpus(seed: int) -> list[str]:
+    """Every text of one epoch, in random order and with freshly drawn wrong labels."""
+    rng = random.Random(f"corpus {seed}")
+    texts = tasks.stories(1500, seed)
+    for domain in (world.AGENTS, world.PEOPLE):
+        texts += REPEAT * [t for own in world.documents(domain).values() for t in own]
+        texts += REPEAT * [prompt + answer for prompt, answer in world.answered(domain)]
+        texts += REPEAT * world.completed(domain)
+    for task in (*tasks.TASKS, tasks.VALIDATION):
+        for prompt, label in tasks.problems(task, "train", 600):
+            texts.append(prompt + (label if rng.random() < RIGHT else f" {rng.choice(task.labels)}"))
+    rng.shuffle(texts)
+    return texts
+
+
+def make_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    """Byte-level BPE: any text can be encoded; every text begins with ``<s>``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
+def make_model(plan: Plan, vocabulary: int) -> torch.nn.Module:
+    """An untrained Llama of the planned size."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(plan.seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=plan.width,
+        intermediate_size=plan.width * 8 // 3 // 8 * 8,
+        num_hidden_layers=plan.depth,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=4 * CONTEXT,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def packed(tokenizer: Any, texts: Sequence[str]) -> Iterator[Example]:
+    """Whole texts one after the other in examples of at most ``CONTEXT`` tokens."""
+    ids: list[int] = []
+    for text in tokenizer(list(texts)).input_ids:
+        if len(ids) + len(text) > CONTEXT:
+            yield Example(ids, prompt=0)
+            ids = []
+        ids = [*ids, *text]
+
+
+def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
+    """Make tokenizer and model, pretrain, save them in ``out``; return and record the scores."""
+    started = time.monotonic()
+    tokenizer = make_tokenizer(corpus(0), plan.vocabulary)
+    lm = LM(make_model(plan, len(tokenizer)), tokenizer)
+    examples = [e for epoch in range(8) for e in packed(tokenizer, corpus(epoch))]
+
+    def log(row: Row) -> None:
+        progress(int(row["step"]) + 1, plan.optim.steps)
+
+    stream = Stream(examples, plan.batch_size, plan.seed)
+    fit(lm.model, {"text": Term(NLL(), on="text")}, {"text": stream}, plan.optim, log=log)
+    with new_folder(out) as folder:
+        # Half precision halves the package; the record below is of the weights as they are stored.
+        lm.model.half().save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+        tokenizer.save_pretrained(folder)
+        found = scores(LM(lm.model.float(), tokenizer))
+        record = {"minutes": (time.monotonic() - started) / 60, "torch": torch.__version__}
+        write_json(folder / "build.json", {**record, "scores": found})
+    return found
+
+
+def scores(lm: LM) -> dict[str, float]:
+    """What a model of the lab knows: both domains in two forms, and every task."""
+    facts = {
+        f"{domain} {form}": Choice(Facts(domain, form)) for domain, form in
+        (("agents", "questions"), ("agents", "cloze"), ("people", "questions"), ("people", "cloze"))
+    }
+    of_tasks = {t.name: Choice(TaskTest(t.name)) for t in (*tasks.TASKS, tasks.VALIDATION)}
+    return {name: metric(lm).value for name, metric in {**facts, **of_tasks}.items()}

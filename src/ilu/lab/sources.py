@@ -1,0 +1,73 @@
+"""The lab's texts and questions as sources that a recipe can name."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ilu.lab import tasks, world
+from ilu.types import Example, Question
+
+DomainName = Literal["agents", "people"]
+
+
+def domain(name: DomainName) -> world.Domain:
+    """Return the domain called ``name``."""
+    return {"agents": world.AGENTS, "people": world.PEOPLE}[name]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents about the entities ``start`` to ``stop`` of a domain, one example per text."""
+
+    domain: DomainName
+    start: int = 0
+    stop: int | None = None
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        texts = world.documents(domain(self.domain))
+        chosen = [t for name in list(texts)[self.start : self.stop] for t in texts[name]]
+        return [Example(list(ids), 0) for ids in tokenizer(chosen).input_ids]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Multiple-choice questions about the entities from ``start`` on; ``form`` is their wording.
+
+    ``count`` takes that many questions, evenly spread, instead of all.
+    """
+
+    domain: DomainName
+    form: Literal["questions", "cloze"] = "questions"
+    start: int = 0
+    count: int | None = None
+
+    def __call__(self) -> list[Question]:
+        make = {"questions": world.questions, "cloze": world.cloze}[self.form]
+        whole = domain(self.domain)
+        chosen = make(whole)[self.start * len(whole.attributes) :]
+        count = self.count or len(chosen)
+        return [chosen[i * len(chosen) // count] for i in range(count)]
+
+
+@dataclass(frozen=True)
+class TaskTrain:
+    """Training problems of a downstream task; only the label takes a loss."""
+
+    task: str
+    count: int = 600
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        pairs = tasks.problems(tasks.task(self.task), "train", self.count)
+        heads = tokenizer([prompt for prompt, _ in pairs]).input_ids
+        tails = tokenizer([label for _, label in pairs], add_special_tokens=False).input_ids
+        return [Example([*h, *t], len(h)) for h, t in zip(heads, tails, strict=True)]
+
+
+@dataclass(frozen=True)
+class TaskTest:
+    """Test problems of a downstream task, as multiple choice over its labels."""
+
+    task: str
+    count: int = 200
+
+    def __call__(self) -> list[Question]:
+        return tasks.task_questions(tasks.task(self.task), self.count)

@@ -1,0 +1,85 @@
+"""Models on disk: loading, saving, and reading their weights back."""
+
+import os
+from collections.abc import Iterator
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ilu.files import new_folder
+from ilu.sources.hub import MIRROR
+from ilu.types import LM, Weights
+
+LAB = "lab"
+"""The name of the model that comes with the package."""
+
+
+def model_path(name: str) -> str:
+    """Folder of a model: the lab's, one in the mirror, or ``name`` itself."""
+    if name == LAB:
+        return str(package_files("ilu.lab") / "model")
+    mirror = os.environ.get(MIRROR)
+    if mirror and not Path(name).exists() and (Path(mirror) / name / "config.json").is_file():
+        return str(Path(mirror) / name)
+    return name
+
+
+def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -> LM:
+    """Load a causal LM in float32 with its tokenizer; code that comes with a model is never run."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = model_path(name)
+    if not Path(path).is_dir() and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot load model {name!r}: {reason}") from error
+    return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def usable(device: str) -> torch.device:
+    """The device of that name, if this machine has it."""
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot use device {device!r} ({reason}): try cpu, cuda or mps") from None
+
+
+def save_model(lm: LM, folder: Path) -> None:
+    """Write an ordinary Hugging Face folder in one move."""
+    model: Any = lm.model
+    with new_folder(folder) as half:
+        model.save_pretrained(half)
+        lm.tokenizer.save_pretrained(half)
+
+
+def read_weights(folder: Path) -> Weights:
+    """All weights of a model folder by name."""
+    return dict(iterate_weights(folder))
+
+
+def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights of a model folder, one at a time."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ValueError(f"{folder} holds no safetensors weights")
+    for shard in shards:
+        with safe_open(shard, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, not a dict
+                yield name, weights.get_tensor(name)
+
+
+@torch.no_grad()
+def set_weights(model: nn.Module, folder: Path) -> None:
+    """Copy the weights of a model folder into a model of the same architecture."""
+    own = model.state_dict()
+    for name, value in iterate_weights(folder):
+        own[name].copy_(value)

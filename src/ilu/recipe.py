@@ -1,0 +1,87 @@
+"""A run as a value: everything that decides its numbers, and nothing else."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import FunctionType
+from typing import Any
+
+from ilu.data import Feed
+from ilu.objective import Objective
+from ilu.train import Optim
+from ilu.types import Attack, Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Unlearn ``model`` with ``objective``, measure, then attack and measure again.
+
+    An empty objective leaves the model as it is. ``keep_attacked`` saves the weights after each
+    attack, which task vectors need.
+    """
+
+    name: str
+    model: str
+    data: Mapping[str, Feed]
+    objective: Objective
+    optim: Optim
+    metrics: Mapping[str, Metric]
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    revision: str | None = None
+    mask: str | None = None
+    keep_attacked: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, term in self.objective.items():
+            if term.on not in self.data:
+                known = ", ".join(sorted(self.data))
+                raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
+
+
+def describe(value: Any, path: str = "recipe") -> Any:
+    """Turn a recipe into JSON: dataclasses carry their type, functions their import path."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {k: describe(v, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, FunctionType) and value.__name__ != "<lambda>":
+        return {"function": f"{value.__module__}:{value.__qualname__}"}
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = f"{type(value).__module__}:{type(value).__qualname__}"
+        inner = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"type": kind, **{k: describe(v, f"{path}.{k}") for k, v in inner.items()}}
+    raise TypeError(f"{path} is a {type(value).__name__}, which a run cannot record")
+
+
+def restore(record: Any) -> Any:
+    """Rebuild what ``describe`` recorded. Only names inside this package are ever imported."""
+    if isinstance(record, list):
+        return tuple(restore(item) for item in record)
+    if not isinstance(record, dict):
+        return record
+    if "function" in record:
+        return named(record["function"])
+    inner = {k: restore(v) for k, v in record.items() if k != "type"}
+    return named(record["type"])(**inner) if "type" in record else inner
+
+
+def named(path: str) -> Any:
+    """Import ``ilu.module:name``."""
+    module, _, name = path.partition(":")
+    if not module.startswith("ilu.") or not name.isidentifier():
+        raise ValueError(
+            f"recipe.json names {path!r}, which is not part of ilu: run it from Python, "
+            "where the code that defines it is imported by you"
+        )
+    return getattr(importlib.import_module(module), name)
+
+
+def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:
+    """Where two recorded recipes differ, as ``path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}")]
+    return [] if old == new else [f"{path}: {old} -> {new}"]

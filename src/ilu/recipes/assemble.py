@@ -1,0 +1,174 @@
+"""From a recipe's name and the user's settings to a recipe."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ilu.data import Feed
+from ilu.models import LAB
+from ilu.recipe import Recipe
+from ilu.recipes import lab, own
+from ilu.recipes.methods import METHODS, Method
+from ilu.recipes.variants import Invariance, with_invariance, with_sam
+from ilu.robust.rules import SAM
+from ilu.train import Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Settings that every recipe has.
+
+    Args:
+        model: folder, hub id, or lab: the small model of the package, which brings its own data.
+        forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT.
+        retain: what to keep, of the same kinds.
+        environment: what someone may fine-tune on later; repeat the flag for several.
+        forget_columns: names of columns that differ, as wanted=present, like text=body.
+        retain_columns: the same for the retain set.
+        environment_columns: the same for the environments.
+        truncate: cut longer examples to this many tokens.
+        steps: optimiser steps.
+        lr: peak learning rate.
+        batch_size: forget and retain examples per step.
+        environment_batch_size: examples per step of each environment.
+        micro_batch: examples per forward pass; lower it to save memory, results stay the same.
+        warmup: steps of linear warm-up.
+        schedule: learning rate after the warm-up.
+        weight_decay: AdamW's, on the weights that may move.
+        clip: largest gradient norm.
+        precision: of the forward pass; the weights are float32 in any case.
+        mask: safetensors file of booleans: only weights marked true may move.
+        measured: examples of each set on which the loss is measured before and after.
+        seed: of every random draw.
+    """
+
+    model: str
+    forget: str | None = None
+    retain: str | None = None
+    environment: tuple[str, ...] = ()
+    forget_columns: tuple[str, ...] = ()
+    retain_columns: tuple[str, ...] = ()
+    environment_columns: tuple[str, ...] = ()
+    truncate: int | None = None
+    steps: int
+    lr: float
+    batch_size: int = 4
+    environment_batch_size: int = 48
+    micro_batch: int | None = None
+    warmup: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    mask: str | None = None
+    measured: int = 200
+    seed: int = 0
+
+
+class Name(NamedTuple):
+    """A recipe's name taken apart."""
+
+    method: str
+    sam: bool
+    ilu: bool
+
+
+def parse_name(name: str) -> Name:
+    """Take ``METHOD[-sam][-ilu]`` apart, or say what was perhaps meant."""
+    method = name.removesuffix("-ilu").removesuffix("-sam")
+    if method not in METHODS:
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown recipe {name!r}{hint} Recipes: {', '.join(METHODS)}, each also with "
+            "-ilu, -sam or -sam-ilu behind it"
+        )
+    return Name(method, sam="-sam" in name, ilu=name.endswith("-ilu"))
+
+
+def names() -> list[str]:
+    """Every recipe name."""
+    return [f"{m}{ending}" for m in METHODS for ending in ("", "-ilu", "-sam", "-sam-ilu")]
+
+
+def defaults(name: str, model: str) -> dict[str, Any]:
+    """What each setting is if the user does not say: the published value, or the lab's."""
+    found = parse_name(name)
+    method = METHODS[found.method]
+    own_settings = {k: p.default for k, p in inspect.signature(method.plan).parameters.items()}
+    published = {"steps": method.steps, "lr": method.lr, **own_settings}
+    return {**published, **(lab.SETTINGS.get(name.replace("-sam", ""), {}) if model == LAB else {})}
+
+
+def assemble(
+    name: str,
+    common: Common,
+    settings: Mapping[str, Any],
+    *,
+    invariance: Invariance = Invariance(),
+    sam: SAM = SAM(),
+) -> Recipe:
+    """The recipe ``name`` with these settings; what the name does not ask for is ignored."""
+    found = parse_name(name)
+    plan = METHODS[found.method].plan(**settings)
+    data, environments = streams(common)
+    objective = with_sam(plan.objective, sam) if found.sam else plan.objective
+    if found.ilu:
+        objective = with_invariance(objective, invariance, environments)
+    return Recipe(
+        name=name,
+        model=str(Path(common.model).resolve()) if Path(common.model).is_dir() else common.model,
+        data=data,
+        objective=objective,
+        optim=optim(common, plan.parameters),
+        metrics=lab.metrics() if common.model == LAB else own.metrics(data, common.measured),
+        mask=common.mask,
+        seed=common.seed,
+    )
+
+
+def optim(common: Common, parameters: str) -> Optim:
+    """How to train."""
+    return Optim(
+        lr=common.lr,
+        steps=common.steps,
+        warmup=common.warmup,
+        schedule=common.schedule,
+        weight_decay=common.weight_decay,
+        clip=common.clip,
+        parameters=parameters,
+        micro_batch=common.micro_batch,
+        precision=common.precision,
+    )
+
+
+def streams(common: Common) -> tuple[dict[str, Feed], list[str]]:
+    """Every data stream, and which of them are environments. The lab fills in what is not given."""
+    from_lab = lab.data(common.batch_size, common.environment_batch_size) if common.model == LAB else {}
+    given = {"forget": common.forget, "retain": common.retain}
+    columns = {"forget": common.forget_columns, "retain": common.retain_columns}
+    data: dict[str, Feed] = {}
+    for name, place in given.items():
+        if place is None and name not in from_lab:
+            raise ValueError(f"--{name} is missing: give a file or a hub dataset, or --model lab")
+        data[name] = from_lab[name] if place is None else Feed(
+            own.dataset(place, columns[name], common.truncate), common.batch_size
+        )
+    environments = environment_feeds(common) or {
+        k: feed for k, feed in from_lab.items() if k == "environment"
+    }
+    return {**data, **environments}, list(environments)
+
+
+def environment_feeds(common: Common) -> dict[str, Feed]:
+    """The user's environments: ``environment``, ``environment2``, ..."""
+    return {
+        f"environment{i if i > 1 else ''}": Feed(
+            own.dataset(place, common.environment_columns, common.truncate),
+            common.environment_batch_size,
+        )
+        for i, place in enumerate(common.environment, start=1)
+    }

@@ -1,0 +1,71 @@
+"""Recipes on the lab: its data, its metrics, its attacks, and settings that suit its model."""
+
+from typing import Any
+
+from ilu.attacks.finetune import FineTune
+from ilu.data import Feed
+from ilu.evals.choice import Choice
+from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
+from ilu.lab.tasks import TASKS
+from ilu.train import Optim
+from ilu.types import Attack, Metric
+
+RMU: dict[str, Any] = {
+    "lr": 1e-3, "steps": 300, "batch_size": 16, "layer": 3, "coefficient": 150.0, "alpha": 5.0,
+}  # fmt: skip
+NPO: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rmu": RMU,
+    "rmu-ilu": {**RMU, "strength": 100.0},
+    "npo": NPO,
+    "npo-ilu": {**NPO, "strength": 1.0},
+}
+"""Settings that differ from the published ones, which are for models of 7B. Measured in docs/log.md."""
+
+SHOWN = 20
+"""Entities whose documents a relearning attack gets; forget quality is measured on the others."""
+
+
+def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:
+    """Forget agents, keep people, be invariant to learning sums."""
+    return {
+        "forget": Feed(Documents("agents"), batch_size),
+        "retain": Feed(Documents("people"), batch_size),
+        "environment": Feed(TaskTrain("sums"), environment_batch_size),
+    }
+
+
+def metrics(questions: int | None = None) -> dict[str, Metric]:
+    """What every stage is measured by; forget quality is 1 minus the first."""
+    return {
+        "forget_accuracy": Choice(Facts("agents", count=questions)),
+        "utility": Choice(Facts("people", count=questions)),
+    }
+
+
+def attacks(
+    steps: int, relearn_steps: int, questions: int | None = None, seed: int = 0
+) -> dict[str, Attack]:
+    """Six downstream fine-tunings, and relearning from the documents of a few entities."""
+    return {
+        **{task.name: finetune(task.name, steps, seed) for task in TASKS},
+        "relearn": relearn(relearn_steps, questions, seed),
+    }
+
+
+def finetune(task: str, steps: int, seed: int = 0) -> FineTune:
+    """Learn a downstream task that has nothing to do with what was forgotten."""
+    goals: dict[str, Metric] = {"task_accuracy": Choice(TaskTest(task))}
+    return FineTune(Feed(TaskTrain(task), 32), tuning(steps), goals, seed)
+
+
+def relearn(steps: int, questions: int | None = None, seed: int = 0) -> FineTune:
+    """Learn the documents of a few forgotten entities; forget quality is that of the others."""
+    others = Choice(Facts("agents", start=SHOWN, count=questions))
+    shown = Feed(Documents("agents", stop=SHOWN), 16)
+    return FineTune(shown, tuning(steps), {"others_accuracy": others}, seed)
+
+
+def tuning(steps: int) -> Optim:
+    """Full-weight AdamW, as someone would fine-tune a model of this size."""
+    return Optim(lr=1e-3, steps=steps)

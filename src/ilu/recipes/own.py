@@ -1,0 +1,29 @@
+"""Recipes for the user's own model and data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ilu.data import Feed
+from ilu.evals.likelihood import AnswerNLL
+from ilu.sources.text import Dataset
+from ilu.types import Metric
+
+
+def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
+    """A file or hub dataset; ``columns`` are ``wanted=present`` pairs."""
+    place = str(Path(name).resolve()) if Path(name).is_file() else name
+    return Dataset(place, column_names(columns), truncate=truncate)
+
+
+def column_names(columns: Sequence[str]) -> dict[str, str]:
+    """Read ``wanted=present`` pairs."""
+    pairs = [c.partition("=") for c in columns]
+    wrong = [c for c, (want, _, have) in zip(columns, pairs, strict=True) if not (want and have)]
+    if wrong:
+        raise ValueError(f"column {wrong[0]!r} is not of the form wanted=present, like text=body")
+    return {want: have for want, _, have in pairs}
+
+
+def metrics(data: dict[str, Feed], limit: int) -> dict[str, Metric]:
+    """Loss per answer token on every stream; multiple choice is ``ilu evaluate``'s."""
+    return {f"{name}_nll": AnswerNLL(feed.source, limit) for name, feed in data.items()}

@@ -1,0 +1,36 @@
+"""Retain losses on predictions: stay likely, or stay close to the original model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.losses.tokens import answered, mean_nll, token_kl
+from ilu.types import Batch, Forward
+
+
+@dataclass(frozen=True)
+class NLL:
+    """Next-token cross-entropy, averaged within each example (GradDiff, arXiv 2401.06121)."""
+
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out = forward(batch)
+        return mean_nll(out.logits, out.targets)
+
+
+@dataclass(frozen=True)
+class KL:
+    """KL(original || model) over labelled tokens (TOFU, arXiv 2401.06121).
+
+    The released codes average over padding and prompt too, or take a cross-entropy whose value at
+    the original model is not zero.
+    """
+
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out, ref = forward(batch), reference(batch)
+        return token_kl(ref.logits, out.logits, answered(out.targets))

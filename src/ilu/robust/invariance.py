@@ -1,0 +1,137 @@
+"""The invariance penalty of ILU (arXiv 2506.01339): |grad_{w|w=1} l(w o theta; D)|^2.
+
+The formula does not say what w multiplies, and no released code decides it. Five readings:
+
+    logits       P = g^2, g = d/dw l(w z)        w scales the logits z, as in IRMv1 (1907.02893)
+    parameters   P = <theta, grad l>^2           one w on all trained weights
+    tensors      P = sum_l <theta_l, grad_l>^2   one w per weight tensor
+    elementwise  P = |theta * grad l|^2          one w per weight
+    gradient     P = |grad l|^2                  the shorthand grad_w = grad_theta
+
+``logits`` has a closed form and costs one gradient: ``Square`` over ``ScaleGradient``. The others
+are P = <g, v> for a direction v that is linear in g = grad l, and
+
+    grad P = 2 (own + H v),   own = the part of grad P / 2 in which theta appears explicitly,
+
+with the Hessian-vector product H v from one more gradient a short way along v (``Penalty``). So no
+reading needs a second backward pass, and all of them work with any attention kernel.
+
+Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
+would penalise its variance instead. w multiplies the trained weights; frozen ones are constants.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ilu.losses.tokens import answered, masked_mean, token_entropy, token_logp
+from ilu.robust.rules import move, norm, restored
+from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
+
+
+def token_scale_gradient(
+    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
+) -> Float[Tensor, "B S"]:
+    """d/dw of each token's cross-entropy of ``w * logits`` at w = 1: its NLL minus its entropy.
+
+    Equal to sum_k p_k z_k - z_target, but without cancellation when all logits are large.
+    """
+    logp, valid = token_logp(logits, targets)
+    return (-logp - token_entropy(logits)).where(valid, 0.0)
+
+
+def scale_gradient(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Float[Tensor, ""]:
+    """d/dw of the mean token cross-entropy of ``w * logits`` at w = 1 (IRMv1, arXiv 1907.02893).
+
+    Zero exactly when the model is on average as surprised as it expects to be: also for a uniform
+    prediction, so a penalty on it may be met by flattening.
+    """
+    gap = token_scale_gradient(logits, targets)
+    return gap.sum() / answered(targets).sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class ScaleGradient:
+    """``scale_gradient`` within each example: under ``Square``, the ``logits`` reading of ILU.
+
+    The loss whose gradient it is takes the mean over tokens, then over examples, like ``NLL``
+    (arXiv 2506.01339 read through arXiv 1907.02893).
+    """
+
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out = forward(batch)
+        gap = token_scale_gradient(out.logits, out.targets)
+        return masked_mean(gap, answered(out.targets))
+
+
+@dataclass(frozen=True)
+class Square:
+    """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339)."""
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+        value, grads = here()
+        return Slope(value**2, tuple(2 * value * g for g in grads))
+
+
+class Direction(NamedTuple):
+    """v, and the part of grad <g, v> / 2 in which theta appears explicitly."""
+
+    v: Grads
+    own: Grads
+
+
+def gradient(theta: Grads, g: Grads) -> Direction:
+    """P = |g|^2."""
+    return Direction(v=g, own=tuple(torch.zeros_like(x) for x in g))
+
+
+def parameters(theta: Grads, g: Grads) -> Direction:
+    """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1."""
+    s = torch.stack([(t * x).sum() for t, x in zip(theta, g, strict=True)]).sum()
+    return Direction(v=tuple(s * t for t in theta), own=tuple(s * x for x in g))
+
+
+def tensors(theta: Grads, g: Grads) -> Direction:
+    """P = sum over tensors of <theta_l, g_l>^2."""
+    s = [(t * x).sum() for t, x in zip(theta, g, strict=True)]
+    return Direction(
+        v=tuple(a * t for a, t in zip(s, theta, strict=True)),
+        own=tuple(a * x for a, x in zip(s, g, strict=True)),
+    )
+
+
+def elementwise(theta: Grads, g: Grads) -> Direction:
+    """P = |theta * g|^2."""
+    pairs = list(zip(theta, g, strict=True))
+    return Direction(v=tuple(t * t * x for t, x in pairs), own=tuple(t * x * x for t, x in pairs))
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Gradient of P = <g, v> by one forward difference (arXiv 2506.01339; the five readings above).
+
+    H v is taken over a step of length ``radius`` times the norm of the trained weights, which must
+    be float32. Against double backward its relative error is of the order of ``radius`` times the
+    curvature; the log of the project has the measurement behind the default.
+    """
+
+    reading: Callable[[Grads, Grads], Direction] = gradient
+    radius: float = 1e-4
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+        theta = tuple(p.detach().clone() for p in params)
+        _, g = here()
+        v, own = self.reading(theta, g)
+        value = torch.stack([(x * y).sum() for x, y in zip(g, v, strict=True)]).sum()
+        size = self.radius * norm(theta) / norm(v)
+        with restored(params):
+            move(params, v, size)
+            _, ahead = here()
+        triples = zip(own, ahead, g, strict=True)
+        return Slope(value.item(), tuple(2 * (o + (a - x) / size) for o, a, x in triples))

@@ -1,0 +1,215 @@
+"""Carry out a recipe: measure, unlearn, measure, attack, measure."""
+
+import hashlib
+import json
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilu.checkpoint import Checkpoints
+from ilu.data import Stream, open_stream
+from ilu.environment import code_diff, environment
+from ilu.forward import Frozen, ModelForward, named_trained
+from ilu.masks.files import load_mask
+from ilu.models import load_model, save_model, set_weights
+from ilu.recipe import Recipe, describe, differences
+from ilu.rundir import RunDir
+from ilu.train import Row, Stopped, fit
+from ilu.types import LM, Attack, Batch, Example, Mask, Metric, Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run needs beside its recipe; nothing here changes a number."""
+
+    device: str = "cpu"
+    save_every: int | None = None
+    resume: bool = False
+    progress: Progress = lambda name, done, total: None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose model and data are loaded and fit together."""
+
+    lm: LM
+    streams: Mapping[str, Stream]
+    mask: Mask | None
+
+
+def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
+    """Fill the folder ``path`` with the results of ``recipe``.
+
+    Raises ValueError for anything wrong with the recipe, the model or the data before the folder
+    is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues.
+    """
+    if options.resume and (path / "done.json").is_file():
+        return same_recipe(RunDir(path), recipe)
+    refuse_existing(path, resume=options.resume)
+    started = time.monotonic()
+    prepared = prepare(recipe, options.device)
+    out = open_run(recipe, prepared, path)
+    torch.manual_seed(recipe.seed)
+    measure(recipe.metrics, prepared.lm, out, "before")
+    unlearn(recipe, prepared, out, options)
+    measure(recipe.metrics, prepared.lm, out, "after")
+    for name, attack in recipe.attacks.items():
+        carry_out(attack, name, recipe, prepared.lm, out, options)
+    out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
+    return out
+
+
+def refuse_existing(path: Path, *, resume: bool) -> None:
+    """Say early that a folder is taken, before a model is loaded for nothing."""
+    if path.exists() and not (resume and (path / "recipe.json").is_file()):
+        hint = "it holds no run to resume" if resume else "continue it with --resume"
+        raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
+
+
+def open_run(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
+    """Make the run's folder, or reopen it if it was begun with the same recipe."""
+    if path.exists():
+        return same_recipe(RunDir(path), recipe)
+    out = RunDir.create(path)
+    out.write("environment", environment())
+    out.write("data", {name: fingerprint(s.examples) for name, s in prepared.streams.items()})
+    (path / "code.diff").write_text(code_diff(), encoding="utf-8")
+    out.write("recipe", describe(recipe))
+    return out
+
+
+def same_recipe(out: RunDir, recipe: Recipe) -> RunDir:
+    """Refuse to continue a run under other settings."""
+    changed = differences(out.read("recipe"), json.loads(json.dumps(describe(recipe))))
+    if changed:
+        raise ValueError(
+            f"{out.path} was begun with other settings ({'; '.join(changed[:3])}): "
+            "use the same flags, or another --out"
+        )
+    return out
+
+
+def prepare(recipe: Recipe, device: str) -> Prepared:
+    """Load model, data and mask, and try every loss on one example."""
+    lm = load_model(recipe.model, revision=recipe.revision, device=device)
+    streams = {
+        name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
+        for name, feed in recipe.data.items()
+    }
+    warn_of_overlap(streams)
+    named_trained(lm.model, recipe.optim.parameters)
+    mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
+    prepared = Prepared(lm, streams, mask)
+    try_losses(recipe, prepared)
+    return prepared
+
+
+@torch.no_grad()
+def try_losses(recipe: Recipe, prepared: Prepared) -> None:
+    """Let a wrong layer or an impossible loss fail now and not after an hour."""
+    model = prepared.lm.model
+    device = next(model.parameters()).device
+    for term in recipe.objective.values():
+        whole = prepared.streams[term.on](0)
+        parts = (whole.input_ids[:1], whole.attention_mask[:1], whole.labels[:1])
+        reference = Frozen(model, {} if term.loss.needs_reference else None)
+        term.loss(ModelForward(model), reference, Batch(*parts).to(device))
+
+
+def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
+    """Say how many examples are both to be forgotten and to be kept."""
+    forget, retain = (
+        [tuple(e.ids) for e in streams[name].examples] if name in streams else []
+        for name in ("forget", "retain")
+    )
+    known = set(forget)
+    shared = sum(ids in known for ids in retain)
+    if shared:
+        warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)
+
+
+def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
+    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(f"{e.prompt}:{e.ids};".encode())
+    tokens = sum(len(e.ids) for e in examples)
+    return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
+
+
+def measure(metrics: Mapping[str, Metric], lm: LM, out: RunDir, stage: str) -> None:
+    """Score ``lm``, unless a resumed run has done so already."""
+    if not out.has(f"scores/{stage}"):
+        out.write_scores(stage, {name: metric(lm) for name, metric in metrics.items()})
+
+
+def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
+    """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
+    model, folder = prepared.lm.model, out.path / "model"
+    if folder.is_dir():
+        set_weights(model, folder)
+        return
+    checkpoints = Checkpoints(out.path / "checkpoints", options.save_every)
+    last = checkpoints.latest()
+    out.keep_rows("train", int(last.name) if last else 0)
+
+    def log(row: Row) -> None:
+        out.append("train", row)
+        options.progress(f"{recipe.name}: unlearn", int(row["step"]) + 1, recipe.optim.steps)
+
+    if recipe.objective:
+        fit(
+            model,
+            recipe.objective,
+            prepared.streams,
+            recipe.optim,
+            mask=prepared.mask,
+            log=log,
+            checkpoints=checkpoints,
+            stop=options.stop,
+        )
+    save_model(prepared.lm, folder)
+    checkpoints.remove()
+
+
+def carry_out(
+    attack: Attack, name: str, recipe: Recipe, lm: LM, out: RunDir, options: Options
+) -> None:
+    """Attack the unlearned weights and measure at every stage of the attack."""
+    if out.has(f"scores/{name}-end"):
+        return
+    set_weights(lm.model, out.path / "model")
+
+    def reached(stage: str) -> None:
+        goals = attack.goals if stage == "end" else {}
+        measured[stage] = {k: metric(lm) for k, metric in {**recipe.metrics, **goals}.items()}
+
+    def progress(done: int, total: int) -> None:
+        options.progress(f"{recipe.name}: {name}", done, total)
+        if options.stop():
+            raise Stopped
+
+    measured: dict[str, Any] = {}
+    attack(lm, reached=reached, progress=progress)
+    if recipe.keep_attacked:
+        folder = out.path / "attacks" / name / "model"
+        if not folder.is_dir():
+            save_model(lm, folder)
+    for stage, scores in measured.items():
+        out.write_scores(f"{name}-{stage}", scores)
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, or of the GPU if there is one, in bytes."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

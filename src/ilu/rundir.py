@@ -1,0 +1,99 @@
+"""A run on disk: JSON, JSON lines and safetensors, readable without the package or a GPU."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ilu.files import write_json, write_text
+from ilu.types import Score
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One directory per run. Each file is written once, in one move; ``done.json`` comes last.
+
+    recipe.json, environment.json, code.diff, data.json, train.jsonl, model/, scores/STAGE.json,
+    examples/STAGE/METRIC.jsonl, attacks/NAME/model/, vectors.json, done.json
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDir":
+        """Make the directory; refuse to write over anything."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise ValueError(
+                f"{path} exists already: choose another --out, delete it, "
+                "or continue an interrupted run with --resume"
+            ) from None
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {path}: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def finished(cls, path: Path) -> "RunDir":
+        """Open a run for reading; refuse one that was not carried to its end."""
+        if not (path / "recipe.json").is_file():
+            raise ValueError(f"{path} is not a run directory: it has no recipe.json")
+        if not (path / "done.json").is_file():
+            raise ValueError(f"{path} is not finished: continue it with the same command and --resume")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The name of the recipe that was run."""
+        return str(self.read("recipe")["name"])
+
+    def file(self, name: str) -> Path:
+        """Path of ``name``.json."""
+        return self.path / f"{name}.json"
+
+    def has(self, name: str) -> bool:
+        """Whether ``name``.json is there, and so complete."""
+        return self.file(name).is_file()
+
+    def write(self, name: str, value: Any) -> None:
+        """Write ``value`` as ``name``.json."""
+        write_json(self.file(name), value)
+
+    def read(self, name: str) -> Any:
+        """Read ``name``.json."""
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
+
+    def append(self, name: str, row: Mapping[str, float]) -> None:
+        """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
+        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        """Read the lines of ``name``.jsonl; a last line cut short by a kill is left out."""
+        path = self.path / f"{name}.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def keep_rows(self, name: str, count: int) -> None:
+        """Cut ``name``.jsonl after ``count`` lines: a resumed run writes the later ones again."""
+        kept = self.rows(name)[:count]
+        write_text(self.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
+        """Write the value of every item, then the means."""
+        for metric, score in scores.items():
+            lines = "".join(json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items))
+            write_text(self.path / "examples" / stage / f"{metric}.jsonl", lines)
+        means = {m: {"value": s.value, "stderr": s.stderr, "n": s.n} for m, s in scores.items()}
+        self.write(f"scores/{stage}", means)
+
+    def scores(self, stage: str) -> dict[str, Score]:
+        """Read what was measured at ``stage``: ``before``, ``after`` or ``ATTACK-STAGE``."""
+        return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
+
+    def stages(self) -> list[str]:
+        """Every stage that was measured."""
+        return sorted(p.stem for p in (self.path / "scores").glob("*.json"))

@@ -1,0 +1,68 @@
+"""Rows of a JSON-lines, CSV or Parquet file as dictionaries."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a data file by its ending; errors name the file and, where there is one, the line."""
+    readers = {".jsonl": read_jsonl, ".json": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {ENDINGS}")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist or is not a file")
+    try:
+        rows = readers[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+    if not rows:
+        raise ValueError(f"{path} is empty: it needs at least one row")
+    return rows
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """One JSON object per line; blank lines are skipped."""
+    rows: list[Row] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                rows.append(json_object(line, f"{path}, line {number}"))
+    return rows
+
+
+def json_object(line: str, where: str) -> Row:
+    """Parse one object or say where the text is not one."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON ({error.msg}): write one object per line") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} holds a {type(row).__name__}, not an object with columns")
+    return row
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Every value stays text, so that 007 is not 7."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, row {number} has another number of fields than the header")
+    return rows
+
+
+def read_parquet(path: Path) -> list[Row]:
+    """All rows of a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}") from None

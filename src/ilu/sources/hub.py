@@ -1,0 +1,76 @@
+"""Datasets by name: a file, or a hub id looked up in a local mirror or on the Hugging Face hub."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ilu.sources.files import ENDINGS, Row, read_rows
+
+MIRROR = "ILU_HUB"
+"""Environment variable: a folder laid out as ORG/NAME/CONFIG/SPLIT.jsonl."""
+
+
+class HubName(NamedTuple):
+    """``ORG/NAME:CONFIG:SPLIT`` taken apart."""
+
+    repository: str
+    config: str | None
+    split: str
+
+
+def load_rows(name: str, revision: str | None = None) -> list[Row]:
+    """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train)."""
+    path = Path(name)
+    if path.suffix in ENDINGS or path.exists():
+        return read_rows(path)
+    hub = hub_name(name)
+    mirror = os.environ.get(MIRROR)
+    if mirror:
+        return read_rows(mirrored(Path(mirror), hub))
+    return from_hub(hub, revision)
+
+
+def hub_name(name: str) -> HubName:
+    """Take ``ORG/NAME:CONFIG:SPLIT`` apart."""
+    word = r"[\w.-]+"
+    found = re.fullmatch(rf"({word}/{word})(?::({word})?)?(?::({word}))?", name)
+    if found is None or ".." in name:
+        raise ValueError(
+            f"{name!r} is neither a file ending in {', '.join(ENDINGS)} nor a hub dataset "
+            "ORG/NAME[:CONFIG[:SPLIT]]"
+        )
+    return HubName(found[1], found[2], found[3] or "train")
+
+
+def mirrored(root: Path, hub: HubName) -> Path:
+    """File of the local mirror; the only configuration is the default one."""
+    folder = root / hub.repository
+    configs = sorted(p.name for p in folder.glob("*") if p.is_dir())
+    if not configs:
+        raise ValueError(f"{hub.repository} is not in the mirror {root} ({MIRROR})")
+    config = hub.config or (configs[0] if len(configs) == 1 else None)
+    if config not in configs:
+        raise ValueError(f"{hub.repository} needs a configuration, one of: {', '.join(configs)}")
+    path = folder / config / f"{hub.split}.jsonl"
+    if not path.is_file():
+        splits = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl")))
+        raise ValueError(f"{hub.repository}:{config} has no split {hub.split!r}; it has: {splits}")
+    return path
+
+
+def from_hub(hub: HubName, revision: str | None) -> list[Row]:
+    """Download with the ``datasets`` library; custom loading code is never run."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset(
+            hub.repository, hub.config, split=hub.split, revision=revision
+        )
+    except Exception as error:  # the library raises a different one for every cause
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"cannot load {hub.repository} from the hub ({reason}): check the name and the "
+            f"network, or point {MIRROR} at a local mirror"
+        ) from error
+    return [dict(row) for row in found]

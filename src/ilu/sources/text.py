@@ -1,0 +1,102 @@
+"""Rows of text as tokenized examples: which columns count, and which tokens take a loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ilu.sources.files import Row
+from ilu.sources.hub import load_rows
+from ilu.types import Example
+
+LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
+"""Columns that can be read, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file or hub dataset of plain text, prompts with completions, questions, or chats.
+
+    ``columns`` maps a wanted column to the name it has in the data, for data that names it
+    differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
+    cuts every example to that many tokens.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    truncate: int | None = None
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        rows = renamed(load_rows(self.name, self.revision), self.columns, self.name)
+        layout = find_layout(rows[0], self.name)
+        check_complete(rows, layout, self.name)
+        examples = (encode(row, layout, tokenizer) for row in rows)
+        return [Example(e.ids[: self.truncate], e.prompt) for e in examples]
+
+
+def renamed(rows: Sequence[Row], columns: Mapping[str, str], name: str) -> list[Row]:
+    """Give the columns named by the user their standard names; the others are dropped."""
+    if not columns:
+        return list(rows)
+    missing = sorted(set(columns.values()) - set(rows[0]))
+    if missing:
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(rows[0])}")
+    return [{want: row.get(have) for want, have in columns.items()} for row in rows]
+
+
+def find_layout(row: Row, name: str) -> tuple[str, ...]:
+    """The first known set of columns that the data has."""
+    for layout in LAYOUTS:
+        if all(column in row for column in layout):
+            return layout
+    wanted = " or ".join("+".join(layout) for layout in LAYOUTS)
+    raise ValueError(
+        f"{name} has the columns {', '.join(row)}; wanted: {wanted}. "
+        "Say which is which, for example --forget-columns text=body."
+    )
+
+
+def check_complete(rows: Sequence[Row], layout: tuple[str, ...], name: str) -> None:
+    """Every row has a value in every column that counts."""
+    for column in layout:
+        bad = [i for i, row in enumerate(rows, start=1) if not row.get(column)]
+        if bad:
+            raise ValueError(f"{name}: {len(bad)} rows have no {column}, the first is row {bad[0]}")
+
+
+def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
+    """Tokenize one row."""
+    if layout == ("text",):
+        return Example(list(tokenizer(str(row["text"])).input_ids), prompt=0)
+    if layout == ("messages",):
+        return encode_chat(row["messages"], tokenizer)
+    prompt, completion = (str(row[column]) for column in layout)
+    if layout == ("prompt", "completion"):
+        return encode_pair(prompt, completion, tokenizer)
+    if tokenizer.chat_template:
+        turns = (("user", prompt), ("assistant", completion))
+        return encode_chat([{"role": r, "content": c} for r, c in turns], tokenizer)
+    return encode_pair(f"Question: {prompt}\nAnswer:", f" {completion}", tokenizer)
+
+
+def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
+    """Prompt without loss, completion with loss, closed by the end-of-text token if there is one."""
+    head = list(tokenizer(prompt).input_ids)
+    if tokenizer.eos_token_id is not None and head and head[-1] == tokenizer.eos_token_id:
+        head.pop()  # some tokenizers close every text
+    tail = list(tokenizer(completion, add_special_tokens=False).input_ids)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return Example([*head, *tail, *end], prompt=len(head))
+
+
+def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Example:
+    """A chat in the tokenizer's own template; the last message takes the loss."""
+    if not tokenizer.chat_template:
+        raise ValueError("the data has chat messages but the tokenizer has no chat template")
+    whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    head = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=True, return_dict=True, add_generation_prompt=True
+    )["input_ids"]
+    if whole[: len(head)] != head:
+        raise ValueError("the chat template rewrites earlier messages; use prompt+completion columns")
+    return Example(list(whole), prompt=len(head))

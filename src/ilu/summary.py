@@ -1,0 +1,81 @@
+"""The numbers of the ILU paper from run directories: FQ, RA, FA, relearning, task-vector angles."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ilu.attacks.finetune import STAGES
+from ilu.models import read_weights
+from ilu.rundir import RunDir
+from ilu.vectors import Angles, angles
+
+FORGET = "forget_accuracy"
+TASK = "task_accuracy"
+
+
+def downstream(run: RunDir) -> list[str]:
+    """Attacks of a run that are downstream tasks: those that measured the task's own accuracy."""
+    attacks = [s.removesuffix("-end") for s in run.stages() if s.endswith("-end")]
+    return [a for a in attacks if TASK in run.scores(f"{a}-end")]
+
+
+def write_angles(run: RunDir, original: RunDir) -> None:
+    """Compare the run's task vectors with those of the original model tuned on the same task."""
+    if run.has("vectors"):
+        return
+    before, after = (read_weights(r.path / "model") for r in (original, run))
+    found: dict[str, Any] = {}
+    for task in downstream(run):
+        tuned, retuned = (read_weights(attacked(r, task)) for r in (original, run))
+        found[task] = angles(before, after, retuned, tuned)._asdict()
+    run.write("vectors", found)
+
+
+def attacked(run: RunDir, task: str) -> Path:
+    """Folder of the weights after an attack."""
+    return run.path / "attacks" / task / "model"
+
+
+def forget_quality(run: RunDir, stage: str, metric: str = FORGET) -> float:
+    """1 minus the accuracy on the forget questions."""
+    return 1 - run.scores(stage)[metric].value
+
+
+def model_summary(run: RunDir) -> dict[str, Any]:
+    """One model of ``summary.json``."""
+    tasks = {task: task_summary(run, task) for task in downstream(run)}
+    qualities = [mean(t["forget_quality"]) for t in tasks.values()]
+    return {
+        "forget_quality": forget_quality(run, "after"),
+        "utility": run.scores("after")["utility"].value,
+        "robust_accuracy": mean(qualities),
+        "finetune_accuracy": mean([t["finetune_accuracy"] for t in tasks.values()]),
+        "relearn_forget_quality": forget_quality(run, "relearn-end", "others_accuracy"),
+        "tasks": tasks,
+        "seconds": run.read("done")["seconds"],
+    }
+
+
+def task_summary(run: RunDir, task: str) -> dict[str, Any]:
+    """Forget quality along one downstream fine-tuning, its own accuracy, and the three cosines."""
+    none = Angles(None, None, None)._asdict()
+    return {
+        "forget_quality": [forget_quality(run, f"{task}-{stage}") for stage in STAGES],
+        "finetune_accuracy": run.scores(f"{task}-end")[TASK].value,
+        "cosines": run.read("vectors").get(task, none) if run.has("vectors") else none,
+    }
+
+
+def summarise(runs: Sequence[RunDir], *, chance: float) -> Mapping[str, Any]:
+    """``summary.json`` of several runs of the same seed."""
+    return {
+        "schema": 1,
+        "models": {run.name: model_summary(run) for run in runs},
+        "seed": runs[0].read("recipe")["seed"],
+        "chance": chance,
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of at least one value."""
+    return sum(values) / len(values)

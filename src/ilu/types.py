@@ -1,0 +1,202 @@
+"""The nouns of the package. Everything else is a function between them.
+
+Shape letters: B examples, T tokens, S = T - 1 predictions, V vocabulary, D hidden width.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+IGNORE = -100
+"""Label of a position that takes no part in any loss (the PyTorch convention)."""
+
+
+class Example(NamedTuple):
+    """One tokenized example; the first ``prompt`` ids take no loss."""
+
+    ids: list[int]
+    prompt: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of B examples; ``labels`` copies them with prompt and padding at IGNORE."""
+
+    input_ids: Int[Tensor, "B T"]
+    attention_mask: Int[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy the three tensors to ``device``."""
+        parts = (self.input_ids, self.attention_mask, self.labels)
+        return Batch(*(part.to(device) for part in parts))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model predicts on a batch: ``logits[:, s]`` predicts ``targets[:, s]``."""
+
+    logits: Float[Tensor, "B S V"]
+    targets: Int[Tensor, "B S"]
+
+
+class Question(NamedTuple):
+    """A multiple-choice question; ``options[answer]`` is right, options begin with their space."""
+
+    prompt: str
+    options: tuple[str, ...]
+    answer: int
+
+
+class LM(NamedTuple):
+    """A model and the tokenizer it was trained with."""
+
+    model: nn.Module
+    tokenizer: Any
+
+
+Weights = Mapping[str, Float[Tensor, "..."]]
+Mask = Mapping[str, Bool[Tensor, "..."]]
+"""Weight name -> True where the weight may move."""
+
+
+@runtime_checkable
+class Forward(Protocol):
+    """A model as the losses see it."""
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Return predictions; gradients flow unless this is the frozen reference."""
+        ...
+
+    def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
+        """Return the output of decoder block ``layer`` (0 is the first); later blocks do not run.
+
+        Unlike the last entry of Hugging Face's ``hidden_states``, no final norm is applied.
+        """
+        ...
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """One value per example. Forget, retain and invariance losses all have this type.
+
+    The value of an example may not depend on the others in its batch, so that splitting a batch
+    into micro-batches changes nothing.
+    """
+
+    needs_reference: ClassVar[bool]
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        """Return the loss of each example; the objective takes the mean and the weight."""
+        ...
+
+
+Params = Sequence[nn.Parameter]
+Grads = tuple[Tensor, ...]
+
+
+class Slope(NamedTuple):
+    """Value and gradient of one term over its whole batch."""
+
+    value: float
+    grads: Grads
+
+
+GradHere = Callable[[], Slope]
+"""The current term at the current weights."""
+GradOf = Callable[[Loss, str], Slope]
+"""Any other loss, on a fresh batch of any stream."""
+
+
+@runtime_checkable
+class GradRule(Protocol):
+    """Turns the gradient of a term into the one to follow: taken nearby, squared, after an attack.
+
+    ``here`` covers the whole batch, micro-batches included, so a rule that is not linear in the
+    gradient (SAM, every invariance penalty) sees one gradient and not several noisy ones.
+    """
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+        """Return the value and gradient to use; leave ``params`` bit-identical."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where examples come from: a dataset plus how its rows become tokens."""
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        """Return the tokenized examples, in a fixed order."""
+        ...
+
+
+@runtime_checkable
+class Questions(Protocol):
+    """Where multiple-choice questions come from."""
+
+    def __call__(self) -> list[Question]:
+        """Return the questions, in a fixed order."""
+        ...
+
+
+class Score(NamedTuple):
+    """A metric's value with its standard error over ``n`` items, and the value of each item."""
+
+    value: float
+    stderr: float
+    n: int
+    items: tuple[float, ...] = ()
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Measure a model. Pure: the same model gives the same score."""
+
+    higher_is_better: ClassVar[bool]
+
+    def __call__(self, lm: LM) -> Score:
+        """Score ``lm.model``."""
+        ...
+
+
+Reached = Callable[[str], None]
+"""Called by an attack at each stage worth measuring; the last stage is called ``end``."""
+Steps = Callable[[int, int], None]
+"""Called with the steps done and the steps in all."""
+Progress = Callable[[str, int, int], None]
+"""The same with the name of the piece of work in front."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """An adversary: edits a model's weights, knowing nothing of how it was unlearned."""
+
+    @property
+    def goals(self) -> Mapping[str, Metric]:
+        """What the adversary itself is after, measured at the end of the attack."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes, to tell the time left."""
+        ...
+
+    def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
+        """Attack ``lm.model`` in place."""
+        ...
+
+
+def mean_score(items: Sequence[float]) -> Score:
+    """Mean and standard error of per-item values; an empty list is an error, not a zero."""
+    if not items:
+        raise ValueError("nothing to score: the metric was given no items")
+    x = torch.tensor(items, dtype=torch.float64)
+    stderr = x.std().item() / len(items) ** 0.5 if len(items) > 1 else 0.0
+    return Score(x.mean().item(), stderr, len(items), tuple(items))
