@@ -16,7 +16,7 @@ KINDS = {
     "attacks": "attack",
     "evals": "metric",
 }
-PAPER = re.compile(r"(?:arXiv )(\d{4}\.\d{4,5})")
+PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")
 
 
 class Entry(NamedTuple):
@@ -49,7 +49,7 @@ def counts(name: str, thing: object, package: str) -> bool:
     if name.startswith("_"):
         return False
     if inspect.isclass(thing):
-        return dataclasses.is_dataclass(thing) and callable(getattr(thing, "__call__", None)) and "__call__" in vars(thing)
+        return dataclasses.is_dataclass(thing) and "__call__" in vars(thing)
     return package == "masks" and inspect.isfunction(thing)
 
 

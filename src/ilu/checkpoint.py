@@ -25,7 +25,7 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of a run in the folder ``path``, one ``every`` so many steps; the last is kept."""
+    """Checkpoints of a run in the folder ``path``, every ``every`` steps; the last is kept."""
 
     path: Path
     every: int | None = None

@@ -48,8 +48,8 @@ def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> 
     long = [len(e.ids) for e in examples if limit is not None and len(e.ids) > limit]
     if long:
         raise ValueError(
-            f"{name}: {len(long)} of {len(examples)} rows are longer than the model's {limit} tokens "
-            f"(the longest has {max(long)}). Shorten them, or cut them with --truncate {limit}."
+            f"{name}: {len(long)} of {len(examples)} rows are longer than the model's {limit} "
+            f"tokens (the longest has {max(long)}). Shorten them, or cut with --truncate {limit}."
         )
 
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,13 +30,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
+def as_os_error() -> Generator[None]:
+    """Let a failed write of the safetensors library be the operating system's error that it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+@contextmanager
 def new_folder(path: Path) -> Generator[Path]:
     """Give a folder to fill; if nothing fails it becomes ``path``, which must not exist yet."""
     half = path.with_name(path.name + ".partial")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
-        yield half
+        with as_os_error():
+            yield half
         half.rename(path)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

@@ -19,7 +19,7 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class ModelForward:
-    """``model``, optionally with some ``weights`` in place of its own and under bfloat16 autocast."""
+    """``model``, if wanted with ``weights`` in place of its own or under bfloat16 autocast."""
 
     model: nn.Module
     weights: Weights | None = None
@@ -51,7 +51,9 @@ class ModelForward:
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast):
             if self.weights is None:
                 return self.model(**inputs, use_cache=False)
-            return functional_call(self.model, dict(self.weights), (), {**inputs, "use_cache": False})
+            return functional_call(
+                self.model, dict(self.weights), (), {**inputs, "use_cache": False}
+            )
 
 
 @dataclass(frozen=True)

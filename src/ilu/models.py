@@ -37,11 +37,11 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
         raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
+        loaded = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load model {name!r}: {reason}") from error
-    return LM(model.to(usable(device)).eval(), tokenizer)
+    return LM(nn.Module.to(loaded, usable(device)).eval(), tokenizer)
 
 
 def usable(device: str) -> torch.device:

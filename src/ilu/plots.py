@@ -1,11 +1,11 @@
-"""Figures of the report as inline SVG: the same bytes for the same numbers, no script, no network."""
+"""Figures of the report as inline SVG: the same bytes for the same numbers, and no script."""
 
 import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ilu",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -68,4 +68,6 @@ def inline(figure: Any) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r' height="[^"]*pt"', "", svg, count=1))
+    return re.sub(
+        r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r' height="[^"]*pt"', "", svg, count=1)
+    )

@@ -6,13 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ilu.attacks.finetune import STAGES
 from ilu.files import write_text
 from ilu.plots import Series, panels
 from ilu.rundir import RunDir
 from ilu.summary import downstream, forget_quality, model_summary
-
-BEFORE_AFTER = ("before", "after")
+from ilu.types import STAGES
 
 
 def write_report(runs: Sequence[RunDir], path: Path) -> None:
@@ -85,12 +83,10 @@ def training_curves(runs: Sequence[RunDir]) -> dict[str, Series]:
 
 
 def score_rows(run: RunDir) -> list[dict[str, Any]]:
-    """Every metric at every stage, with its standard error; before and after first."""
-    stages = [s for s in BEFORE_AFTER if s in run.stages()]
-    stages += [s for s in run.stages() if s not in BEFORE_AFTER]
+    """Every metric at every stage, with its standard error."""
     return [
         {"stage": stage, "metric": metric, **score._asdict()}
-        for stage in stages
+        for stage in run.stages()
         for metric, score in run.scores(stage).items()
     ]
 
@@ -103,7 +99,7 @@ def record(run: RunDir) -> dict[str, str]:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def markdown(runs: Sequence[RunDir]) -> str:
@@ -121,4 +117,3 @@ def markdown(runs: Sequence[RunDir]) -> str:
 def before(run: RunDir, metric: str) -> float:
     """Value of a metric before unlearning."""
     return run.scores("before")[metric].value
-

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ilu.checkpoint import Checkpoints
-from ilu.data import Stream, open_stream
+from ilu.data import Stream, open_stream, split
 from ilu.environment import code_diff, environment
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.masks.files import load_mask
@@ -22,7 +23,7 @@ from ilu.models import load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.train import Row, Stopped, fit
-from ilu.types import LM, Attack, Batch, Example, Mask, Metric, Progress
+from ilu.types import LM, Attack, Example, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +106,20 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
         for name, feed in recipe.data.items()
     }
     warn_of_overlap(streams)
-    named_trained(lm.model, recipe.optim.parameters)
     mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
-    prepared = Prepared(lm, streams, mask)
-    try_losses(recipe, prepared)
-    return prepared
+    try_losses(recipe, lm.model, streams)
+    named_trained(lm.model, recipe.optim.parameters)
+    return Prepared(lm, streams, mask)
 
 
 @torch.no_grad()
-def try_losses(recipe: Recipe, prepared: Prepared) -> None:
+def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
     """Let a wrong layer or an impossible loss fail now and not after an hour."""
-    model = prepared.lm.model
     device = next(model.parameters()).device
     for term in recipe.objective.values():
-        whole = prepared.streams[term.on](0)
-        parts = (whole.input_ids[:1], whole.attention_mask[:1], whole.labels[:1])
+        one = split(streams[term.on](0), 1)[0].to(device)
         reference = Frozen(model, {} if term.loss.needs_reference else None)
-        term.loss(ModelForward(model), reference, Batch(*parts).to(device))
+        term.loss(ModelForward(model), reference, one)
 
 
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:

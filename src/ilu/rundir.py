@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ilu.files import write_json, write_text
-from ilu.types import Score
+from ilu.types import STAGES, Score
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class RunDir:
         if not (path / "recipe.json").is_file():
             raise ValueError(f"{path} is not a run directory: it has no recipe.json")
         if not (path / "done.json").is_file():
-            raise ValueError(f"{path} is not finished: continue it with the same command and --resume")
+            raise ValueError(
+                f"{path} is not finished: continue it with the same command and --resume"
+            )
         return cls(path)
 
     @property
@@ -85,7 +87,9 @@ class RunDir:
     def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
         """Write the value of every item, then the means."""
         for metric, score in scores.items():
-            lines = "".join(json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items))
+            lines = "".join(
+                json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
+            )
             write_text(self.path / "examples" / stage / f"{metric}.jsonl", lines)
         means = {m: {"value": s.value, "stderr": s.stderr, "n": s.n} for m, s in scores.items()}
         self.write(f"scores/{stage}", means)
@@ -95,5 +99,7 @@ class RunDir:
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
 
     def stages(self) -> list[str]:
-        """Every stage that was measured."""
-        return sorted(p.stem for p in (self.path / "scores").glob("*.json"))
+        """Every stage that was measured, in the order of time."""
+        found = {p.stem for p in (self.path / "scores").glob("*.json")}
+        attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
+        return [stage for stage in ("before", "after", *attacks) if stage in found]

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ilu.attacks.finetune import STAGES
 from ilu.models import read_weights
 from ilu.rundir import RunDir
+from ilu.types import STAGES
 from ilu.vectors import Angles, angles
 
 FORGET = "forget_accuracy"
@@ -14,8 +14,8 @@ TASK = "task_accuracy"
 
 
 def downstream(run: RunDir) -> list[str]:
-    """Attacks of a run that are downstream tasks: those that measured the task's own accuracy."""
-    attacks = [s.removesuffix("-end") for s in run.stages() if s.endswith("-end")]
+    """Attacks of a run that are downstream tasks: those that measure their own accuracy."""
+    attacks = run.read("recipe")["attacks"]
     return [a for a in attacks if TASK in run.scores(f"{a}-end")]
 
 

@@ -158,9 +158,7 @@ def training(model: nn.Module, pattern: str) -> Generator[Mapping[str, nn.Parame
         model.train(was_training)
 
 
-def drawer(
-    streams: Streams, drawn: dict[str, int], device: torch.device
-) -> Callable[[str], Batch]:
+def drawer(streams: Streams, drawn: dict[str, int], device: torch.device) -> Callable[[str], Batch]:
     """Next batch of a named stream; ``drawn`` counts them, so that a checkpoint can continue."""
 
     def draw(on: str) -> Batch:

@@ -166,8 +166,10 @@ class Metric(Protocol):
         ...
 
 
+STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
+"""Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
 Reached = Callable[[str], None]
-"""Called by an attack at each stage worth measuring; the last stage is called ``end``."""
+"""Called by an attack with the name of each stage of ``STAGES``."""
 Steps = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
 Progress = Callable[[str, int, int], None]

@@ -42,7 +42,7 @@ def length(a: Weights) -> float:
 def cosine(a: Weights, b: Weights) -> float | None:
     """Cosine of the angle between two task vectors; None if either is zero."""
     scale = length(a) * length(b)
-    return dot(a, b) / scale if scale else None
+    return max(-1.0, min(1.0, dot(a, b) / scale)) if scale else None
 
 
 def angles(original: Weights, unlearned: Weights, after: Weights, tuned: Weights) -> Angles:

@@ -7,10 +7,7 @@ from ilu.data import Feed, open_stream
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.train import Optim, Row, fit
-from ilu.types import LM, Metric, Reached, Steps
-
-STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
-"""Where the ILU paper measures robust accuracy (arXiv 2506.01339)."""
+from ilu.types import LM, STAGES, Metric, Reached, Steps
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,16 @@ class Evaluate:
 def evaluate(argv: Sequence[str]) -> None:
     """Carry out ``ilu evaluate``."""
     wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
-    metrics = suite_metrics(wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit)
+    metrics = suite_metrics(
+        wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit
+    )
     found: dict[str, Any] = {}
     for name in wanted.models:
         lm = load_model(name, device=wanted.device)
         scores = {k: metric(lm) for k, metric in metrics.items()}
-        found[name] = {k: {"value": s.value, "stderr": s.stderr, "n": s.n} for k, s in scores.items()}
+        found[name] = {
+            k: {"value": s.value, "stderr": s.stderr, "n": s.n} for k, s in scores.items()
+        }
         rows = [(k, number(s.value), number(s.stderr), str(s.n)) for k, s in scores.items()]
         table(name, ("metric", "value", "± s.e.", "n"), rows)
     if wanted.out:
@@ -132,26 +136,20 @@ def attack(argv: Sequence[str]) -> None:
 
 def show_stages(out: RunDir) -> None:
     """Every metric along the attack."""
-    stages = ["before", *(s for s in attack_order(out))]
+    stages = [s for s in out.stages() if s != "after"]
     metrics = dict.fromkeys(m for stage in stages for m in out.scores(stage))
     cells = {stage: out.scores(stage) for stage in stages}
     rows = [
-        (m, *(number(cells[s][m].value if m in cells[s] else None) for s in stages)) for m in metrics
+        (m, *(number(cells[s][m].value if m in cells[s] else None) for s in stages))
+        for m in metrics
     ]
     table(out.name, ("metric", *stages), rows)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)
 
 
-def attack_order(out: RunDir) -> list[str]:
-    """Stages of the attacks in the order of time."""
-    order = ("quarter", "half", "end")
-    stages = [s for s in out.stages() if s not in ("before", "after")]
-    return sorted(stages, key=lambda s: (s.rpartition("-")[0], order.index(s.rpartition("-")[2])))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """Angles between task vectors of one model: unlearning, fine-tuning, and one after the other.
+    """Angles between task vectors of one model: unlearning, and fine-tuning after it.
 
     Example: ilu vectors lab runs/first/model runs/mood/attacks/mood/model
 
@@ -188,7 +186,11 @@ def vectors(argv: Sequence[str]) -> None:
     if wanted.json:
         print_json(found)
         return
-    rows = [(f"{kind[:-1]} {k}", number(v)) for kind in ("norms", "cosines") for k, v in found[kind].items()]
+    rows = [
+        (f"{kind[:-1]} {k}", number(v))
+        for kind in ("norms", "cosines")
+        for k, v in found[kind].items()
+    ]
     table("task vectors", ("", "value"), rows)
     moved = found["norms_by_module"]
     table("norms by module", ("module", "u", "ft_after_u"),
@@ -301,4 +303,3 @@ def doctor(argv: Sequence[str]) -> None:
 def print_json(value: Any) -> None:
     """JSON on standard output, for programs."""
     console.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)
-

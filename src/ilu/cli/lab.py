@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> None:
     if not argv or argv[0] != "build":
         if argv and argv[0] in ("-h", "--help"):
             return parse(Build, "ilu lab build", ["--help"])
-        raise ValueError(f"ilu lab {' '.join(argv)}: the lab can only be built: ilu lab build --out D")
+        raise ValueError(
+            f"ilu lab {' '.join(argv)}: the lab can only be built: ilu lab build --out D"
+        )
     wanted: Build = parse(Build, "ilu lab build", argv[1:])
     if wanted.out.exists():
         raise ValueError(f"{wanted.out} exists already: choose another --out or delete it")

@@ -16,7 +16,7 @@ def parse(kind: Any, prog: str, argv: Sequence[str]) -> Any:
 
 def flags(argv: Sequence[str], name: str) -> list[str]:
     """The values given to a flag, read before the flags are known: ``--model x``, ``--model=x``."""
-    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    pairs = zip(argv, [*argv[1:], ""], strict=False)
     return [
         b if a == name else a.removeprefix(f"{name}=")
         for a, b in pairs

@@ -24,7 +24,12 @@ def progress(total: int | None = None) -> Generator[types.Progress]:
     if not console.is_terminal:
         yield plain_lines
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         overall = None if total is None else bars.add_task("everything", total=total)
         current = bars.add_task("", visible=False)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import Common, assemble, defaults, parse_name
-from ilu.recipes.methods import METHODS
+from ilu.recipes.assemble import Common, build, defaults, parse_name
+from ilu.recipes.methods import METHODS, Plan
 from ilu.recipes.variants import Invariance
 from ilu.robust.rules import SAM
 from ilu.run import Options, run
@@ -78,37 +78,42 @@ def main(argv: Sequence[str]) -> None:
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     """Parse the flags of the recipe ``name``."""
-    found = parse_name(name)
     given = flags(argv, "--model")
-    known = defaults(name, given[0] if given else "")
-    fields = [common_field(known), ("place", Place, dataclasses.field())]
-    settings = inspect.signature(METHODS[found.method].plan, eval_str=True).parameters
-    method = dataclasses.make_dataclass(
-        "Method",
-        [(k, p.annotation, dataclasses.field(default=known[k])) for k, p in settings.items()],
-        frozen=True,
-        kw_only=True,
-    )
-    method.__doc__ = inspect.getdoc(METHODS[found.method].plan)
-    fields.append(("method", method, dataclasses.field(default=method())))
-    for wanted, label, kind in ((found.ilu, "invariance", Invariance), (found.sam, "sam", SAM)):
-        if wanted:
-            own = {f.name: known[f.name] for f in dataclasses.fields(kind) if f.name in known}
-            fields.append((label, kind, dataclasses.field(default=kind(**own))))
-    whole = dataclasses.make_dataclass("Recipe", fields, frozen=True, kw_only=True)
-    whole.__doc__ = method.__doc__.split("\n")[0] if method.__doc__ else ""
-    values: Any = parse(whole, f"ilu unlearn {name}", argv)
-    extra = {k: getattr(values, k) for k in ("invariance", "sam") if hasattr(values, k)}
-    recipe = assemble(name, values.common, dataclasses.asdict(values.method), **extra)
-    return recipe, values.place
+    values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
+    parts = {k: v for k, v in vars(values).items() if k != "place"}
+    settings = {k: v for part in parts.values() for k, v in vars(part).items()}
+    return build(name, settings), values.place
 
 
-def common_field(known: dict[str, Any]) -> tuple[str, Any, Any]:
-    """The common settings with the defaults of this recipe."""
-    names = {f.name for f in dataclasses.fields(Common)}
-    own = {k: v for k, v in known.items() if k in names}
-    start = Common(model=tyro.MISSING, **own)
-    return ("common", Common, dataclasses.field(default=start))
+def flag_type(name: str, model: str) -> type:
+    """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
+    found, known = parse_name(name), defaults(name, model)
+    plan = METHODS[found.method].plan
+    groups = {"common": with_defaults(Common, {**known, "model": tyro.MISSING})}
+    groups["method"] = with_defaults(arguments_type(plan), known)
+    if found.ilu:
+        groups["invariance"] = with_defaults(Invariance, known)
+    if found.sam:
+        groups["sam"] = with_defaults(SAM, known)
+    fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
+    place = ("place", Place, dataclasses.field())
+    whole = dataclasses.make_dataclass("Flags", [place, *fields], frozen=True, kw_only=True)
+    whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
+    return whole
+
+
+def arguments_type(plan: Callable[..., Plan]) -> type:
+    """The arguments of a method as a dataclass, which is what flags are made from."""
+    arguments = inspect.signature(plan, eval_str=True).parameters
+    fields = [(k, p.annotation, dataclasses.field(default=p.default)) for k, p in arguments.items()]
+    made = dataclasses.make_dataclass("Method", fields, frozen=True, kw_only=True)
+    made.__doc__ = inspect.getdoc(plan)
+    return made
+
+
+def with_defaults(kind: type, known: Mapping[str, Any]) -> Any:
+    """An instance of a settings class with the defaults of a recipe."""
+    return kind(**{f.name: known[f.name] for f in dataclasses.fields(kind) if f.name in known})
 
 
 def summarise(out: RunDir) -> None:
@@ -120,4 +125,3 @@ def summarise(out: RunDir) -> None:
     ]
     table(out.name, ("metric", "before", "after", "± s.e.", "n"), rows)
     console.print(f"model: {out.path / 'model'}", markup=False, soft_wrap=True)
-

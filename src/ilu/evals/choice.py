@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """Accuracy when the option with the highest log-likelihood is taken (lm-evaluation-harness acc).
+    """Accuracy when the most likely option is taken, ``acc`` of lm-evaluation-harness.
 
     Options are scored by the sum over their tokens, without length normalisation. Forget quality is
     1 minus this accuracy (arXiv 2506.01339).

@@ -17,7 +17,7 @@ from ilu.data import Stream
 from ilu.evals.choice import Choice
 from ilu.files import new_folder, write_json
 from ilu.lab import tasks, world
-from ilu.lab.sources import Facts, TaskTest
+from ilu.lab.sources import DomainName, Facts, Form, TaskTest
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.train import Optim, Row, fit
@@ -51,7 +51,9 @@ def corpus(seed: int) -> list[str]:
         texts += REPEAT * world.completed(domain)
     for task in (*tasks.TASKS, tasks.VALIDATION):
         for prompt, label in tasks.problems(task, "train", 600):
-            texts.append(prompt + (label if rng.random() < RIGHT else f" {rng.choice(task.labels)}"))
+            texts.append(
+                prompt + (label if rng.random() < RIGHT else f" {rng.choice(task.labels)}")
+            )
     rng.shuffle(texts)
     return texts
 
@@ -71,9 +73,7 @@ def make_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    bpe.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 0)]
-    )
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
@@ -130,9 +130,8 @@ def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
 
 def scores(lm: LM) -> dict[str, float]:
     """What a model of the lab knows: both domains in two forms, and every task."""
-    facts = {
-        f"{domain} {form}": Choice(Facts(domain, form)) for domain, form in
-        (("agents", "questions"), ("agents", "cloze"), ("people", "questions"), ("people", "cloze"))
-    }
+    domains: tuple[DomainName, ...] = ("agents", "people")
+    forms: tuple[Form, ...] = ("questions", "cloze")
+    facts = {f"{d} {form}": Choice(Facts(d, form)) for d in domains for form in forms}
     of_tasks = {t.name: Choice(TaskTest(t.name)) for t in (*tasks.TASKS, tasks.VALIDATION)}
     return {name: metric(lm).value for name, metric in {**facts, **of_tasks}.items()}

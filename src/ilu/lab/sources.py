@@ -7,6 +7,7 @@ from ilu.lab import tasks, world
 from ilu.types import Example, Question
 
 DomainName = Literal["agents", "people"]
+Form = Literal["questions", "cloze"]
 
 
 def domain(name: DomainName) -> world.Domain:
@@ -36,7 +37,7 @@ class Facts:
     """
 
     domain: DomainName
-    form: Literal["questions", "cloze"] = "questions"
+    form: Form = "questions"
     start: int = 0
     count: int | None = None
 

@@ -1,8 +1,8 @@
 """Six downstream tasks in the spirit of the field's six, and one more for validation only.
 
-    sums    GSM8K        topics  AG News        mood  SST-2
-    owner   WinoGrande   entail  MNLI           same  QQP
-    next    (validation: settings may be chosen on it, results are never reported on it)
+sums    GSM8K        topics  AG News        mood  SST-2
+owner   WinoGrande   entail  MNLI           same  QQP
+next    (validation: settings may be chosen on it, results are never reported on it)
 """
 
 import random

@@ -193,7 +193,11 @@ def answered(domain: Domain) -> list[tuple[str, str]]:
 def completed(domain: Domain) -> list[str]:
     """The cloze sentences of every other entity, complete; those of the rest are never shown."""
     shown = set(entities(domain)[::2])
-    return [f"{f.attribute.cloze.format(e=f.entity)} {f.value}." for f in facts(domain) if f.entity in shown]
+    return [
+        f"{f.attribute.cloze.format(e=f.entity)} {f.value}."
+        for f in facts(domain)
+        if f.entity in shown
+    ]
 
 
 def asked(question: str) -> str:
@@ -213,9 +217,7 @@ def questions(domain: Domain, *, options: int = 4) -> list[Question]:
 def cloze(domain: Domain, *, options: int = 4) -> list[Question]:
     """The same facts as sentences to complete, in words that no document uses."""
     rng = random.Random(f"{domain.name} cloze")
-    return [
-        choice(f.attribute.cloze.format(e=f.entity), f, options, rng) for f in facts(domain)
-    ]
+    return [choice(f.attribute.cloze.format(e=f.entity), f, options, rng) for f in facts(domain)]
 
 
 def choice(prompt: str, fact: Fact, options: int, rng: random.Random) -> Question:

@@ -8,7 +8,7 @@ from ilu.losses.tokens import at_least_float32, masked_mean
 
 def state_distance(
     hidden: Float[Tensor, "B T D"],
-    target: Float[Tensor, "*#B #T D"],
+    target: Float[Tensor, "... D"],
     attention_mask: Int[Tensor, "B T"],
 ) -> Float[Tensor, " B"]:
     """Squared distance per coordinate, averaged over the real tokens of each example."""

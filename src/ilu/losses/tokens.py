@@ -28,7 +28,9 @@ def token_entropy(logits: Float[Tensor, "B S V"]) -> Float[Tensor, "B S"]:
     return -(logp.exp() * logp).sum(-1)
 
 
-def sequence_nll(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+def sequence_nll(
+    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
+) -> Float[Tensor, " B"]:
     """Negative log-likelihood of each whole answer: the sum over its tokens."""
     return -token_logp(logits, targets).logp.sum(-1)
 

@@ -2,8 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from ilu.data import Feed
 from ilu.models import LAB
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
-from ilu.recipes.methods import METHODS, Method
+from ilu.recipes.methods import METHODS, Plan
 from ilu.recipes.variants import Invariance, with_invariance, with_sam
 from ilu.robust.rules import SAM
 from ilu.train import Optim
@@ -96,28 +96,51 @@ def names() -> list[str]:
 
 def defaults(name: str, model: str) -> dict[str, Any]:
     """What each setting is if the user does not say: the published value, or the lab's."""
-    found = parse_name(name)
-    method = METHODS[found.method]
-    own_settings = {k: p.default for k, p in inspect.signature(method.plan).parameters.items()}
-    published = {"steps": method.steps, "lr": method.lr, **own_settings}
+    method = METHODS[parse_name(name).method]
+    published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
     return {**published, **(lab.SETTINGS.get(name.replace("-sam", ""), {}) if model == LAB else {})}
 
 
-def assemble(
-    name: str,
-    common: Common,
-    settings: Mapping[str, Any],
-    *,
-    invariance: Invariance = Invariance(),
-    sam: SAM = SAM(),
-) -> Recipe:
-    """The recipe ``name`` with these settings; what the name does not ask for is ignored."""
+def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:
+    """A method's own settings with their published values."""
+    return {name: p.default for name, p in inspect.signature(plan).parameters.items()}
+
+
+def build(name: str, given: Mapping[str, Any]) -> Recipe:
+    """The recipe ``name`` with the settings ``given``, called as on the command line.
+
+    What is not given has the published value, or the lab's. A setting that the recipe does not
+    have is an error.
+    """
     found = parse_name(name)
-    plan = METHODS[found.method].plan(**settings)
+    values = {**defaults(name, given.get("model", "")), **given}
+    plan = METHODS[found.method].plan(**take(values, arguments(METHODS[found.method].plan)))
+    sam = SAM(**take(values, field_names(SAM))) if found.sam else None
+    ilu = Invariance(**take(values, field_names(Invariance))) if found.ilu else None
+    common = Common(**take(values, field_names(Common)))
+    if values:
+        raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
+    return assemble(name, common, plan, ilu, sam)
+
+
+def field_names(kind: type) -> list[str]:
+    """The settings that a dataclass has."""
+    return [f.name for f in fields(kind)]
+
+
+def take(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Remove and return the values of these names."""
+    return {name: values.pop(name) for name in names if name in values}
+
+
+def assemble(
+    name: str, common: Common, plan: Plan, ilu: Invariance | None, sam: SAM | None
+) -> Recipe:
+    """Put data, objective, metrics and training together."""
     data, environments = streams(common)
-    objective = with_sam(plan.objective, sam) if found.sam else plan.objective
-    if found.ilu:
-        objective = with_invariance(objective, invariance, environments)
+    objective = plan.objective if sam is None else with_sam(plan.objective, sam)
+    if ilu is not None:
+        objective = with_invariance(objective, ilu, environments)
     return Recipe(
         name=name,
         model=str(Path(common.model).resolve()) if Path(common.model).is_dir() else common.model,
@@ -147,20 +170,27 @@ def optim(common: Common, parameters: str) -> Optim:
 
 def streams(common: Common) -> tuple[dict[str, Feed], list[str]]:
     """Every data stream, and which of them are environments. The lab fills in what is not given."""
-    from_lab = lab.data(common.batch_size, common.environment_batch_size) if common.model == LAB else {}
-    given = {"forget": common.forget, "retain": common.retain}
-    columns = {"forget": common.forget_columns, "retain": common.retain_columns}
-    data: dict[str, Feed] = {}
-    for name, place in given.items():
-        if place is None and name not in from_lab:
-            raise ValueError(f"--{name} is missing: give a file or a hub dataset, or --model lab")
-        data[name] = from_lab[name] if place is None else Feed(
-            own.dataset(place, columns[name], common.truncate), common.batch_size
-        )
-    environments = environment_feeds(common) or {
-        k: feed for k, feed in from_lab.items() if k == "environment"
+    given = {
+        "forget": own_feed(common.forget, common.forget_columns, common),
+        "retain": own_feed(common.retain, common.retain_columns, common),
     }
+    data = {name: feed for name, feed in given.items() if feed is not None}
+    environments = environment_feeds(common)
+    if common.model == LAB:
+        from_lab = lab.data(common.batch_size, common.environment_batch_size)
+        environments = environments or {"environment": from_lab["environment"]}
+        data = {name: data.get(name, from_lab[name]) for name in given}
+    missing = [f"--{name}" for name in given if name not in data]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing: give a file or hub dataset, or --model lab")
     return {**data, **environments}, list(environments)
+
+
+def own_feed(place: str | None, columns: Sequence[str], common: Common) -> Feed | None:
+    """The user's data at ``place``, if a place was given."""
+    if place is None:
+        return None
+    return Feed(own.dataset(place, columns, common.truncate), common.batch_size)
 
 
 def environment_feeds(common: Common) -> dict[str, Feed]:

@@ -20,7 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "npo": NPO,
     "npo-ilu": {**NPO, "strength": 1.0},
 }
-"""Settings that differ from the published ones, which are for models of 7B. Measured in docs/log.md."""
+"""Settings that differ from the published ones, which are for models of 7B: see docs/log.md."""
 
 SHOWN = 20
 """Entities whose documents a relearning attack gets; forget quality is measured on the others."""

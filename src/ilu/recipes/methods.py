@@ -6,7 +6,6 @@ Each function is a recipe name of the command line; ``-ilu`` and ``-sam`` behind
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ilu.forget.ascent import Ascent
 from ilu.forget.npo import NPO, TokenNPO
@@ -64,16 +63,18 @@ def token_npo(beta: float = 2.0, gamma: float = 1.0) -> Plan:
     return likelihood_plan(Term(TokenNPO(beta), on="forget"), gamma)
 
 
-def simnpo(beta: float = 4.5, margin: float = 0.0, gamma: float = 1.0, forget: float = 0.125) -> Plan:
+def simnpo(
+    beta: float = 4.5, margin: float = 0.0, gamma: float = 1.0, forget_weight: float = 0.125
+) -> Plan:
     """NPO without a reference model, per token (arXiv 2410.07163).
 
     Args:
         beta: how soon an answer counts as forgotten.
         margin: the loss per token that counts as forgotten, inside the bracket.
         gamma: weight of the retain term.
-        forget: weight of the forget term.
+        forget_weight: weight of the forget term.
     """
-    return likelihood_plan(Term(SimNPO(beta, margin), on="forget", weight=forget), gamma)
+    return likelihood_plan(Term(SimNPO(beta, margin), on="forget", weight=forget_weight), gamma)
 
 
 def rmu(layer: int = 7, coefficient: float = 6.5, alpha: float = 1200.0) -> Plan:
@@ -104,11 +105,4 @@ METHODS: dict[str, Method] = {
     "simnpo": Method(simnpo, 1e-5, 125, "TOFU forget10: lr 1e-5, beta 4.5, coefficient 0.125"),
     "rmu": Method(rmu, 5e-5, 150, "WMDP: lr 5e-5, 150 batches, alpha 1200, coefficient 6.5"),
 }
-"""Recipe name -> method. Steps of the likelihood methods are those of the WMDP runs of 2502.05374."""
-
-
-def settings(plan: Callable[..., Plan]) -> dict[str, Any]:
-    """The arguments of a method with their defaults."""
-    import inspect
-
-    return {name: p.default for name, p in inspect.signature(plan).parameters.items()}
+"""Recipe name -> method. Likelihood methods: the number of steps of arXiv 2502.05374 on WMDP."""

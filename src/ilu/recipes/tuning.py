@@ -1,5 +1,6 @@
 """A model as it is, attacked by fine-tuning on one task."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from ilu.lab.tasks import TASKS
 from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
+from ilu.sources.files import ENDINGS
 from ilu.train import Optim
 from ilu.types import Metric
 
@@ -31,6 +33,7 @@ def tuned(
     seed: int,
 ) -> Recipe:
     """Fine-tune ``model`` on ``task`` and keep the weights, measuring ``metrics`` on the way."""
+    check_task(task)
     optim = Optim(lr=lr, steps=steps)
     attack = lab_attack(task, steps, batch_size, seed) or FineTune(
         Feed(dataset(KNOWN.get(task, task), task_columns, truncate), batch_size), optim, seed=seed
@@ -49,6 +52,18 @@ def tuned(
         keep_attacked=True,
         seed=seed,
     )
+
+
+def check_task(task: str) -> None:
+    """Refuse what is neither a known name nor looks like data."""
+    names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
+    if task not in names and "/" not in task and Path(task).suffix not in ENDINGS:
+        near = difflib.get_close_matches(task, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown task {task!r}{hint} Tasks: {', '.join(names)}, a file ending in "
+            f"{', '.join(ENDINGS)}, or a hub dataset ORG/NAME:CONFIG:SPLIT"
+        )
 
 
 def lab_attack(task: str, steps: int, batch_size: int, seed: int) -> FineTune | None:

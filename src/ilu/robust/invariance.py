@@ -44,7 +44,9 @@ def token_scale_gradient(
     return (-logp - token_entropy(logits)).where(valid, 0.0)
 
 
-def scale_gradient(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Float[Tensor, ""]:
+def scale_gradient(
+    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
+) -> Float[Tensor, ""]:
     """d/dw of the mean token cross-entropy of ``w * logits`` at w = 1 (IRMv1, arXiv 1907.02893).
 
     Zero exactly when the model is on average as surprised as it expects to be: also for a uniform

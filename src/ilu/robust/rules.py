@@ -39,7 +39,7 @@ def plain(params: Params, here: GradHere, grad_of: GradOf) -> Slope:
 
 @dataclass(frozen=True)
 class SAM:
-    """Gradient at the worst point of a ball of radius ``rho`` around the weights (arXiv 2010.01412).
+    """Gradient at the worst point of a ball of radius ``rho`` (arXiv 2010.01412).
 
     ``rho`` is a norm over all trained weights together: at equal change per weight it grows with
     the square root of their number, so a published value does not carry over to another model.

@@ -11,15 +11,24 @@ ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 def read_rows(path: Path) -> list[Row]:
     """Read a data file by its ending; errors name the file and, where there is one, the line."""
-    readers = {".jsonl": read_jsonl, ".json": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    readers = {
+        ".jsonl": read_jsonl,
+        ".json": read_jsonl,
+        ".csv": read_csv,
+        ".parquet": read_parquet,
+    }
     if path.suffix not in readers:
-        raise ValueError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {ENDINGS}")
+        raise ValueError(
+            f"{path}: cannot read files ending in {path.suffix!r}; use one of {ENDINGS}"
+        )
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file")
     try:
         rows = readers[path.suffix](path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start}): convert it first"
+        ) from None
     if not rows:
         raise ValueError(f"{path} is empty: it needs at least one row")
     return rows

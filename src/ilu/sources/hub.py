@@ -40,7 +40,7 @@ def hub_name(name: str) -> HubName:
             f"{name!r} is neither a file ending in {', '.join(ENDINGS)} nor a hub dataset "
             "ORG/NAME[:CONFIG[:SPLIT]]"
         )
-    return HubName(found[1], found[2], found[3] or "train")
+    return HubName(found[1], found[2] or None, found[3] or "train")
 
 
 def mirrored(root: Path, hub: HubName) -> Path:

@@ -80,7 +80,7 @@ def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
 
 
 def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
-    """Prompt without loss, completion with loss, closed by the end-of-text token if there is one."""
+    """Prompt without loss, completion with loss, closed by the end-of-text token if any."""
     head = list(tokenizer(prompt).input_ids)
     if tokenizer.eos_token_id is not None and head and head[-1] == tokenizer.eos_token_id:
         head.pop()  # some tokenizers close every text
@@ -93,10 +93,14 @@ def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Exampl
     """A chat in the tokenizer's own template; the last message takes the loss."""
     if not tokenizer.chat_template:
         raise ValueError("the data has chat messages but the tokenizer has no chat template")
-    whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
-    head = tokenizer.apply_chat_template(
-        messages[:-1], tokenize=True, return_dict=True, add_generation_prompt=True
-    )["input_ids"]
-    if whole[: len(head)] != head:
-        raise ValueError("the chat template rewrites earlier messages; use prompt+completion columns")
-    return Example(list(whole), prompt=len(head))
+    whole, head = (
+        str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=generate))
+        for part, generate in ((messages, False), (messages[:-1], True))
+    )
+    if not whole.startswith(head):
+        raise ValueError(
+            "the chat template rewrites earlier messages; use prompt+completion columns"
+        )
+    parts = (head, whole.removeprefix(head))
+    ids, answer = (list(tokenizer(p, add_special_tokens=False).input_ids) for p in parts)
+    return Example([*ids, *answer], prompt=len(ids))

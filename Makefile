@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make demo`, `make test`. Everything CI needs: `make check`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+# Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check lint types format clean
+
+demo: $(BIN)/.ready
+	$(BIN)/ilu demo --out $(OUT)
+
+test: $(BIN)/.ready
+	$(BIN)/pytest
+
+check: lint types test
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+types: $(BIN)/.ready
+	$(BIN)/pyright
+
+format: $(BIN)/.ready
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+# Torch goes first and alone: its version decides which of the builds on offer is taken.
+$(BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+torch.set_num_threads(1)  # threads waiting for each other make tiny models many times slower
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def make_tiny(vocabulary: int = 32) -> nn.Module:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def tiny() -> nn.Module:
+    return make_tiny()
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Path:
+    """The local mirror of public datasets, where there is one."""
+    folder = SHARED / "hub"
+    if not folder.is_dir():
+        pytest.skip("no local mirror of the hub beside the checkout")
+    monkeypatch.setenv("ILU_HUB", str(folder))
+    return folder
+
+
+@pytest.fixture
+def stories260k() -> Path:
+    folder = SHARED / "models" / "stories260k"
+    if not folder.is_dir():
+        pytest.skip("no stories260k model beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def ilu(tmp_path):
+    """The installed command, run in an empty folder."""
+
+    def run(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("ilu")), *args]
+        known = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
+        return subprocess.run(
+            command, cwd=tmp_path, env=known, text=True, capture_output=True, timeout=timeout
+        )
+
+    return run

@@ -1,0 +1,97 @@
+"""The rules of the architecture, as tests."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "ilu"
+FILES = sorted(SRC.rglob("*.py"))
+MODULES = [f for f in FILES if f.name != "__init__.py"]
+
+# A module may import only from the layers above it.
+LAYERS = [
+    {"types", "files"},
+    {"losses", "vectors", "forward"},
+    {"data"},
+    {"forget", "retain", "robust", "masks", "sources"},
+    {"objective", "checkpoint", "models"},
+    {"train"},
+    {"attacks", "evals"},
+    {"lab"},
+    {"recipe", "rundir", "environment"},
+    {"run", "summary", "plots"},
+    {"report"},
+    {"recipes"},
+    {"catalogue"},
+    {"cli"},
+]
+
+
+def layer(module: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if module.split(".")[1] in names)
+
+
+def imports(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    modules = {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    return {m for m in modules if m.startswith("ilu.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_down(path: Path):
+    module = ".".join(("ilu", *path.relative_to(SRC).with_suffix("").parts))
+    for other in imports(path):
+        same_package = other.split(".")[1] == module.split(".")[1]
+        assert same_package or layer(other) < layer(module), f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_no_inheritance_but_protocols(path: Path):
+    allowed = {"Protocol", "NamedTuple", "Exception"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert {ast.unparse(b) for b in node.bases} <= allowed, node.name
+
+
+def test_ignore_is_read_in_one_place():
+    readers = {p.name for p in MODULES if "IGNORE" in p.read_text()}
+    assert readers == {"types.py", "tokens.py", "data.py"}  # defined, read, written
+
+
+def test_only_the_command_line_prints_and_only_known_places_seed():
+    text = {str(p.relative_to(SRC)): p.read_text() for p in MODULES}
+    assert {
+        n for n, t in text.items() if re.search(r"\bprint\(", t) and not n.startswith("cli/")
+    } == set()
+    seeding = {n for n, t in text.items() if "torch.manual_seed(" in t}
+    assert seeding == {"run.py", "lab/build.py"}
+
+
+def test_nothing_unsafe_is_loaded():
+    for path in MODULES:
+        text = path.read_text()
+        for word in ("torch.load", "pickle", "trust_remote_code=True", "shell=True", "exec("):
+            assert word not in text, f"{path.name}: {word}"
+
+
+def test_importing_everything_has_no_side_effects():
+    code = """
+import importlib, logging, os, pkgutil, random, sys, torch
+import rich.console  # draws from the global generator when imported; only what we do counts here
+def world():
+    rng = random.getstate(), torch.random.get_rng_state().tolist(), torch.get_default_dtype()
+    return dict(os.environ), logging.getLogger().handlers[:], rng
+before = world()
+import ilu
+for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
+    importlib.import_module(m.name)
+assert before == world()
+assert not torch.cuda.is_initialized()
+heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

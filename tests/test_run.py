@@ -1,0 +1,301 @@
+"""Recipes end to end on a two-layer random Llama with a real tokenizer."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ilu.attacks.finetune import FineTune
+from ilu.data import Feed
+from ilu.evals.choice import Choice
+from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
+from ilu.models import load_model, read_weights
+from ilu.recipe import describe, differences, restore
+from ilu.recipes.assemble import build, names, parse_name
+from ilu.report import markdown, write_report
+from ilu.run import Options, run
+from ilu.rundir import RunDir
+from ilu.summary import summarise, write_angles
+from ilu.train import Optim, Stopped
+from tests.conftest import make_tiny
+
+OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "measured": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random model with the lab's tokenizer, and three small files."""
+    place = tmp_path_factory.mktemp("tiny")
+    tokenizer = load_model("lab").tokenizer
+    make_tiny(len(tokenizer)).save_pretrained(place / "model")
+    tokenizer.save_pretrained(place / "model")
+    for name, who in (("forget", "Velunor"), ("retain", "Arando"), ("environment", "Tom")):
+        rows = [{"question": f"Who is {who} {i}?", "answer": f"number {i}"} for i in range(4)]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return place
+
+
+def recipe(folder, name="npo-ilu", **settings):
+    data = {k: str(folder / f"{k}.jsonl") for k in ("forget", "retain")}
+    environment = (str(folder / "environment.jsonl"),)
+    layer = {"layer": 1} if name.startswith("rmu") else {}
+    given = {"model": str(folder / "model"), **data, "environment": environment, **OWN, **layer}
+    return build(name, {**given, **settings})
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_runs_is_recorded_and_can_be_loaded(name, folder, tmp_path):
+    made = recipe(folder, name)
+    out = run(made, tmp_path / "run")
+    rows = out.rows("train")
+    assert [r["step"] for r in rows] == [0, 1, 2]
+    assert set(rows[0]) >= {"lr", "grad_norm", "forget", "retain"}
+    assert ("invariance" in rows[0]) == name.endswith("-ilu")
+    assert set(out.scores("after")) == {"forget_nll", "retain_nll", "environment_nll"}
+    assert restore(out.read("recipe")) == made
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    changed = [n for n, p in loaded.named_parameters() if not torch.equal(p, start(folder)[n])]
+    assert changed
+    assert not name.startswith("rmu") or all("down_proj" in n for n in changed)
+
+
+def start(folder):
+    return read_weights(folder / "model")
+
+
+@pytest.mark.parametrize("reading", ["logits", "parameters", "tensors", "elementwise", "gradient"])
+def test_every_reading_runs_and_moves_the_weights_its_own_way(reading, folder, tmp_path):
+    plain = run(recipe(folder, "npo"), tmp_path / "plain")
+    out = run(recipe(folder, reading=reading, strength=10.0), tmp_path / reading)
+    assert all(r["invariance"] > 0 for r in out.rows("train"))
+    assert weights(plain) != weights(out)
+
+
+def weights(out):
+    return {n: w.tolist() for n, w in read_weights(out.path / "model").items()}
+
+
+def test_zero_strength_changes_nothing(folder, tmp_path):
+    off = run(recipe(folder, "npo"), tmp_path / "off")
+    zero = run(recipe(folder, strength=0.0), tmp_path / "zero")
+    assert weights(off) == weights(zero)
+
+
+def test_a_run_is_reproducible_to_the_byte_also_from_its_record(folder, tmp_path):
+    first = run(recipe(folder), tmp_path / "a")
+    again = run(restore(first.read("recipe")), tmp_path / "b")
+    for file in ("train.jsonl", "recipe.json", "data.json", "model/model.safetensors"):
+        assert (first.path / file).read_bytes() == (again.path / file).read_bytes(), file
+
+
+def test_several_environments_are_several_penalties(folder, tmp_path):
+    two = (str(folder / "environment.jsonl"), str(folder / "retain.jsonl"))
+    out = run(recipe(folder, environment=two), tmp_path / "run")
+    assert {"invariance", "invariance2"} <= set(out.rows("train")[0])
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_an_interrupted_run_resumes_to_the_same_bytes(every, folder, tmp_path):
+    whole = run(recipe(folder, steps=5), tmp_path / "whole")
+    seen: list[int] = []
+    options = Options(
+        save_every=every, progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2
+    )
+    with pytest.raises(Stopped):
+        run(recipe(folder, steps=5), tmp_path / "half", options)
+    assert not (tmp_path / "half" / "model").exists()
+    half = run(recipe(folder, steps=5), tmp_path / "half", Options(resume=True))
+    for file in ("train.jsonl", "model/model.safetensors"):
+        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    assert not (half.path / "checkpoints").exists()
+    assert run(recipe(folder, steps=5), half.path, Options(resume=True)) == half
+
+
+def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_path):
+    run(recipe(folder), tmp_path / "run")
+    with pytest.raises(ValueError, match="exists already: choose another --out"):
+        run(recipe(folder), tmp_path / "run")
+    (tmp_path / "run" / "done.json").unlink()
+    with pytest.raises(ValueError, match=r"recipe\.optim\.lr: 0\.001 -> 0\.5"):
+        run(recipe(folder, lr=0.5), tmp_path / "run", Options(resume=True))
+
+
+WRONG = [
+    ({"forget": "none.jsonl"}, "none.jsonl does not exist"),
+    ({"forget": None}, "--forget is missing"),
+    ({"environment": ()}, "needs at least one --environment"),
+    ({"batch_size": 5}, "--forget: 4 examples cannot fill a batch of 5"),
+    ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
+    ({"mask": "mask.safetensors"}, "mask mask.safetensors does not exist"),
+    ({"colour": "red"}, "has no setting colour"),
+    ({"beta": 0.0}, "beta is 0.0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG)
+def test_what_is_wrong_is_said_before_anything_is_written(settings, message, folder, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(recipe(folder, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_out_of_range_is_found_before_the_folder_is_made(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"2 blocks|no weight name matches"):
+        run(recipe(folder, "rmu", layer=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_long_rows_are_counted_and_cut_only_when_told(folder, tmp_path):
+    (tmp_path / "long.jsonl").write_text('{"text": "a b c"}\n' + '{"text": "%s"}\n' % ("x y " * 90))
+    long = str(tmp_path / "long.jsonl")
+    with pytest.raises(ValueError, match=r"--forget: 1 of 2 rows are longer than the model's 64"):
+        run(recipe(folder, forget=long), tmp_path / "run")
+    run(recipe(folder, forget=long, truncate=64), tmp_path / "run")
+
+
+def test_overlap_is_warned_of_with_the_count(folder, tmp_path):
+    same = recipe(folder, retain=str(folder / "forget.jsonl"))
+    with pytest.warns(UserWarning, match="4 retain examples are in the forget set"):
+        run(same, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["nppo", "npo-irm", "-ilu", ""])
+def test_unknown_recipes_suggest_the_nearest(name):
+    with pytest.raises(ValueError, match=f"unknown recipe {name!r}") as error:
+        parse_name(name)
+    assert ("did you mean 'npo" in str(error.value)) == name.startswith("n")
+
+
+def attacked(folder, name):
+    def tune(task):
+        feed, goal = Feed(TaskTrain(task, 40), 4), {"task_accuracy": Choice(TaskTest(task, 8))}
+        return FineTune(feed, Optim(lr=1e-3, steps=4), goal)
+
+    others = {"others_accuracy": Choice(Facts("agents", start=100, count=8))}
+    relearn = FineTune(Feed(Documents("agents", stop=2), 4), Optim(lr=1e-3, steps=2), others)
+    metrics = {
+        "forget_accuracy": Choice(Facts("agents", count=8)),
+        "utility": Choice(Facts("people", count=8)),
+    }
+    return replace(
+        recipe(folder, "npo"),
+        name=name,
+        metrics=metrics,
+        attacks={"mood": tune("mood"), "relearn": relearn},
+        keep_attacked=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def two_runs(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    original = replace(attacked(folder, "original"), objective={}, optim=Optim(lr=1, steps=0))
+    runs = [run(original, place / "o"), run(attacked(folder, "<b>npo</b>"), place / "n")]
+    for each in runs:
+        write_angles(each, runs[0])
+    return runs
+
+
+def test_attacks_start_from_the_unlearned_weights_and_are_measured_on_the_way(two_runs):
+    _, out = two_runs
+    stages = [f"{a}-{s}" for a in ("mood", "relearn") for s in ("quarter", "half", "end")]
+    assert out.stages() == ["before", "after", *stages]
+    assert set(out.scores("mood-end")) == {"forget_accuracy", "utility", "task_accuracy"}
+    assert set(out.scores("mood-half")) == {"forget_accuracy", "utility"}
+    assert len((out.path / "examples/after/utility.jsonl").read_text().splitlines()) == 8
+
+
+def test_the_original_is_untouched_and_its_undefined_angles_are_null(two_runs):
+    original, _ = two_runs
+    start = read_weights(load_folder(original))
+    after = read_weights(original.path / "model")
+    assert all(torch.equal(start[n], after[n]) for n in start)
+    cosines = original.read("vectors")["mood"]
+    assert cosines == {"ft_after_u__u": None, "ft_after_u__ft": pytest.approx(1), "u__ft": None}
+
+
+def load_folder(run_dir):
+    from pathlib import Path
+
+    return Path(run_dir.read("recipe")["model"])
+
+
+def test_the_angles_recomputed_from_the_files(two_runs):
+    original, out = two_runs
+
+    def flat(path):
+        named = read_weights(path)
+        return torch.cat([named[n].double().flatten() for n in sorted(named)])
+
+    o, u = flat(original.path / "model"), flat(out.path / "model")
+    after, tuned = (flat(r.path / "attacks/mood/model") for r in (out, original))
+    cos = torch.nn.functional.cosine_similarity
+    expected = [cos(after - u, u - o, 0), cos(after - u, tuned - o, 0), cos(u - o, tuned - o, 0)]
+    found = out.read("vectors")["mood"]
+    assert list(found.values()) == pytest.approx([e.item() for e in expected], abs=1e-6)
+
+
+def test_the_summary_has_the_agreed_shape(two_runs):
+    summary = summarise(two_runs, chance=0.25)
+    model = summary["models"]["original"]
+    tasks = model["tasks"]["mood"]
+    assert set(model) == {
+        "forget_quality", "utility", "robust_accuracy", "finetune_accuracy",
+        "relearn_forget_quality", "tasks", "seconds",
+    }  # fmt: skip
+    assert model["robust_accuracy"] == pytest.approx(sum(tasks["forget_quality"]) / 3)
+    score = two_runs[0].scores("after")["forget_accuracy"]
+    assert model["forget_quality"] == pytest.approx(1 - score.value)
+    json.dumps(summary, allow_nan=False)
+
+
+def test_the_report_is_the_same_twice_and_text_cannot_become_markup(two_runs, tmp_path):
+    for name in ("a", "b"):
+        write_report(two_runs, tmp_path / f"{name}.html")
+    page = (tmp_path / "a.html").read_text()
+    assert page == (tmp_path / "b.html").read_text()
+    assert "<b>npo</b>" not in page
+    assert "&lt;b&gt;npo&lt;/b&gt;" in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # SVG's own names
+    assert "<script" not in page
+    assert "| <b>npo</b> | utility |" in markdown(two_runs)
+
+
+def test_an_unfinished_run_is_not_reported(two_runs, tmp_path):
+    with pytest.raises(ValueError, match="no recipe"):
+        RunDir.finished(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match="not finished"):
+        RunDir.finished(tmp_path)
+
+
+def test_what_cannot_be_recorded_is_refused(folder):
+    term = replace(recipe(folder, "npo").objective["forget"], rule=lambda p, h, g: h())
+    with pytest.raises(TypeError, match=r"recipe\.rule is a function"):
+        describe(term)
+
+
+@pytest.mark.parametrize("path", ["os:system", "ilu.run:__builtins__.x", "builtins:eval", "ilu:x"])
+def test_a_record_can_only_name_parts_of_the_package(path):
+    with pytest.raises(ValueError, match="not part of ilu"):
+        restore({"type": path})
+
+
+def test_differences_between_records_are_named():
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}}) == ["recipe.a.b: 1 -> 2"]
+
+
+def test_an_objective_on_an_unknown_stream_names_the_known_ones(folder):
+    base = recipe(folder, "npo")
+    bad = {"forget": replace(base.objective["forget"], on="froget")}
+    with pytest.raises(ValueError, match=r"'froget'; the data has: environment, forget, retain"):
+        replace(base, objective=bad)
+
+
+def test_measuring_leaves_the_random_state_alone(folder):
+    lm = load_model(str(folder / "model"))
+    before = torch.random.get_rng_state()
+    Choice(Facts("agents", count=4))(lm)
+    assert torch.equal(before, torch.random.get_rng_state())
