@@ -1,7 +1,7 @@
 """Models on disk: loading, saving, and reading their weights back."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,25 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
         raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        loaded = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load model {name!r}: {reason}") from error
-    return LM(nn.Module.to(loaded, usable(device)).eval(), tokenizer)
+    model, info = loaded
+    check_whole(name, info["missing_keys"])
+    return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def check_whole(name: str, missing: Iterable[str]) -> None:
+    """Refuse a model of which some weights would be random."""
+    absent = sorted(missing)
+    if absent:
+        raise ValueError(
+            f"model {name!r} lacks {len(absent)} of its weights, such as {absent[0]}: "
+            "the folder is incomplete or of another architecture"
+        )
 
 
 def usable(device: str) -> torch.device:

@@ -12,6 +12,15 @@ from ilu.rundir import RunDir
 from ilu.summary import downstream, forget_quality, model_summary
 from ilu.types import STAGES
 
+HEADLINE = {
+    "forget_quality": "forget quality",
+    "utility": "utility",
+    "robust_accuracy": "after fine-tuning (RA)",
+    "finetune_accuracy": "task accuracy (FA)",
+    "relearn_forget_quality": "after relearning",
+}
+"""Keys of a model's summary -> what they are called in tables."""
+
 
 def write_report(runs: Sequence[RunDir], path: Path) -> None:
     """Write the page; everything on it comes from the run directories."""
@@ -26,10 +35,11 @@ def write_report(runs: Sequence[RunDir], path: Path) -> None:
 
 def contents(runs: Sequence[RunDir]) -> dict[str, Any]:
     """What the page shows."""
-    measured = [run for run in runs if downstream(run) and "relearn-end" in run.stages()]
+    measured = attacked(runs)
     tasks = list(dict.fromkeys(task for run in measured for task in downstream(run)))
     return {
-        "labels": labels(runs),
+        "labels": [label(run, runs) for run in runs],
+        "headline": HEADLINE,
         "summaries": [(label(run, runs), model_summary(run)) for run in measured],
         "tasks": tasks,
         "curves": panels(quality_curves(measured, tasks), x="share of the fine-tuning done",
@@ -41,15 +51,15 @@ def contents(runs: Sequence[RunDir]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def attacked(runs: Sequence[RunDir]) -> list[RunDir]:
+    """Runs that went through downstream tasks and relearning, so that they have a summary."""
+    return [run for run in runs if downstream(run) and "relearn-end" in run.stages()]
+
+
 def label(run: RunDir, runs: Sequence[RunDir]) -> str:
     """Name of the recipe, with its folder where several runs share it."""
     shared = sum(other.name == run.name for other in runs) > 1
     return f"{run.name} ({run.path.name})" if shared else run.name
-
-
-def labels(runs: Sequence[RunDir]) -> list[str]:
-    """Names of all runs."""
-    return [label(run, runs) for run in runs]
 
 
 def quality_curves(runs: Sequence[RunDir], tasks: Sequence[str]) -> dict[str, Series]:
@@ -103,17 +113,30 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def markdown(runs: Sequence[RunDir]) -> str:
-    """Metrics before and after as a Markdown table, one row per run and metric."""
-    head = "| run | metric | before | after | ± s.e. | n |\n|---|---|---|---|---|---|\n"
-    rows = [
-        f"| {label(run, runs)} | {name} | {number(before(run, name))} | {number(s.value)} "
-        f"| {number(s.stderr)} | {s.n} |\n"
-        for run in runs
-        for name, s in run.scores("after").items()
-    ]
-    return head + "".join(rows)
+    """The headline as a Markdown table, or every metric of runs that were not attacked."""
+    measured = attacked(runs)
+    return headline(measured, runs) if measured else before_and_after(runs)
 
 
-def before(run: RunDir, metric: str) -> float:
-    """Value of a metric before unlearning."""
-    return run.scores("before")[metric].value
+def headline(measured: Sequence[RunDir], runs: Sequence[RunDir]) -> str:
+    """One row per model, as in ``summary.json``."""
+    names = ["model", *HEADLINE.values()]
+    rows = [f"| {' | '.join(names)} |\n", f"|{'---|' * len(names)}\n"]
+    for run in measured:
+        found = model_summary(run)
+        cells = [label(run, runs), *(number(found[key]) for key in HEADLINE)]
+        rows.append(f"| {' | '.join(cells)} |\n")
+    return "".join(rows)
+
+
+def before_and_after(runs: Sequence[RunDir]) -> str:
+    """One row per run and metric."""
+    rows = ["| run | metric | before | after | ± s.e. | n |\n|---|---|---|---|---|---|\n"]
+    for run in runs:
+        before = run.scores("before")
+        for name, after in run.scores("after").items():
+            values = (
+                f"{number(before[name].value)} | {number(after.value)} | {number(after.stderr)}"
+            )
+            rows.append(f"| {label(run, runs)} | {name} | {values} | {after.n} |\n")
+    return "".join(rows)

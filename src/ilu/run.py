@@ -77,11 +77,12 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
 
 def open_run(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
     """Make the run's folder, or reopen it if it was begun with the same recipe."""
+    data = {name: fingerprint(s.examples) for name, s in prepared.streams.items()}
     if path.exists():
-        return same_recipe(RunDir(path), recipe)
+        return same_data(same_recipe(RunDir(path), recipe), data)
     out = RunDir.create(path)
     out.write("environment", environment())
-    out.write("data", {name: fingerprint(s.examples) for name, s in prepared.streams.items()})
+    out.write("data", data)
     (path / "code.diff").write_text(code_diff(), encoding="utf-8")
     out.write("recipe", describe(recipe))
     return out
@@ -94,6 +95,17 @@ def same_recipe(out: RunDir, recipe: Recipe) -> RunDir:
         raise ValueError(
             f"{out.path} was begun with other settings ({'; '.join(changed[:3])}): "
             "use the same flags, or another --out"
+        )
+    return out
+
+
+def same_data(out: RunDir, data: Mapping[str, Any]) -> RunDir:
+    """Refuse to continue a run on data that changed in the meantime."""
+    changed = differences(out.read("data"), data, "data")
+    if changed:
+        raise ValueError(
+            f"{out.path} was begun with other data ({'; '.join(changed[:3])}): "
+            "bring the old data back, or choose another --out"
         )
     return out
 

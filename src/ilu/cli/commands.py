@@ -193,8 +193,8 @@ def vectors(argv: Sequence[str]) -> None:
     ]
     table("task vectors", ("", "value"), rows)
     moved = found["norms_by_module"]
-    table("norms by module", ("module", "u", "ft_after_u"),
-          [(k, number(v), number(moved["ft_after_u"][k])) for k, v in moved["u"].items()])  # fmt: skip
+    rows = [(k, number(v), number(moved["ft_after_u"][k])) for k, v in moved["u"].items()]
+    table("norms by module", ("module", "u", "ft_after_u"), rows)
 
 
 def weights(name: str) -> Any:

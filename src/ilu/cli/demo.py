@@ -12,7 +12,7 @@ from ilu.files import write_json
 from ilu.lab.world import CHANCE
 from ilu.recipe import Recipe
 from ilu.recipes.demo import FULL, QUICK, recipes
-from ilu.report import write_report
+from ilu.report import HEADLINE, write_report
 from ilu.run import Options, run
 from ilu.summary import summarise, write_angles
 
@@ -63,12 +63,10 @@ def steps(recipe: Recipe) -> int:
 
 def show(summary: Mapping[str, Any], *, quick: bool) -> None:
     """Print the headline table."""
-    keys = ("forget_quality", "utility", "robust_accuracy", "finetune_accuracy")
     rows = [
-        (name, *(number(model[k]) for k in (*keys, "relearn_forget_quality")))
+        (name, *(number(model[key]) for key in HEADLINE))
         for name, model in summary["models"].items()
     ]
-    title = "Forget quality = 1 - accuracy on what was to be forgotten (0.75 = knows nothing)"
-    table(title, ("model", "FQ", "utility", "RA: FQ after tuning", "FA", "FQ relearned"), rows)
+    table("Forget quality = 1 - accuracy; guessing gives 0.75", ("model", *HEADLINE.values()), rows)
     if quick:
         console.print("--quick: far too few steps; these numbers mean nothing.")

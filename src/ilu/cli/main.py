@@ -59,8 +59,10 @@ def run(argv: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         print(USAGE, end="")  # noqa: T201
         return 0 if rest else 2
-    # Before any library reads it: their bars would break ours.
+    # Before any library reads them: their bars would break ours, and what their warnings say of
+    # lengths and missing weights is an error of ours already.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         dispatch(rest[0], rest[1:])
     except Interrupt as error:

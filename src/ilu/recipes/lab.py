@@ -16,9 +16,9 @@ RMU: dict[str, Any] = {
 NPO: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01}
 SETTINGS: dict[str, dict[str, Any]] = {
     "rmu": RMU,
-    "rmu-ilu": {**RMU, "strength": 100.0},
+    "rmu-ilu": {**RMU, "strength": 300.0, "steps": 600},
     "npo": NPO,
-    "npo-ilu": {**NPO, "strength": 1.0},
+    "npo-ilu": {**NPO, "strength": 1e-3, "steps": 130},
 }
 """Settings that differ from the published ones, which are for models of 7B: see docs/log.md."""
 

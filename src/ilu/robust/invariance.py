@@ -124,7 +124,7 @@ class Penalty:
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
-    radius: float = 1e-4
+    radius: float = 3e-5
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
         theta = tuple(p.detach().clone() for p in params)

@@ -1,0 +1,81 @@
+"""How far may `Penalty` step? Its gradient against exact double backward, on the lab's model.
+
+    python studies/finite_difference.py      # a minute; writes results/finite_difference.json
+
+For each reading of w and each radius (relative to the norm of the trained weights): relative error
+and cosine of the penalty's gradient on one environment batch of 48, float32.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ilu.data import open_stream
+from ilu.files import write_json
+from ilu.forward import Frozen, ModelForward
+from ilu.models import load_model
+from ilu.objective import Engine
+from ilu.recipes.lab import data
+from ilu.recipes.variants import READINGS
+from ilu.retain.likelihood import NLL
+from ilu.robust.invariance import Penalty
+from ilu.types import Batch, Grads
+
+RADII = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
+
+
+def exact(reading: str, params: list[nn.Parameter], loss: Tensor) -> Tensor:
+    """The penalty by its definition, differentiable a second time."""
+    g = torch.autograd.grad(loss, params, create_graph=True)
+    pairs = list(zip(params, g, strict=True))
+    return {
+        "gradient": lambda: sum((x.square().sum() for x in g), torch.zeros(())),
+        "parameters": lambda: torch.stack([(t * x).sum() for t, x in pairs]).sum().square(),
+        "tensors": lambda: torch.stack([(t * x).sum().square() for t, x in pairs]).sum(),
+        "elementwise": lambda: torch.stack([(t * x).square().sum() for t, x in pairs]).sum(),
+    }[reading]()
+
+
+def flat(grads: Grads) -> Tensor:
+    """One vector."""
+    return torch.cat([g.flatten() for g in grads])
+
+
+def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, float]]:
+    """One row per radius."""
+    params = list(model.parameters())
+    forward = ModelForward(model)
+    with sdpa_kernel(SDPBackend.MATH):
+        loss = NLL()(forward, Frozen(model, None), batch).mean()
+        truth = flat(torch.autograd.grad(exact(reading, params, loss), params))
+    engine = Engine(forward, forward, Frozen(model, None), params)
+    here = partial(engine.slope, NLL(), batch)
+    rows: list[dict[str, float]] = []
+    for radius in RADII:
+        rule = Penalty(READINGS[reading], radius)
+        found = flat(rule(params, here, lambda loss, on: here()).grads)
+        error = ((found - truth).norm() / truth.norm()).item()
+        cosine = torch.nn.functional.cosine_similarity(found, truth, dim=0).item()
+        rows.append({"radius": radius, "relative_error": error, "cosine": cosine})
+    return rows
+
+
+def main() -> None:
+    """Print the table and write it."""
+    torch.set_num_threads(1)
+    lm = load_model("lab")
+    feed = data(16, 48)["environment"]
+    batch = open_stream(feed, lm, seed=0, name="environment")(0)
+    found = {reading: compare(lm.model, batch, reading) for reading in READINGS}
+    print("reading      " + "".join(f"{r:>12.0e}" for r in RADII))
+    for reading, rows in found.items():
+        print(f"{reading:12} " + "".join(f"{row['relative_error']:12.1e}" for row in rows))
+    record = {"command": "python studies/finite_difference.py", "torch": torch.__version__}
+    write_json(Path("results/finite_difference.json"), {**record, "rows": found})
+
+
+if __name__ == "__main__":
+    main()
