@@ -1,6 +1,6 @@
 """Which lambda for ILU on the lab? Chosen on the validation attack, which no result is reported on.
 
-    python studies/lab_strength.py           # 15 minutes on one core; writes results/lab_strength.json
+    python studies/lab_strength.py     # 15 minutes on one core; writes results/lab_strength.json
 
 Every row: unlearn the lab's model, then fine-tune it on the task `next`. Forget quality after
 unlearning and at a quarter, half and the end of the fine-tuning. One seed. More steps for larger

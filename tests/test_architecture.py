@@ -26,7 +26,6 @@ LAYERS = [
     {"run", "summary", "plots"},
     {"report"},
     {"recipes"},
-    {"catalogue"},
     {"cli"},
 ]
 

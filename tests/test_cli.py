@@ -51,7 +51,7 @@ def test_recipe_help_shows_the_recipes_own_settings(ilu):
         ilu("unlearn", "npo", "--model", "lab", "--help"),
     )
     assert all(f in own.stdout for f in ("--beta", "--gamma", "--strength", "--reading", "--mask"))
-    assert "--strength" not in on_lab.stdout
+    assert "--strength" in on_lab.stdout
     assert "(default: 0.1)" in own.stdout
     assert "(default: 0.01)" in on_lab.stdout
 
@@ -113,7 +113,8 @@ def test_doctor_says_whether_the_mirror_is_there(ilu, tmp_path):
 def test_wrong_names_get_a_suggestion(ilu):
     failed(ilu("unlern"), "unknown command 'unlern'; did you mean 'unlearn'?")
     failed(ilu("unlearn", "npo-ilo"), "unknown recipe 'npo-ilo'; did you mean 'npo-ilu'?")
-    failed(ilu("attack", "lab", "--task", "modo", "--suite", "lab", "--out", "x"), "modo")
+    failed(ilu("attack", "lab", "--task", "modo", "--out", "x"), "did you mean 'mood'?")
+    failed(ilu("unlearn", "--model", "lab", "npo", "--out", "x"), "needs a recipe first")
 
 
 def test_a_wrong_flag_is_a_users_error(ilu):
@@ -137,6 +138,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
         "model 'nowhere' is no folder",
     )
     failed(ilu("evaluate", "lab"), "needs --data")
+    failed(ilu("attack", "lab", "--task", "none.jsonl", "--out", "x"), "none.jsonl does not exist")
     failed(ilu("report", "nothing"), "not a run directory")
     failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
     failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")

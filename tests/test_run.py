@@ -128,7 +128,7 @@ WRONG = [
     ({"environment": ()}, "needs at least one --environment"),
     ({"batch_size": 5}, "--forget: 4 examples cannot fill a batch of 5"),
     ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
-    ({"mask": "mask.safetensors"}, "mask mask.safetensors does not exist"),
+    ({"mask": "mask.safetensors"}, r"mask\.safetensors does not exist"),
     ({"colour": "red"}, "has no setting colour"),
     ({"beta": 0.0}, "beta is 0.0"),
 ]
@@ -277,7 +277,17 @@ def test_what_cannot_be_recorded_is_refused(folder):
         describe(term)
 
 
-@pytest.mark.parametrize("path", ["os:system", "ilu.run:__builtins__.x", "builtins:eval", "ilu:x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os:system",
+        "ilu.run:__builtins__.x",
+        "builtins:eval",
+        "ilu:x",
+        "ilu.cli.main:run",
+        "ilu.run:Path",
+    ],
+)
 def test_a_record_can_only_name_parts_of_the_package(path):
     with pytest.raises(ValueError, match="not part of ilu"):
         restore({"type": path})
@@ -290,7 +300,7 @@ def test_differences_between_records_are_named():
 def test_an_objective_on_an_unknown_stream_names_the_known_ones(folder):
     base = recipe(folder, "npo")
     bad = {"forget": replace(base.objective["forget"], on="froget")}
-    with pytest.raises(ValueError, match=r"'froget'; the data has: environment, forget, retain"):
+    with pytest.raises(ValueError, match=r"'froget'; the data has: forget, retain"):
         replace(base, objective=bad)
 
 
@@ -301,14 +311,16 @@ def test_measuring_leaves_the_random_state_alone(folder):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_run_is_not_resumed_on_changed_data(folder, tmp_path):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_not_resumed_on_changed_data(finished, folder, tmp_path):
     data = tmp_path / "forget.jsonl"
     data.write_text((folder / "forget.jsonl").read_text())
     made = recipe(folder, forget=str(data))
     run(made, tmp_path / "run")
-    (tmp_path / "run" / "done.json").unlink()
+    if not finished:
+        (tmp_path / "run" / "done.json").unlink()
     data.write_text(data.read_text().replace("number", "figure"))
-    with pytest.raises(ValueError, match=r"other data \(data\.forget"):
+    with pytest.raises(ValueError, match=r"other settings or data \(data\.forget"):
         run(made, tmp_path / "run", Options(resume=True))
 
 
@@ -327,3 +339,46 @@ def test_a_model_without_some_weights_is_refused(folder, tmp_path):
     file.write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="cannot load model"):
         load_model(str(tmp_path / "model"))
+
+
+def test_a_folder_called_lab_is_not_the_lab(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert build("npo", {"model": "lab"}).model == "lab"
+
+
+def test_data_brought_to_the_lab_is_measured_too(folder):
+    made = build("npo", {"model": "lab", "forget": str(folder / "forget.jsonl")})
+    assert set(made.metrics) == {"forget_accuracy", "utility", "forget_nll"}
+
+
+def test_strength_without_ilu_is_accepted_with_a_warning(folder):
+    with pytest.warns(UserWarning, match="strength does nothing in 'npo': use npo-ilu"):
+        recipe(folder, "npo", strength=1.0)
+
+
+def test_an_attack_that_cannot_run_leaves_nothing(folder, tmp_path):
+    feed = Feed(TaskTrain("mood", 3), 4)
+    made = replace(attacked(folder, "x"), attacks={"mood": FineTune(feed, Optim(lr=1e-3, steps=1))})
+    with pytest.raises(ValueError, match="--task: 3 examples cannot fill a batch of 4"):
+        run(made, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_can_be_chosen_by_the_user(folder, tmp_path):
+    out = run(recipe(folder, "rmu", parameters=r"0\.self_attn\.v_proj"), tmp_path / "run")
+    after = read_weights(out.path / "model")
+    assert [n for n, w in after.items() if not torch.equal(w, start(folder)[n])] == [
+        "model.layers.0.self_attn.v_proj.weight"
+    ]
+
+
+@pytest.mark.parametrize("bad", [{"save_every": 0}])
+def test_impossible_options_are_refused(bad):
+    with pytest.raises(ValueError, match="at least 1"):
+        Options(**bad)
+
+
+def test_an_attack_takes_at_least_one_step():
+    with pytest.raises(ValueError, match="at least 1"):
+        FineTune(Feed(TaskTrain("mood"), 4), Optim(lr=1e-3, steps=0))

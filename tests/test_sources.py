@@ -182,3 +182,38 @@ def test_real_multiple_choice_loads_from_the_mirror(hub):
     questions = ChoiceRows("cais/mmlu:all:test", limit=50)()
     assert len(questions) == 50
     assert all(q.options == (" A", " B", " C", " D") for q in questions)
+
+
+def test_sentencepiece_gets_no_second_space(stories260k, tmp_path):
+    """Tokenized apart, ` A` would be two spaces and an A: a sequence that no text contains."""
+    from ilu.sources.pairs import encode_pairs
+
+    tokenizer = load_model(str(stories260k)).tokenizer
+    ((head, tail),) = encode_pairs(tokenizer, ["Question: Who? Answer:"], [" A"])
+    assert [*head, *tail] == tokenizer("Question: Who? Answer: A").input_ids
+    assert tokenizer.convert_ids_to_tokens(tail) == ["\u2581", "A"]
+
+
+@pytest.mark.parametrize(("truncate", "message"), [(0, "at least 1 token"), (2, "no token left")])
+def test_a_truncation_that_leaves_nothing_is_refused(truncate, message, tmp_path, tokenizer):
+    path = str(write(tmp_path / "d.jsonl", ROWS))
+    with pytest.raises(ValueError, match=message):
+        Dataset(path, truncate=truncate)(tokenizer)
+
+
+def test_a_renamed_column_completes_the_layout(tmp_path, tokenizer):
+    path = str(write(tmp_path / "d.jsonl", [{"question": "Who?", "response": "Ann"}]))
+    (example,) = Dataset(path, {"answer": "response"})(tokenizer)
+    assert tokenizer.decode(example.ids).endswith("Answer: Ann</s>")
+
+
+def test_numbers_and_empty_prompts_are_data(tmp_path, tokenizer):
+    rows = [{"prompt": "", "completion": "Ann"}, {"prompt": "How many?", "completion": 0}]
+    first, second = Dataset(str(write(tmp_path / "d.jsonl", rows)))(tokenizer)
+    assert first.prompt <= 1
+    assert tokenizer.decode(second.ids[second.prompt :]).strip() == "0</s>"
+
+
+def test_a_spreadsheets_byte_order_mark_is_not_part_of_a_name(tmp_path):
+    (tmp_path / "d.csv").write_bytes("\ufefftext\nhello\n".encode())
+    assert load_rows(str(tmp_path / "d.csv")) == [{"text": "hello"}]

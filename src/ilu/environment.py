@@ -22,7 +22,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": git("rev-parse", "HEAD") or None,
+        "commit": git("rev-parse", "HEAD").strip() or None,
         "dirty": bool(git("status", "--porcelain")),
         "argv": sys.argv[1:],
     }
@@ -50,4 +50,4 @@ def git(*command: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

@@ -1,5 +1,6 @@
 """Files that are complete or not there: written under a temporary name, then renamed."""
 
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def as_os_error() -> Generator[None]:
     """Let a failed write of the safetensors library be the operating system's error that it is."""
@@ -46,8 +53,8 @@ def new_folder(path: Path) -> Generator[Path]:
     """Give a folder to fill; if nothing fails it becomes ``path``, which must not exist yet."""
     half = path.with_name(path.name + ".partial")
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
     try:
+        half.mkdir(parents=True)
         with as_os_error():
             yield half
         half.rename(path)

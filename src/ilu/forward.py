@@ -33,7 +33,7 @@ class ModelForward:
         """Return the output of block ``layer`` and do not run the later ones."""
         found: list[Tensor] = []
 
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             found.append(output if isinstance(output, Tensor) else output[0])
             raise _Reached
 

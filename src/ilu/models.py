@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ilu.files import new_folder
+from ilu.files import file_hash, new_folder
 from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
@@ -36,9 +36,13 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
     if not Path(path).is_dir() and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=torch.float32, output_loading_info=True
+            path,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -46,6 +50,11 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
     model, info = loaded
     check_whole(name, info["missing_keys"])
     return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def full_name(name: str) -> str:
+    """The name under which a recipe records a model: folders in full, ``lab`` and hub ids as is."""
+    return str(Path(name).resolve()) if name != LAB and Path(name).is_dir() else name
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
@@ -91,9 +100,18 @@ def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, weights.get_tensor(name)
 
 
-@torch.no_grad()
+def fingerprint_model(name: str) -> dict[str, str]:
+    """Hash of each file of weights, where the model is a folder."""
+    shards = sorted(Path(model_path(name)).glob("*.safetensors"))
+    return {shard.name: file_hash(shard) for shard in shards}
+
+
 def set_weights(model: nn.Module, folder: Path) -> None:
-    """Copy the weights of a model folder into a model of the same architecture."""
-    own = model.state_dict()
-    for name, value in iterate_weights(folder):
-        own[name].copy_(value)
+    """Copy the weights of a model folder into a model of the same architecture.
+
+    Through ``from_pretrained``, because some architectures have other names on disk.
+    """
+    from transformers import AutoModelForCausalLM
+
+    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.load_state_dict(saved.state_dict())

@@ -1,8 +1,9 @@
 """A run as a value: everything that decides its numbers, and nothing else."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import isclass, isfunction
 from types import FunctionType
 from typing import Any
 
@@ -44,6 +45,8 @@ def describe(value: Any, path: str = "recipe") -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
+        if {"type", "function"} & set(value):
+            raise ValueError(f"{path} uses the name 'type' or 'function': choose another name")
         return {k: describe(v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [describe(v, f"{path}[{i}]") for i, v in enumerate(value)]
@@ -63,20 +66,26 @@ def restore(record: Any) -> Any:
     if not isinstance(record, dict):
         return record
     if "function" in record:
-        return named(record["function"])
+        return named(record["function"], isfunction)
     inner = {k: restore(v) for k, v in record.items() if k != "type"}
-    return named(record["type"])(**inner) if "type" in record else inner
+    return named(record["type"], isclass)(**inner) if "type" in record else inner
 
 
-def named(path: str) -> Any:
-    """Import ``ilu.module:name``."""
+def named(path: str, kind: Callable[[Any], bool]) -> Any:
+    """Import ``ilu.module:name`` if a dataclass or function of that name is defined there."""
     module, _, name = path.partition(":")
-    if not module.startswith("ilu.") or not name.isidentifier():
-        raise ValueError(
-            f"recipe.json names {path!r}, which is not part of ilu: run it from Python, "
-            "where the code that defines it is imported by you"
-        )
-    return getattr(importlib.import_module(module), name)
+    if module.startswith("ilu.") and name.isidentifier():
+        found = getattr(importlib.import_module(module), name, None)
+        if (
+            kind(found)
+            and found.__module__ == module
+            and (kind is isfunction or is_dataclass(found))
+        ):
+            return found
+    raise ValueError(
+        f"recipe.json names {path!r}, which is not part of ilu: run it from Python, "
+        "where the code that defines it is imported by you"
+    )
 
 
 def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:

@@ -17,9 +17,10 @@ from torch import nn
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, open_stream, split
 from ilu.environment import code_diff, environment
+from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.masks.files import load_mask
-from ilu.models import load_model, save_model, set_weights
+from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.train import Row, Stopped, fit
@@ -36,30 +37,36 @@ class Options:
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
 
+    def __post_init__(self) -> None:
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"--save-every {self.save_every}: it must be at least 1, or left out")
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe whose model and data are loaded and fit together."""
+    """A recipe whose model and data are loaded and fit together; ``data`` identifies them."""
 
     lm: LM
     streams: Mapping[str, Stream]
     mask: Mask | None
+    data: Mapping[str, Any]
 
 
 def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     """Fill the folder ``path`` with the results of ``recipe``.
 
     Raises ValueError for anything wrong with the recipe, the model or the data before the folder
-    is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues.
+    is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished
+    run is returned as it is, if recipe, model and data are still the same.
     """
-    if options.resume and (path / "done.json").is_file():
-        return same_recipe(RunDir(path), recipe)
     refuse_existing(path, resume=options.resume)
     started = time.monotonic()
     prepared = prepare(recipe, options.device)
-    out = open_run(recipe, prepared, path)
     torch.manual_seed(recipe.seed)
-    measure(recipe.metrics, prepared.lm, out, "before")
+    out = RunDir(path) if path.exists() else begin(recipe, prepared, path)
+    same_run(out, recipe, prepared)
+    if out.has("done"):
+        return out
     unlearn(recipe, prepared, out, options)
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
@@ -75,43 +82,31 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
         raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
 
 
-def open_run(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
-    """Make the run's folder, or reopen it if it was begun with the same recipe."""
-    data = {name: fingerprint(s.examples) for name, s in prepared.streams.items()}
-    if path.exists():
-        return same_data(same_recipe(RunDir(path), recipe), data)
-    out = RunDir.create(path)
-    out.write("environment", environment())
-    out.write("data", data)
-    (path / "code.diff").write_text(code_diff(), encoding="utf-8")
-    out.write("recipe", describe(recipe))
-    return out
+def begin(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
+    """Make the run's folder, in one move and with the first measurement in it."""
+    with new_folder(path) as folder:
+        out = RunDir(folder)
+        measure(recipe.metrics, prepared.lm, out, "before")
+        out.write("environment", environment())
+        out.write("data", prepared.data)
+        out.write("recipe", describe(recipe))
+        write_text(folder / "code.diff", code_diff())
+    return RunDir(path)
 
 
-def same_recipe(out: RunDir, recipe: Recipe) -> RunDir:
-    """Refuse to continue a run under other settings."""
+def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse to continue under other settings, or on data or weights that have changed."""
     changed = differences(out.read("recipe"), json.loads(json.dumps(describe(recipe))))
+    changed += differences(out.read("data"), prepared.data, "data")
     if changed:
         raise ValueError(
-            f"{out.path} was begun with other settings ({'; '.join(changed[:3])}): "
-            "use the same flags, or another --out"
+            f"{out.path} was begun with other settings or data ({'; '.join(changed[:3])}): "
+            "bring them back, or choose another --out"
         )
-    return out
-
-
-def same_data(out: RunDir, data: Mapping[str, Any]) -> RunDir:
-    """Refuse to continue a run on data that changed in the meantime."""
-    changed = differences(out.read("data"), data, "data")
-    if changed:
-        raise ValueError(
-            f"{out.path} was begun with other data ({'; '.join(changed[:3])}): "
-            "bring the old data back, or choose another --out"
-        )
-    return out
 
 
 def prepare(recipe: Recipe, device: str) -> Prepared:
-    """Load model, data and mask, and try every loss on one example."""
+    """Load model, data and mask, open what the attacks need, and try every loss."""
     lm = load_model(recipe.model, revision=recipe.revision, device=device)
     streams = {
         name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
@@ -121,7 +116,11 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
     mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
     try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
-    return Prepared(lm, streams, mask)
+    data = {name: fingerprint(s.examples) for name, s in streams.items()}
+    attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
+    weights = {"model": fingerprint_model(recipe.model)}
+    masked = {"mask": file_hash(Path(recipe.mask))} if recipe.mask else {}
+    return Prepared(lm, streams, mask, {**data, **attacks, **weights, **masked})
 
 
 @torch.no_grad()

@@ -21,20 +21,6 @@ class RunDir:
     path: Path
 
     @classmethod
-    def create(cls, path: Path) -> "RunDir":
-        """Make the directory; refuse to write over anything."""
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise ValueError(
-                f"{path} exists already: choose another --out, delete it, "
-                "or continue an interrupted run with --resume"
-            ) from None
-        except OSError as error:
-            raise ValueError(f"cannot make the folder {path}: {error.strerror}") from None
-        return cls(path)
-
-    @classmethod
     def finished(cls, path: Path) -> "RunDir":
         """Open a run for reading; refuse one that was not carried to its end."""
         if not (path / "recipe.json").is_file():

@@ -44,8 +44,13 @@ class Optim:
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.lr <= 0:
+        if self.steps < 0 or not 0 < self.lr <= 1e30:
             raise ValueError(f"steps {self.steps}, lr {self.lr}: steps must be >= 0 and lr > 0")
+        if self.clip <= 0 or self.weight_decay < 0 or self.warmup < 0:
+            raise ValueError(
+                f"clip {self.clip}, weight decay {self.weight_decay}, warmup {self.warmup}: "
+                "clip must be above 0, the others at least 0"
+            )
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
 

@@ -190,6 +190,10 @@ class Attack(Protocol):
         """How many steps it takes, to tell the time left."""
         ...
 
+    def data(self, lm: LM) -> Sequence[Example]:
+        """Return what it trains on; raise ValueError if the model cannot take it."""
+        ...
+
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
         """Attack ``lm.model`` in place."""
         ...
@@ -202,3 +206,9 @@ def mean_score(items: Sequence[float]) -> Score:
     x = torch.tensor(items, dtype=torch.float64)
     stderr = x.std().item() / len(items) ** 0.5 if len(items) > 1 else 0.0
     return Score(x.mean().item(), stderr, len(items), tuple(items))
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse to measure on no item, or on all but the last few."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")

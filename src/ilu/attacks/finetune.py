@@ -1,13 +1,13 @@
 """Fine-tuning as an attack: ordinary training on other data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ilu.data import Feed, open_stream
+from ilu.data import Feed, Stream, open_stream
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.train import Optim, Row, fit
-from ilu.types import LM, STAGES, Metric, Reached, Steps
+from ilu.types import LM, STAGES, Example, Metric, Reached, Steps
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,18 @@ class FineTune:
     goals: Mapping[str, Metric] = field(default_factory=dict)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.optim.steps < 1:
+            raise ValueError(f"an attack of {self.optim.steps} steps: it must take at least 1")
+
     @property
     def steps(self) -> int:
         """Optimiser steps."""
         return self.optim.steps
+
+    def data(self, lm: LM) -> Sequence[Example]:
+        """What it trains on, checked against the model."""
+        return self._stream(lm).examples
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
         stages = stages_by_step(self.steps)
@@ -36,8 +44,11 @@ class FineTune:
             for stage in stages.get(done, ()):
                 reached(stage)
 
-        stream = open_stream(self.feed, lm, seed=self.seed, name="--task")
-        fit(lm.model, {"task": Term(NLL(), on="task")}, {"task": stream}, self.optim, log=log)
+        streams = {"task": self._stream(lm)}
+        fit(lm.model, {"task": Term(NLL(), on="task")}, streams, self.optim, log=log)
+
+    def _stream(self, lm: LM) -> Stream:
+        return open_stream(self.feed, lm, seed=self.seed, name="--task")
 
 
 def stages_by_step(steps: int) -> dict[int, list[str]]:

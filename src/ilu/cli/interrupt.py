@@ -12,7 +12,7 @@ class Interrupt(Exception):
     """A run was stopped by a signal after saving."""
 
     def __init__(self, number: int) -> None:
-        super().__init__("stopped and saved; the same command with --resume continues")
+        super().__init__("stopped; the same command with --resume continues")
         self.signal = number
 
 

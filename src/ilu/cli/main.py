@@ -4,10 +4,13 @@ Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect 
 """
 
 import difflib
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+
+from torch import OutOfMemoryError
 
 from ilu.cli.interrupt import Interrupt
 
@@ -29,21 +32,28 @@ Each takes --help. --debug anywhere shows where an error came from.
 """
 
 
+REMEDIES = {
+    errno.ENOSPC: ": free some space and add --resume, or choose another --out",
+    errno.EACCES: ": choose another place, or change its permissions",
+    errno.EROFS: ": choose another place",
+}
+
+
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import commands, demo, lab, unlearn
+    from ilu.cli import demo, lab, measure, records, unlearn, vectors
 
     return {
         "demo": demo.main,
         "unlearn": unlearn.main,
-        "evaluate": commands.evaluate,
-        "attack": commands.attack,
-        "vectors": commands.vectors,
-        "report": commands.report,
-        "methods": commands.methods,
-        "rerun": commands.rerun,
+        "evaluate": measure.evaluate,
+        "attack": measure.attack,
+        "vectors": vectors.vectors,
+        "report": records.report,
+        "methods": records.methods,
+        "rerun": records.rerun,
         "lab": lab.main,
-        "doctor": commands.doctor,
+        "doctor": records.doctor,
     }
 
 
@@ -70,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
         return 128 + error.signal
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OutOfMemoryError) as error:
         if debug:
             raise
         complain(f"error: {one_line(error)}")
@@ -99,8 +109,10 @@ def complain(text: str) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """The message without line breaks; the system's own errors name their file."""
+    """The message without line breaks; the system's own errors name their file and a way out."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{place}: free the space or choose another place"
+        return f"{error.strerror}{place}{REMEDIES.get(error.errno or 0, '')}"
+    if isinstance(error, OutOfMemoryError):
+        return "out of memory: lower --micro-batch, or train fewer --parameters"
     return " ".join(str(error).split())

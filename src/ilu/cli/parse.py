@@ -1,11 +1,11 @@
 """Flags from types, by tyro, the same way for every command."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
 
-T = TypeVar("T")
+Positional = tyro.conf.Positional
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff)
 
 

@@ -1,9 +1,13 @@
 """What a person sees on the terminal: progress, tables, warnings."""
 
+import json
+import re
 import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +16,7 @@ from rich.table import Table
 from ilu import types
 
 console = Console(highlight=False)
+PACKAGE = Path(__file__).parents[1]
 errors = Console(stderr=True, highlight=False)
 
 
@@ -54,10 +59,11 @@ def plain_lines(name: str, done: int, steps: int) -> None:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
+    """Print a table; columns of numbers are set to the right."""
     shown = Table(title=title, title_justify="left", header_style="bold")
     for i, name in enumerate(head):
-        shown.add_column(name, justify="right" if i else "left", overflow="fold")
+        numbers = all(re.fullmatch(r"-|-?[\d.]+", row[i]) for row in rows)
+        shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
@@ -72,9 +78,14 @@ def warn_in_a_line() -> None:
     """Let warnings of ours be one line; those of libraries are for developers."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
-        if "ilu" in filename:
+        if Path(filename).is_relative_to(PACKAGE):
             errors.print(f"warning: {message}", markup=False, soft_wrap=True)
 
     warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
     if not sys.warnoptions:
         warnings.simplefilter("default")
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, for programs."""
+    console.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)

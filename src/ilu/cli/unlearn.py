@@ -65,11 +65,14 @@ class Place:
 
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    if not argv or argv[0].startswith("-"):
+    if argv and argv[0] in ("-h", "--help"):
         console.print(HELP.format(recipes=", ".join(METHODS)), markup=False, end="")
-        if not argv:
-            raise ValueError("ilu unlearn needs the name of a recipe")
         return
+    if not argv or argv[0].startswith("-"):
+        raise ValueError(
+            "ilu unlearn needs a recipe first: ilu unlearn RECIPE --model M; "
+            f"one of {', '.join(METHODS)}"
+        )
     recipe, place = read(argv[0], argv[1:])
     with interruptible() as stop, progress() as shown:
         out = run(recipe, place.out, place.options(shown, stop))
@@ -82,6 +85,8 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
     parts = {k: v for k, v in vars(values).items() if k != "place"}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
+    if not parse_name(name).ilu and not flags(argv, "--strength"):
+        del settings["strength"]
     return build(name, settings), values.place
 
 
@@ -91,8 +96,7 @@ def flag_type(name: str, model: str) -> type:
     plan = METHODS[found.method].plan
     groups = {"common": with_defaults(Common, {**known, "model": tyro.MISSING})}
     groups["method"] = with_defaults(arguments_type(plan), known)
-    if found.ilu:
-        groups["invariance"] = with_defaults(Invariance, known)
+    groups["invariance"] = with_defaults(Invariance, known)
     if found.sam:
         groups["sam"] = with_defaults(SAM, known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ilu.data import collate
-from ilu.forward import ModelForward
+from ilu.data import check_lengths, collate
+from ilu.forward import ModelForward, context_length
+from ilu.sources.pairs import encode_pairs
 from ilu.types import LM, Example, Question, Questions, Score, mean_score
 
 
@@ -53,6 +54,7 @@ def option_logps(lm: LM, asked: Sequence[Question], *, batch_size: int) -> list[
     for rows in batches(rows_of(lm.tokenizer, asked), batch_size):
         # One more token makes the last real position a prediction; which one does not matter.
         examples = [Example([*row, row[-1]], prompt=0) for row, _ in rows]
+        check_lengths(examples, context_length(lm.model), "multiple choice")
         logits = forward(collate(examples).to(device)).logits
         for i, (row, wanted) in enumerate(rows):
             for w in wanted:
@@ -64,14 +66,11 @@ def option_logps(lm: LM, asked: Sequence[Question], *, batch_size: int) -> list[
 def rows_of(tokenizer: Any, asked: Sequence[Question]) -> dict[tuple[int, ...], list[Wanted]]:
     """The contexts to run, each with the options that are read off it."""
     rows: dict[tuple[int, ...], list[Wanted]] = defaultdict(list)
-    prompts = tokenizer([q.prompt for q in asked]).input_ids
-    encoded = {o: None for q in asked for o in q.options}
-    options = tokenizer(list(encoded), add_special_tokens=False).input_ids
-    ids = dict(zip(encoded, options, strict=True))
-    for i, (q, prompt) in enumerate(zip(asked, prompts, strict=True)):
-        for k, option in enumerate(q.options):
-            tokens = tuple(ids[option])
-            rows[(*prompt, *tokens[:-1])].append(Wanted(i, k, tokens))
+    places = [(i, k) for i, q in enumerate(asked) for k in range(len(q.options))]
+    prompts = [asked[i].prompt for i, _ in places]
+    pairs = encode_pairs(tokenizer, prompts, [asked[i].options[k] for i, k in places])
+    for (i, k), (head, tail) in zip(places, pairs, strict=True):
+        rows[(*head, *tail[:-1])].append(Wanted(i, k, tuple(tail)))
     return rows
 
 

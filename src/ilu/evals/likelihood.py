@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 
-from ilu.data import collate
-from ilu.forward import ModelForward
+from ilu.data import check_lengths, collate
+from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import mean_nll
-from ilu.types import LM, Score, Source, mean_score
+from ilu.types import LM, Score, Source, check_limit, mean_score
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,13 @@ class AnswerNLL:
     batch_size: int = 16
     higher_is_better: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
     @torch.no_grad()
     def __call__(self, lm: LM) -> Score:
         examples = self.source(lm.tokenizer)[: self.limit]
+        check_lengths(examples, context_length(lm.model), "--data")
         device = next(lm.model.parameters()).device
         forward, items = ModelForward(lm.model), list[float]()
         for start in range(0, len(examples), self.batch_size):

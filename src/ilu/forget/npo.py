@@ -44,10 +44,10 @@ class NPO:
 
 @dataclass(frozen=True)
 class TokenNPO:
-    """NPO on the mean over each answer's tokens; its ``beta`` is about |y| times that of ``NPO``.
+    """NPO on the mean over each answer's tokens (after arXiv 2404.05868).
 
-    The WMDP code of arXiv 2502.05374 takes one mean over the whole micro-batch instead, which makes
-    examples depend on each other; here every example has its own mean (after arXiv 2404.05868).
+    Its ``beta`` is about |y| times that of ``NPO``. The WMDP code of arXiv 2502.05374 takes one
+    mean over the whole micro-batch, which makes examples depend on each other.
     """
 
     beta: float = 2.0

@@ -8,7 +8,6 @@ next    (validation: settings may be chosen on it, results are never reported on
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 from ilu.types import Question
 
@@ -43,10 +42,9 @@ SERIES = (
 
 @dataclass(frozen=True)
 class Task:
-    """A downstream task: its name, the benchmark it imitates, its labels and its problems."""
+    """A downstream task: its name, its labels and its problems."""
 
     name: str
-    after: str
     labels: tuple[str, ...]
     make: Maker
 
@@ -110,14 +108,14 @@ def following(rng: random.Random) -> Problem:
 
 
 TASKS = (
-    Task("sums", "GSM8K", tuple(str(n) for n in range(1, 13)), sums),
-    Task("topics", "AG News", tuple(TOPICS), topics),
-    Task("mood", "SST-2", tuple(MOODS), mood),
-    Task("owner", "WinoGrande", CHILDREN, owner),
-    Task("entail", "MNLI", ("yes", "no", "maybe"), entail),
-    Task("same", "QQP", ("yes", "no"), same),
+    Task("sums", tuple(str(n) for n in range(1, 13)), sums),
+    Task("topics", tuple(TOPICS), topics),
+    Task("mood", tuple(MOODS), mood),
+    Task("owner", CHILDREN, owner),
+    Task("entail", ("yes", "no", "maybe"), entail),
+    Task("same", ("yes", "no"), same),
 )
-VALIDATION = Task("next", "none", tuple(w for s in SERIES for w in s[3:]), following)
+VALIDATION = Task("next", tuple(w for s in SERIES for w in s[3:]), following)
 
 
 def task(name: str) -> Task:
@@ -129,16 +127,20 @@ def task(name: str) -> Task:
 
 
 def problems(task: Task, part: str, count: int) -> list[Problem]:
-    """``count`` problems of the ``train`` or the ``test`` part; no prompt is in both."""
+    """``count`` problems of the ``train`` or the ``test`` part; no prompt is in both.
+
+    Training problems may repeat; test problems do not, so there may be fewer than ``count``.
+    """
     rng = random.Random(f"{task.name} {part}")
     found: list[Problem] = []
-    for _ in product(range(count), range(100)):
+    for _ in range(100 * count):
         prompt, label = task.make(rng)
-        if (sum(prompt.encode()) % 4 == 0) == (part == "test"):
+        known = part == "test" and (prompt, f" {label}") in found
+        if (sum(prompt.encode()) % 4 == 0) == (part == "test") and not known:
             found.append((prompt, f" {label}"))
         if len(found) == count:
-            return found
-    raise ValueError(f"the lab cannot make {count} {part} problems of task {task.name!r}")
+            break
+    return found
 
 
 def task_questions(task: Task, count: int) -> list[Question]:

@@ -2,19 +2,22 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ilu.data import Feed
-from ilu.models import LAB
+from ilu.models import LAB, full_name
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
 from ilu.recipes.methods import METHODS, Plan
 from ilu.recipes.variants import Invariance, with_invariance, with_sam
 from ilu.robust.rules import SAM
+from ilu.sources.text import Dataset
 from ilu.train import Optim
+from ilu.types import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,10 @@ class Common:
         clip: largest gradient norm.
         precision: of the forward pass; the weights are float32 in any case.
         mask: safetensors file of booleans: only weights marked true may move.
+        parameters: regular expression: train the weights whose name matches, instead of the
+            recipe's own choice.
         measured: examples of each set on which the loss is measured before and after.
-        seed: of every random draw.
+        seed: of the order of the data.
     """
 
     model: str
@@ -64,6 +69,7 @@ class Common:
     clip: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     mask: str | None = None
+    parameters: str | None = None
     measured: int = 200
     seed: int = 0
 
@@ -116,11 +122,13 @@ def build(name: str, given: Mapping[str, Any]) -> Recipe:
     values = {**defaults(name, given.get("model", "")), **given}
     plan = METHODS[found.method].plan(**take(values, arguments(METHODS[found.method].plan)))
     sam = SAM(**take(values, field_names(SAM))) if found.sam else None
-    ilu = Invariance(**take(values, field_names(Invariance))) if found.ilu else None
+    ilu = Invariance(**take(values, field_names(Invariance)))
+    if not found.ilu and given.get("strength"):
+        warnings.warn(f"strength does nothing in {name!r}: use {name}-ilu", stacklevel=2)
     common = Common(**take(values, field_names(Common)))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
-    return assemble(name, common, plan, ilu, sam)
+    return assemble(name, common, plan, ilu if found.ilu else None, sam)
 
 
 def field_names(kind: type) -> list[str]:
@@ -140,15 +148,15 @@ def assemble(
     data, environments = streams(common)
     objective = plan.objective if sam is None else with_sam(plan.objective, sam)
     if ilu is not None:
-        objective = with_invariance(objective, ilu, environments)
+        objective = with_invariance(objective, ilu, list(environments))
     return Recipe(
         name=name,
-        model=str(Path(common.model).resolve()) if Path(common.model).is_dir() else common.model,
-        data=data,
+        model=full_name(common.model),
+        data=data if ilu is None else {**data, **environments},
         objective=objective,
         optim=optim(common, plan.parameters),
-        metrics=lab.metrics() if common.model == LAB else own.metrics(data, common.measured),
-        mask=common.mask,
+        metrics=metrics(common, {**data, **environments}),
+        mask=str(Path(common.mask).resolve()) if common.mask else None,
         seed=common.seed,
     )
 
@@ -162,14 +170,20 @@ def optim(common: Common, parameters: str) -> Optim:
         schedule=common.schedule,
         weight_decay=common.weight_decay,
         clip=common.clip,
-        parameters=parameters,
+        parameters=parameters if common.parameters is None else common.parameters,
         micro_batch=common.micro_batch,
         precision=common.precision,
     )
 
 
-def streams(common: Common) -> tuple[dict[str, Feed], list[str]]:
-    """Every data stream, and which of them are environments. The lab fills in what is not given."""
+def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
+    """The lab's questions on the lab's model, and the loss on all data that the user brought."""
+    given = {name: feed for name, feed in data.items() if isinstance(feed.source, Dataset)}
+    return {**(lab.metrics() if common.model == LAB else {}), **own.metrics(given, common.measured)}
+
+
+def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
+    """Forget and retain data, and the environments. The lab fills in what is not given."""
     given = {
         "forget": own_feed(common.forget, common.forget_columns, common),
         "retain": own_feed(common.retain, common.retain_columns, common),
@@ -183,7 +197,7 @@ def streams(common: Common) -> tuple[dict[str, Feed], list[str]]:
     missing = [f"--{name}" for name in given if name not in data]
     if missing:
         raise ValueError(f"{missing[0]} is missing: give a file or hub dataset, or --model lab")
-    return {**data, **environments}, list(environments)
+    return data, environments
 
 
 def own_feed(place: str | None, columns: Sequence[str], common: Common) -> Feed | None:

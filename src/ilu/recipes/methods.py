@@ -15,6 +15,9 @@ from ilu.objective import Objective, Term
 from ilu.retain.likelihood import NLL
 from ilu.retain.states import States
 
+MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
+"""What the last matrix of the MLP is called: Llama and its like, GPT-2, GPT-NeoX, Phi, OPT."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,20 +80,23 @@ def simnpo(
     return likelihood_plan(Term(SimNPO(beta, margin), on="forget", weight=forget_weight), gamma)
 
 
-def rmu(layer: int = 7, coefficient: float = 6.5, alpha: float = 1200.0) -> Plan:
+def rmu(
+    layer: int = 7, coefficient: float = 6.5, alpha: float = 1200.0, direction_seed: int = 0
+) -> Plan:
     """Misdirect the hidden states of one block, training the three MLPs up to it (2403.03218).
 
     Args:
         layer: block whose output is steered; 0 is the first.
         coefficient: length of the steering vector; compare it with the hidden states.
         alpha: weight of the retain term on the same hidden states.
+        direction_seed: of the steering vector, which has a seed of its own.
     """
     trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
     objective = {
-        "forget": Term(RMU(layer, coefficient), on="forget"),
+        "forget": Term(RMU(layer, coefficient, direction_seed), on="forget"),
         "retain": Term(States(layer), on="retain", weight=alpha),
     }
-    return Plan(objective, parameters=rf"\.({trained})\.mlp\.(down_proj|c_proj|fc2)\.weight$")
+    return Plan(objective, parameters=rf"\.({trained})\.({MLP_OUTPUT})\.weight$")
 
 
 def likelihood_plan(forget: Term, gamma: float) -> Plan:

@@ -1,6 +1,6 @@
 """Recipes for the user's own model and data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ilu.data import Feed
@@ -11,8 +11,12 @@ from ilu.types import Metric
 
 def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
     """A file or hub dataset; ``columns`` are ``wanted=present`` pairs."""
-    place = str(Path(name).resolve()) if Path(name).is_file() else name
-    return Dataset(place, column_names(columns), truncate=truncate)
+    return Dataset(full(name), column_names(columns), truncate=truncate)
+
+
+def full(name: str) -> str:
+    """A file by its full path, so that a run can be repeated from another folder."""
+    return str(Path(name).resolve()) if Path(name).is_file() else name
 
 
 def column_names(columns: Sequence[str]) -> dict[str, str]:
@@ -24,6 +28,6 @@ def column_names(columns: Sequence[str]) -> dict[str, str]:
     return {want: have for want, _, have in pairs}
 
 
-def metrics(data: dict[str, Feed], limit: int) -> dict[str, Metric]:
+def metrics(data: Mapping[str, Feed], limit: int) -> dict[str, Metric]:
     """Loss per answer token on every stream; multiple choice is ``ilu evaluate``'s."""
     return {f"{name}_nll": AnswerNLL(feed.source, limit) for name, feed in data.items()}

@@ -9,6 +9,7 @@ from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
 from ilu.evals.likelihood import AnswerNLL
 from ilu.lab.tasks import TASKS
+from ilu.models import full_name
 from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
@@ -21,37 +22,42 @@ KNOWN = {"gsm8k": "openai/gsm8k:main:train"}
 
 
 def tuned(
-    model: str,
-    task: str,
-    *,
-    task_columns: Sequence[str],
-    truncate: int | None,
-    metrics: Mapping[str, Metric],
-    steps: int,
-    lr: float,
-    batch_size: int,
-    seed: int,
+    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric], *, seed: int
 ) -> Recipe:
-    """Fine-tune ``model`` on ``task`` and keep the weights, measuring ``metrics`` on the way."""
-    check_task(task)
-    optim = Optim(lr=lr, steps=steps)
-    attack = lab_attack(task, steps, batch_size, seed) or FineTune(
-        Feed(dataset(KNOWN.get(task, task), task_columns, truncate), batch_size), optim, seed=seed
-    )
-    feed = attack.feed
-    goals = attack.goals or {"task_nll": AnswerNLL(feed.source, limit=200)}
+    """Fine-tune ``model`` with ``attack``, measure on the way and keep the weights."""
     label = task if task.isidentifier() else Path(task.replace(":", "-")).stem
     return Recipe(
         name=f"tune-{label}",
-        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+        model=full_name(model),
         data={},
         objective={},
-        optim=replace(optim, steps=0),
+        optim=replace(attack.optim, steps=0),
         metrics=metrics,
-        attacks={label: replace(attack, optim=optim, goals=goals)},
+        attacks={label: attack},
         keep_attacked=True,
         seed=seed,
     )
+
+
+def task_attack(
+    task: str,
+    *,
+    optim: Optim,
+    batch_size: int,
+    columns: Sequence[str],
+    truncate: int | None,
+    seed: int,
+) -> FineTune:
+    """Fine-tuning on a task of the lab, on a known dataset or on the user's data."""
+    check_task(task)
+    if task == "relearn":
+        found = lab.relearn(optim.steps)
+    elif task in {t.name for t in TASKS}:
+        found = lab.finetune(task, optim.steps)
+    else:
+        source = dataset(KNOWN.get(task, task), columns, truncate)
+        found = FineTune(Feed(source, batch_size), optim, {"task_nll": AnswerNLL(source, 200)})
+    return replace(found, feed=Feed(found.feed.source, batch_size), optim=optim, seed=seed)
 
 
 def check_task(task: str) -> None:
@@ -64,14 +70,3 @@ def check_task(task: str) -> None:
             f"unknown task {task!r}{hint} Tasks: {', '.join(names)}, a file ending in "
             f"{', '.join(ENDINGS)}, or a hub dataset ORG/NAME:CONFIG:SPLIT"
         )
-
-
-def lab_attack(task: str, steps: int, batch_size: int, seed: int) -> FineTune | None:
-    """The lab's attack of that name, if there is one."""
-    if task == "relearn":
-        found = lab.relearn(steps, seed=seed)
-    elif task in {t.name for t in TASKS}:
-        found = lab.finetune(task, steps, seed)
-    else:
-        return None
-    return replace(found, feed=Feed(found.feed.source, batch_size))

@@ -17,7 +17,8 @@ with the Hessian-vector product H v from one more gradient a short way along v (
 reading needs a second backward pass, and all of them work with any attention kernel.
 
 Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
-would penalise its variance instead. w multiplies the trained weights; frozen ones are constants.
+would penalise its variance instead. w multiplies every trained weight, also one that a mask holds
+fixed; weights that are not trained (``Optim.parameters``) are constants.
 """
 
 from collections.abc import Callable

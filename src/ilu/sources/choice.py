@@ -7,7 +7,7 @@ from typing import Any
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.text import renamed
-from ilu.types import Question
+from ilu.types import Question, check_limit
 
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
@@ -20,6 +20,9 @@ class ChoiceRows:
     name: str
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
 
     def __call__(self) -> list[Question]:
         rows = renamed(load_rows(self.name), self.columns, self.name)[: self.limit]
@@ -37,9 +40,11 @@ def question(row: Row, where: str) -> Question:
     choices: Any = row["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
+    known: dict[Any, int] = {LETTERS[i]: i for i in range(len(choices))}
+    known |= {i: i for i in range(len(choices))} | {str(i): i for i in range(len(choices))}
     answer = row["answer"]
-    index = LETTERS.find(answer.strip().upper()) if isinstance(answer, str) else int(answer)
-    if not 0 <= index < len(choices):
+    index = known.get(answer.strip().upper() if isinstance(answer, str) else answer)
+    if index is None:
         raise ValueError(f"{where}: the answer {answer!r} names none of the {len(choices)} choices")
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     prompt = "\n".join([str(row["question"]).strip(), *lines, "Answer:"])

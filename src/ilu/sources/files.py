@@ -25,6 +25,8 @@ def read_rows(path: Path) -> list[Row]:
         raise ValueError(f"{path} does not exist or is not a file")
     try:
         rows = readers[path.suffix](path)
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file that can be read: {error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text (byte {error.start}): convert it first"
@@ -37,7 +39,7 @@ def read_rows(path: Path) -> list[Row]:
 def read_jsonl(path: Path) -> list[Row]:
     """One JSON object per line; blank lines are skipped."""
     rows: list[Row] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 rows.append(json_object(line, f"{path}, line {number}"))
@@ -57,7 +59,7 @@ def json_object(line: str, where: str) -> Row:
 
 def read_csv(path: Path) -> list[Row]:
     """Every value stays text, so that 007 is not 7."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
     for number, row in enumerate(rows, start=2):

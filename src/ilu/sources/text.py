@@ -6,6 +6,7 @@ from typing import Any
 
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
+from ilu.sources.pairs import encode_pairs
 from ilu.types import Example
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
@@ -26,22 +27,48 @@ class Dataset:
     revision: str | None = None
     truncate: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.truncate is not None and self.truncate < 1:
+            raise ValueError(f"--truncate {self.truncate}: it must leave at least 1 token")
+
     def __call__(self, tokenizer: Any) -> list[Example]:
         rows = renamed(load_rows(self.name, self.revision), self.columns, self.name)
         layout = find_layout(rows[0], self.name)
         check_complete(rows, layout, self.name)
         examples = (encode(row, layout, tokenizer) for row in rows)
-        return [Example(e.ids[: self.truncate], e.prompt) for e in examples]
+        cut = [Example(e.ids[: self.truncate], e.prompt) for e in examples]
+        check_answers(cut, self.name)
+        return cut
+
+
+def check_answers(examples: Sequence[Example], name: str) -> None:
+    """Every example keeps at least one token that takes a loss."""
+    bad = [i for i, e in enumerate(examples, start=1) if len(e.ids) <= max(e.prompt, 1)]
+    if bad:
+        raise ValueError(
+            f"{name}: {len(bad)} rows have no token left to predict, the first is row {bad[0]}: "
+            "the text is empty or --truncate cuts before the answer"
+        )
 
 
 def renamed(rows: Sequence[Row], columns: Mapping[str, str], name: str) -> list[Row]:
-    """Give the columns named by the user their standard names; the others are dropped."""
+    """Give the columns named by the user their standard names."""
     if not columns:
         return list(rows)
     missing = sorted(set(columns.values()) - set(rows[0]))
     if missing:
         raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(rows[0])}")
-    return [{want: row.get(have) for want, have in columns.items()} for row in rows]
+    # Only these columns and those that are called right already, so that `--columns text=body`
+    # is not overruled by a column `messages` that happens to be there.
+    return [
+        {want: row.get(have) for want, have in columns.items()} | rest(row, columns) for row in rows
+    ]
+
+
+def rest(row: Row, columns: Mapping[str, str]) -> Row:
+    """The columns that complete a layout begun by the user's own."""
+    wanted = {c for layout in LAYOUTS if set(layout) & set(columns) for c in layout}
+    return {k: v for k, v in row.items() if k in wanted and k not in columns}
 
 
 def find_layout(row: Row, name: str) -> tuple[str, ...]:
@@ -59,8 +86,8 @@ def find_layout(row: Row, name: str) -> tuple[str, ...]:
 def check_complete(rows: Sequence[Row], layout: tuple[str, ...], name: str) -> None:
     """Every row has a value in every column that counts."""
     for column in layout:
-        bad = [i for i, row in enumerate(rows, start=1) if not row.get(column)]
-        if bad:
+        bad = [i for i, row in enumerate(rows, start=1) if row.get(column) in (None, "", [])]
+        if bad and column != "prompt":
             raise ValueError(f"{name}: {len(bad)} rows have no {column}, the first is row {bad[0]}")
 
 
@@ -70,7 +97,7 @@ def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
         return Example(list(tokenizer(str(row["text"])).input_ids), prompt=0)
     if layout == ("messages",):
         return encode_chat(row["messages"], tokenizer)
-    prompt, completion = (str(row[column]) for column in layout)
+    prompt, completion = ("" if row[c] is None else str(row[c]) for c in layout)
     if layout == ("prompt", "completion"):
         return encode_pair(prompt, completion, tokenizer)
     if tokenizer.chat_template:
@@ -81,18 +108,17 @@ def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
 
 def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
     """Prompt without loss, completion with loss, closed by the end-of-text token if any."""
-    head = list(tokenizer(prompt).input_ids)
-    if tokenizer.eos_token_id is not None and head and head[-1] == tokenizer.eos_token_id:
-        head.pop()  # some tokenizers close every text
-    tail = list(tokenizer(completion, add_special_tokens=False).input_ids)
+    ((head, tail),) = encode_pairs(tokenizer, [prompt], [completion])
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     return Example([*head, *tail, *end], prompt=len(head))
 
 
-def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Example:
+def encode_chat(messages: Any, tokenizer: Any) -> Example:
     """A chat in the tokenizer's own template; the last message takes the loss."""
     if not tokenizer.chat_template:
         raise ValueError("the data has chat messages but the tokenizer has no chat template")
+    if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):
+        raise ValueError("messages must be a list of objects with role and content")
     whole, head = (
         str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=generate))
         for part, generate in ((messages, False), (messages[:-1], True))
@@ -101,6 +127,6 @@ def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Exampl
         raise ValueError(
             "the chat template rewrites earlier messages; use prompt+completion columns"
         )
-    parts = (head, whole.removeprefix(head))
-    ids, answer = (list(tokenizer(p, add_special_tokens=False).input_ids) for p in parts)
+    ids = list(tokenizer(head, add_special_tokens=False).input_ids)
+    answer = tokenizer(whole.removeprefix(head), add_special_tokens=False).input_ids
     return Example([*ids, *answer], prompt=len(ids))

@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KINDS = {
     "forget": "forget loss",
@@ -16,6 +16,11 @@ KINDS = {
     "attacks": "attack",
     "evals": "metric",
 }
+FUNCTIONS: dict[tuple[str, ...], str] = {
+    ("params", "here", "grad_of"): "gradient rule",
+    ("theta", "g"): "reading of w",
+}
+"""Arguments by which a function is known to be a method."""
 PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")
 
 
@@ -35,22 +40,25 @@ def entries() -> list[Entry]:
 
 
 def methods() -> Iterator[Entry]:
-    """Frozen dataclasses with a call, and the masks' loader, in the packages of ``KINDS``."""
-    for package, kind in KINDS.items():
+    """Public names of the packages of ``KINDS`` that are methods and not parts of one."""
+    for package in KINDS:
         found = importlib.import_module(f"ilu.{package}")
         for info in pkgutil.iter_modules(found.__path__, f"{found.__name__}."):
             for name, thing in vars(importlib.import_module(info.name)).items():
-                if getattr(thing, "__module__", "") == info.name and counts(name, thing, package):
+                kind = kind_of(thing, package)
+                if kind and getattr(thing, "__module__", "") == info.name:
                     yield entry(name, kind, thing)
 
 
-def counts(name: str, thing: object, package: str) -> bool:
-    """Whether a name of a module is a method of the package and not one of its parts."""
-    if name.startswith("_"):
-        return False
-    if inspect.isclass(thing):
-        return dataclasses.is_dataclass(thing) and "__call__" in vars(thing)
-    return package == "masks" and inspect.isfunction(thing)
+def kind_of(thing: Any, package: str) -> str | None:
+    """What a name is: dataclasses with a call, and functions that take their place."""
+    if inspect.isclass(thing) and dataclasses.is_dataclass(thing) and "__call__" in vars(thing):
+        robust = "invariance loss" if hasattr(thing, "needs_reference") else "gradient rule"
+        return robust if package == "robust" else KINDS[package]
+    if inspect.isfunction(thing) and not thing.__name__.startswith("_"):
+        arguments = tuple(inspect.signature(thing).parameters)
+        return "mask" if package == "masks" else FUNCTIONS.get(arguments)
+    return None
 
 
 def recipes() -> Iterator[Entry]:

@@ -1,0 +1,142 @@
+"""``ilu evaluate`` and ``ilu attack``: what a model knows, and what comes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ilu.cli.interrupt import interruptible
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import console, number, progress, table
+from ilu.cli.unlearn import Place
+from ilu.files import write_json
+from ilu.models import load_model
+from ilu.recipes.measure import Suite, suite_metrics
+from ilu.recipes.tuning import task_attack, tuned
+from ilu.run import run
+from ilu.rundir import RunDir
+from ilu.train import Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure what models know.
+
+    Example: ilu evaluate lab runs/first/model --suite lab
+    Example: ilu evaluate ./my-model --suite likelihood --data held-out.jsonl --out scores.json
+
+    Args:
+        models: folders, hub ids, or lab.
+        suite: lab: the lab's questions and tasks; likelihood: loss per answer token on --data;
+            choice: multiple choice on --data with columns question, choices, answer.
+        data: file or hub dataset for the suites likelihood and choice.
+        columns: names of columns that differ, as wanted=present.
+        truncate: cut longer examples to this many tokens.
+        limit: use the first so many items.
+        out: write the scores to this JSON file.
+        device: cpu, cuda, mps.
+    """
+
+    models: Positional[tuple[str, ...]]
+    suite: Suite = "likelihood"
+    data: str | None = None
+    columns: tuple[str, ...] = ()
+    truncate: int | None = None
+    limit: int | None = None
+    out: Path | None = None
+    device: str = "cpu"
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Carry out ``ilu evaluate``."""
+    wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
+    metrics = suite_metrics(
+        wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit
+    )
+    found: dict[str, Any] = {}
+    for name in wanted.models:
+        lm = load_model(name, device=wanted.device)
+        scores = {k: metric(lm) for k, metric in metrics.items()}
+        found[name] = {
+            k: {"value": s.value, "stderr": s.stderr, "n": s.n} for k, s in scores.items()
+        }
+        rows = [(k, number(s.value), number(s.stderr), str(s.n)) for k, s in scores.items()]
+        table(name, ("metric", "value", "± s.e.", "n"), rows)
+    if wanted.out:
+        write_json(wanted.out, {"suite": wanted.suite, "data": wanted.data, "models": found})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """Fine-tune a model on a task and measure what comes back on the way.
+
+    Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
+    Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
+
+    Args:
+        model: folder, hub id, or lab.
+        task: gsm8k, a task of the lab (sums, topics, mood, owner, entail, same), relearn (the
+            lab's), or a file or hub dataset.
+        task_columns: names of columns that differ in the task, as wanted=present.
+        suite: what is measured before, at a quarter, at half and at the end, beside the task.
+        data: file or hub dataset for the suites likelihood and choice.
+        columns: names of columns that differ in the data, as wanted=present.
+        truncate: cut longer examples to this many tokens.
+        limit: measure on the first so many items.
+        steps: optimiser steps of the attacker.
+        lr: learning rate of the attacker.
+        batch_size: examples per step of the attacker.
+        seed: of the attacker's order of data.
+    """
+
+    model: Positional[str]
+    task: str
+    task_columns: tuple[str, ...] = ()
+    suite: Suite = "likelihood"
+    data: str | None = None
+    columns: tuple[str, ...] = ()
+    truncate: int | None = None
+    limit: int | None = 200
+    steps: int = 100
+    lr: float = 1e-5
+    batch_size: int = 16
+    seed: int = 0
+    place: Annotated[Place, tyro.conf.arg(name="")]
+
+
+def attack(argv: Sequence[str]) -> None:
+    """Carry out ``ilu attack``."""
+    wanted: Attack = parse(Attack, "ilu attack", argv)
+    metrics = {}
+    if wanted.suite == "lab" or wanted.data:
+        metrics = suite_metrics(
+            wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit
+        )
+    task = task_attack(
+        wanted.task,
+        optim=Optim(lr=wanted.lr, steps=wanted.steps),
+        batch_size=wanted.batch_size,
+        columns=wanted.task_columns,
+        truncate=wanted.truncate,
+        seed=wanted.seed,
+    )
+    recipe = tuned(wanted.model, wanted.task, task, metrics, seed=wanted.seed)
+    with interruptible() as stop, progress() as shown:
+        out = run(recipe, wanted.place.out, wanted.place.options(shown, stop))
+    show_stages(out)
+
+
+def show_stages(out: RunDir) -> None:
+    """Every metric at every stage; ``after`` is left out where nothing was unlearned."""
+    unchanged = not out.read("recipe")["objective"]
+    stages = [s for s in out.stages() if not (unchanged and s == "after")]
+    metrics = dict.fromkeys(m for stage in stages for m in out.scores(stage))
+    cells = {stage: out.scores(stage) for stage in stages}
+    rows = [
+        (m, *(number(cells[s][m].value if m in cells[s] else None) for s in stages))
+        for m in metrics
+    ]
+    table(out.name, ("metric", *stages), rows)
+    console.print(f"run: {out.path}", markup=False, soft_wrap=True)

@@ -1,0 +1,118 @@
+"""``ilu report``, ``rerun``, ``methods`` and ``doctor``: what runs left, and what there is."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ilu.cli.catalogue import entries
+from ilu.cli.doctor import findings
+from ilu.cli.interrupt import interruptible
+from ilu.cli.measure import show_stages
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import console, print_json, progress, table
+from ilu.cli.unlearn import Place
+from ilu.files import write_text
+from ilu.recipe import differences, restore
+from ilu.report import markdown, write_report
+from ilu.run import run
+from ilu.rundir import RunDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write one self-contained page from run directories; needs no model and no network.
+
+    Example: ilu report runs/first runs/second --out report.html
+
+    Args:
+        runs: run directories.
+        out: the page; an ending .md gives a Markdown table.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    out: Path = Path("report.html")
+
+
+def report(argv: Sequence[str]) -> None:
+    """Carry out ``ilu report``."""
+    wanted: Report = parse(Report, "ilu report", argv)
+    if not wanted.runs:
+        raise ValueError("ilu report needs at least one run directory")
+    runs = [RunDir.finished(path) for path in wanted.runs]
+    if wanted.out.suffix == ".md":
+        write_text(wanted.out, markdown(runs))
+    else:
+        write_report(runs, wanted.out)
+    console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """Repeat a run from its recipe.json; the same machine gives the same bytes.
+
+    Example: ilu rerun runs/first --out runs/again
+
+    Args:
+        source: run directory to repeat.
+    """
+
+    source: Positional[Path]
+    place: Annotated[Place, tyro.conf.arg(name="")]
+
+
+def rerun(argv: Sequence[str]) -> None:
+    """Carry out ``ilu rerun``."""
+    wanted: Rerun = parse(Rerun, "ilu rerun", argv)
+    record = wanted.source / "recipe.json"
+    if not record.is_file():
+        raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
+    recipe = restore(json.loads(record.read_text(encoding="utf-8")))
+    with interruptible() as stop, progress() as shown:
+        out = run(recipe, wanted.place.out, wanted.place.options(shown, stop))
+    old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
+    if changed := differences(old, new, "data"):
+        warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)
+    show_stages(out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """List every loss, rule, mask, attack, metric and recipe with its paper.
+
+    Example: ilu methods --json
+
+    Args:
+        json: print JSON.
+    """
+
+    json: bool = False
+
+
+def methods(argv: Sequence[str]) -> None:
+    """Carry out ``ilu methods``."""
+    wanted: Methods = parse(Methods, "ilu methods", argv)
+    found = entries()
+    if wanted.json:
+        print_json([e._asdict() for e in found])
+        return
+    rows = [(e.name, e.kind, f"arXiv {e.paper}" if e.paper else "", e.summary) for e in found]
+    table("methods", ("name", "kind", "paper", "what it does"), rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what is installed, what the machine has, and whether the hub can be reached.
+
+    Example: ilu doctor
+    """
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Carry out ``ilu doctor``."""
+    parse(Doctor, "ilu doctor", argv)
+    table("ilu doctor", ("what", "found"), list(findings().items()))
