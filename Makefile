@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 .PHONY: demo test check lint types format clean
 
 demo: $(BIN)/.ready
-	$(BIN)/ilu demo --out $(OUT)
+	$(BIN)/ilu demo --out $(OUT) --resume
 
 test: $(BIN)/.ready
 	$(BIN)/pytest

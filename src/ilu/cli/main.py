@@ -73,6 +73,7 @@ def run(argv: Sequence[str]) -> int:
     # lengths and missing weights is an error of ours already.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         dispatch(rest[0], rest[1:])
     except Interrupt as error:

@@ -43,7 +43,8 @@ class Place:
     Args:
         out: folder of the run; OUT/model is the unlearned model.
         device: cpu, cuda, cuda:1, mps.
-        save_every: steps between checkpoints; a signal saves one in any case.
+        save_every: steps between checkpoints of the unlearning; a signal saves one in any case. An
+            interrupted attack starts over.
         resume: continue an interrupted run.
     """
 
