@@ -217,3 +217,13 @@ def test_numbers_and_empty_prompts_are_data(tmp_path, tokenizer):
 def test_a_spreadsheets_byte_order_mark_is_not_part_of_a_name(tmp_path):
     (tmp_path / "d.csv").write_bytes("\ufefftext\nhello\n".encode())
     assert load_rows(str(tmp_path / "d.csv")) == [{"text": "hello"}]
+
+
+def test_truncation_drops_rows_whose_prompt_fills_it_and_says_so(tmp_path, tokenizer):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": p, "completion": " one two"} for p in ("a", "a b c d e f g h")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    longest = len(Dataset(str(path))(tokenizer)[1].ids)
+    with pytest.warns(UserWarning, match="1 of 2 rows left out"):
+        (kept,) = Dataset(str(path), truncate=longest - 3)(tokenizer)
+    assert len(kept.ids) > kept.prompt

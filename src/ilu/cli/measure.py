@@ -25,6 +25,7 @@ class Evaluate:
     """Measure what models know.
 
     Example: ilu evaluate lab runs/first/model --suite lab
+
     Example: ilu evaluate ./my-model --suite likelihood --data held-out.jsonl --out scores.json
 
     Args:
@@ -73,6 +74,7 @@ class Attack:
     """Fine-tune a model on a task and measure what comes back on the way.
 
     Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
+
     Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
 
     Args:

@@ -1,5 +1,6 @@
 """Rows of text as tokenized examples: which columns count, and which tokens take a loss."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ class Dataset:
 
     ``columns`` maps a wanted column to the name it has in the data, for data that names it
     differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
-    cuts every example to that many tokens.
+    cuts every example to that many tokens and drops, with a warning, those whose prompt fills them.
     """
 
     name: str
@@ -37,8 +38,21 @@ class Dataset:
         check_complete(rows, layout, self.name)
         examples = (encode(row, layout, tokenizer) for row in rows)
         cut = [Example(e.ids[: self.truncate], e.prompt) for e in examples]
-        check_answers(cut, self.name)
-        return cut
+        kept = cut if self.truncate is None else with_answers(cut, self.name)
+        check_answers(kept or cut, self.name)
+        return kept
+
+
+def with_answers(examples: Sequence[Example], name: str) -> list[Example]:
+    """The examples that truncation has left something to predict."""
+    kept = [e for e in examples if len(e.ids) > max(e.prompt, 1)]
+    if kept and len(kept) < len(examples):
+        lost = len(examples) - len(kept)
+        warnings.warn(
+            f"{name}: {lost} of {len(examples)} rows left out, --truncate cuts before their answer",
+            stacklevel=2,
+        )
+    return kept
 
 
 def check_answers(examples: Sequence[Example], name: str) -> None:
