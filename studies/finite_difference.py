@@ -21,22 +21,10 @@ from ilu.objective import Engine
 from ilu.recipes.lab import data
 from ilu.recipes.variants import READINGS
 from ilu.retain.likelihood import NLL
-from ilu.robust.invariance import Penalty
+from ilu.robust.invariance import Penalty, exact_penalty
 from ilu.types import Batch, Grads
 
 RADII = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
-
-
-def exact(reading: str, params: list[nn.Parameter], loss: Tensor) -> Tensor:
-    """The penalty by its definition, differentiable a second time."""
-    g = torch.autograd.grad(loss, params, create_graph=True)
-    pairs = list(zip(params, g, strict=True))
-    return {
-        "gradient": lambda: sum((x.square().sum() for x in g), torch.zeros(())),
-        "parameters": lambda: torch.stack([(t * x).sum() for t, x in pairs]).sum().square(),
-        "tensors": lambda: torch.stack([(t * x).sum().square() for t, x in pairs]).sum(),
-        "elementwise": lambda: torch.stack([(t * x).square().sum() for t, x in pairs]).sum(),
-    }[reading]()
 
 
 def flat(grads: Grads) -> Tensor:
@@ -50,13 +38,13 @@ def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, floa
     forward = ModelForward(model)
     with sdpa_kernel(SDPBackend.MATH):
         loss = NLL()(forward, Frozen(model, None), batch).mean()
-        truth = flat(torch.autograd.grad(exact(reading, params, loss), params))
+        truth = flat(torch.autograd.grad(exact_penalty(READINGS[reading], params, loss), params))
     engine = Engine(forward, forward, Frozen(model, None), params)
     here = partial(engine.slope, NLL(), batch)
     rows: list[dict[str, float]] = []
     for radius in RADII:
         rule = Penalty(READINGS[reading], radius)
-        found = flat(rule(params, here, lambda loss, on: here()).grads)
+        found = flat(rule(params, here, lambda loss, on: here(), 0).grads)
         error = ((found - truth).norm() / truth.norm()).item()
         cosine = torch.nn.functional.cosine_similarity(found, truth, dim=0).item()
         rows.append({"radius": radius, "relative_error": error, "cosine": cosine})

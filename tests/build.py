@@ -1,5 +1,7 @@
 """Small deterministic inputs shared by the tests."""
 
+from dataclasses import replace
+
 import torch
 
 from ilu.types import IGNORE, Batch
@@ -15,6 +17,26 @@ def batch(seed: int = 0, *, examples: int = 3, tokens: int = 8, prompt: int = 2,
     return Batch(ids, mask, labels)
 
 
+def with_others(b: Batch) -> Batch:
+    """The batch with two counterparts beside every example, as losses that compare want them."""
+    others = tuple(
+        Batch((b.input_ids + k) % 31 + 1, b.attention_mask, shifted_labels(b, k)) for k in (5, 11)
+    )
+    return replace(b, others=others)
+
+
+def shifted_labels(b: Batch, k: int) -> torch.Tensor:
+    return ((b.input_ids + k) % 31 + 1).where(b.labels != IGNORE, IGNORE)
+
+
 def pad_right(b: Batch, width: int) -> Batch:
     parts = ((b.input_ids, 0), (b.attention_mask, 0), (b.labels, IGNORE))
-    return Batch(*(torch.nn.functional.pad(t, (0, width), value=fill) for t, fill in parts))
+    padded = (torch.nn.functional.pad(t, (0, width), value=fill) for t, fill in parts)
+    return Batch(*padded, others=tuple(pad_right(other, width) for other in b.others))
+
+
+def ignore(b: Batch, rows: slice, columns: slice) -> Batch:
+    """The batch with fewer tokens that take a loss, in its counterparts too."""
+    labels = b.labels.clone()
+    labels[rows, columns] = IGNORE
+    return replace(b, labels=labels, others=tuple(ignore(o, rows, columns) for o in b.others))

@@ -14,16 +14,18 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
-    {"types", "files"},
+    {"types", "files", "extras", "seeds"},
     {"losses", "vectors", "forward"},
     {"data"},
-    {"forget", "retain", "robust", "masks", "sources"},
-    {"objective", "checkpoint", "models"},
+    {"forget", "retain", "robust", "masks", "sources", "optimizers"},
+    {"objective", "checkpoint", "models", "lora"},
+    {"curvature"},
     {"train"},
-    {"attacks", "evals"},
+    {"attacks", "evals", "reinforce"},
     {"lab"},
     {"recipe", "rundir", "environment"},
     {"run", "summary", "plots"},
+    {"pool"},
     {"report"},
     {"recipes"},
     {"cli"},
@@ -90,7 +92,8 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
     importlib.import_module(m.name)
 assert before == world()
 assert not torch.cuda.is_initialized()
-heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2"} & set(sys.modules)
+heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)

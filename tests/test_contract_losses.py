@@ -11,9 +11,10 @@ import ilu.forget
 import ilu.retain
 import ilu.robust
 from ilu.data import split
+from ilu.forget.latent import LatentAttack
 from ilu.forward import Frozen, ModelForward
 from ilu.types import Batch, Loss
-from tests.build import batch, pad_right
+from tests.build import batch, ignore, pad_right, with_others
 
 
 def losses():
@@ -32,7 +33,12 @@ def reads(cls):
 
 
 def make(cls) -> Loss:
-    return cls(layer=1) if "layer" in reads(cls) else cls()
+    fitting = {"layer": 1, "layers": (0, 1), "attack": LatentAttack(0, 1.0, 2)}
+    return cls(**{k: v for k, v in fitting.items() if k in reads(cls)})
+
+
+def full_batch() -> Batch:
+    return with_others(batch())
 
 
 def views(model):
@@ -51,7 +57,7 @@ def test_the_losses_were_found():
 
 @pytest.mark.parametrize("cls", LOSSES)
 def test_returns_one_finite_value_per_example(cls, tiny):
-    value = make(cls)(*views(tiny), batch())
+    value = make(cls)(*views(tiny), full_batch())
     assert value.shape == (3,)
     assert value.isfinite().all()
 
@@ -59,7 +65,7 @@ def test_returns_one_finite_value_per_example(cls, tiny):
 @pytest.mark.parametrize("cls", LOSSES)
 def test_gives_a_gradient_to_the_model_and_not_to_the_reference(cls, tiny):
     forward, reference = views(tiny)
-    make(cls)(forward, reference, batch()).mean().backward()
+    make(cls)(forward, reference, full_batch()).mean().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in tiny.parameters())
     assert all(w.grad is None for w in reference.weights.values())
 
@@ -67,28 +73,39 @@ def test_gives_a_gradient_to_the_model_and_not_to_the_reference(cls, tiny):
 @pytest.mark.parametrize("cls", LOSSES)
 def test_ignores_padding(cls, tiny):
     models = views(tiny)
-    short = make(cls)(*models, batch())
-    torch.testing.assert_close(make(cls)(*models, pad_right(batch(), 4)), short)
+    short = make(cls)(*models, full_batch())
+    torch.testing.assert_close(make(cls)(*models, pad_right(full_batch(), 4)), short)
 
 
 @pytest.mark.parametrize("cls", LOSSES)
 def test_an_example_does_not_depend_on_the_others(cls, tiny):
     """So micro-batches change nothing; a mean over the whole batch (defect 8) fails here."""
     models = views(tiny)
-    b = batch()
-    b.labels[0, :5] = -100  # examples of different length
+    b = ignore(full_batch(), slice(0, 1), slice(0, 5))  # examples of different length
     alone = torch.cat([make(cls)(*models, part) for part in split(b, 1)])
     torch.testing.assert_close(make(cls)(*models, b), alone)
 
 
-@pytest.mark.parametrize("cls", [p for p in LOSSES if "layer" not in reads(p.values[0])])
+READS_LABELS = [p for p in LOSSES if not {"layer", "layers"} & set(reads(p.values[0]))]
+
+
+@pytest.mark.parametrize("cls", READS_LABELS)
 def test_only_labelled_tokens_count(cls, tiny):
     """Losses on hidden states cover the whole text; all others only what is labelled."""
     models = views(tiny)
-    b = batch()
-    fewer = Batch(b.input_ids, b.attention_mask, b.labels.clone())
-    fewer.labels[:, 2:4] = -100
-    assert not torch.allclose(make(cls)(*models, b), make(cls)(*models, fewer))
+    fewer = ignore(full_batch(), slice(None), slice(2, 4))
+    assert not torch.allclose(make(cls)(*models, full_batch()), make(cls)(*models, fewer))
+
+
+@pytest.mark.parametrize("cls", READS_LABELS)
+def test_a_batch_without_labels_gives_no_gradient(cls, tiny):
+    """-100 used as an index, or a mean over all positions (defects D4, D5), fails here."""
+    nothing = ignore(full_batch(), slice(None), slice(None))
+    forward, reference = views(tiny)
+    value = make(cls)(forward, reference, nothing)
+    assert value.isfinite().all()
+    value.sum().backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in tiny.parameters())
 
 
 @pytest.mark.parametrize("cls", LOSSES)
@@ -106,9 +123,13 @@ def test_declares_truthfully_whether_it_needs_the_reference(cls, tiny):
             calls += 1
             return models[1].hidden(b, layer)
 
+        def shifted(self, layer, by):
+            raise AssertionError("the reference is never shifted")
+
     models = views(tiny)
-    make(cls)(models[0], Spy(), batch())
-    assert (calls > 0) == cls.needs_reference
+    loss = make(cls)
+    loss(models[0], Spy(), full_batch())
+    assert (calls > 0) == loss.needs_reference
 
 
 @pytest.mark.parametrize("cls", LOSSES)
@@ -116,3 +137,12 @@ def test_is_final_frozen_and_documented_with_its_paper(cls):
     assert cls.__bases__ == (object,)
     assert cls.__dataclass_params__.frozen
     assert "arXiv" in inspect.getdoc(cls)
+
+
+NEEDS_OTHERS = ("DPO", "Refusal", "JensUn", "ELM", "RepNoise", "Generic")
+
+
+@pytest.mark.parametrize("cls", [p for p in LOSSES if p.id in NEEDS_OTHERS])
+def test_a_loss_that_compares_says_what_it_lacks(cls, tiny):
+    with pytest.raises(ValueError, match="compares each example with a"):
+        make(cls)(*views(tiny), batch())

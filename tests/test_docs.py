@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ilu.cli.document import page
 from ilu.report import markdown
 from ilu.rundir import RunDir
 
@@ -26,6 +27,10 @@ def test_the_records_are_of_committed_code():
         assert json.loads(record.read_text())["dirty"] is False
 
 
+def test_the_methods_page_is_what_the_code_says():
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page()
+
+
 def test_the_python_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     command = [sys.executable, "-c", example]
@@ -34,7 +39,7 @@ def test_the_python_example_runs(tmp_path):
     assert "forget_accuracy" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/log.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/log.md", "docs/methods.md"])
 def test_links_to_files_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)

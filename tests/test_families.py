@@ -18,7 +18,7 @@ from ilu.forget.npo import NPO
 from ilu.forward import Frozen, ModelForward, context_length
 from ilu.models import read_weights, save_model, set_weights
 from ilu.objective import Term
-from ilu.recipes.methods import rmu
+from ilu.recipes.hidden import rmu
 from ilu.train import Optim, fit
 from ilu.types import LM, Example
 from tests.build import batch

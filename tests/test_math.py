@@ -148,6 +148,9 @@ def test_rmu_is_zero_on_target_and_its_vector_has_the_asked_length():
         def hidden(self, b, layer):
             return u.expand(3, 8, 16)
 
+        def shifted(self, layer, by):
+            raise AssertionError("RMU shifts nothing")
+
     assert RMU(1, 6.5, seed=3)(OnTarget(), OnTarget(), batch()).abs().max() < 1e-10
 
 
@@ -233,7 +236,7 @@ def test_penalties_match_double_backward(reading):
         return Slope(loss.item(), torch.autograd.grad(loss, params))
 
     before = [p.detach().clone() for p in params]
-    value, ours = Penalty(reading, radius=1e-7)(params, here, lambda loss, on: here())
+    value, ours = Penalty(reading, radius=1e-7)(params, here, lambda loss, on: here(), 0)
     expected = exact(reading, params, F.cross_entropy(net(x), y))
     assert value == pytest.approx(expected.item())
     for a, b in zip(ours, torch.autograd.grad(expected, params), strict=True):
@@ -248,7 +251,7 @@ def test_square_is_the_gradient_of_the_square():
         value = (x**3).sum()
         return Slope(value.item(), torch.autograd.grad(value, [x]))
 
-    value, (grad,) = Square()([x], here, lambda loss, on: here())
+    value, (grad,) = Square()([x], here, lambda loss, on: here(), 0)
     assert value == pytest.approx(49.0)
     torch.testing.assert_close(grad, torch.autograd.grad((x**3).sum() ** 2, [x])[0])
 

@@ -4,24 +4,31 @@ import pytest
 import torch
 
 from ilu.data import split
+from ilu.forget.ascent import Ascent
 from ilu.forward import Frozen, ModelForward
 from ilu.objective import Engine, Term, accumulate
 from ilu.retain.likelihood import NLL
+from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
     Penalty,
     ScaleGradient,
     Square,
     elementwise,
+    exact_penalty,
     gradient,
     parameters,
     scale_gradient,
     tensors,
 )
-from ilu.robust.rules import SAM, move, plain, restored
+from ilu.robust.rules import L1, SAM, RandomSmoothing, move, norm, plain, restored
+from ilu.robust.tampering import TAR, DisruptionMasking
 from tests.build import batch
 
 PENALTIES = [Penalty(r) for r in (gradient, parameters, tensors, elementwise)]
-RULES = [plain, SAM(rho=0.05), Square(), *PENALTIES]
+FLAT = [GradientPenalty(0.1), CurvaturePenalty(0.1, mu=0.1)]
+TAMPERED = [TAR(4, 2, 1e-3), DisruptionMasking(2, 1e-3)]
+RULES = [plain, SAM(rho=0.05), RandomSmoothing(1e-3, 2), L1(1e-3), Square(), *PENALTIES]
+RULES = [*RULES, *FLAT, *TAMPERED]
 
 
 def name(rule):
@@ -37,7 +44,7 @@ def engine(model, micro_batch=None):
 def gradient_of(model, term, micro_batch=None, b=None):
     one = batch(examples=6) if b is None else b
     made = engine(model, micro_batch)
-    values = accumulate({"term": term}, made, lambda on: one)
+    values = accumulate({"term": term}, made, lambda on: one, {}, 0)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in made.params]
     model.zero_grad()
     return values["term"], grads
@@ -60,8 +67,10 @@ def test_micro_batches_change_nothing(rule, tiny):
     whole = gradient_of(tiny, Term(loss, on="x", rule=rule))
     parts = gradient_of(tiny, Term(loss, on="x", rule=rule), micro_batch=2)
     assert whole[0] == pytest.approx(parts[0], rel=1e-9)
+    # Adam's first steps divide by the gradient's own size, which magnifies rounding.
+    precision = 1e-4 if rule in TAMPERED else 1e-6
     for a, b in zip(whole[1], parts[1], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(a, b, rtol=precision, atol=1e-3 * precision)
 
 
 def test_the_mean_of_squares_is_another_number(tiny):
@@ -81,12 +90,14 @@ def test_logits_reading_is_the_square_of_scale_gradient(tiny):
     assert value == pytest.approx(scale_gradient(out.logits, out.targets).item() ** 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("rule", PENALTIES, ids=name)
+@pytest.mark.parametrize("rule", [*PENALTIES, *FLAT], ids=name)
 def test_a_penalty_pulls_at_the_weights(rule, tiny):
     """The released gradient and curvature penalties have zero gradient: ours must not."""
     value, grads = gradient_of(tiny, Term(NLL(), on="x", rule=rule))
+    _, own = gradient_of(tiny, Term(NLL(), on="x"))
+    base = [torch.zeros_like(g) for g in own] if rule in PENALTIES else own
     assert value > 0
-    assert sum(g.norm() for g in grads) > 0
+    assert sum((g - b).norm() for g, b in zip(grads, base, strict=True)) > 1e-4
 
 
 @pytest.mark.parametrize("rule", PENALTIES, ids=name)
@@ -142,7 +153,7 @@ def test_the_objective_is_the_weighted_sum_whatever_the_rules(tiny):
     }
     one = batch(examples=6)
     made = engine(tiny)
-    accumulate(terms, made, lambda on: one)
+    accumulate(terms, made, lambda on: one, {}, 0)
     total = [p.grad.clone() for p in made.params]
     tiny.zero_grad()
     alone = [
@@ -151,3 +162,129 @@ def test_the_objective_is_the_weighted_sum_whatever_the_rules(tiny):
     ]
     for ours, parts in zip(total, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(ours, sum(parts))
+
+
+def flat_vector(grads):
+    return torch.cat([g.flatten() for g in grads])
+
+
+def nll(model):
+    return NLL()(ModelForward(model), Frozen(model, None), batch(examples=6)).mean()
+
+
+@pytest.fixture
+def mathematical():
+    """Attention that can be differentiated twice."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        yield
+
+
+@pytest.mark.parametrize("rule", PENALTIES, ids=name)
+def test_the_exact_penalty_is_the_same_number(rule, tiny, mathematical):
+    params = list(tiny.parameters())
+    p = exact_penalty(rule.reading, params, nll(tiny))
+    exact = torch.autograd.grad(p, params)
+    value, grads = gradient_of(tiny, Term(NLL(), on="x", rule=rule))
+    assert value == pytest.approx(p.item(), rel=1e-4)
+    assert torch.cosine_similarity(flat_vector(grads), flat_vector(exact), dim=0) > 0.999
+
+
+def test_the_gradient_penalty_matches_double_backward(tiny, mathematical):
+    tiny.double()
+    params = list(tiny.parameters())
+    loss = nll(tiny)
+    start = g = torch.autograd.grad(loss, params, create_graph=True)
+    whole = loss + 0.3 * flat_vector(g).norm()
+    expected = flat_vector(torch.autograd.grad(whole, params))
+    value, grads = gradient_of(
+        tiny, Term(NLL(), on="x", rule=GradientPenalty(0.3)), b=batch(examples=6)
+    )
+    assert value == pytest.approx(whole.item(), rel=1e-6)
+    own = flat_vector(start)
+    off = (flat_vector(grads) - expected).norm() / (expected - own).norm()
+    assert off < 0.02  # of the penalty's own part; norms inside the model are float32
+
+
+def test_the_curvature_penalty_matches_double_backward(tiny, mathematical):
+    """grad of mu -> |grad l(theta + mu g/|g|) - grad l(theta)| with the direction held constant."""
+    tiny.double()
+    params, mu = list(tiny.parameters()), 0.05
+    names = [n for n, _ in tiny.named_parameters()]
+    start = torch.autograd.grad(nll(tiny), params)
+    unit = [g / flat_vector(start).norm() for g in start]
+
+    def gradient_at(shift):
+        weights = {n: p + shift * u for n, p, u in zip(names, params, unit, strict=True)}
+        loss = NLL()(ModelForward(tiny, weights), Frozen(tiny, None), batch(examples=6)).mean()
+        return flat_vector(torch.autograd.grad(loss, params, create_graph=True))
+
+    whole = nll(tiny) + 0.3 * (gradient_at(mu) - gradient_at(0.0)).norm()
+    expected = flat_vector(torch.autograd.grad(whole, params))
+    value, grads = gradient_of(tiny, Term(NLL(), on="x", rule=CurvaturePenalty(0.3, mu=mu)))
+    assert value == pytest.approx(whole.item(), rel=1e-6)
+    own = flat_vector(start)
+    off = (flat_vector(grads) - expected).norm() / (expected - own).norm()
+    assert off < 0.02  # of the penalty's own part; norms inside the model are float32
+
+
+def test_smoothing_without_noise_is_plain_and_steps_differ(tiny):
+    _, here = gradient_of(tiny, Term(NLL(), on="x"))
+    _, still = gradient_of(tiny, Term(NLL(), on="x", rule=RandomSmoothing(0.0, 3)))
+    torch.testing.assert_close(flat_vector(still), flat_vector(here))
+    rule, made = RandomSmoothing(0.05, 1), engine(tiny)
+    slopes = [
+        rule(made.params, lambda: made.slope(NLL(), batch()), lambda loss, on: None, step)
+        for step in (0, 0, 1)
+    ]
+    assert slopes[0].value == slopes[1].value != slopes[2].value
+
+
+def test_l1_adds_the_sign_of_every_weight(tiny):
+    _, here = gradient_of(tiny, Term(NLL(), on="x"))
+    _, sparse = gradient_of(tiny, Term(NLL(), on="x", rule=L1(0.5)))
+    for g, s, p in zip(here, sparse, tiny.parameters(), strict=True):
+        torch.testing.assert_close(s - g, 0.5 * p.detach().sign(), atol=1e-5, rtol=0)
+
+
+def test_tar_without_steps_of_the_adversary_is_the_weighted_gradient_here(tiny):
+    """The adversary's lr tends to 0: only the weights of the published schedule are left."""
+    _, here = gradient_of(tiny, Term(NLL(), on="x"))
+    _, tar = gradient_of(tiny, Term(NLL(), on="x", rule=TAR(64, 4, 1e-12)))
+    size = (flat_vector(tar).norm() / flat_vector(here).norm()).item()
+    assert size == pytest.approx(4.0 * 4.44, rel=1e-2)  # methods.md, measured: 4.44, times 4
+
+
+def test_tar_looks_where_the_adversary_has_been(tiny):
+    _, here = gradient_of(tiny, Term(NLL(), on="x"))
+    _, tar = gradient_of(tiny, Term(NLL(), on="x", rule=TAR(8, 8, 1e-2)))
+    assert torch.cosine_similarity(flat_vector(tar), flat_vector(here), dim=0) < 0.99
+
+
+def test_disruption_masking_keeps_signs_and_size(tiny):
+    rule = DisruptionMasking(2, 1e-3)
+    _, own = gradient_of(tiny, Term(Ascent(), on="x"))
+    _, kept = gradient_of(tiny, Term(NLL(), on="x"))
+    _, masked = gradient_of(tiny, Term(Ascent(), on="x", rule=rule))
+    # Ascent and the retain loss on one batch point opposite ways, so little is left to keep.
+    moving = flat_vector(masked) != 0
+    assert (flat_vector(masked)[moving] * flat_vector(kept)[moving] > 0).all()
+    assert moving.float().mean() < 0.5
+    assert flat_vector(masked).norm() == pytest.approx(flat_vector(own).norm().item(), rel=1e-4)
+
+
+def test_a_rule_leaves_collected_gradients_alone(tiny):
+    made, one = engine(tiny), batch(examples=6)
+    for p in made.params:
+        p.grad = torch.ones_like(p)
+    TAR(2, 1, 1e-2)(
+        made.params, lambda: made.slope(NLL(), one), lambda loss, on: made.slope(loss, one), 0
+    )
+    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in made.params)
+
+
+def norms(values):
+    return norm([torch.tensor(values)]).item()
+
+
+def test_norm_is_euclidean():
+    assert norms([3.0, 4.0]) == pytest.approx(5.0)

@@ -12,9 +12,15 @@ from ilu.data import Feed
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, read_weights
+from ilu.objective import Ramp
 from ilu.recipe import describe, differences, restore
-from ilu.recipes.assemble import build, names, parse_name
+from ilu.recipes.assemble import arguments, build, field_names
+from ilu.recipes.methods import METHODS
+from ilu.recipes.names import names, parse_name
+from ilu.recipes.variants import ROBUST
 from ilu.report import markdown, write_report
+from ilu.retain.likelihood import NLL
+from ilu.robust.rules import SAM, plain
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.summary import summarise, write_angles
@@ -38,27 +44,89 @@ def folder(tmp_path_factory):
 
 
 def recipe(folder, name="npo-ilu", **settings):
-    data = {k: str(folder / f"{k}.jsonl") for k in ("forget", "retain")}
+    data = {"forget": (str(folder / "forget.jsonl"),), "retain": str(folder / "retain.jsonl")}
     environment = (str(folder / "environment.jsonl"),)
-    layer = {"layer": 1} if name.startswith("rmu") else {}
-    given = {"model": str(folder / "model"), **data, "environment": environment, **OWN, **layer}
-    return build(name, {**given, **settings})
+    given = {"model": str(folder / "model"), **data, "environment": environment, **OWN}
+    return build(name, {**given, **small(name), **settings})
 
 
-@pytest.mark.parametrize("name", names())
+def small(name):
+    """Settings that fit a model of two blocks and four examples."""
+    fitting = {
+        "layer": 1, "layers": (0, 1), "reinforce_steps": 2, "reinforce_batch": 2,
+        "attack_layer": 0, "attack_steps": 2, "inner_steps": 2, "inner_every": 1,
+        "adversary_steps": 1,
+    }  # fmt: skip
+    known = settings_of(parse_name(name))
+    return {k: v for k, v in fitting.items() if k in known}
+
+
+def settings_of(found):
+    robust = field_names(ROBUST[found.robust]) if found.robust else []
+    return {*arguments(METHODS[found.method].plan), *robust}
+
+
+def test_every_name_can_be_built_and_recorded(folder):
+    for name in names():
+        made = recipe(folder, str(name))
+        assert made.name == str(name)
+        assert restore(describe(made)) == made
+
+
+ALONE = [f"{m}{ending}" for m in METHODS for ending in ("", "-sam-ilu")]
+ROBUSTLY = [f"npo-{ending}" for ending in (*ROBUST, "ilu", "control", "lat-control")]
+
+
+@pytest.mark.parametrize("name", [*ALONE, *ROBUSTLY])
 def test_every_recipe_runs_is_recorded_and_can_be_loaded(name, folder, tmp_path):
     made = recipe(folder, name)
     out = run(made, tmp_path / "run")
     rows = out.rows("train")
     assert [r["step"] for r in rows] == [0, 1, 2]
-    assert set(rows[0]) >= {"lr", "grad_norm", "forget", "retain"}
-    assert ("invariance" in rows[0]) == name.endswith("-ilu")
+    assert set(rows[0]) == {"step", "lr", "grad_norm", *made.objective}
+    assert ("invariance" in rows[0]) == name.endswith(("-ilu", "-control"))
     assert set(out.scores("after")) == {"forget_nll", "retain_nll", "environment_nll"}
     assert restore(out.read("recipe")) == made
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     changed = [n for n, p in loaded.named_parameters() if not torch.equal(p, start(folder)[n])]
     assert changed
-    assert not name.startswith("rmu") or all("down_proj" in n for n in changed)
+    assert "rmu" not in name or all("down_proj" in n for n in changed)
+
+
+def test_topics_share_the_weight_and_are_steered_apart(folder, tmp_path):
+    topics = tuple(str(folder / f"{k}.jsonl") for k in ("forget", "environment"))
+    made = recipe(folder, "rmu-sam", forget=topics)
+    first, second = (made.objective[n] for n in ("forget", "forget2"))
+    assert first.weight == second.weight == 0.5
+    assert (first.loss.topic, second.loss.topic) == (0, 1)
+    assert type(first.rule) is type(second.rule) is SAM
+    out = run(made, tmp_path / "run")
+    assert set(out.scores("after")) >= {"forget_nll", "forget2_nll", "retain_nll"}
+
+
+def test_averaging_is_over_the_last_fifth(folder):
+    assert recipe(folder, "npo-wa", steps=125).optim.average_from == 100
+
+
+def test_the_control_is_the_penalty_without_the_square(folder):
+    penalised, control = (recipe(folder, f"npo-{e}", strength=2.0) for e in ("ilu", "control"))
+    ours, theirs = (made.objective["invariance"] for made in (penalised, control))
+    assert (ours.on, ours.weight) == (theirs.on, theirs.weight) == ("environment", 2.0)
+    assert isinstance(theirs.loss, NLL)
+    assert theirs.rule is plain
+
+
+def test_a_strength_can_grow_and_be_free_of_scale(folder, tmp_path):
+    made = recipe(folder, "npo-ilu", strength=0.5, strength_warmup=2, scale_free=True)
+    term = made.objective["invariance"]
+    assert (term.weight, term.relative_to) == (Ramp(0.0, 0.5, 2), "forget")
+    assert len(run(made, tmp_path / "run").rows("train")) == 3
+
+
+def test_negation_makes_the_forget_set_less_likely(folder, tmp_path):
+    out = run(recipe(folder, "task-vector", steps=20, alpha=1.0), tmp_path / "run")
+    before, after = (out.scores(s)["forget_nll"].value for s in ("before", "after"))
+    assert after > before
 
 
 def start(folder):
@@ -348,7 +416,7 @@ def test_a_folder_called_lab_is_not_the_lab(tmp_path, monkeypatch):
 
 
 def test_data_brought_to_the_lab_is_measured_too(folder):
-    made = build("npo", {"model": "lab", "forget": str(folder / "forget.jsonl")})
+    made = build("npo", {"model": "lab", "forget": (str(folder / "forget.jsonl"),)})
     assert set(made.metrics) == {"forget_accuracy", "utility", "forget_nll"}
 
 

@@ -3,24 +3,38 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ilu.files import new_folder, write_json
+from ilu.optimizers.optimizer import Named
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint keeps beside the weights, such as an optimiser."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        ...
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Bring back a state."""
+        ...
 
 
 @dataclass
 class State:
-    """How far a run is: the next step, and how many batches each stream has given."""
+    """How far a run is: the next step, the batches each stream has given, what weights remember."""
 
     step: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,21 +53,19 @@ class Checkpoints:
         found = sorted(p for p in self.path.glob("*") if p.name.isdigit())
         return found[-1] if found else None
 
-    def save(
-        self, named: Mapping[str, nn.Parameter], adam: torch.optim.Optimizer, state: State
-    ) -> None:
-        """Write weights, moments, counters and the random state, then drop the one before."""
+    def save(self, parts: Mapping[str, Stateful], named: Named, state: State) -> None:
+        """Write weights, parts, counters and the random state, then drop the one before."""
         before = self.latest()
         with new_folder(self.path / f"{state.step:09d}") as folder:
-            weights = {n: p.detach().contiguous() for n, p in named.items()}
-            save_file(weights, folder / "weights.safetensors")
-            save_file(moments(named, adam), folder / "optimizer.safetensors")
-            save_file({"rng": torch.get_rng_state()}, folder / "random.safetensors")
-            write_json(folder / "state.json", {"step": state.step, "drawn": state.drawn})
+            save_tensors(named, folder / "weights.safetensors")
+            for name, part in parts.items():
+                save_tensors(part.state(), folder / f"{name}.safetensors")
+            save_tensors({"rng": torch.get_rng_state()}, folder / "random.safetensors")
+            write_json(folder / "state.json", asdict(state))
         if before is not None:
             shutil.rmtree(before)
 
-    def load(self, named: Mapping[str, nn.Parameter], adam: torch.optim.Optimizer) -> State:
+    def load(self, parts: Mapping[str, Stateful], named: Named) -> State:
         """Bring back the last checkpoint, or the state of a run not yet begun."""
         folder = self.latest()
         if folder is None:
@@ -62,7 +74,8 @@ class Checkpoints:
         with torch.no_grad():
             for name, p in named.items():
                 p.copy_(weights[name])
-        set_moments(named, adam, load_file(folder / "optimizer.safetensors"))
+        for name, part in parts.items():
+            part.restore(load_file(folder / f"{name}.safetensors"))
         torch.set_rng_state(load_file(folder / "random.safetensors")["rng"])
         return State(**json.loads((folder / "state.json").read_text()))
 
@@ -71,21 +84,6 @@ class Checkpoints:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def moments(named: Mapping[str, nn.Parameter], adam: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's state under the names of the weights."""
-    return {
-        f"{key}/{name}": adam.state[p][key]
-        for name, p in named.items()
-        for key in MOMENTS
-        if p in adam.state
-    }
-
-
-def set_moments(
-    named: Mapping[str, nn.Parameter], adam: torch.optim.Optimizer, saved: Mapping[str, Tensor]
-) -> None:
-    """Put Adam's state back; a weight that never had a gradient has none."""
-    for name, p in named.items():
-        if f"step/{name}" in saved:
-            values = {key: saved[f"{key}/{name}"] for key in MOMENTS}
-            adam.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in values.items()}
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name, possibly none."""
+    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 import torch
 
@@ -16,13 +17,14 @@ def collate(examples: Sequence[Example]) -> Batch:
     Padding is token 0 under a zero attention mask, so a tokenizer without pad token is fine.
     """
     width = max(len(e.ids) for e in examples)
+    others = zip(*(e.others for e in examples), strict=True)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
     for row, e in enumerate(examples):
         n = len(e.ids)
         ids[row, :n], mask[row, :n] = torch.tensor(e.ids), 1
         labels[row, e.prompt : n] = ids[row, e.prompt : n]
-    return Batch(ids, mask, labels)
+    return Batch(ids, mask, labels, tuple(collate(column) for column in others))
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,7 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
     if size is None or size >= len(batch):
         return [batch]
     parts = (batch.input_ids, batch.attention_mask, batch.labels)
-    return [Batch(*part) for part in zip(*(p.split(size) for p in parts), strict=True)]
+    columns = [split(other, size) for other in batch.others]
+    others = zip(*columns, strict=True) if columns else repeat(())
+    pieces = zip(zip(*(p.split(size) for p in parts), strict=True), others, strict=False)
+    return [Batch(*piece, others=tuple(other)) for piece, other in pieces]

@@ -1,9 +1,10 @@
 """A Hugging Face causal LM as the losses see it. The one place that shifts labels."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,13 +18,21 @@ class _Reached(Exception):
     """Leaves a forward pass as soon as the wanted block has run."""
 
 
+class Shift(NamedTuple):
+    """What is added to the output of a block."""
+
+    layer: int
+    by: Float[Tensor, "B T D"]
+
+
 @dataclass(frozen=True)
 class ModelForward:
-    """``model``, if wanted with ``weights`` in place of its own or under bfloat16 autocast."""
+    """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside."""
 
     model: nn.Module
     weights: Weights | None = None
     autocast: bool = False
+    shift: Shift | None = None
 
     def __call__(self, batch: Batch) -> Outputs:
         logits = self._run(batch).logits
@@ -46,9 +55,16 @@ class ModelForward:
             hook.remove()
         return found[0]
 
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "ModelForward":
+        """Return the same view with ``by`` added to the output of block ``layer``."""
+        return replace(self, shift=Shift(layer, by))
+
     def _run(self, batch: Batch) -> Any:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast):
+        autocast = torch.autocast(
+            batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast
+        )
+        with autocast, shifting(self.model, self.shift):
             if self.weights is None:
                 return self.model(**inputs, use_cache=False)
             return functional_call(
@@ -66,6 +82,7 @@ class Frozen:
     model: nn.Module
     weights: Weights | None
     autocast: bool = False
+    shift: Shift | None = None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
@@ -76,10 +93,34 @@ class Frozen:
         """Return the output of block ``layer`` of the original model."""
         return self._forward().hidden(batch, layer)
 
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "Frozen":
+        """Return the original model with ``by`` added to the output of block ``layer``."""
+        return replace(self, shift=Shift(layer, by))
+
     def _forward(self) -> ModelForward:
         if self.weights is None:
             raise ValueError("a loss asked for the reference model but has needs_reference = False")
-        return ModelForward(self.model, self.weights, self.autocast)
+        return ModelForward(self.model, self.weights, self.autocast, self.shift)
+
+
+@contextmanager
+def shifting(model: nn.Module, shift: Shift | None) -> Generator[None]:
+    """Add to the output of a block while the model runs."""
+    if shift is None:
+        yield
+        return
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return output + shift.by
+        return (output[0] + shift.by, *output[1:])
+
+    # Before the hook that reads the block's output, which is there already.
+    hook = block(model, shift.layer).register_forward_hook(add, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

@@ -8,17 +8,55 @@ import torch
 
 from ilu.data import split
 from ilu.robust.rules import plain
-from ilu.types import Batch, Forward, GradRule, Loss, Params, Slope
+from ilu.types import Batch, Forward, GradRule, Grads, Loss, Params, Slope
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A weight that goes from ``start`` to ``stop`` within ``steps`` optimiser steps."""
+
+    start: float
+    stop: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        share = min(1.0, step / self.steps) if self.steps else 1.0
+        return self.start + (self.stop - self.start) * share
+
+
+@dataclass(frozen=True)
+class Dual:
+    """The multiplier of the constraint ``value <= limit``: dual ascent (PDU, arXiv 2506.05314).
+
+    After every step it grows by ``rate`` times the violation, and never falls below 0.
+    """
+
+    start: float
+    rate: float
+    limit: float
+
+    def after(self, weight: float, value: float) -> float:
+        """The multiplier that follows ``weight``."""
+        return max(0.0, weight + self.rate * (value - self.limit))
+
+
+Memory = dict[str, float]
+"""What the weights remember between steps; part of a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """``weight`` times ``loss`` on the data stream ``on``, differentiated by ``rule``."""
+    """``weight`` times ``loss`` on the data stream ``on``, differentiated by ``rule``.
+
+    With ``relative_to`` the weight is in units of another term, which must come earlier: both are
+    divided by their value at the first step, so that a weight means the same at any scale.
+    """
 
     loss: Loss
     on: str
-    weight: float = 1.0
+    weight: float | Ramp | Dual = 1.0
     rule: GradRule = plain
+    relative_to: str | None = None
 
 
 Objective = Mapping[str, Term]
@@ -61,26 +99,65 @@ class Engine:
         return Slope(value, grads)
 
 
-def accumulate(objective: Objective, engine: Engine, draw: Draw) -> dict[str, float]:
+def accumulate(
+    objective: Objective, engine: Engine, draw: Draw, memory: Memory, step: int
+) -> dict[str, float]:
     """Add the gradient of the objective to ``.grad``; return the value of each term.
 
     Terms on the same stream share one batch; a rule that asks for more gets fresh ones.
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
-    return {
-        name: contribute(term, batches[term.on], engine, draw) for name, term in objective.items()
-    }
+    values: dict[str, float] = {}
+    for name, term in objective.items():
+        weight = weight_of(term, name, memory, step)
+        if term.rule is plain and term.relative_to is None:
+            values[name] = engine.backward(
+                term.loss, batches[term.on], weight=weight, forward=engine.forward
+            )
+        else:
+            slope = ruled(term, batches[term.on], engine, draw, step)
+            values[name] = slope.value
+            add(engine.params, slope.grads, weight * relation(term, name, memory, slope.value))
+        remember(term, name, memory, weight, values[name])
+    return values
 
 
-def contribute(term: Term, batch: Batch, engine: Engine, draw: Draw) -> float:
-    """Add one term's gradient to ``.grad``; only a rule other than ``plain`` holds a second one."""
-    if term.rule is plain:
-        return engine.backward(term.loss, batch, weight=term.weight, forward=engine.forward)
+def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:
+    """One term's value and gradient as its rule has them; this holds a second gradient."""
     here = partial(engine.slope, term.loss, batch)
-    value, grads = term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)))
-    for p, grad in zip(engine.params, grads, strict=True):
-        p.grad = term.weight * grad if p.grad is None else p.grad.add_(grad, alpha=term.weight)
-    return value
+    return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)
+
+
+def add(params: Params, grads: Grads, weight: float) -> None:
+    """Add ``weight`` times a gradient to ``.grad``."""
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = weight * grad if p.grad is None else p.grad.add_(grad, alpha=weight)
+
+
+def weight_of(term: Term, name: str, memory: Memory, step: int) -> float:
+    """The weight of a term at a step, before ``relation``."""
+    match term.weight:
+        case Ramp() as ramp:
+            return ramp(step)
+        case Dual() as dual:
+            return memory.get(f"{name} multiplier", dual.start)
+        case number:
+            return number
+
+
+def relation(term: Term, name: str, memory: Memory, value: float) -> float:
+    """First value of the term that this one is relative to, over its own first value."""
+    if term.relative_to is None:
+        return 1.0
+    own = abs(memory.get(f"{name} at first", value))
+    return abs(memory[f"{term.relative_to} at first"]) / max(own, 1e-30)
+
+
+def remember(term: Term, name: str, memory: Memory, weight: float, value: float) -> None:
+    """Keep what later weights need."""
+    memory.setdefault(f"{name} at first", value)
+    if isinstance(term.weight, Dual):
+        memory[f"{name} multiplier"] = term.weight.after(weight, value)
 
 
 def set_grads(params: Params, grads: list[torch.Tensor | None]) -> None:

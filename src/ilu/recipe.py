@@ -8,17 +8,19 @@ from types import FunctionType
 from typing import Any
 
 from ilu.data import Feed
+from ilu.lora import Lora
 from ilu.objective import Objective
 from ilu.train import Optim
-from ilu.types import Attack, Metric
+from ilu.types import Attack, Edit, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Unlearn ``model`` with ``objective``, measure, then attack and measure again.
 
-    An empty objective leaves the model as it is. ``keep_attacked`` saves the weights after each
-    attack, which task vectors need.
+    An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
+    ``keep_attacked`` saves the weights after each attack, which task vectors need. With ``lora``
+    adapters of the weights are trained, and merged when that is done.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Recipe:
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     revision: str | None = None
     mask: str | None = None
+    edit: Edit | None = None
+    lora: Lora | None = None
     keep_attacked: bool = False
     seed: int = 0
 
@@ -38,6 +42,16 @@ class Recipe:
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
+        if self.lora and self.mask:
+            raise ValueError(
+                "a mask cannot be combined with LoRA: it names weights of the model, and the "
+                "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
+            )
+        if self.lora and self.optim.average_from is not None:
+            raise ValueError(
+                "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
+                "that of the weights. Leave out --average-from or --lora-rank"
+            )
 
 
 def describe(value: Any, path: str = "recipe") -> Any:

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from ilu.data import Stream, open_stream, split
 from ilu.environment import code_diff, environment
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
+from ilu.lora import adapted_layers, adapting
 from ilu.masks.files import load_mask
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
-from ilu.train import Row, Stopped, fit
+from ilu.train import Row, Stopped, check_training, fit
 from ilu.types import LM, Attack, Example, Mask, Metric, Progress
 
 
@@ -67,11 +68,14 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     same_run(out, recipe, prepared)
     if out.has("done"):
         return out
+    began = time.monotonic()
     unlearn(recipe, prepared, out, options)
+    unlearned = time.monotonic() - began
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
-    out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
+    took = {"seconds": time.monotonic() - started, "unlearn_seconds": unlearned}
+    out.write("done", {**took, "peak_memory_bytes": peak_memory()})
     return out
 
 
@@ -116,6 +120,9 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
     mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
     try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
+    if recipe.lora:
+        adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
+    check_training(lm.model, recipe.objective, recipe.optim, mask)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
@@ -149,7 +156,7 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(f"{e.prompt}:{e.ids};".encode())
+        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
     tokens = sum(len(e.ids) for e in examples)
     return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
 
@@ -174,18 +181,25 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
         out.append("train", row)
         options.progress(f"{recipe.name}: unlearn", int(row["step"]) + 1, recipe.optim.steps)
 
+    # Here, and also when a run is resumed, the model has its original weights.
+    original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
     if recipe.objective:
-        fit(
-            model,
-            recipe.objective,
-            prepared.streams,
-            recipe.optim,
-            mask=prepared.mask,
-            log=log,
-            checkpoints=checkpoints,
-            stop=options.stop,
-        )
+        pattern = recipe.optim.parameters
+        with adapting(model, recipe.lora, pattern, seed=recipe.seed) as trained:
+            fit(
+                trained.model,
+                recipe.objective,
+                prepared.streams,
+                replace(recipe.optim, parameters=trained.pattern),
+                mask=prepared.mask,
+                log=log,
+                checkpoints=checkpoints,
+                stop=options.stop,
+            )
+    if recipe.edit:
+        recipe.edit(list(model.parameters()), list(original.values()))
     save_model(prepared.lm, folder)
+    model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
     checkpoints.remove()
 
 

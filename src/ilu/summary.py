@@ -6,7 +6,7 @@ from typing import Any
 
 from ilu.models import read_weights
 from ilu.rundir import RunDir
-from ilu.types import STAGES
+from ilu.types import STAGES, mean_score
 from ilu.vectors import Angles, angles
 
 FORGET = "forget_accuracy"
@@ -74,6 +74,34 @@ def summarise(runs: Sequence[RunDir], *, chance: float) -> Mapping[str, Any]:
         "seed": runs[0].read("recipe")["seed"],
         "chance": chance,
     }
+
+
+def over_seeds(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
+    """One row per recipe: mean and standard error over its runs of every number of the summary."""
+    grouped: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        grouped.setdefault(run.name, []).append(run_numbers(run))
+    return [
+        {"recipe": name, "seeds": len(found)}
+        | {key: mean_and_error([each[key] for each in found]) for key in found[0]}
+        for name, found in grouped.items()
+    ]
+
+
+def run_numbers(run: RunDir) -> dict[str, float]:
+    """The numbers of one run that can be averaged, with what the unlearning cost."""
+    done, summary = run.read("done"), model_summary(run)
+    costs = {
+        "unlearn_seconds": done["unlearn_seconds"],
+        "peak_memory_mib": done["peak_memory_bytes"] / 2**20,
+    }
+    return {k: v for k, v in summary.items() if isinstance(v, float)} | costs
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and its standard error: 0 for a single value."""
+    score = mean_score(values)
+    return {"mean": score.value, "stderr": score.stderr}
 
 
 def mean(values: Sequence[float]) -> float:

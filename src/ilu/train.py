@@ -3,16 +3,24 @@
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 
 from ilu.checkpoint import Checkpoints, State
+from ilu.curvature import curvature
 from ilu.data import Stream
+from ilu.extras import need
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.objective import Engine, Objective, accumulate
+from ilu.optimizers.averaging import Average
+from ilu.optimizers.bfloat16 import fits_bfloat16, to_bfloat16
+from ilu.optimizers.choose import Kind, optimizer_for
+from ilu.optimizers.optimizer import Named, update
+from ilu.robust.rules import plain
 from ilu.types import Batch, Mask
 
 Streams = Mapping[str, Stream]
@@ -26,10 +34,16 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW with float32 weights, warm-up and a schedule; ``clip`` bounds the masked gradient.
+    """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient.
 
     ``parameters`` is a regular expression: weights whose name contains a match are trained.
-    ``micro_batch`` bounds the examples per forward pass without changing the result.
+    ``micro_batch`` bounds the examples per forward pass without changing the result. ``betas`` are
+    the published ones of the optimiser if they are left out. ``average_from`` is the first step
+    after which weights are averaged, then every ``average_every`` steps.
+
+    Weights are float32, but with ``adamw-bf16``: the whole model, also what is not trained, becomes
+    bfloat16 when training starts and stays so; updates are rounded stochastically and the moments
+    have 8 bits. It is for models that were published in bfloat16, which lose nothing.
     """
 
     lr: float
@@ -37,11 +51,14 @@ class Optim:
     warmup: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] | None = None
     clip: float = 1.0
     parameters: str = ""
     micro_batch: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Kind = "adamw"
+    average_from: int | None = None
+    average_every: int = 5
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.lr <= 1e30:
@@ -53,6 +70,19 @@ class Optim:
             )
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas}: both must be at least 0 and below 1")
+        self.check_average()
+
+    def check_average(self) -> None:
+        """Refuse to average over no step."""
+        if self.average_every < 1:
+            raise ValueError(f"average_every {self.average_every}: it must be at least 1")
+        if self.average_from is not None and not 1 <= self.average_from <= self.steps:
+            raise ValueError(
+                f"average_from {self.average_from}: it must be a step from 1 to {self.steps}, the "
+                "last one, or left out"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ...; linear and cosine would reach 0 at ``steps``."""
@@ -85,28 +115,53 @@ def fit(
     agree at step 0. Raises ValueError at the first term or gradient that is not finite, and
     ``Stopped`` after saving, once ``stop()`` is true.
     """
+    check_training(model, objective, optim, mask)
     with training(model, optim.parameters) as named:
-        params = list(named.values())
-        adam = torch.optim.AdamW(params, lr=optim.lr, betas=optim.betas, weight_decay=0.0)
+        if optim.optimizer == "adamw-bf16":
+            to_bfloat16(model)
+        optimizer = optimizer_for(optim.optimizer, named, optim.betas)
+        average = Average(named, optim.average_from, optim.average_every)
+        parts = {"optimizer": optimizer, "average": average}
         engine = engine_for(model, objective, named, optim)
-        state = State() if checkpoints is None else checkpoints.load(named, adam)
-        draw = drawer(streams, state.drawn, params[0].device)
+        state = State() if checkpoints is None else checkpoints.load(parts, named)
+        draw = drawer(streams, state.drawn, engine.params[0].device)
         for step in range(state.step, optim.steps):
-            values = accumulate(objective, engine, draw)
+            optimizer.refresh(step, partial(curvature, objective, engine, draw, step))
+            values = accumulate(objective, engine, draw, state.memory, step)
             check_finite(values, step, optim)
-            norm = update(named, adam, optim, step, mask)
+            norm = update(named, optimizer, mask, step=step, rate=optim.rate(step),
+                          decay=optim.weight_decay, clip=optim.clip)  # fmt: skip
             check_finite({"the gradient": norm}, step, optim)
+            average.add(step + 1)
             log({"step": step, "lr": optim.rate(step), "grad_norm": norm, **values})
             stopping = stop() and step + 1 < optim.steps
             if checkpoints and (stopping or checkpoints.due(step + 1)):
-                checkpoints.save(named, adam, State(step + 1, state.drawn))
+                checkpoints.save(parts, named, replace(state, step=step + 1))
             if stopping:
                 raise Stopped
+        average.put()
 
 
-def engine_for(
-    model: nn.Module, objective: Objective, named: Mapping[str, nn.Parameter], optim: Optim
-) -> Engine:
+def check_training(model: nn.Module, objective: Objective, optim: Optim, mask: Mask | None) -> None:
+    """Raise ValueError for what an optimiser cannot do, before anything is trained."""
+    if optim.optimizer in ("adamw8bit", "adamw-bf16"):
+        need("torchao", "torchao", f"optimizer {optim.optimizer}")
+    if optim.optimizer != "adamw-bf16":
+        return
+    ruled = [name for name, term in objective.items() if term.rule is not plain]
+    if ruled:
+        raise ValueError(
+            f"adamw-bf16 cannot train term {ruled[0]!r}: its gradient is taken at perturbed "
+            "weights and bfloat16 would round the perturbation away. Use adamw or adamw8bit"
+        )
+    if mask is not None and not fits_bfloat16(model):
+        raise ValueError(
+            "adamw-bf16 cannot keep masked weights: the model has float32 weights that bfloat16 "
+            "would round. Use adamw or adamw8bit"
+        )
+
+
+def engine_for(model: nn.Module, objective: Objective, named: Named, optim: Optim) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
@@ -118,32 +173,6 @@ def engine_for(
         params=list(named.values()),
         micro_batch=optim.micro_batch,
     )
-
-
-def update(
-    named: Mapping[str, nn.Parameter],
-    adam: torch.optim.AdamW,
-    optim: Optim,
-    step: int,
-    mask: Mask | None,
-) -> float:
-    """Mask, clip, decay and step; return the gradient norm before clipping.
-
-    Decay is ours and not AdamW's, which would move masked weights.
-    """
-    rate = optim.rate(step)
-    decay = optim.weight_decay * rate
-    for name, p in named.items():
-        if mask is not None and p.grad is not None:
-            p.grad.mul_(mask[name])
-        if decay:
-            p.data.mul_(1 - decay if mask is None else 1 - decay * mask[name])
-    norm = nn.utils.clip_grad_norm_(list(named.values()), optim.clip).item()
-    if math.isfinite(norm):
-        adam.param_groups[0]["lr"] = rate
-        adam.step()
-    adam.zero_grad()
-    return norm
 
 
 @contextmanager

@@ -16,27 +16,37 @@ IGNORE = -100
 
 
 class Example(NamedTuple):
-    """One tokenized example; the first ``prompt`` ids take no loss."""
+    """One tokenized example; the first ``prompt`` ids take no loss.
+
+    ``others`` are its counterparts, for losses that compare: a refusal of the same question, the
+    same text in another context.
+    """
 
     ids: list[int]
     prompt: int
+    others: tuple["Example", ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids of B examples; ``labels`` copies them with prompt and padding at IGNORE."""
+    """Token ids of B examples; ``labels`` copies them with prompt and padding at IGNORE.
+
+    ``others`` hold the counterparts of the examples, row by row.
+    """
 
     input_ids: Int[Tensor, "B T"]
     attention_mask: Int[Tensor, "B T"]
     labels: Int[Tensor, "B T"]
+    others: tuple["Batch", ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy the three tensors to ``device``."""
+        """Copy all tensors to ``device``."""
         parts = (self.input_ids, self.attention_mask, self.labels)
-        return Batch(*(part.to(device) for part in parts))
+        others = tuple(other.to(device) for other in self.others)
+        return Batch(*(part.to(device) for part in parts), others=others)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Forward(Protocol):
         """
         ...
 
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "Forward":
+        """Return the same model with ``by`` added to the output of block ``layer``."""
+        ...
+
 
 @runtime_checkable
 class Loss(Protocol):
@@ -120,11 +134,21 @@ class GradRule(Protocol):
     """Turns the gradient of a term into the one to follow: taken nearby, squared, after an attack.
 
     ``here`` covers the whole batch, micro-batches included, so a rule that is not linear in the
-    gradient (SAM, every invariance penalty) sees one gradient and not several noisy ones.
+    gradient (SAM, every invariance penalty) sees one gradient and not several noisy ones. ``step``
+    counts the optimiser's steps from 0; a rule that draws random numbers seeds them with it.
     """
 
-    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         """Return the value and gradient to use; leave ``params`` bit-identical."""
+        ...
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """Weight arithmetic after training."""
+
+    def __call__(self, params: Params, original: Sequence[Tensor]) -> None:
+        """Change ``params`` in place, given what they were before training."""
         ...
 
 
@@ -206,6 +230,13 @@ def mean_score(items: Sequence[float]) -> Score:
     x = torch.tensor(items, dtype=torch.float64)
     stderr = x.std().item() / len(items) ** 0.5 if len(items) > 1 else 0.0
     return Score(x.mean().item(), stderr, len(items), tuple(items))
+
+
+def counterpart(batch: Batch, index: int, what: str) -> Batch:
+    """Counterpart ``index`` of every example; ``what`` it should be is for the error."""
+    if index >= len(batch.others):
+        raise ValueError(f"this loss compares each example with a {what}, and the data has none")
+    return batch.others[index]
 
 
 def check_limit(limit: int | None) -> None:

@@ -17,7 +17,7 @@ KINDS = {
     "evals": "metric",
 }
 FUNCTIONS: dict[tuple[str, ...], str] = {
-    ("params", "here", "grad_of"): "gradient rule",
+    ("params", "here", "grad_of", "step"): "gradient rule",
     ("theta", "g"): "reading of w",
 }
 """Arguments by which a function is known to be a method."""

@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect 
 
 import difflib
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from torch import OutOfMemoryError
 
 from ilu.cli.interrupt import Interrupt
+from ilu.extras import quiet_libraries
 
 USAGE = """\
 ilu: make a language model forget, so that it stays forgotten.
@@ -22,6 +22,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
+  ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
@@ -41,10 +42,11 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import demo, lab, measure, records, unlearn, vectors
+    from ilu.cli import bench, demo, lab, measure, records, unlearn, vectors
 
     return {
         "demo": demo.main,
+        "bench": bench.main,
         "unlearn": unlearn.main,
         "evaluate": measure.evaluate,
         "attack": measure.attack,
@@ -69,11 +71,7 @@ def run(argv: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         print(USAGE, end="")  # noqa: T201
         return 0 if rest else 2
-    # Before any library reads them: their bars would break ours, and what their warnings say of
-    # lengths and missing weights is an error of ours already.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    quiet_libraries()
     try:
         dispatch(rest[0], rest[1:])
     except Interrupt as error:

@@ -11,6 +11,7 @@ import tyro
 
 from ilu.cli.catalogue import entries
 from ilu.cli.doctor import findings
+from ilu.cli.document import page
 from ilu.cli.interrupt import interruptible
 from ilu.cli.measure import show_stages
 from ilu.cli.parse import Positional, parse
@@ -88,15 +89,20 @@ class Methods:
 
     Args:
         json: print JSON.
+        out: write everything, with equations and settings, to this Markdown file.
     """
 
     json: bool = False
+    out: Path | None = None
 
 
 def methods(argv: Sequence[str]) -> None:
     """Carry out ``ilu methods``."""
     wanted: Methods = parse(Methods, "ilu methods", argv)
     found = entries()
+    if wanted.out:
+        write_text(wanted.out, page())
+        return
     if wanted.json:
         print_json([e._asdict() for e in found])
         return

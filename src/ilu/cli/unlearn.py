@@ -12,10 +12,10 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import Common, build, defaults, parse_name
+from ilu.recipes.assemble import Common, build, defaults
 from ilu.recipes.methods import METHODS, Plan
-from ilu.recipes.variants import Invariance
-from ilu.robust.rules import SAM
+from ilu.recipes.names import ENDINGS, parse_name
+from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.types import Progress
@@ -31,7 +31,7 @@ OUT/model is an ordinary Hugging Face folder.
   ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
       --environment openai/gsm8k:main --strength 100 --layer 7 --out runs/rmu
 
-Recipes: {recipes}; each also with -ilu, -sam or -sam-ilu behind it.
+Recipes: {recipes}{endings}.
 Flags of a recipe: ilu unlearn RECIPE --help
 """
 
@@ -67,7 +67,9 @@ class Place:
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     if argv and argv[0] in ("-h", "--help"):
-        console.print(HELP.format(recipes=", ".join(METHODS)), markup=False, end="")
+        console.print(
+            HELP.format(recipes=", ".join(METHODS), endings=ENDINGS), markup=False, end=""
+        )
         return
     if not argv or argv[0].startswith("-"):
         raise ValueError(
@@ -86,7 +88,7 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
     parts = {k: v for k, v in vars(values).items() if k != "place"}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
-    if not parse_name(name).ilu and not flags(argv, "--strength"):
+    if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
     return build(name, settings), values.place
 
@@ -98,8 +100,8 @@ def flag_type(name: str, model: str) -> type:
     groups = {"common": with_defaults(Common, {**known, "model": tyro.MISSING})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
-    if found.sam:
-        groups["sam"] = with_defaults(SAM, known)
+    if found.robust:
+        groups["robust"] = with_defaults(ROBUST[found.robust], known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     place = ("place", Place, dataclasses.field())
     whole = dataclasses.make_dataclass("Flags", [place, *fields], frozen=True, kw_only=True)

@@ -1,24 +1,29 @@
 """Representation misdirection for unlearning."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.losses.states import state_distance
+from ilu.losses.tokens import masked_mean
 from ilu.types import Batch, Forward
 
+Entries = Literal["positive", "gaussian"]
 
-def steering_vector(width: int, *, coefficient: float, seed: int) -> Float[Tensor, " D"]:
-    """``coefficient`` times a fixed unit vector with uniform positive entries.
 
-    Positive entries are the authors' ``torch.rand``: two such directions have a cosine near 3/4, so
-    it is not a uniformly random direction.
+def steering_vector(width: int, *, seed: int, entries: Entries = "positive") -> Float[Tensor, " D"]:
+    """A fixed unit vector.
+
+    ``positive`` entries are the authors' ``torch.rand``: two such directions have a cosine near
+    3/4. ``gaussian`` ones make it a uniformly random direction.
     """
-    direction = torch.rand(width, generator=torch.Generator().manual_seed(seed))
-    return coefficient * direction / direction.norm()
+    generator = torch.Generator().manual_seed(seed)
+    draw = {"positive": torch.rand, "gaussian": torch.randn}[entries]
+    direction = draw(width, generator=generator)
+    return direction / direction.norm()
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,40 @@ class RMU:
 
     Squared distance per coordinate over real tokens; the authors' code averages padding in.
     ``coefficient`` is absolute: compare it with the norm of the hidden states, which differs
-    between models.
+    between models. Every ``topic`` has a direction of its own.
     """
 
     layer: int = 7
     coefficient: float = 6.5
     seed: int = 0
+    entries: Entries = "positive"
+    topic: int = 0
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         hidden = forward.hidden(batch, self.layer)
-        target = steering_vector(hidden.shape[-1], coefficient=self.coefficient, seed=self.seed)
-        return state_distance(hidden, target.to(hidden.device), batch.attention_mask)
+        u = steering_vector(hidden.shape[-1], seed=self.seed + self.topic, entries=self.entries)
+        return state_distance(hidden, self.coefficient * u.to(hidden.device), batch.attention_mask)
+
+
+@dataclass(frozen=True)
+class AdaptiveRMU:
+    """RMU with a coefficient of ``scale`` times the norm of the original states (2408.06223).
+
+    arXiv 2408.06223 measures that norm once per topic; here it is the mean over the tokens of each
+    text, so nothing has to be remembered.
+    """
+
+    layer: int = 7
+    scale: float = 5.0
+    seed: int = 0
+    entries: Entries = "positive"
+    topic: int = 0
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        hidden, original = (f.hidden(batch, self.layer) for f in (forward, reference))
+        u = steering_vector(hidden.shape[-1], seed=self.seed + self.topic, entries=self.entries)
+        size = masked_mean(original.float().norm(dim=-1), batch.attention_mask.bool())
+        target = self.scale * size[:, None, None] * u.to(hidden.device)
+        return state_distance(hidden, target, batch.attention_mask)

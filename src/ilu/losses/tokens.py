@@ -1,7 +1,9 @@
 """From logits to log-probabilities. The only place that reads IGNORE."""
 
+import math
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,6 +49,51 @@ def token_kl(
     """KL(p || q) per valid token, averaged within each example."""
     log_p, log_q = (at_least_float32(z).log_softmax(-1) for z in (p_logits, q_logits))
     return masked_mean((log_p.exp() * (log_p - log_q)).sum(-1), valid)
+
+
+def token_jsd(
+    p_logits: Float[Tensor, "B S V"], q_logits: Float[Tensor, "B S V"], valid: Bool[Tensor, "B S"]
+) -> Float[Tensor, " B"]:
+    """Jensen-Shannon divergence per valid token, in nats: symmetric, and at most log 2."""
+    log_p, log_q = (at_least_float32(z).log_softmax(-1) for z in (p_logits, q_logits))
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    sides = [(x.exp() * (x - log_m)).sum(-1) for x in (log_p, log_q)]
+    return masked_mean(0.5 * (sides[0] + sides[1]), valid)
+
+
+def one_hot_jsd(
+    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
+) -> Float[Tensor, "B S"]:
+    """Jensen-Shannon divergence of each prediction to its target token; 0 where none counts.
+
+    With q the target's probability: log 2 + (q log q - (1 + q) log(1 + q)) / 2.
+    """
+    logp, valid = token_logp(logits, targets)
+    q = logp.exp()
+    return (math.log(2) + 0.5 * (q * logp - (1 + q) * torch.log1p(q))).where(valid, 0.0)
+
+
+def token_cross_entropy(
+    p_logits: Float[Tensor, "*S V"], q_logits: Float[Tensor, "*S V"]
+) -> Float[Tensor, "*S"]:
+    """-sum p log q per position. A token with p = 0 adds 0, also where its logit is -inf."""
+    p, log_q = at_least_float32(p_logits).softmax(-1), at_least_float32(q_logits).log_softmax(-1)
+    return -(p * log_q.where(p > 0, 0.0)).sum(-1)
+
+
+def one_hot_targets(
+    targets: Int[Tensor, "B S"], logits: Float[Tensor, "B S V"]
+) -> Float[Tensor, "B S V"]:
+    """1 at each target that counts, in the shape of the logits."""
+    found = torch.zeros_like(at_least_float32(logits), requires_grad=False)
+    return found.scatter_(-1, targets.clamp_min(0).unsqueeze(-1), 1.0) * answered(
+        targets
+    ).unsqueeze(-1)
+
+
+def with_targets(targets: Int[Tensor, "B S"], other: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """Other tokens in the places that count."""
+    return other.where(answered(targets), targets)
 
 
 def answered(targets: Int[Tensor, "B S"]) -> Bool[Tensor, "B S"]:

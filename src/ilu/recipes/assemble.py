@@ -1,20 +1,27 @@
 """From a recipe's name and the user's settings to a recipe."""
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ilu.data import Feed
+from ilu.lora import Lora
 from ilu.models import LAB, full_name
+from ilu.optimizers.choose import Kind
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
 from ilu.recipes.methods import METHODS, Plan
-from ilu.recipes.variants import Invariance, with_invariance, with_sam
-from ilu.robust.rules import SAM
+from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.variants import (
+    ROBUST,
+    Averaging,
+    Invariance,
+    with_robust,
+    with_topics,
+)
 from ilu.sources.text import Dataset
 from ilu.train import Optim
 from ilu.types import Metric
@@ -26,7 +33,8 @@ class Common:
 
     Args:
         model: folder, hub id, or lab: the small model of the package, which brings its own data.
-        forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT.
+        forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
+            repeat the flag for several topics.
         retain: what to keep, of the same kinds.
         environment: what someone may fine-tune on later; repeat the flag for several.
         forget_columns: names of columns that differ, as wanted=present, like text=body.
@@ -43,6 +51,13 @@ class Common:
         weight_decay: AdamW's, on the weights that may move.
         clip: largest gradient norm.
         precision: of the forward pass; the weights are float32 in any case.
+        optimizer: adamw; sophia and soul use curvature; adamw8bit and adamw-bf16 (pip install
+            'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
+        average_from: average the weights over the steps from this one to the last.
+        average_every: how many steps lie between the weights that are averaged.
+        lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
+            them in the end; 0 trains the weights themselves.
+        lora_alpha: scale of the adapters times their rank; the rank itself if left out.
         mask: safetensors file of booleans: only weights marked true may move.
         parameters: regular expression: train the weights whose name matches, instead of the
             recipe's own choice.
@@ -51,7 +66,7 @@ class Common:
     """
 
     model: str
-    forget: str | None = None
+    forget: tuple[str, ...] = ()
     retain: str | None = None
     environment: tuple[str, ...] = ()
     forget_columns: tuple[str, ...] = ()
@@ -68,43 +83,23 @@ class Common:
     weight_decay: float = 0.0
     clip: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Kind = "adamw"
+    average_from: int | None = None
+    average_every: int = 5
+    lora_rank: int = 0
+    lora_alpha: float | None = None
     mask: str | None = None
     parameters: str | None = None
     measured: int = 200
     seed: int = 0
 
 
-class Name(NamedTuple):
-    """A recipe's name taken apart."""
-
-    method: str
-    sam: bool
-    ilu: bool
-
-
-def parse_name(name: str) -> Name:
-    """Take ``METHOD[-sam][-ilu]`` apart, or say what was perhaps meant."""
-    method = name.removesuffix("-ilu").removesuffix("-sam")
-    if method not in METHODS:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown recipe {name!r}{hint} Recipes: {', '.join(METHODS)}, each also with "
-            "-ilu, -sam or -sam-ilu behind it"
-        )
-    return Name(method, sam="-sam" in name, ilu=name.endswith("-ilu"))
-
-
-def names() -> list[str]:
-    """Every recipe name."""
-    return [f"{m}{ending}" for m in METHODS for ending in ("", "-ilu", "-sam", "-sam-ilu")]
-
-
 def defaults(name: str, model: str) -> dict[str, Any]:
     """What each setting is if the user does not say: the published value, or the lab's."""
-    method = METHODS[parse_name(name).method]
+    found = parse_name(name)
+    method = METHODS[found.method]
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
-    return {**published, **(lab.SETTINGS.get(name.replace("-sam", ""), {}) if model == LAB else {})}
+    return {**published, **(lab.settings(*found) if model == LAB else {})}
 
 
 def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:
@@ -120,15 +115,23 @@ def build(name: str, given: Mapping[str, Any]) -> Recipe:
     """
     found = parse_name(name)
     values = {**defaults(name, given.get("model", "")), **given}
+    for key in REPEATABLE & values.keys():
+        one = values[key] or ()
+        values[key] = (one,) if isinstance(one, str) else tuple(one)
     plan = METHODS[found.method].plan(**take(values, arguments(METHODS[found.method].plan)))
-    sam = SAM(**take(values, field_names(SAM))) if found.sam else None
+    kind = ROBUST.get(found.robust or "")
+    robust = kind(**take(values, field_names(kind))) if kind else None
     ilu = Invariance(**take(values, field_names(Invariance)))
-    if not found.ilu and given.get("strength"):
+    if not found.environment and given.get("strength"):
         warnings.warn(f"strength does nothing in {name!r}: use {name}-ilu", stacklevel=2)
     common = Common(**take(values, field_names(Common)))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
-    return assemble(name, common, plan, ilu if found.ilu else None, sam)
+    return assemble(found, common, plan, ilu, robust)
+
+
+REPEATABLE = {"forget", "environment"}
+"""Settings of which there may be several; one name alone will do."""
 
 
 def field_names(kind: type) -> list[str]:
@@ -141,21 +144,27 @@ def take(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: values.pop(name) for name in names if name in values}
 
 
-def assemble(
-    name: str, common: Common, plan: Plan, ilu: Invariance | None, sam: SAM | None
-) -> Recipe:
+def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: Any) -> Recipe:
     """Put data, objective, metrics and training together."""
     data, environments = streams(common)
-    objective = plan.objective if sam is None else with_sam(plan.objective, sam)
-    if ilu is not None:
-        objective = with_invariance(objective, ilu, list(environments))
+    model = full_name(common.model)
+    topics = [n for n in data if n.startswith("forget")]
+    objective = with_topics(plan.objective, topics)
+    if robust is not None:
+        objective = with_robust(objective, robust)
+    if name.environment:
+        objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
+    used = {**data, **(environments if name.environment else {})}
+    beside = {n: replace(data[n], source=plan.beside(data[n].source, model)) for n in topics}
     return Recipe(
-        name=name,
-        model=full_name(common.model),
-        data=data if ilu is None else {**data, **environments},
+        name=str(name),
+        model=model,
+        data={**used, **beside},
         objective=objective,
-        optim=optim(common, plan.parameters),
+        edit=plan.edit,
+        optim=averaged(optim(common, plan.parameters), robust),
         metrics=metrics(common, {**data, **environments}),
+        lora=lora(common),
         mask=str(Path(common.mask).resolve()) if common.mask else None,
         seed=common.seed,
     )
@@ -173,7 +182,25 @@ def optim(common: Common, parameters: str) -> Optim:
         parameters=parameters if common.parameters is None else common.parameters,
         micro_batch=common.micro_batch,
         precision=common.precision,
+        optimizer=common.optimizer,
+        average_from=common.average_from,
+        average_every=common.average_every,
     )
+
+
+def lora(common: Common) -> Lora | None:
+    """The adapters, if there are to be any; alpha is the rank, as in arXiv 2106.09685."""
+    if common.lora_rank == 0:
+        return None
+    alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
+    return Lora(common.lora_rank, float(alpha))
+
+
+def averaged(optim: Optim, robust: Any) -> Optim:
+    """Average the last steps, if that is how the run is to be robust."""
+    if not isinstance(robust, Averaging) or optim.average_from is not None:
+        return optim
+    return replace(optim, average_from=round((1 - robust.last) * optim.steps))
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
@@ -184,35 +211,34 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     """Forget and retain data, and the environments. The lab fills in what is not given."""
-    given = {
-        "forget": own_feed(common.forget, common.forget_columns, common),
-        "retain": own_feed(common.retain, common.retain_columns, common),
-    }
-    data = {name: feed for name, feed in given.items() if feed is not None}
-    environments = environment_feeds(common)
+    size, environment_size, cut = (
+        common.batch_size,
+        common.environment_batch_size,
+        common.truncate,
+    )
+    retain = (common.retain,) if common.retain else ()
+    forget = feeds("forget", common.forget, common.forget_columns, size, cut)
+    kept = feeds("retain", retain, common.retain_columns, size, cut)
+    environments = feeds(
+        "environment", common.environment, common.environment_columns, environment_size, cut
+    )
     if common.model == LAB:
-        from_lab = lab.data(common.batch_size, common.environment_batch_size)
-        environments = environments or {"environment": from_lab["environment"]}
-        data = {name: data.get(name, from_lab[name]) for name in given}
-    missing = [f"--{name}" for name in given if name not in data]
-    if missing:
-        raise ValueError(f"{missing[0]} is missing: give a file or hub dataset, or --model lab")
-    return data, environments
-
-
-def own_feed(place: str | None, columns: Sequence[str], common: Common) -> Feed | None:
-    """The user's data at ``place``, if a place was given."""
-    if place is None:
-        return None
-    return Feed(own.dataset(place, columns, common.truncate), common.batch_size)
-
-
-def environment_feeds(common: Common) -> dict[str, Feed]:
-    """The user's environments: ``environment``, ``environment2``, ..."""
-    return {
-        f"environment{i if i > 1 else ''}": Feed(
-            own.dataset(place, common.environment_columns, common.truncate),
-            common.environment_batch_size,
+        from_lab = lab.data(size, environment_size)
+        forget, kept, environments = (
+            given or {name: from_lab[name]}
+            for name, given in (("forget", forget), ("retain", kept), ("environment", environments))
         )
-        for i, place in enumerate(common.environment, start=1)
+    for name, given in (("forget", forget), ("retain", kept)):
+        if not given:
+            raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
+    return {**forget, **kept}, environments
+
+
+def feeds(
+    name: str, places: Sequence[str], columns: Sequence[str], size: int, cut: int | None
+) -> dict[str, Feed]:
+    """The user's data at ``places``: ``name``, ``name2``, ..."""
+    return {
+        f"{name}{i if i > 1 else ''}": Feed(own.dataset(place, columns, cut), size)
+        for i, place in enumerate(places, start=1)
     }

@@ -14,13 +14,23 @@ RMU: dict[str, Any] = {
     "lr": 1e-3, "steps": 300, "batch_size": 16, "layer": 3, "coefficient": 150.0, "alpha": 5.0,
 }  # fmt: skip
 NPO: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "rmu": RMU,
-    "rmu-ilu": {**RMU, "strength": 300.0, "steps": 600},
-    "npo": NPO,
-    "npo-ilu": {**NPO, "strength": 1e-3, "steps": 130},
-}
+USUAL: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16}
+SETTINGS: dict[str, dict[str, Any]] = {"rmu": RMU, "npo": NPO}
 """Settings that differ from the published ones, which are for models of 7B: see docs/log.md."""
+ILU: dict[str, dict[str, Any]] = {
+    "rmu": {"strength": 300.0, "steps": 600},
+    "npo": {"strength": 1e-3, "steps": 130},
+}
+"""What the invariance penalty asks for beside them."""
+ROBUST: dict[str, dict[str, Any]] = {}
+"""What robust training asks for beside them."""
+
+
+def settings(method: str, robust: str | None, environment: str | None) -> dict[str, Any]:
+    """Settings of a recipe on the lab's model, by the parts of its name."""
+    penalised = ILU.get(method, {"scale_free": True}) if environment else {}
+    return {**USUAL, **SETTINGS.get(method, {}), **ROBUST.get(robust or "", {}), **penalised}
+
 
 SHOWN = 20
 """Entities whose documents a relearning attack gets; forget quality is measured on the others."""

@@ -1,11 +1,16 @@
-"""What can be added to any method: the invariance penalty, and sharpness-aware forgetting."""
+"""What can be added to any method: robust training of its forget term, and the invariance penalty.
+
+A recipe's name is METHOD, then perhaps one of ``ROBUST``, then perhaps ``ilu`` or ``control``.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from ilu.objective import Objective, Term
+from ilu.forget.latent import Latent, LatentAttack
+from ilu.objective import Dual, Objective, Ramp, Term
 from ilu.retain.likelihood import NLL
+from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
     Penalty,
     ScaleGradient,
@@ -15,10 +20,35 @@ from ilu.robust.invariance import (
     parameters,
     tensors,
 )
-from ilu.robust.rules import SAM
+from ilu.robust.rules import L1, SAM, RandomSmoothing
+from ilu.robust.tampering import TAR, DisruptionMasking
 
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Average the weights of the last steps (WA, arXiv 2502.05374).
+
+    Args:
+        last: share of the steps that is averaged over; published: 100 to 125 of 125.
+    """
+
+    last: float = 0.2
+
+
+ROBUST: dict[str, type] = {
+    "sam": SAM,
+    "rs": RandomSmoothing,
+    "gp": GradientPenalty,
+    "cr": CurvaturePenalty,
+    "wa": Averaging,
+    "lat": LatentAttack,
+    "tar": TAR,
+    "mudman": DisruptionMasking,
+}
+"""Ending of a recipe's name -> the settings of robust training, which are its flags."""
 
 
 @dataclass(frozen=True)
@@ -28,31 +58,96 @@ class Invariance:
     Args:
         strength: lambda, the weight of each environment's penalty.
         reading: what w multiplies; gradient stands for the whole gradient.
+        strength_warmup: steps in which the strength grows from 0.
+        scale_free: measure the strength in units of the forget term: both are divided by their
+            value at the first step.
     """
 
     strength: float = 1.0
     reading: Reading = "gradient"
-
-
-def penalty(invariance: Invariance, on: str) -> Term:
-    """The penalty on one environment, as a term."""
-    if invariance.reading == "logits":
-        return Term(ScaleGradient(), on=on, weight=invariance.strength, rule=Square())
-    rule = Penalty(READINGS[invariance.reading])
-    return Term(NLL(), on=on, weight=invariance.strength, rule=rule)
+    strength_warmup: int = 0
+    scale_free: bool = False
 
 
 def with_invariance(
     objective: Objective, invariance: Invariance, environments: Sequence[str]
 ) -> Objective:
-    """Add the penalty of every environment: l_u + lambda sum_i P_i."""
+    """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
+    return with_environments(objective, penalty(invariance), invariance, environments)
+
+
+def with_control(
+    objective: Objective, invariance: Invariance, environments: Sequence[str]
+) -> Objective:
+    """Add the environments' plain likelihood: what any claim about the penalty is compared with."""
+    return with_environments(objective, Term(NLL(), on=""), invariance, environments)
+
+
+def penalty(invariance: Invariance) -> Term:
+    """The penalty of one environment, in the chosen reading."""
+    if invariance.reading == "logits":
+        return Term(ScaleGradient(), on="", rule=Square())
+    return Term(NLL(), on="", rule=Penalty(READINGS[invariance.reading]))
+
+
+def with_environments(
+    objective: Objective, term: Term, invariance: Invariance, environments: Sequence[str]
+) -> Objective:
+    """Add ``term`` on every environment, weighted by the strength."""
     if not environments:
         raise ValueError("an -ilu recipe needs at least one --environment to be invariant over")
+    strength, warmup = invariance.strength, invariance.strength_warmup
+    weighted = replace(
+        term,
+        weight=Ramp(0.0, strength, warmup) if warmup else strength,
+        relative_to=next(iter(objective)) if invariance.scale_free else None,
+    )
     names = ["invariance", *(f"invariance{i}" for i in range(2, len(environments) + 1))]
-    added = {name: penalty(invariance, on) for name, on in zip(names, environments, strict=True)}
+    added = {name: replace(weighted, on=on) for name, on in zip(names, environments, strict=True)}
     return {**objective, **added}
 
 
-def with_sam(objective: Objective, sam: SAM) -> Objective:
-    """Take the forget gradient at the worst nearby weights; the retain gradient stays at theta."""
-    return {**objective, "forget": replace(objective["forget"], rule=sam)}
+def with_robust(objective: Objective, settings: Any) -> Objective:
+    """Train the forget terms robustly; what is to be kept is still taken at the weights."""
+    names = [n for n in objective if n.startswith("forget")] or list(objective)[:1]
+    return {n: robust(t, settings) if n in names else t for n, t in objective.items()}
+
+
+def robust(term: Term, settings: Any) -> Term:
+    """One term, robustly."""
+    match settings:
+        case Averaging():
+            return term
+        case LatentAttack():
+            loss: Any = Latent(term.loss, settings)
+            return replace(term, loss=loss)
+        case rule if isinstance(term.rule, L1):
+            return replace(term, rule=replace(term.rule, inner=rule))
+        case rule:
+            return replace(term, rule=rule)
+
+
+def with_topics(objective: Objective, topics: Sequence[str]) -> Objective:
+    """One forget term per topic, together as heavy as the one; RMU steers each its own way."""
+    if len(topics) < 2 or "forget" not in objective:
+        return objective
+    one = objective["forget"]
+    shared = [replace(one, on=on, loss=topical(one.loss, i)) for i, on in enumerate(topics)]
+    return {**{on: lighter(t, len(topics)) for on, t in zip(topics, shared, strict=True)},
+            **{n: t for n, t in objective.items() if n != "forget"}}  # fmt: skip
+
+
+def topical(loss: Any, topic: int) -> Any:
+    """The loss of a topic, where the loss tells them apart."""
+    return replace(loss, topic=topic) if "topic" in {f.name for f in fields(loss)} else loss
+
+
+def lighter(term: Term, by: int) -> Term:
+    """The same term with its weight divided."""
+    match term.weight:
+        case Ramp() as ramp:
+            return replace(term, weight=Ramp(ramp.start / by, ramp.stop / by, ramp.steps))
+        case Dual():
+            raise ValueError("several topics cannot share a term whose weight is a multiplier")
+        case weight:
+            return replace(term, weight=weight / by)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import answered, mean_nll, token_kl
+from ilu.losses.tokens import answered, mean_nll, token_jsd, token_kl, with_targets
 from ilu.types import Batch, Forward
 
 
@@ -34,3 +34,25 @@ class KL:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
         return token_kl(ref.logits, out.logits, answered(out.targets))
+
+
+@dataclass(frozen=True)
+class JSD:
+    """Jensen-Shannon divergence to the original model over labelled tokens (arXiv 2509.02820)."""
+
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out, ref = forward(batch), reference(batch)
+        return token_jsd(ref.logits, out.logits, answered(out.targets))
+
+
+@dataclass(frozen=True)
+class HardLabels:
+    """Cross-entropy on the original model's most likely tokens (ELM, arXiv 2410.02760)."""
+
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out, ref = forward(batch), reference(batch)
+        return mean_nll(out.logits, with_targets(out.targets, ref.logits.argmax(-1)))

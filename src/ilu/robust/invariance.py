@@ -77,7 +77,7 @@ class ScaleGradient:
 class Square:
     """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339)."""
 
-    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, grads = here()
         return Slope(value**2, tuple(2 * value * g for g in grads))
 
@@ -127,7 +127,7 @@ class Penalty:
     reading: Callable[[Grads, Grads], Direction] = gradient
     radius: float = 3e-5
 
-    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         theta = tuple(p.detach().clone() for p in params)
         _, g = here()
         v, own = self.reading(theta, g)
@@ -138,3 +138,16 @@ class Penalty:
             _, ahead = here()
         triples = zip(own, ahead, g, strict=True)
         return Slope(value.item(), tuple(2 * (o + (a - x) / size) for o, a, x in triples))
+
+
+def exact_penalty(
+    reading: Callable[[Grads, Grads], Direction], params: Params, loss: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """P = <g, v> as a graph, for double backward: the reference for ``Penalty``.
+
+    About three times the memory of a gradient, and attention must be plain mathematics
+    (``torch.nn.attention.SDPBackend.MATH``): the fused kernels have no second derivative.
+    """
+    g = torch.autograd.grad(loss, list(params), create_graph=True)
+    v, _ = reading(tuple(params), g)
+    return torch.stack([(x * y).sum() for x, y in zip(g, v, strict=True)]).sum()

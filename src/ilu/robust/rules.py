@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ilu.types import GradHere, GradOf, Grads, Params, Slope
+from ilu.types import GradHere, GradOf, GradRule, Grads, Params, Slope
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([t.detach().norm() for t in tensors]).norm().clamp_min(1e-30)
 
 
-def plain(params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+def plain(params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
     """The gradient itself."""
     return here()
 
@@ -47,8 +47,65 @@ class SAM:
 
     rho: float = 0.01
 
-    def __call__(self, params: Params, here: GradHere, grad_of: GradOf) -> Slope:
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         _, grads = here()
         with restored(params):
             move(params, grads, self.rho / norm(grads))
             return here()
+
+
+@dataclass(frozen=True)
+class RandomSmoothing:
+    """Mean gradient at ``samples`` random points around the weights (arXiv 2502.05374).
+
+    ``sigma`` is the standard deviation of the noise on every single weight.
+    """
+
+    sigma: float = 1e-4
+    samples: int = 3
+    noise_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"random smoothing with {self.samples} samples: at least 1 is needed")
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        seeds = [(self.noise_seed * 1_000_003 + step) * 101 + i for i in range(self.samples)]
+        return mean_slope([self.at(params, here, seed) for seed in seeds])
+
+    def at(self, params: Params, here: GradHere, seed: int) -> Slope:
+        """The gradient at one random point."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = tuple(torch.randn(p.shape, generator=generator).to(p) for p in params)
+        with restored(params):
+            move(params, noise, self.sigma)
+            return here()
+
+
+def mean_slope(slopes: Sequence[Slope]) -> Slope:
+    """Mean value and mean gradient."""
+    n = len(slopes)
+    columns = zip(*(s.grads for s in slopes), strict=True)
+    return Slope(sum(s.value for s in slopes) / n, tuple(sum_of(c) / n for c in columns))
+
+
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum of tensors of one shape."""
+    return torch.stack(list(tensors)).sum(0)
+
+
+@dataclass(frozen=True)
+class L1:
+    """Add ``l1`` times the sum of absolute weights: l1-sparse unlearning (arXiv 2304.04934).
+
+    ``inner`` is the rule for the term itself.
+    """
+
+    l1: float = 1e-4
+    inner: GradRule = plain
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        value, grads = self.inner(params, here, grad_of, step)
+        size = sum(p.detach().abs().sum().item() for p in params)
+        added = tuple(g + self.l1 * p.detach().sign() for g, p in zip(grads, params, strict=True))
+        return Slope(value + self.l1 * size, added)

@@ -1,0 +1,104 @@
+"""``ilu bench methods``: a table of every method on the lab, with standard errors over seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ilu.cli.interrupt import interruptible
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import console, progress, table
+from ilu.environment import environment
+from ilu.files import write_json, write_text
+from ilu.pool import run_all
+from ilu.recipes.bench import NAMES, QUICK, SIZE, jobs
+from ilu.rundir import RunDir
+from ilu.summary import over_seeds
+
+COLUMNS = {
+    "forget_quality": "forget quality",
+    "utility": "utility",
+    "robust_accuracy": "RA",
+    "finetune_accuracy": "FA",
+    "relearn_forget_quality": "relearned",
+    "unlearn_seconds": "seconds",
+    "peak_memory_mib": "MiB",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Unlearn the lab's model with every method, attack it, and compare.
+
+    Example: ilu bench methods --out bench
+
+    Example: ilu bench methods --only rmu --only rmu-ilu --seeds 5 --out bench
+
+    Args:
+        out: folder for methods.json, methods.md and one run directory per method and seed; the same
+            command again does only what is missing.
+        only: a recipe to measure instead of all; repeat the flag for several.
+        seeds: runs of each method.
+        workers: runs at a time.
+        quick: a smoke test: too few steps for the numbers to mean anything.
+        device: cpu, cuda, mps.
+    """
+
+    what: Positional[str]
+    out: Path
+    only: tuple[str, ...] = ()
+    seeds: int = 3
+    workers: int = 2
+    quick: bool = False
+    device: str = "cpu"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    wanted: Bench = parse(Bench, "ilu bench", argv)
+    if wanted.what != "methods" or wanted.seeds < 1:
+        raise ValueError(
+            f"ilu bench {wanted.what} --seeds {wanted.seeds}: it measures methods, with at least "
+            "one seed: ilu bench methods --out DIR"
+        )
+    size = QUICK if wanted.quick else SIZE
+    planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
+    failed: dict[str, str] = {}
+    with interruptible(), progress(total=len(planned)) as shown:
+        for outcome in run_all(planned, workers=wanted.workers, device=wanted.device):
+            shown(outcome.path.name, 1, 1)
+            if outcome.error:
+                failed[outcome.path.name] = outcome.error
+    runs = [RunDir(path) for path in planned if path.name not in failed]
+    rows = over_seeds(runs)
+    write_json(wanted.out / "methods.json", {"environment": environment(), "rows": rows,
+                                             "failed": failed})  # fmt: skip
+    write_text(wanted.out / "methods.md", markdown(rows))
+    table("Means over seeds", ("recipe", *COLUMNS.values()), cells(rows, errors=False))
+    console.print(f"with standard errors: {wanted.out / 'methods.md'}", markup=False)
+    for name, error in failed.items():
+        console.print(f"failed: {name}: {error}", markup=False)
+
+
+def cells(rows: Sequence[Mapping[str, Any]], *, errors: bool) -> list[tuple[str, ...]]:
+    """The table's rows as text."""
+    return [
+        (row["recipe"], *(cell(key, row[key], errors=errors) for key in COLUMNS)) for row in rows
+    ]
+
+
+def cell(key: str, value: Mapping[str, float], *, errors: bool) -> str:
+    """A mean, perhaps with its standard error, in a precision that fits."""
+    digits = 0 if key in ("unlearn_seconds", "peak_memory_mib") else 3
+    mean = f"{value['mean']:.{digits}f}"
+    return f"{mean} ± {value['stderr']:.{digits}f}" if errors else mean
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table for a document."""
+    lines = [
+        ("recipe", *COLUMNS.values()),
+        ("---",) * (len(COLUMNS) + 1),
+        *cells(rows, errors=True),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

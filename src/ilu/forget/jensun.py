@@ -1,0 +1,34 @@
+"""JensUn: Jensen-Shannon divergence to a fixed refusal."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ilu.losses.tokens import answered, masked_mean, one_hot_jsd, with_targets
+from ilu.types import Batch, Forward, counterpart
+
+
+@dataclass(frozen=True)
+class JensUn:
+    """JSD of each answer token to a refusal token in its place (arXiv 2509.02820).
+
+    The refusal's tokens are repeated over the whole answer, as in the paper with "No idea". At most
+    log 2 per token, so it cannot run away.
+    """
+
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out = forward(batch)
+        cycled = cycle(counterpart(batch, 0, "refusal").labels[:, 1:], out.targets)
+        return masked_mean(one_hot_jsd(out.logits, cycled), answered(cycled))
+
+
+def cycle(refusal: Int[Tensor, "B R"], targets: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """Put the refusal's tokens, again and again, where the answer's tokens are."""
+    given, wanted = answered(refusal), answered(targets)
+    place = (wanted.cumsum(-1) - 1).clamp_min(0) % given.sum(-1, keepdim=True).clamp_min(1)
+    start = given.int().argmax(-1, keepdim=True)
+    return with_targets(targets, refusal.gather(-1, start + place))

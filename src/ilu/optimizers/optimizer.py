@@ -1,0 +1,79 @@
+"""What the training loop asks of an optimiser, and what it does itself."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ilu.optimizers.bfloat16 import stochastic_bfloat16
+from ilu.types import Grads, Mask
+
+Named = Mapping[str, nn.Parameter]
+Curvature = Callable[[], Grads]
+"""An estimate of the diagonal of the Gauss-Newton matrix, for every trained weight."""
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """Moves weights along their ``.grad``, which is masked and clipped when it comes here.
+
+    A weight whose gradient was always 0 keeps its bits, so there is no weight decay inside.
+    """
+
+    def refresh(self, step: int, curvature: Curvature) -> None:
+        """Look at the curvature before ``step``, if it is time to."""
+        ...
+
+    def step(self, step: int, rate: float) -> None:
+        """Move the weights; steps count from 0."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        ...
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Bring back a state."""
+        ...
+
+
+def update(
+    named: Named,
+    optimizer: Optimizer,
+    mask: Mask | None,
+    *,
+    step: int,
+    rate: float,
+    decay: float,
+    clip: float,
+) -> float:
+    """Mask, clip, decay and step; return the gradient norm before clipping.
+
+    Decay, ``rate`` times ``decay``, is ours, because that of any library moves masked weights.
+    """
+    for name, p in named.items():
+        if mask is not None and p.grad is not None:
+            p.grad.mul_(mask[name])
+    norm = nn.utils.clip_grad_norm_(list(named.values()), clip).item()
+    if math.isfinite(norm):
+        if decay:
+            shrink(named, mask, rate * decay, seed=2 * step + 1)
+        optimizer.step(step, rate)
+    for p in named.values():
+        p.grad = None
+    return norm
+
+
+@torch.no_grad()
+def shrink(named: Named, mask: Mask | None, share: float, *, seed: int) -> None:
+    """Make the weights that may move smaller by ``share``; bfloat16 is rounded at random."""
+    generator: torch.Generator | None = None
+    for name, p in named.items():
+        kept = 1 - share if mask is None else 1 - share * mask[name]
+        if p.dtype != torch.bfloat16:
+            p.mul_(kept)
+            continue
+        generator = generator or torch.Generator(p.device).manual_seed(seed)
+        p.copy_(stochastic_bfloat16(p.float() * kept, generator))

@@ -1,0 +1,54 @@
+"""What a method is: an objective, the weights it trains, and what it wants of the data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ilu.objective import Objective, Term
+from ilu.retain.likelihood import JSD, KL, NLL
+from ilu.sources.refusals import InContexts, Refused
+from ilu.types import Edit, Loss, Source
+
+Retain = Literal["nll", "kl", "jsd"]
+RETAIN: dict[str, Loss] = {"nll": NLL(), "kl": KL(), "jsd": JSD()}
+Beside = Callable[[Source, str], Source]
+"""What a method wants beside each forget example; given its source and the name of the model."""
+
+
+def nothing(source: Source, model: str) -> Source:
+    """The forget set as it is."""
+    return source
+
+
+def refusals(source: Source, model: str) -> Source:
+    """A refusal beside each example."""
+    return Refused(source)
+
+
+def contexts(source: Source, model: str) -> Source:
+    """The same text behind an expert's and a novice's introduction."""
+    return InContexts(source)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An objective, which weights it trains (a regular expression; empty for all), and the rest.
+
+    ``beside`` prepares the forget set; ``edit`` is weight arithmetic after the training.
+    """
+
+    objective: Objective
+    parameters: str = ""
+    beside: Beside = nothing
+    edit: Edit | None = None
+
+
+def forgetting(loss: Loss, weight: float, gamma: float, retain_loss: Retain = "nll") -> Plan:
+    """A forget term beside the usual retain term, if that has a weight, on all weights."""
+    kept = {"retain": Term(RETAIN[retain_loss], on="retain", weight=gamma)} if gamma else {}
+    return Plan({"forget": Term(loss, on="forget", weight=weight), **kept})
+
+
+def beside_refusals(plan: Plan) -> Plan:
+    """The same plan with a refusal beside each forget example."""
+    return Plan(plan.objective, plan.parameters, beside=refusals)

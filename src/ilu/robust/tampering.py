@@ -1,0 +1,83 @@
+"""Rules that look at the model after an adversary has worked on it."""
+
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ilu.retain.likelihood import NLL
+from ilu.robust.rules import norm, restored, sum_of
+from ilu.types import GradHere, GradOf, Grads, Params, Slope
+
+
+@dataclass(frozen=True)
+class TAR:
+    """Gradients of the term along an adversary's fine-tuning (TAR, arXiv 2408.00761), first order.
+
+    ``inner_steps`` of AdamW on the stream ``adversary``; the term's gradient is taken every
+    ``inner_every`` steps and weighted by exp((i - K + 1) / 16), so that late ones count most. The
+    weights add up to ``inner_scale`` times what the paper's do. Each step of the model pays for all
+    of the adversary's.
+    """
+
+    inner_steps: int = 64
+    inner_every: int = 4
+    inner_lr: float = 2e-5
+    inner_scale: float = 4.0
+    adversary: str = "forget"
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        found: list[tuple[float, Slope]] = []
+        with restored(params), adversary(params, self.inner_lr) as attack:
+            for i in range(self.inner_steps):
+                attack(grad_of(NLL(), self.adversary).grads)
+                if (i + 1) % self.inner_every == 0:
+                    weight = self.inner_scale * math.exp((i + 1 - self.inner_steps) / 16)
+                    found.append((weight, here()))
+        columns = zip(*([w * g for g in s.grads] for w, s in found), strict=True)
+        return Slope(sum(w * s.value for w, s in found), tuple(sum_of(c) for c in columns))
+
+
+@dataclass(frozen=True)
+class DisruptionMasking:
+    """Unlearn at an adversary's weights, only where it does not hurt (MUDMAN, arXiv 2506.12484).
+
+    The term's gradient after ``adversary_steps`` of fine-tuning on the stream ``adversary``, kept
+    in the entries in which it has the sign of the retain gradient, then brought to the norm of the
+    term's own gradient. MUDMAN keeps one adversary for many steps and a running mean of the retain
+    gradient; here both are taken afresh, so that a step depends on the weights alone.
+    """
+
+    adversary_steps: int = 4
+    adversary_lr: float = 1e-4
+    adversary: str = "forget"
+    agree_with: str = "retain"
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        value, own = here()
+        _, kept = grad_of(NLL(), self.agree_with)
+        with restored(params), adversary(params, self.adversary_lr) as attack:
+            for _ in range(self.adversary_steps):
+                attack(grad_of(NLL(), self.adversary).grads)
+            _, g = here()
+        agreeing = tuple(a * (a * b > 0) for a, b in zip(g, kept, strict=True))
+        scale = norm(own) / norm(agreeing)
+        return Slope(value, tuple(scale * a for a in agreeing))
+
+
+@contextmanager
+def adversary(params: Params, lr: float) -> Generator[Callable[[Grads], None]]:
+    """AdamW on ``params`` that leaves the gradients collected so far alone."""
+    held = [p.grad for p in params]
+    adam = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
+
+    def step(grads: Grads) -> None:
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        adam.step()
+        for p, g in zip(params, held, strict=True):
+            p.grad = g
+
+    yield step

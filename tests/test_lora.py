@@ -1,0 +1,215 @@
+"""LoRA: which layers are adapted, the reference is the model itself, merging, resume."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ilu import extras
+from ilu.attacks.finetune import FineTune
+from ilu.data import Feed
+from ilu.forward import Frozen, ModelForward, blocks, named_trained
+from ilu.lab.sources import TaskTrain
+from ilu.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, merge
+from ilu.models import read_weights
+from ilu.recipe import describe, restore
+from ilu.recipes.hidden import rmu
+from ilu.run import Options, run
+from ilu.train import Optim, Stopped, fit
+from tests.build import batch
+from tests.conftest import make_tiny
+from tests.test_families import FAMILIES
+from tests.test_optimizers import KINDS, OBJECTIVE, same, streams
+from tests.test_run import folder, recipe  # noqa: F401, a fixture
+
+pytest.importorskip("peft")
+LORA = Lora(rank=3, alpha=6.0)
+
+
+def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
+    found = adapted_layers(tiny, LORA, rmu(layer=1).parameters)
+    assert found == ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
+    every = adapted_layers(tiny, LORA, "")
+    assert len(every) == 2 * 7
+    assert "lm_head" not in every
+    assert adapted_layers(tiny, Lora(2, 2.0, r"1\..*[qv]_proj"), "") == [
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.1.self_attn.v_proj",
+    ]
+
+
+def test_adapters_are_all_that_is_trained_and_only_of_the_chosen_layers(tiny):
+    adapted = adapt(tiny, LORA, rmu(layer=1).parameters, seed=0)
+    named = named_trained(adapted, ADAPTERS)
+    assert sorted(tuple(p.shape) for p in named.values()) == [(3, 32)] * 2 + [(16, 3)] * 2
+    assert all("mlp.down_proj" in n for n in named)
+
+
+@pytest.mark.parametrize("bad", [("", "embed_tokens"), ("nowhere", ""), ("", "lm_head")])
+def test_nothing_to_adapt_says_so(bad, tiny):
+    with pytest.raises(ValueError, match=r"no layer to adapt: of the 14 linear layers.*q_proj"):
+        adapted_layers(tiny, Lora(2, 2.0, bad[0] or "all-linear"), bad[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_is_the_base_model_to_the_bit_in_every_family(family):
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    b = batch()
+    before, hidden = ModelForward(model)(b).logits, ModelForward(model).hidden(b, 1)
+    depth = len(blocks(model))
+    adapted = adapt(model, LORA, "", seed=0)
+    assert len(blocks(adapted)) == depth == 3
+    original = {n: p.detach().clone() for n, p in named_trained(adapted, ADAPTERS).items()}
+    with torch.no_grad():
+        for p in named_trained(adapted, ADAPTERS).values():
+            p.add_(0.1)
+    reference = Frozen(adapted, original)
+    assert torch.equal(reference(b).logits, before)
+    assert torch.equal(reference.hidden(b, 1), hidden)
+    moved = ModelForward(adapted)(b).logits
+    assert not torch.allclose(moved, before)
+    merge(adapted)
+    torch.testing.assert_close(ModelForward(model)(b).logits, moved)
+
+
+def test_merging_adds_alpha_over_rank_times_the_product(tiny):
+    start = make_tiny()
+    names = [n for n, _ in tiny.named_modules()]
+    adapted = adapt(tiny, LORA, r"0\.mlp\.down_proj", seed=0)
+    a, b = named_trained(adapted, ADAPTERS).values()
+    torch.nn.init.normal_(b, generator=torch.Generator().manual_seed(1))
+    merge(adapted)
+    assert [n for n, _ in tiny.named_modules()] == names
+    assert all(p.requires_grad for p in tiny.parameters())
+    for (n, p), before in zip(tiny.named_parameters(), start.parameters(), strict=True):
+        if n == "model.layers.0.mlp.down_proj.weight":
+            torch.testing.assert_close(p, before + 6 / 3 * b @ a)
+        else:
+            assert torch.equal(p, before)
+
+
+def test_adapters_begin_as_their_seed_says_whatever_was_drawn_before():
+    found = []
+    for seed in (1, 1, 2):
+        torch.rand(found.__len__())
+        adapted = adapt(make_tiny(), LORA, "0.mlp.down_proj", seed=seed)
+        found.append(next(iter(named_trained(adapted, ADAPTERS).values())))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_optimiser_trains_adapters_and_nothing_else(kind):
+    start, model, rows = make_tiny(), make_tiny(), []
+    optim = Optim(lr=1e-2, steps=12, optimizer=kind)
+    with adapting(model, LORA, r"\.mlp\.", seed=0) as (adapted, pattern):
+        assert pattern == ADAPTERS
+        fit(adapted, {"retain": OBJECTIVE["retain"]}, streams(), optim_for(optim, pattern),
+            log=rows.append)  # fmt: skip
+    assert rows[-1]["retain"] < rows[0]["retain"]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    pairs = zip(model.named_parameters(), start.parameters(), strict=True)
+    as_held = (lambda x: x.bfloat16().float()) if kind == "adamw-bf16" else (lambda x: x)
+    changed = {n for (n, p), b in pairs if not torch.equal(p, as_held(b))}
+    assert changed == {n for n, _ in start.named_parameters() if ".mlp." in n}
+
+
+def optim_for(optim, pattern):
+    from dataclasses import replace
+
+    return replace(optim, parameters=pattern)
+
+
+def test_without_lora_the_model_is_trained_itself(tiny):
+    with adapting(tiny, None, "mlp", seed=0) as trained:
+        assert trained == (tiny, "mlp")
+    assert same(tiny, make_tiny())
+
+
+# Whole runs.
+
+
+@pytest.mark.parametrize("name", ["npo-ilu", "rmu", "npo-sam"])
+def test_a_run_saves_an_ordinary_merged_model(name, folder, tmp_path):  # noqa: F811
+    layer = {"layer": 1} if name == "rmu" else {}
+    made = recipe(folder, name, lora_rank=2, **layer)
+    assert made.lora == Lora(2, 2.0)
+    assert restore(describe(made)) == made
+    out = run(made, tmp_path / "run")
+    before, after = (read_weights(f / "model") for f in (folder, out.path))
+    assert before.keys() == after.keys()
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    wanted = {n for n in before if "_proj" in n and (name != "rmu" or "down_proj" in n)}
+    assert changed == wanted
+    loaded = AutoModelForCausalLM.from_pretrained(out.path / "model")
+    assert type(loaded).__name__ == "LlamaForCausalLM"
+    update = (after["model.layers.1.mlp.down_proj.weight"]
+              - before["model.layers.1.mlp.down_proj.weight"])  # fmt: skip
+    assert torch.linalg.matrix_rank(update, rtol=1e-3) <= 2
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sophia"])
+def test_an_interrupted_run_resumes_to_the_same_bytes(kind, folder, tmp_path):  # noqa: F811
+    made = recipe(folder, "npo", steps=5, lora_rank=2, lora_alpha=4.0, optimizer=kind)
+    whole = run(made, tmp_path / "whole")
+    seen: list[int] = []
+    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
+    with pytest.raises(Stopped):
+        run(made, tmp_path / "half", options)
+    half = run(made, tmp_path / "half", Options(resume=True))
+    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
+        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    (half.path / "done.json").unlink()
+    (half.path / "scores" / "after.json").unlink()
+    again = run(made, half.path, Options(resume=True))  # OUT/model is there already
+    file = "scores/after.json"
+    assert (whole.path / file).read_bytes() == (again.path / file).read_bytes()
+
+
+def test_attacks_work_on_the_merged_model(folder, tmp_path):  # noqa: F811
+    from dataclasses import replace
+
+    tune = FineTune(Feed(TaskTrain("mood", 40), 4), Optim(lr=1e-3, steps=2))
+    made = replace(recipe(folder, "npo", lora_rank=2), attacks={"mood": tune}, keep_attacked=True)
+    out = run(made, tmp_path / "run")
+    after, attacked = (read_weights(out.path / p / "model") for p in ("", "attacks/mood"))
+    assert all(not torch.equal(after[n], attacked[n]) for n in after)  # not the adapters only
+
+
+def test_masks_and_averages_are_refused_with_lora(folder, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match=r"a mask cannot be combined with LoRA.*--lora-rank"):
+        recipe(folder, "npo", lora_rank=2, mask=str(tmp_path / "m.safetensors"))
+    with pytest.raises(ValueError, match="averaging cannot be combined with LoRA"):
+        recipe(folder, "npo", lora_rank=2, average_from=2)
+
+
+@pytest.mark.parametrize("bad", [{"lora_rank": -1}, {"lora_rank": 2, "lora_alpha": 0.0}])
+def test_impossible_adapters_are_refused(bad, folder):  # noqa: F811
+    with pytest.raises(ValueError, match="the rank must be at least 1 and alpha above 0"):
+        recipe(folder, "npo", **bad)
+
+
+def test_without_peft_nothing_is_written(folder, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"LoRA needs peft.*pip install 'ilu\[lora\]'"):
+        run(recipe(folder, "npo", lora_rank=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bfloat16_run_saves_bfloat16_and_resumes_to_the_same_bytes(folder, tmp_path):  # noqa: F811
+    pytest.importorskip("torchao")
+    made = recipe(folder, "npo", steps=4, optimizer="adamw-bf16")
+    whole = run(made, tmp_path / "whole")
+    assert {w.dtype for w in read_weights(whole.path / "model").values()} == {torch.bfloat16}
+    seen: list[int] = []
+    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
+    with pytest.raises(Stopped):
+        run(made, tmp_path / "half", options)
+    half = run(made, tmp_path / "half", Options(resume=True))
+    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
+        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    (half.path / "done.json").unlink()
+    (half.path / "scores" / "after.json").unlink()
+    again = run(made, half.path, Options(resume=True))
+    file = "scores/after.json"
+    assert (whole.path / file).read_bytes() == (again.path / file).read_bytes()

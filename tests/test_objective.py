@@ -1,0 +1,64 @@
+"""Weights of terms: ramps, multipliers, and weights relative to another term."""
+
+import pytest
+import torch
+
+from ilu.forward import Frozen, ModelForward
+from ilu.objective import Dual, Engine, Ramp, Term, accumulate
+from ilu.retain.likelihood import NLL
+from ilu.robust.invariance import Penalty
+from ilu.robust.rules import plain
+from tests.build import batch
+
+
+def step(model, objective, memory, number=0):
+    """One call of accumulate: values and the gradient."""
+    forward = ModelForward(model)
+    engine = Engine(forward, forward, Frozen(model, None), list(model.parameters()))
+    values = accumulate(objective, engine, lambda on: batch(), memory, number)
+    grad = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return values, grad
+
+
+def test_a_ramp_goes_from_start_to_stop_and_stays():
+    ramp = Ramp(1.0, 3.0, 4)
+    assert [ramp(k) for k in (0, 1, 4, 9)] == [1.0, 1.5, 3.0, 3.0]
+    assert Ramp(0.0, 2.0, 0)(0) == 2.0
+
+
+def test_a_ramp_weighs_the_term(tiny):
+    ramped = {"a": Term(NLL(), on="x", weight=Ramp(0.0, 2.0, 4))}
+    _, plain_grad = step(tiny, {"a": Term(NLL(), on="x")}, {})
+    assert step(tiny, ramped, {}, 0)[1].abs().max() == 0
+    torch.testing.assert_close(step(tiny, ramped, {}, 2)[1], plain_grad)
+
+
+def test_a_multiplier_follows_the_violation_and_never_turns_negative(tiny):
+    memory: dict[str, float] = {}
+    objective = {"a": Term(NLL(), on="x", weight=Dual(start=1.0, rate=2.0, limit=3.0))}
+    values, first = step(tiny, objective, memory)
+    expected = 1.0 + 2.0 * (values["a"] - 3.0)
+    assert memory["a multiplier"] == pytest.approx(expected)
+    _, second = step(tiny, objective, memory, 1)
+    torch.testing.assert_close(second, expected * first)
+    assert Dual(1.0, 2.0, 3.0).after(0.5, 1.0) == 0.0
+
+
+@pytest.mark.parametrize("rule", [plain, Penalty()])
+def test_a_relative_weight_is_free_of_scale(rule, tiny):
+    """Whatever the size of the term, its weighted first value is that of the other one."""
+    objective = {
+        "forget": Term(NLL(), on="x"),
+        "penalty": Term(NLL(), on="x", weight=0.5, rule=rule, relative_to="forget"),
+    }
+    memory: dict[str, float] = {}
+    values, total = step(tiny, objective, memory)
+    _, forget = step(tiny, {"forget": objective["forget"]}, {})
+    _, penalty = step(tiny, {"penalty": Term(NLL(), on="x", rule=rule)}, {})
+    ratio = 0.5 * values["forget"] / values["penalty"]
+    torch.testing.assert_close(total, forget + ratio * penalty)
+    # Later steps keep the ratio of the first values, which a checkpoint keeps.
+    memory["forget at first"] *= 3
+    _, later = step(tiny, objective, memory, 1)
+    torch.testing.assert_close(later, forget + 3 * ratio * penalty)
