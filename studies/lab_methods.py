@@ -110,6 +110,21 @@ SECOND: dict[str, dict[str, list[Any]]] = {
     "whp": {"lr": [1e-3], "gamma": [0.0], "alpha": [50.0], "reinforce_lr": [1e-3], "steps": [200]},
     "ceu": {"lr": [3e-4], "gamma": [0.3], "steps": [200]},
     "l1-sparse": {"lr": [1e-3], "steps": [200], "l1": [1e-5]},
+    "npo-tar": {
+        "inner_steps": [8],
+        "inner_every": [4],
+        "inner_lr": [3e-4],
+        "inner_scale": [0.3],
+        "steps": [100],
+    },
+    "rmu-tar": {
+        "inner_steps": [8],
+        "inner_every": [4],
+        "inner_lr": [3e-4],
+        "inner_scale": [0.5],
+        "steps": [150],
+    },
+    "npo-lat": {"attack_layer": [2], "epsilon": [0.5], "attack_steps": [4], "attack_lr": [0.5]},
 }
 """A second round for methods whose first one hardly forgot, or forgot everything."""
 

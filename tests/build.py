@@ -40,3 +40,11 @@ def ignore(b: Batch, rows: slice, columns: slice) -> Batch:
     labels = b.labels.clone()
     labels[rows, columns] = IGNORE
     return replace(b, labels=labels, others=tuple(ignore(o, rows, columns) for o in b.others))
+
+
+def shorten(b: Batch, *, row: int, by: int) -> Batch:
+    """The batch with one example that is ``by`` tokens shorter, and padded for it."""
+    parts = [t.clone() for t in (b.input_ids, b.attention_mask, b.labels)]
+    for part, fill in zip(parts, (0, 0, IGNORE), strict=True):
+        part[row, -by:] = fill
+    return Batch(*parts, others=tuple(shorten(o, row=row, by=by) for o in b.others))

@@ -1,5 +1,8 @@
 """The lab: its world is sound, and its model knows what it should."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ilu.evals.choice import Choice
@@ -8,8 +11,10 @@ from ilu.lab import tasks, world
 from ilu.lab.build import Plan, build, corpus, packed, scores
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, model_path
+from ilu.recipes import lab
 from ilu.recipes.assemble import build as recipe
 from ilu.recipes.lab import SHOWN, attacks, relearn
+from ilu.recipes.methods import METHODS
 from ilu.run import run
 from ilu.train import Optim
 
@@ -132,3 +137,12 @@ def test_forgetting_starts_at_once(tmp_path):
     assert before["forget_accuracy"].value >= 0.95
     assert after["forget_accuracy"].value <= before["forget_accuracy"].value - 0.1
     assert after["utility"].value >= 0.85
+
+
+def test_settings_are_those_that_were_chosen():
+    record = Path(__file__).parent.parent / "results" / "lab_methods.json"
+    for method, found in json.loads(record.read_text()).items():
+        if method in METHODS:
+            chosen = {k: tuple(v) if isinstance(v, list) else v
+                      for k, v in found["chosen"]["settings"].items()}  # fmt: skip
+            assert chosen == lab.SETTINGS[method], method

@@ -1,5 +1,7 @@
 """LoRA: which layers are adapted, the reference is the model itself, merging, resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -91,7 +93,7 @@ def test_merging_adds_alpha_over_rank_times_the_product(tiny):
 def test_adapters_begin_as_their_seed_says_whatever_was_drawn_before():
     found = []
     for seed in (1, 1, 2):
-        torch.rand(found.__len__())
+        torch.rand(len(found))
         adapted = adapt(make_tiny(), LORA, "0.mlp.down_proj", seed=seed)
         found.append(next(iter(named_trained(adapted, ADAPTERS).values())))
     assert torch.equal(found[0], found[1])
@@ -104,7 +106,7 @@ def test_every_optimiser_trains_adapters_and_nothing_else(kind):
     optim = Optim(lr=1e-2, steps=12, optimizer=kind)
     with adapting(model, LORA, r"\.mlp\.", seed=0) as (adapted, pattern):
         assert pattern == ADAPTERS
-        fit(adapted, {"retain": OBJECTIVE["retain"]}, streams(), optim_for(optim, pattern),
+        fit(adapted, {"retain": OBJECTIVE["retain"]}, streams(), replace(optim, parameters=pattern),
             log=rows.append)  # fmt: skip
     assert rows[-1]["retain"] < rows[0]["retain"]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -112,12 +114,6 @@ def test_every_optimiser_trains_adapters_and_nothing_else(kind):
     as_held = (lambda x: x.bfloat16().float()) if kind == "adamw-bf16" else (lambda x: x)
     changed = {n for (n, p), b in pairs if not torch.equal(p, as_held(b))}
     assert changed == {n for n, _ in start.named_parameters() if ".mlp." in n}
-
-
-def optim_for(optim, pattern):
-    from dataclasses import replace
-
-    return replace(optim, parameters=pattern)
 
 
 def test_without_lora_the_model_is_trained_itself(tiny):
@@ -167,8 +163,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(kind, folder, tmp_path):  
 
 
 def test_attacks_work_on_the_merged_model(folder, tmp_path):  # noqa: F811
-    from dataclasses import replace
-
     tune = FineTune(Feed(TaskTrain("mood", 40), 4), Optim(lr=1e-3, steps=2))
     made = replace(recipe(folder, "npo", lora_rank=2), attacks={"mood": tune}, keep_attacked=True)
     out = run(made, tmp_path / "run")

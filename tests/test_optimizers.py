@@ -199,6 +199,7 @@ def test_labels_are_drawn_with_the_predicted_probabilities():
     p = torch.tensor([0.0, 0.5, 0.2, 0.3])
     uniform = torch.linspace(0, 1, 10_001)[:-1][None]
     drawn = sampled_targets(p.log().expand(1, 10_000, 4), uniform)
+    assert not (drawn == 0).any()  # not even for the number 0
     assert torch.bincount(drawn.flatten(), minlength=4).tolist() == pytest.approx(
         [0, 5000, 2000, 3000], abs=1
     )
@@ -306,6 +307,19 @@ def test_bfloat16_weights_follow_steps_below_their_spacing(decay):
         update({"p": p}, optimizer, None, step=step, rate=1e-4, decay=decay, clip=1e9)
     assert p.dtype == torch.bfloat16
     assert (1 - p.double().mean()).item() == pytest.approx(1e-3, rel=0.1)
+
+
+@EIGHT_BIT
+def test_stochastic_rounding_depends_on_the_step_and_not_on_what_was_drawn_before():
+    found = []
+    for step in (4, 4, 5):
+        torch.rand(3)
+        p = nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
+        p.grad = torch.ones_like(p)
+        adamw8bit({"p": p}, None).step(step, 1e-3)
+        found.append(p.detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_bfloat16_is_for_the_weights_and_not_for_the_buffers(tiny):

@@ -15,15 +15,51 @@ RMU: dict[str, Any] = {
 }  # fmt: skip
 NPO: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01}
 USUAL: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16}
-SETTINGS: dict[str, dict[str, Any]] = {"rmu": RMU, "npo": NPO}
-"""Settings that differ from the published ones, which are for models of 7B: see docs/log.md."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rmu": RMU,
+    "npo": NPO,
+    "graddiff": {"lr": 0.0003, "gamma": 3.0, "steps": 60},
+    "kl": {"lr": 0.0003, "gamma": 3.0, "steps": 60},
+    "divergence": {"lr": 0.0003, "gamma": 1.0, "steps": 60},
+    "token-npo": {"lr": 0.0003, "beta": 0.5, "steps": 100},
+    "simnpo": {"lr": 0.001, "beta": 0.5, "forget_weight": 1.0},
+    "dpo": {"lr": 0.0003, "beta": 0.01},
+    "po": {"lr": 0.003, "steps": 200},
+    "jensun": {"lr": 0.0003, "steps": 100},
+    "random-labels": {"lr": 0.001, "gamma": 1.0, "steps": 100},
+    "undial": {"lr": 0.001, "beta": 30.0, "gamma": 0.3, "steps": 200},
+    "ascent": {"lr": 0.0003, "steps": 10},
+    "wga": {"lr": 0.001, "gamma": 0.5, "steps": 100},
+    "satimp": {"lr": 0.001, "saturation": 1.0, "forget_weight": 3.0, "steps": 100},
+    "ceu": {"lr": 0.0003, "gamma": 0.3, "steps": 200},
+    "pdu": {"lr": 0.0003, "limit": 1.0, "dual_rate": 1.0, "gamma": 1.0},
+    "entropy": {"lr": 0.001, "gamma": 1.0},
+    "adaptive-rmu": {"lr": 0.001, "layer": 3, "scale": 3.0, "alpha": 2.0, "steps": 300},
+    "circuit-breakers": {"lr": 0.001, "layers": (2, 4), "ramp": 200, "steps": 150},
+    "elm": {"lr": 0.001, "eta": 1000.0, "gamma": 0.3, "steps": 250},
+    "repnoise": {"lr": 0.0003, "layer": 3, "alpha": 4.0, "beta": 1.0},
+    "task-vector": {"lr": 0.001, "alpha": 2.0, "steps": 50},
+    "whp": {"lr": 0.001, "gamma": 1.0, "alpha": 5.0, "reinforce_lr": 0.001},
+    "finetune": {"lr": 0.003, "steps": 200},
+    "l1-sparse": {"lr": 0.001, "steps": 200, "l1": 1e-05},
+}
+"""Settings that differ from the published ones, which are for models of 7B: results/lab_methods.json
+has what was tried, docs/log.md how it was chosen."""
 ILU: dict[str, dict[str, Any]] = {
     "rmu": {"strength": 300.0, "steps": 600},
     "npo": {"strength": 1e-3, "steps": 130},
 }
 """What the invariance penalty asks for beside them."""
-ROBUST: dict[str, dict[str, Any]] = {}
-"""What robust training asks for beside them."""
+ROBUST: dict[str, dict[str, Any]] = {
+    "sam": {"rho": 0.05},
+    "rs": {"sigma": 1e-4},
+    "gp": {"penalty": 0.1},
+    "cr": {"penalty": 1.0},
+    "lat": {"attack_layer": 2, "epsilon": 0.5, "attack_steps": 4, "attack_lr": 0.5},
+    "tar": {"inner_steps": 8, "inner_every": 4, "inner_lr": 3e-4, "inner_scale": 0.3},
+    "mudman": {"adversary_steps": 2, "adversary_lr": 3e-4},
+}
+"""What robust training asks for beside them; chosen with npo."""
 
 
 def settings(method: str, robust: str | None, environment: str | None) -> dict[str, Any]:

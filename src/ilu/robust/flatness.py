@@ -16,6 +16,10 @@ class GradientPenalty:
 
     Its gradient is g + penalty * H g / |g|, and H g / |g| the difference quotient over a step of
     ``radius`` times the norm of the weights along g.
+
+    Args:
+        penalty: weight of the norm.
+        radius: step of the difference quotient, relative to the norm of the weights.
     """
 
     penalty: float = 10.0
@@ -35,6 +39,11 @@ class CurvaturePenalty:
 
     The direction g/|g| is held constant. Three more gradients: with d the difference and d' its
     direction, the gradient is g + penalty * (H(theta + mu g/|g|) d' - H(theta) d').
+
+    Args:
+        penalty: weight of the norm.
+        mu: how far along the gradient.
+        radius: step of the difference quotients, relative to the norm of the weights.
     """
 
     penalty: float = 10.0

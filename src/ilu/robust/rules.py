@@ -43,6 +43,9 @@ class SAM:
 
     ``rho`` is a norm over all trained weights together: at equal change per weight it grows with
     the square root of their number, so a published value does not carry over to another model.
+
+    Args:
+        rho: radius of the ball, over all trained weights together.
     """
 
     rho: float = 0.01
@@ -56,9 +59,12 @@ class SAM:
 
 @dataclass(frozen=True)
 class RandomSmoothing:
-    """Mean gradient at ``samples`` random points around the weights (arXiv 2502.05374).
+    """Mean gradient at random points around the weights (arXiv 2502.05374).
 
-    ``sigma`` is the standard deviation of the noise on every single weight.
+    Args:
+        sigma: standard deviation of the noise on every single weight.
+        samples: random points.
+        noise_seed: of the noise, which differs from step to step.
     """
 
     sigma: float = 1e-4

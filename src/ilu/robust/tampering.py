@@ -16,10 +16,16 @@ from ilu.types import GradHere, GradOf, Grads, Params, Slope
 class TAR:
     """Gradients of the term along an adversary's fine-tuning (TAR, arXiv 2408.00761), first order.
 
-    ``inner_steps`` of AdamW on the stream ``adversary``; the term's gradient is taken every
-    ``inner_every`` steps and weighted by exp((i - K + 1) / 16), so that late ones count most. The
-    weights add up to ``inner_scale`` times what the paper's do. Each step of the model pays for all
-    of the adversary's.
+    The adversary takes K steps of AdamW. The term's gradient is taken every few of them, weighted
+    by exp((i - K + 1) / 16), so that late ones count most. Each step of the model pays for all of
+    the adversary's.
+
+    Args:
+        inner_steps: steps of the adversary.
+        inner_every: steps of the adversary between two gradients of the term.
+        inner_lr: learning rate of the adversary.
+        inner_scale: scale of all weights, 4 in the paper.
+        adversary: the stream on which the adversary trains.
     """
 
     inner_steps: int = 64
@@ -44,10 +50,16 @@ class TAR:
 class DisruptionMasking:
     """Unlearn at an adversary's weights, only where it does not hurt (MUDMAN, arXiv 2506.12484).
 
-    The term's gradient after ``adversary_steps`` of fine-tuning on the stream ``adversary``, kept
-    in the entries in which it has the sign of the retain gradient, then brought to the norm of the
-    term's own gradient. MUDMAN keeps one adversary for many steps and a running mean of the retain
-    gradient; here both are taken afresh, so that a step depends on the weights alone.
+    The term's gradient after some steps of fine-tuning, kept in the entries in which it has the
+    sign of the retain gradient, then brought to the norm of the term's own gradient. MUDMAN keeps
+    one adversary for many steps and a running mean of the retain gradient; here both are taken
+    afresh, so that a step depends on the weights alone.
+
+    Args:
+        adversary_steps: steps of the adversary.
+        adversary_lr: its learning rate.
+        adversary: the stream on which it trains.
+        agree_with: the stream whose gradient must have the same sign.
     """
 
     adversary_steps: int = 4
