@@ -12,7 +12,17 @@ import pytest
 
 from ilu.models import load_model, read_weights
 
-COMMANDS = ("demo", "evaluate", "attack", "vectors", "report", "methods", "rerun", "doctor")
+COMMANDS = (
+    "demo",
+    "bench",
+    "evaluate",
+    "attack",
+    "vectors",
+    "report",
+    "methods",
+    "rerun",
+    "doctor",
+)
 QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")
 
 
@@ -86,6 +96,26 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):
     assert ilu("rerun", "run", "--out", "again").returncode == 0
     model = "model/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (tmp_path / "again" / model).read_bytes()
+
+
+def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):
+    command = ("bench", "methods", "--only", "npo", "--seeds", "2", "--quick", "--out", "bench")
+    done = ilu(*command)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench" / "methods.json").read_text())
+    (row,) = found["rows"]
+    assert (row["recipe"], row["seeds"], found["failed"]) == ("npo", 2, {})
+    assert row["peak_memory_mib"]["mean"] > 100
+    assert "| npo | " in (tmp_path / "bench" / "methods.md").read_text()
+    before = (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns
+    assert ilu(*command).returncode == 0
+    assert (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns == before
+
+
+def test_bench_says_what_it_measures(ilu):
+    done = ilu("bench", "speed", "--out", "bench")
+    assert done.returncode == 2
+    assert "ilu bench methods" in done.stderr
 
 
 def test_methods_lists_everything_with_its_paper(ilu):

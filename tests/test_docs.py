@@ -52,4 +52,4 @@ def test_files_named_in_the_tree_exist():
     missing = [
         n for n in named if not any((ROOT / p / n).exists() for p in ("", "src/ilu", "src", "docs"))
     ]
-    assert missing == ["invariance.py", "rules.py"]  # named inside robust/
+    assert missing == ["invariance.py"]  # named inside robust/

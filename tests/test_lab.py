@@ -11,9 +11,8 @@ from ilu.lab import tasks, world
 from ilu.lab.build import Plan, build, corpus, packed, scores
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, model_path
-from ilu.recipes import lab
 from ilu.recipes.assemble import build as recipe
-from ilu.recipes.lab import SHOWN, attacks, relearn
+from ilu.recipes.lab import SETTINGS, SHOWN, attacks, relearn
 from ilu.recipes.methods import METHODS
 from ilu.run import run
 from ilu.train import Optim
@@ -145,4 +144,4 @@ def test_settings_are_those_that_were_chosen():
         if method in METHODS:
             chosen = {k: tuple(v) if isinstance(v, list) else v
                       for k, v in found["chosen"]["settings"].items()}  # fmt: skip
-            assert chosen == lab.SETTINGS[method], method
+            assert chosen == SETTINGS[method], method

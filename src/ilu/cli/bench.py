@@ -65,8 +65,9 @@ def main(argv: Sequence[str]) -> None:
     planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
     failed: dict[str, str] = {}
     with interruptible(), progress(total=len(planned)) as shown:
-        for outcome in run_all(planned, workers=wanted.workers, device=wanted.device):
-            shown(outcome.path.name, 1, 1)
+        outcomes = run_all(planned, workers=wanted.workers, device=wanted.device)
+        for done, outcome in enumerate(outcomes, start=1):
+            shown("runs", done, len(planned))
             if outcome.error:
                 failed[outcome.path.name] = outcome.error
     runs = [RunDir(path) for path in planned if path.name not in failed]

@@ -8,7 +8,7 @@ from ilu.recipes.demo import Size, original, unlearned
 from ilu.recipes.methods import METHODS
 from ilu.recipes.variants import ROBUST
 
-SIZE = Size(unlearn=1.0, tune=40, relearn=30, questions=160)
+SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
 QUICK = Size(unlearn=0.02, tune=4, relearn=4, questions=20)
 ORIGINAL = "original"
 BASES = ("npo", "rmu")

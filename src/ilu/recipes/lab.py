@@ -43,8 +43,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "finetune": {"lr": 0.003, "steps": 200},
     "l1-sparse": {"lr": 0.001, "steps": 200, "l1": 1e-05},
 }
-"""Settings that differ from the published ones, which are for models of 7B: results/lab_methods.json
-has what was tried, docs/log.md how it was chosen."""
+"""Settings that differ from the published ones, which are for models of 7B. docs/log.md says how
+they were chosen, results/lab_methods.json has what was tried."""
 ILU: dict[str, dict[str, Any]] = {
     "rmu": {"strength": 300.0, "steps": 600},
     "npo": {"strength": 1e-3, "steps": 130},

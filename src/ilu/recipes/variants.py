@@ -31,6 +31,8 @@ READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
 class Averaging:
     """Average the weights of the last steps (WA, arXiv 2502.05374).
 
+    Published with token NPO on WMDP: lr 5.5e-6, beta 0.05, gamma 2.
+
     Args:
         last: share of the steps that is averaged over; published: 100 to 125 of 125.
     """

@@ -15,7 +15,8 @@ class GradientPenalty:
     """l + ``penalty`` * |grad l| (GP, arXiv 2502.05374): one more gradient.
 
     Its gradient is g + penalty * H g / |g|, and H g / |g| the difference quotient over a step of
-    ``radius`` times the norm of the weights along g.
+    ``radius`` times the norm of the weights along g. Published with token NPO on WMDP: penalty 10,
+    lr 7.5e-6, beta 0.04, gamma 1; but the released code fixes it at 0.01.
 
     Args:
         penalty: weight of the norm.
@@ -38,7 +39,8 @@ class CurvaturePenalty:
     """l + ``penalty`` * |grad l(theta + mu g/|g|) - grad l(theta)| (CR, arXiv 2502.05374).
 
     The direction g/|g| is held constant. Three more gradients: with d the difference and d' its
-    direction, the gradient is g + penalty * (H(theta + mu g/|g|) d' - H(theta) d').
+    direction, the gradient is g + penalty * (H(theta + mu g/|g|) d' - H(theta) d'). Published with
+    token NPO on WMDP: penalty 10, mu 0.01, lr 8.5e-6, beta 0.035, gamma 1.
 
     Args:
         penalty: weight of the norm.
