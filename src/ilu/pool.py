@@ -1,7 +1,7 @@
 """Many runs, each in a process of its own, so that a failure or its memory stays there."""
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 from ilu.extras import quiet_libraries
 from ilu.recipe import Recipe
 from ilu.run import Options, run
+from ilu.train import Stopped
 
 
 class Outcome(NamedTuple):
@@ -20,8 +21,16 @@ class Outcome(NamedTuple):
     error: str | None
 
 
-def run_all(jobs: Mapping[Path, Recipe], *, workers: int, device: str = "cpu") -> Iterator[Outcome]:
+def run_all(
+    jobs: Mapping[Path, Recipe],
+    *,
+    workers: int,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome]:
     """Carry out every recipe in its folder, ``workers`` at a time; yield them as they end.
+
+    Once ``stop()`` is true no run is begun; those under way end, then ``Stopped`` is raised.
 
     Finished runs are skipped and interrupted ones continued. One thread each: processes that
     share cores and use several threads wait for each other.
@@ -31,8 +40,13 @@ def run_all(jobs: Mapping[Path, Recipe], *, workers: int, device: str = "cpu") -
     processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
     with processes as pool:
         running = [pool.submit(carry_out, recipe, path, device) for path, recipe in jobs.items()]
-        for done in as_completed(running):
-            yield done.result()
+        while running:
+            ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+            running = [one for one in running if one not in ended]
+            yield from (one.result() for one in ended)
+            if stop():
+                pool.shutdown(cancel_futures=True)
+                raise Stopped
 
 
 def carry_out(recipe: Recipe, path: Path, device: str) -> Outcome:

@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> None:
     size = QUICK if wanted.quick else SIZE
     planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
     failed: dict[str, str] = {}
-    with interruptible(), progress(total=len(planned)) as shown:
-        outcomes = run_all(planned, workers=wanted.workers, device=wanted.device)
+    with interruptible() as stop, progress(total=len(planned)) as shown:
+        outcomes = run_all(planned, workers=wanted.workers, device=wanted.device, stop=stop)
         for done, outcome in enumerate(outcomes, start=1):
             shown("runs", done, len(planned))
             if outcome.error:
