@@ -123,7 +123,7 @@ def test_declares_truthfully_whether_it_needs_the_reference(cls, tiny):
             calls += 1
             return models[1].hidden(b, layer)
 
-        def shifted(self, layer, by):
+        def shifted(self, layer, by, batch):
             raise AssertionError("the reference is never shifted")
 
     models = views(tiny)

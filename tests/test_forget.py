@@ -1,6 +1,7 @@
 """Every forget and retain loss against a limit, an identity or a second way of computing it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,22 +14,23 @@ from ilu.forget.dpo import DPO, dpo
 from ilu.forget.elm import ELM, answer_logits, erased_logits, growing
 from ilu.forget.entropy import MaxEntropy
 from ilu.forget.flatten import margin
-from ilu.forget.jensun import cycle
+from ilu.forget.jensun import JensUn, cycle
 from ilu.forget.latent import Latent, LatentAttack, worst_shift
 from ilu.forget.negation import Negation
 from ilu.forget.offset import offset_logits
 from ilu.forget.random_labels import RandomLabels, random_tokens
-from ilu.forget.repnoise import mmd
+from ilu.forget.refusal import Refusal
+from ilu.forget.repnoise import RepNoise, mmd
 from ilu.forget.rmu import RMU, AdaptiveRMU, steering_vector
 from ilu.forget.satimp import satimp
 from ilu.forget.simnpo import SimNPO
-from ilu.forget.undial import undial
+from ilu.forget.undial import UNDIAL, undial
 from ilu.forget.wga import wga
 from ilu.forward import Frozen, ModelForward
 from ilu.losses.tokens import mean_nll, one_hot_jsd, token_cross_entropy, token_jsd
 from ilu.retain.likelihood import JSD, HardLabels
 from ilu.retain.states import StateNorms
-from ilu.types import Batch
+from ilu.types import Batch, Outputs
 from tests.build import batch, pad_right, with_others
 from tests.test_contract_losses import views
 
@@ -143,9 +145,12 @@ def test_flattening_is_zero_when_all_logits_agree():
     assert margin(z, torch.tensor([[0]])).item() == pytest.approx((3 - 2) ** 2)
 
 
-def test_max_entropy_is_least_at_uniform(tiny):
-    value = MaxEntropy()(*at_start(tiny), batch())
-    assert (value > -math.log(32)).all()
+def test_max_entropy_is_minus_the_entropy_of_the_answer(tiny):
+    forward, reference = views(tiny)
+    out = forward(batch())
+    each = torch.distributions.Categorical(logits=out.logits).entropy()
+    expected = -each.where(out.targets != -100, 0.0).sum(-1) / 6
+    torch.testing.assert_close(MaxEntropy()(forward, reference, batch()), expected)
 
 
 def test_dpo_starts_at_two_over_beta_log_two_and_pulls_at_the_gain(tiny):
@@ -181,7 +186,10 @@ def test_random_labels_match_torch(tiny):
 
 
 def test_divergence_pulls_at_the_original_model_where_a_true_kl_does_not(tiny):
-    views(tiny)  # away from the initial weights, where all predictions are uniform
+    moved, first = views(tiny)  # away from the initial weights, where predictions are uniform
+    p, log_q = moved(batch()).logits.softmax(-1), first(batch()).logits.log_softmax(-1)
+    each = (p * log_q).sum(-1).where(batch().labels[:, 1:] != -100, 0.0)
+    torch.testing.assert_close(Divergence()(moved, first, batch()), each.sum(-1) / 6)
     forward, reference = at_start(tiny)
     Divergence()(forward, reference, batch()).mean().backward()
     ours = sum(p.grad.norm() for p in tiny.parameters())
@@ -214,7 +222,7 @@ def test_rerouting_is_one_at_the_start_and_zero_when_turned(tiny):
         def hidden(self, b, layer):
             return -forward.hidden(b, layer)
 
-        def shifted(self, layer, by):
+        def shifted(self, layer, by, batch):
             return self
 
     assert Reroute((0,))(Turned(), reference, batch()).abs().max() == 0
@@ -330,9 +338,82 @@ def test_a_latent_attack_without_radius_is_no_attack(tiny):
 
 def test_a_shift_is_added_to_the_output_of_its_block(tiny):
     forward, _ = at_start(tiny)
-    by = torch.randn(3, 8, 16)
-    torch.testing.assert_close(
-        forward.shifted(0, by).hidden(batch(), 0), forward.hidden(batch(), 0) + by
-    )
-    assert not torch.allclose(forward.shifted(0, by)(batch()).logits, forward(batch()).logits)
+    b, other, by = batch(), batch(), torch.randn(3, 8, 16)
+    moved = forward.shifted(0, by, b)
+    torch.testing.assert_close(moved.hidden(b, 0), forward.hidden(b, 0) + by)
+    assert not torch.allclose(moved(b).logits, forward(b).logits)
+    torch.testing.assert_close(moved(other).logits, forward(other).logits)  # a counterpart
     assert all(not m._forward_hooks for m in tiny.modules())
+
+
+def test_a_latent_attack_says_when_it_cannot_reach_the_loss(tiny):
+    above = Latent(RMU(layer=0), LatentAttack(attack_layer=1, attack_steps=1))
+    with pytest.raises(ValueError, match="earlier --attack-layer"):
+        above(*at_start(tiny), batch())
+    with pytest.raises(ValueError, match="earlier --attack-layer"):
+        Latent(Refusal(), LatentAttack(0, 1.0, 1))(*at_start(tiny), with_others(batch()))
+
+
+def test_a_latent_attack_leaves_counterparts_of_any_length_alone(tiny):
+    b = batch()
+    longer = replace(b, others=tuple(pad_right(o, 5) for o in with_others(b).others))
+    assert Latent(DPO(), LatentAttack(0, 1.0, 2))(*at_start(tiny), longer).isfinite().all()
+
+
+def test_refusal_is_the_likelihood_of_the_refusal(tiny):
+    forward, reference = at_start(tiny)
+    b = with_others(batch())
+    out = forward(b.others[0])
+    expected = mean_nll(out.logits, out.targets)
+    torch.testing.assert_close(Refusal()(forward, reference, b), expected)
+
+
+def test_undial_teaches_what_the_original_says(tiny):
+    forward, reference = views(tiny)
+    out, ref = forward(batch()), reference(batch())
+    expected = undial(out.logits, ref.logits, out.targets, beta=10.0)
+    torch.testing.assert_close(UNDIAL(10.0)(forward, reference, batch()), expected)
+
+
+def test_jensun_is_near_zero_when_the_refusal_is_certain(tiny):
+    class Certain:
+        """Always predicts token 7."""
+
+        def __call__(self, b):
+            logits = torch.zeros(*b.labels[:, 1:].shape, 32)
+            logits[..., 7] = 50.0
+            return Outputs(logits, b.labels[:, 1:])
+
+        def hidden(self, b, layer):
+            raise AssertionError
+
+        def shifted(self, layer, by, batch):
+            raise AssertionError
+
+    b = batch()
+    sevens = replace(b, labels=torch.full_like(b.labels, 7).where(b.labels != -100, -100))
+    refused, other = (replace(b, others=(o,)) for o in (sevens, b))
+    assert JensUn()(Certain(), Certain(), refused).max() < 1e-6
+    assert JensUn()(Certain(), Certain(), other).min() > 0.5
+
+
+def test_elm_moves_away_from_the_expert(tiny):
+    """The expert's favourite token is what must become unlikely."""
+    forward, reference = views(tiny)
+    b = with_others(batch())
+    plain, expert, novice = (answer_logits(reference, x) for x in (b, *b.others))
+    valid = b.labels[:, 1:] != -100
+    target = erased_logits(plain, expert, novice, eta=growing(valid, 5.0), top=50, temperature=1.2)
+    each = token_cross_entropy(target, answer_logits(forward, b)).view(3, -1)
+    torch.testing.assert_close(ELM(eta=5.0)(forward, reference, b), each.mean(-1))
+
+
+def test_repnoise_adds_its_three_parts(tiny):
+    forward, reference = at_start(tiny)
+    b = with_others(batch())
+    kept, lost = (mean_nll(*forward(x).__dict__.values()) for x in (b.others[0], b))
+    without = RepNoise(layer=1, alpha=2.0, beta=0.0)(forward, reference, b)
+    torch.testing.assert_close(without, kept - 2.0 * torch.log1p(lost))
+    noisy = RepNoise(layer=1, alpha=0.0, beta=3.0)
+    noise = noisy.noise(forward.hidden(b, 1), b)
+    torch.testing.assert_close(noisy(forward, reference, b), kept + 3.0 * noise)

@@ -148,7 +148,7 @@ def test_rmu_is_zero_on_target_and_its_vector_has_the_asked_length():
         def hidden(self, b, layer):
             return u.expand(3, 8, 16)
 
-        def shifted(self, layer, by):
+        def shifted(self, layer, by, batch):
             raise AssertionError("RMU shifts nothing")
 
     assert RMU(1, 6.5, seed=3)(OnTarget(), OnTarget(), batch()).abs().max() < 1e-10

@@ -144,7 +144,7 @@ class Table:
     def hidden(self, b, layer):
         raise AssertionError("only predictions are looked at")
 
-    def shifted(self, layer, by):
+    def shifted(self, layer, by, batch):
         raise AssertionError("only predictions are looked at")
 
 

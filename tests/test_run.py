@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ilu import pool
 from ilu.attacks.finetune import FineTune
-from ilu.data import Feed
+from ilu.data import Feed, check_lengths
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, read_weights
@@ -25,6 +26,7 @@ from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.summary import summarise, write_angles
 from ilu.train import Optim, Stopped
+from ilu.types import Example
 from tests.conftest import make_tiny
 
 OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "measured": 4}
@@ -75,6 +77,7 @@ def test_every_name_can_be_built_and_recorded(folder):
 
 ALONE = [f"{m}{ending}" for m in METHODS for ending in ("", "-sam-ilu")]
 ROBUSTLY = [f"npo-{ending}" for ending in (*ROBUST, "ilu", "control", "lat-control")]
+ROBUSTLY += ["dpo-lat", "repnoise-lat", "rmu-tar"]
 
 
 @pytest.mark.parametrize("name", [*ALONE, *ROBUSTLY])
@@ -102,6 +105,65 @@ def test_topics_share_the_weight_and_are_steered_apart(folder, tmp_path):
     assert type(first.rule) is type(second.rule) is SAM
     out = run(made, tmp_path / "run")
     assert set(out.scores("after")) >= {"forget_nll", "forget2_nll", "retain_nll"}
+
+
+def test_only_data_that_is_read_is_asked_for(folder):
+    assert set(recipe(folder, "ascent", retain=None).data) == {"forget"}
+    assert set(recipe(folder, "ascent-mudman").data) == {"forget", "retain"}
+    with pytest.raises(ValueError, match="--retain is missing"):
+        recipe(folder, "ascent-mudman", retain=None)
+
+
+def test_settings_that_do_nothing_are_warned_of(folder):
+    with pytest.warns(UserWarning, match="reading, scale_free does nothing in 'npo'"):
+        recipe(folder, "npo", reading="logits", scale_free=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("npo-tar", {"inner_steps": 2, "inner_every": 3}, "inner_every 3"),
+        ("npo-mudman", {"adversary_steps": 0}, "adversary_steps 0"),
+        ("npo-lat", {"attack_steps": 0}, "attack_steps 0"),
+        ("npo-sam", {"rho": -1.0}, "rho -1"),
+        ("npo-rs", {"samples": 0}, "0 samples"),
+        ("npo-wa", {"last": 0.0}, "last 0"),
+        ("npo-ilu", {"strength_warmup": -1}, "strength_warmup -1"),
+        ("l1-sparse", {"lora_rank": 2}, "leave out --lora-rank"),
+    ],
+)
+def test_impossible_settings_are_refused(name, settings, message, folder):
+    with pytest.raises(ValueError, match=message):
+        recipe(folder, name, **settings)
+
+
+def test_counterparts_must_fit_the_context_too():
+    long = Example([1, 2], 1, (Example(list(range(9)), 1),))
+    with pytest.raises(ValueError, match="the longest has 9"):
+        check_lengths([long], 8, "--forget")
+
+
+def test_what_unlearning_costs_is_kept(folder, tmp_path):
+    out = run(recipe(folder), tmp_path / "run")
+    assert 0 < out.read("cost")["seconds"] < out.read("done")["seconds"]
+    assert run(recipe(folder), tmp_path / "run", Options(resume=True)).read("cost") == out.read(
+        "cost"
+    )
+
+
+def test_a_pool_outlives_its_runs(folder, tmp_path):
+    """A run that fails, one whose process is killed, and one that works."""
+    jobs = {tmp_path / n: recipe(folder, "npo") for n in ("good", "bad")}
+    jobs[tmp_path / "bad"] = replace(jobs[tmp_path / "bad"], model="no-such-model")
+    found = {o.path.name: o.error for o in pool.run_all(jobs, workers=2)}
+    assert found["good"] is None
+    assert "no-such-model" in found["bad"]
+    with pytest.raises(Stopped):
+        list(pool.run_all(jobs, workers=1, stop=lambda: True))
+    killed = pool.start(tmp_path / "killed", jobs[tmp_path / "good"], "cpu")
+    killed.process.kill()
+    killed.process.join()
+    assert "code -9" in pool.outcome(killed).error
 
 
 def test_averaging_is_over_the_last_fifth(folder):

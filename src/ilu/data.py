@@ -47,7 +47,8 @@ def open_stream(feed: Feed, lm: LM, *, seed: int, name: str) -> "Stream":
 
 def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
     """Refuse what does not fit the model's context; nothing is ever cut in silence."""
-    long = [len(e.ids) for e in examples if limit is not None and len(e.ids) > limit]
+    lengths = [max(len(one.ids) for one in (e, *e.others)) for e in examples]
+    long = [length for length in lengths if limit is not None and length > limit]
     if long:
         raise ValueError(
             f"{name}: {len(long)} of {len(examples)} rows are longer than the model's {limit} "

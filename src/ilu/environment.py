@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("ilu", "torch", "transformers", "safetensors", "datasets", "tokenizers", "numpy")
+PACKAGES = (
+    "ilu",
+    "torch",
+    "transformers",
+    "safetensors",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "peft",
+    "torchao",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -19,10 +19,11 @@ class _Reached(Exception):
 
 
 class Shift(NamedTuple):
-    """What is added to the output of a block."""
+    """What is added to the output of a block when the model reads ``batch``."""
 
     layer: int
     by: Float[Tensor, "B T D"]
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,17 @@ class ModelForward:
             hook.remove()
         return found[0]
 
-    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "ModelForward":
-        """Return the same view with ``by`` added to the output of block ``layer``."""
-        return replace(self, shift=Shift(layer, by))
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> "ModelForward":
+        """Return the same view with ``by`` added to the output of block ``layer`` on ``batch``."""
+        return replace(self, shift=Shift(layer, by, batch))
 
     def _run(self, batch: Batch) -> Any:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         autocast = torch.autocast(
             batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast
         )
-        with autocast, shifting(self.model, self.shift):
+        shift = self.shift if self.shift and self.shift.batch is batch else None
+        with autocast, shifting(self.model, shift):
             if self.weights is None:
                 return self.model(**inputs, use_cache=False)
             return functional_call(
@@ -93,9 +95,9 @@ class Frozen:
         """Return the output of block ``layer`` of the original model."""
         return self._forward().hidden(batch, layer)
 
-    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "Frozen":
-        """Return the original model with ``by`` added to the output of block ``layer``."""
-        return replace(self, shift=Shift(layer, by))
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> "Frozen":
+        """Return the original model with ``by`` added to block ``layer`` on ``batch``."""
+        return replace(self, shift=Shift(layer, by, batch))
 
     def _forward(self) -> ModelForward:
         if self.weights is None:

@@ -48,8 +48,8 @@ Memory = dict[str, float]
 class Term:
     """``weight`` times ``loss`` on the data stream ``on``, differentiated by ``rule``.
 
-    With ``relative_to`` the weight is in units of another term, which must come earlier: both are
-    divided by their value at the first step, so that a weight means the same at any scale.
+    With ``relative_to`` the weight is in units of another term, which must come earlier: at the
+    first step the weighted value is ``weight`` times that term's, at any scale of either.
     """
 
     loss: Loss

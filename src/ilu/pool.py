@@ -1,8 +1,9 @@
 """Many runs, each in a process of its own, so that a failure or its memory stays there."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,14 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+class Running(NamedTuple):
+    """A run under way."""
+
+    path: Path
+    process: BaseProcess
+    result: connection.Connection
+
+
 def run_all(
     jobs: Mapping[Path, Recipe],
     *,
@@ -30,31 +39,50 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Carry out every recipe in its folder, ``workers`` at a time; yield them as they end.
 
-    Once ``stop()`` is true no run is begun; those under way end, then ``Stopped`` is raised.
-
-    Finished runs are skipped and interrupted ones continued. One thread each: processes that
-    share cores and use several threads wait for each other.
+    Finished runs are skipped and interrupted ones continued. Once ``stop()`` is true no run is
+    begun; those under way end, and ``Stopped`` is raised if some are left. One thread each:
+    processes that share cores and use several threads wait for each other.
     """
     if workers < 1:
         raise ValueError(f"--workers {workers}: it must be at least 1")
-    processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
-    with processes as pool:
-        running = [pool.submit(carry_out, recipe, path, device) for path, recipe in jobs.items()]
-        while running:
-            ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-            running = [one for one in running if one not in ended]
-            yield from (one.result() for one in ended)
-            if stop():
-                pool.shutdown(cancel_futures=True)
-                raise Stopped
+    waiting, running = list(jobs.items()), list[Running]()
+    while running or (waiting and not stop()):
+        while waiting and len(running) < workers and not stop():
+            running.append(start(*waiting.pop(0), device))
+        connection.wait([one.process.sentinel for one in running], timeout=1)
+        ended = [one for one in running if not one.process.is_alive()]
+        running = [one for one in running if one not in ended]
+        yield from map(outcome, ended)
+    if waiting:
+        raise Stopped
 
 
-def carry_out(recipe: Recipe, path: Path, device: str) -> Outcome:
+def start(path: Path, recipe: Recipe, device: str) -> Running:
+    """Begin a run."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=carry_out, args=(recipe, path, device, theirs))
+    process.start()
+    theirs.close()
+    return Running(path, process, ours)
+
+
+def outcome(ended: Running) -> Outcome:
+    """What a run that has ended had to say; one that was killed said nothing."""
+    try:
+        return Outcome(ended.path, ended.result.recv())
+    except EOFError:
+        return Outcome(ended.path, f"its process ended with code {ended.process.exitcode}")
+
+
+def carry_out(recipe: Recipe, path: Path, device: str, result: connection.Connection) -> None:
     """One run in this process; an error is a result, so that the others go on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
     quiet_libraries()
     torch.set_num_threads(1)
     try:
         run(recipe, path, Options(device=device, resume=True))
     except Exception as error:  # whatever it was, it is reported and the other runs go on
-        return Outcome(path, f"{type(error).__name__}: {error}".splitlines()[0])
-    return Outcome(path, None)
+        result.send(f"{type(error).__name__}: {error}".splitlines()[0])
+    else:
+        result.send(None)

@@ -10,6 +10,7 @@ from typing import Any
 from ilu.data import Feed
 from ilu.lora import Lora
 from ilu.objective import Objective
+from ilu.robust.rules import L1
 from ilu.train import Optim
 from ilu.types import Attack, Edit, Metric
 
@@ -42,6 +43,8 @@ class Recipe:
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
+        if self.lora and any(isinstance(term.rule, L1) for term in self.objective.values()):
+            raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
         if self.lora and self.mask:
             raise ValueError(
                 "a mask cannot be combined with LoRA: it names weights of the model, and the "

@@ -6,7 +6,8 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,12 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     same_run(out, recipe, prepared)
     if out.has("done"):
         return out
-    began = time.monotonic()
-    unlearn(recipe, prepared, out, options)
-    unlearned = time.monotonic() - began
+    with costed(out):
+        unlearn(recipe, prepared, out, options)
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
-    took = {"seconds": time.monotonic() - started, "unlearn_seconds": unlearned}
-    out.write("done", {**took, "peak_memory_bytes": peak_memory()})
+    out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
     return out
 
 
@@ -228,6 +227,20 @@ def carry_out(
             save_model(lm, folder)
     for stage, scores in measured.items():
         out.write_scores(f"{name}-{stage}", scores)
+
+
+@contextmanager
+def costed(out: RunDir) -> Generator[None]:
+    """Keep what the unlearning has cost so far, over all sessions of an interrupted run."""
+    before = out.read("cost") if out.has("cost") else {"seconds": 0.0, "peak_memory_bytes": 0}
+    finished = (out.path / "model").is_dir()
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = before["seconds"] + (0 if finished else time.monotonic() - began)
+        peak = before["peak_memory_bytes"] if finished else peak_memory()
+        out.write("cost", {"seconds": seconds, "peak_memory_bytes": peak})
 
 
 def peak_memory() -> int:

@@ -90,10 +90,10 @@ def over_seeds(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
 
 def run_numbers(run: RunDir) -> dict[str, float]:
     """The numbers of one run that can be averaged, with what the unlearning cost."""
-    done, summary = run.read("done"), model_summary(run)
+    cost, summary = run.read("cost"), model_summary(run)
     costs = {
-        "unlearn_seconds": done["unlearn_seconds"],
-        "peak_memory_mib": done["peak_memory_bytes"] / 2**20,
+        "unlearn_seconds": cost["seconds"],
+        "peak_memory_mib": cost["peak_memory_bytes"] / 2**20,
     }
     return {k: v for k, v in summary.items() if isinstance(v, float)} | costs
 

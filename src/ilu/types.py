@@ -92,8 +92,11 @@ class Forward(Protocol):
         """
         ...
 
-    def shifted(self, layer: int, by: Float[Tensor, "B T D"]) -> "Forward":
-        """Return the same model with ``by`` added to the output of block ``layer``."""
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> "Forward":
+        """Return the same model with ``by`` added to the output of block ``layer`` on ``batch``.
+
+        Other batches, such as counterparts, are read as they are.
+        """
         ...
 
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     size = QUICK if wanted.quick else SIZE
     planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
     failed: dict[str, str] = {}
-    with interruptible() as stop, progress(total=len(planned)) as shown:
+    with interruptible("the same command") as stop, progress(total=len(planned)) as shown:
         outcomes = run_all(planned, workers=wanted.workers, device=wanted.device, stop=stop)
         for done, outcome in enumerate(outcomes, start=1):
             shown("runs", done, len(planned))
@@ -79,12 +79,15 @@ def main(argv: Sequence[str]) -> None:
     console.print(f"with standard errors: {wanted.out / 'methods.md'}", markup=False)
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", markup=False)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(planned)} runs failed: see above")
 
 
 def cells(rows: Sequence[Mapping[str, Any]], *, errors: bool) -> list[tuple[str, ...]]:
     """The table's rows as text."""
     return [
-        (row["recipe"], *(cell(key, row[key], errors=errors) for key in COLUMNS)) for row in rows
+        (row["recipe"], *(cell(k, row[k], errors=errors and row["seeds"] > 1) for k in COLUMNS))
+        for row in rows
     ]
 
 

@@ -12,6 +12,7 @@ KINDS = {
     "forget": "forget loss",
     "retain": "retain loss",
     "robust": "robust training",
+    "optimizers": "optimiser",
     "masks": "mask",
     "attacks": "attack",
     "evals": "metric",
@@ -52,13 +53,21 @@ def methods() -> Iterator[Entry]:
 
 def kind_of(thing: Any, package: str) -> str | None:
     """What a name is: dataclasses with a call, and functions that take their place."""
-    if inspect.isclass(thing) and dataclasses.is_dataclass(thing) and "__call__" in vars(thing):
-        robust = "invariance loss" if hasattr(thing, "needs_reference") else "gradient rule"
-        return robust if package == "robust" else KINDS[package]
+    if inspect.isclass(thing) and dataclasses.is_dataclass(thing):
+        return kind_of_class(thing, package)
     if inspect.isfunction(thing) and not thing.__name__.startswith("_"):
         arguments = tuple(inspect.signature(thing).parameters)
         return "mask" if package == "masks" else FUNCTIONS.get(arguments)
     return None
+
+
+def kind_of_class(thing: type, package: str) -> str | None:
+    """What a dataclass is: losses and rules are called, optimisers and averages are asked."""
+    if package == "optimizers" or "__call__" not in vars(thing):
+        return KINDS[package] if {"state", "restore"} <= set(vars(thing)) else None
+    if hasattr(thing, "needs_reference"):
+        return "invariance loss" if package == "robust" else KINDS[package]
+    return {"forget": "weight edit", "robust": "gradient rule"}.get(package, KINDS[package])
 
 
 def recipes() -> Iterator[Entry]:

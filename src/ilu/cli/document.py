@@ -24,7 +24,7 @@ lab is in [results/methods/methods.md](../results/methods/methods.md) and [log.m
 A recipe's name is METHOD, then perhaps one of {robust},
 then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
 probability; h: hidden state; B examples, T tokens, S predictions, V vocabulary, D width.
-Published settings are for models of 7B; those of the lab's model are in `recipes/lab.py`.
+Defaults are for models of 7B; those of the lab's model are in `recipes/lab.py`.
 """
 
 
@@ -42,7 +42,7 @@ def page() -> str:
 def recipe(name: str, method: Method) -> str:
     """One recipe: what it does, its published settings and where they are stated."""
     head = f"### {name}\n\n{prose(method.plan)}\n"
-    stated = f"Published: lr {method.lr:g}, {method.steps} steps. Source: {method.source}.\n"
+    stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
     objective = " + ".join(starmap(term, method.plan().objective.items()))
     return f"{head}\nMinimises {objective}.\n\n{stated}\n{settings(method.plan)}"
 

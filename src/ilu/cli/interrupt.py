@@ -11,14 +11,16 @@ from ilu.train import Stopped
 class Interrupt(Exception):
     """A run was stopped by a signal after saving."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__("stopped; the same command with --resume continues")
+    def __init__(self, number: int, again: str) -> None:
+        super().__init__(f"stopped; {again} continues")
         self.signal = number
 
 
 @contextmanager
-def interruptible() -> Generator[Callable[[], bool]]:
-    """Give a function that says whether a signal has asked to stop."""
+def interruptible(
+    again: str = "the same command with --resume",
+) -> Generator[Callable[[], bool]]:
+    """Give a function that says whether a signal has asked to stop; ``again`` says how to go on."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -30,7 +32,7 @@ def interruptible() -> Generator[Callable[[], bool]]:
     try:
         yield lambda: bool(seen)
     except Stopped:
-        raise Interrupt(seen[0]) from None
+        raise Interrupt(seen[0], again) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,8 +14,8 @@ from ilu.types import Batch, Forward, counterpart
 class JensUn:
     """JSD of each answer token to a refusal token in its place (arXiv 2509.02820).
 
-    The refusal's tokens are repeated over the whole answer, as in the paper with "No idea". At most
-    log 2 per token, so it cannot run away.
+    The refusal's tokens are repeated over the whole answer; the paper has those of "No idea". At
+    most log 2 per token, so it cannot run away.
     """
 
     needs_reference: ClassVar[bool] = False

@@ -26,6 +26,13 @@ class LatentAttack:
     attack_steps: int = 16
     attack_lr: float = 5e-2
 
+    def __post_init__(self) -> None:
+        if self.attack_steps < 1 or self.epsilon < 0:
+            raise ValueError(
+                f"attack_steps {self.attack_steps}, epsilon {self.epsilon}: at least 1 step and a "
+                "length of at least 0 are needed"
+            )
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -45,7 +52,7 @@ class Latent:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         shift = worst_shift(self.loss, self.attack, forward, reference, batch)
-        return self.loss(forward.shifted(self.attack.attack_layer, shift), reference, batch)
+        return self.loss(forward.shifted(self.attack.attack_layer, shift, batch), reference, batch)
 
 
 @torch.enable_grad()
@@ -57,8 +64,16 @@ def worst_shift(
     shift = torch.zeros_like(like, requires_grad=True)
     adam = torch.optim.Adam([shift], lr=attack.attack_lr, maximize=True)
     for _ in range(attack.attack_steps):
-        value = loss(forward.shifted(attack.attack_layer, shift), reference, batch).sum()
-        (shift.grad,) = torch.autograd.grad(value, [shift])
+        moved = forward.shifted(attack.attack_layer, shift, batch)
+        value = loss(moved, reference, batch).sum()
+        found: list[Tensor | None] = list(torch.autograd.grad(value, [shift], allow_unused=True))
+        if found[0] is None:
+            raise ValueError(
+                f"{type(loss).__name__} does not depend on the output of block "
+                f"{attack.attack_layer} on the forget texts: choose an earlier --attack-layer, or "
+                "another method"
+            )
+        shift.grad = found[0]
         adam.step()
         with torch.no_grad():
             length = shift.norm(dim=-1, keepdim=True).clamp_min(1e-12)

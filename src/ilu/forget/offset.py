@@ -21,7 +21,7 @@ def offset_logits(
 class Generic:
     """Cross-entropy on the generic tokens that stand beside each text (arXiv 2310.02238).
 
-    ``sources.generic`` makes them from ``offset_logits``. The dictionary that replaces names in the
+    ``ilu.reinforce`` makes them from ``offset_logits``. The dictionary that replaces names in the
     paper, made by another language model, is left out.
     """
 

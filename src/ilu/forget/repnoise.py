@@ -30,7 +30,8 @@ def kernel(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N
 class RepNoise:
     """NLL(refusal) + beta MMD(h, noise) - alpha log(1 + NLL(forget)) (arXiv 2405.14577).
 
-    The tokens of one text are the sample, scaled to unit size, against as many normal vectors. The
+    The tokens of one text are the sample, scaled to unit size, against as many normal vectors, the
+    same ones at every step. The
     released code takes the batch as the sample, on every block, and the ascent through the head on
     every block; here it is block ``layer`` and the last one.
     """

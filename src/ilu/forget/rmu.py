@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.losses.states import state_distance
-from ilu.losses.tokens import masked_mean
+from ilu.losses.tokens import at_least_float32, masked_mean
 from ilu.types import Batch, Forward
 
 Entries = Literal["positive", "gaussian"]
@@ -66,6 +66,6 @@ class AdaptiveRMU:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         hidden, original = (f.hidden(batch, self.layer) for f in (forward, reference))
         u = steering_vector(hidden.shape[-1], seed=self.seed + self.topic, entries=self.entries)
-        size = masked_mean(original.float().norm(dim=-1), batch.attention_mask.bool())
+        size = masked_mean(at_least_float32(original).norm(dim=-1), batch.attention_mask.bool())
         target = self.scale * size[:, None, None] * u.to(hidden.device)
         return state_distance(hidden, target, batch.attention_mask)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ilu.data import Feed
 from ilu.lora import Lora
 from ilu.models import LAB, full_name
+from ilu.objective import Objective
 from ilu.optimizers.choose import Kind
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
@@ -122,8 +123,10 @@ def build(name: str, given: Mapping[str, Any]) -> Recipe:
     kind = ROBUST.get(found.robust or "")
     robust = kind(**take(values, field_names(kind))) if kind else None
     ilu = Invariance(**take(values, field_names(Invariance)))
-    if not found.environment and given.get("strength"):
-        warnings.warn(f"strength does nothing in {name!r}: use {name}-ilu", stacklevel=2)
+    idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
+    if not found.environment and (idle or given.get("strength")):
+        what = ", ".join(idle or ["strength"])
+        warnings.warn(f"{what} does nothing in {name!r}: use {name}-ilu", stacklevel=2)
     common = Common(**take(values, field_names(Common)))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
@@ -154,12 +157,12 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         objective = with_robust(objective, robust)
     if name.environment:
         objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
-    used = {**data, **(environments if name.environment else {})}
     beside = {n: replace(data[n], source=plan.beside(data[n].source, model)) for n in topics}
+    every = {**data, **environments, **beside}
     return Recipe(
         name=str(name),
         model=model,
-        data={**used, **beside},
+        data={n: every[n] for n in needed(objective, every)},
         objective=objective,
         edit=plan.edit,
         optim=averaged(optim(common, plan.parameters), robust),
@@ -196,11 +199,22 @@ def lora(common: Common) -> Lora | None:
     return Lora(common.lora_rank, float(alpha))
 
 
+def needed(objective: Objective, given: Mapping[str, Feed]) -> list[str]:
+    """The streams that terms and their rules read; an error if the user has not brought one."""
+    read = [term.on for term in objective.values()]
+    for rule in (term.rule for term in objective.values()):
+        read += [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
+    for name in read:
+        if name not in given:
+            raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
+    return [name for name in given if name in read]
+
+
 def averaged(optim: Optim, robust: Any) -> Optim:
     """Average the last steps, if that is how the run is to be robust."""
     if not isinstance(robust, Averaging) or optim.average_from is not None:
         return optim
-    return replace(optim, average_from=round((1 - robust.last) * optim.steps))
+    return replace(optim, average_from=max(1, round((1 - robust.last) * optim.steps)))
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
@@ -228,9 +242,6 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
             given or {name: from_lab[name]}
             for name, given in (("forget", forget), ("retain", kept), ("environment", environments))
         )
-    for name, given in (("forget", forget), ("retain", kept)):
-        if not given:
-            raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
     return {**forget, **kept}, environments
 
 

@@ -1,5 +1,7 @@
 """Methods that learn something else instead. Each function is a recipe."""
 
+from dataclasses import replace
+
 from ilu.forget.ceu import CEU
 from ilu.forget.dpo import DPO
 from ilu.forget.elm import ELM
@@ -9,7 +11,7 @@ from ilu.forget.random_labels import RandomLabels
 from ilu.forget.refusal import Refusal
 from ilu.forget.undial import UNDIAL
 from ilu.objective import Term
-from ilu.recipes.plan import Plan, beside_refusals, contexts, forgetting
+from ilu.recipes.plan import Plan, beside_refusals, contexts, forgetting, no_idea
 from ilu.reinforce import Reinforced
 from ilu.retain.likelihood import HardLabels
 from ilu.train import Optim
@@ -41,7 +43,7 @@ def jensun(gamma: float = 1.0) -> Plan:
     Args:
         gamma: weight of the retain term.
     """
-    return beside_refusals(forgetting(JensUn(), 1.0, gamma, "jsd"))
+    return replace(forgetting(JensUn(), 1.0, gamma, "jsd"), beside=no_idea)
 
 
 def random_labels(gamma: float = 1.0, label_seed: int = 0) -> Plan:
@@ -106,5 +108,4 @@ def whp(
     def generic(source: Source, model: str) -> Source:
         return Reinforced(source, model, alpha, optim, reinforce_batch)
 
-    plan = forgetting(Generic(), 1.0, gamma)
-    return Plan(plan.objective, beside=generic)
+    return replace(forgetting(Generic(), 1.0, gamma), beside=generic)

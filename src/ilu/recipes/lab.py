@@ -64,8 +64,14 @@ ROBUST: dict[str, dict[str, Any]] = {
 
 def settings(method: str, robust: str | None, environment: str | None) -> dict[str, Any]:
     """Settings of a recipe on the lab's model, by the parts of its name."""
-    penalised = ILU.get(method, {"scale_free": True}) if environment else {}
-    return {**USUAL, **SETTINGS.get(method, {}), **ROBUST.get(robust or "", {}), **penalised}
+    known = ILU.get(method, {})
+    beside = {
+        None: {},
+        "ilu": known or {"scale_free": True},
+        # As long as with the penalty, but a likelihood has another scale than its square.
+        "control": {"scale_free": True, **{k: v for k, v in known.items() if k == "steps"}},
+    }[environment]
+    return {**USUAL, **SETTINGS.get(method, {}), **ROBUST.get(robust or "", {}), **beside}
 
 
 SHOWN = 20

@@ -29,9 +29,9 @@ from ilu.recipes.weights import finetune, l1_sparse, task_vector
 
 @dataclass(frozen=True)
 class Method:
-    """How a recipe makes its plan, and the published learning rate and steps.
+    """How a recipe makes its plan, and its default learning rate and steps.
 
-    ``source`` says where the published settings are stated.
+    ``source`` says which of the defaults are published and where; the others are ours.
     """
 
     plan: Callable[..., Plan]
@@ -61,8 +61,8 @@ METHODS: dict[str, Method] = {
     "entropy": Method(entropy, 2e-5, 125, "lr: TAR"),
     "rmu": Method(rmu, 5e-5, 150, "lr, alpha, coefficient, layer, 150 batches: WMDP notebook"),
     "adaptive-rmu": Method(adaptive_rmu, 5e-5, 500, "lr, alpha, scale, 500 batches: README"),
-    "circuit-breakers": Method(circuit_breakers, 1e-4, 150, "all: released scripts, with LoRA"),
-    "elm": Method(elm, 5e-5, 3000, "lr, eta, 3000 samples: released code, with LoRA"),
+    "circuit-breakers": Method(circuit_breakers, 1e-4, 150, "scripts, with LoRA 16, batch 16"),
+    "elm": Method(elm, 5e-5, 750, "lr, eta, 3000 samples: released code, with LoRA"),
     "repnoise": Method(repnoise, 1e-4, 125, "lr, alpha, beta: released demo"),
     "task-vector": Method(task_vector, 1e-5, 125, "lr: MUSE, which searches alpha in 1 to 16"),
     "whp": Method(whp, 3e-6, 512, "512 steps: model card; lr and alpha from memory"),

@@ -1,7 +1,7 @@
 """What a method is: an objective, the weights it trains, and what it wants of the data."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ilu.objective import Objective, Term
@@ -23,6 +23,11 @@ def nothing(source: Source, model: str) -> Source:
 def refusals(source: Source, model: str) -> Source:
     """A refusal beside each example."""
     return Refused(source)
+
+
+def no_idea(source: Source, model: str) -> Source:
+    """The same refusal, which has no end, beside each example."""
+    return Refused(source, ("No idea",), end=False)
 
 
 def contexts(source: Source, model: str) -> Source:
@@ -51,4 +56,4 @@ def forgetting(loss: Loss, weight: float, gamma: float, retain_loss: Retain = "n
 
 def beside_refusals(plan: Plan) -> Plan:
     """The same plan with a refusal beside each forget example."""
-    return Plan(plan.objective, plan.parameters, beside=refusals)
+    return replace(plan, beside=refusals)

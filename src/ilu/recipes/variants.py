@@ -39,6 +39,10 @@ class Averaging:
 
     last: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not 0 < self.last <= 1:
+            raise ValueError(f"last {self.last}: a share of the steps, above 0 and at most 1")
+
 
 ROBUST: dict[str, type] = {
     "sam": SAM,
@@ -61,14 +65,18 @@ class Invariance:
         strength: lambda, the weight of each environment's penalty.
         reading: what w multiplies; gradient stands for the whole gradient.
         strength_warmup: steps in which the strength grows from 0.
-        scale_free: measure the strength in units of the forget term: both are divided by their
-            value at the first step.
+        scale_free: measure the strength in units of the forget term: at the first step the
+            penalty is the strength times as large.
     """
 
     strength: float = 1.0
     reading: Reading = "gradient"
     strength_warmup: int = 0
     scale_free: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strength_warmup < 0:
+            raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
 
 
 def with_invariance(
@@ -110,7 +118,10 @@ def with_environments(
 
 
 def with_robust(objective: Objective, settings: Any) -> Objective:
-    """Train the forget terms robustly; what is to be kept is still taken at the weights."""
+    """Train the forget terms robustly, or the only term of a method that has none.
+
+    What is to be kept beside them is still taken at the weights.
+    """
     names = [n for n in objective if n.startswith("forget")] or list(objective)[:1]
     return {n: robust(t, settings) if n in names else t for n, t in objective.items()}
 

@@ -90,18 +90,18 @@ class Direction(NamedTuple):
 
 
 def gradient(theta: Grads, g: Grads) -> Direction:
-    """P = |g|^2."""
+    """P = |g|^2 (ILU, arXiv 2506.01339)."""
     return Direction(v=g, own=tuple(torch.zeros_like(x) for x in g))
 
 
 def parameters(theta: Grads, g: Grads) -> Direction:
-    """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1."""
+    """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1 (ILU, arXiv 2506.01339)."""
     s = torch.stack([(t * x).sum() for t, x in zip(theta, g, strict=True)]).sum()
     return Direction(v=tuple(s * t for t in theta), own=tuple(s * x for x in g))
 
 
 def tensors(theta: Grads, g: Grads) -> Direction:
-    """P = sum over tensors of <theta_l, g_l>^2."""
+    """P = sum over tensors of <theta_l, g_l>^2 (ILU, arXiv 2506.01339)."""
     s = [(t * x).sum() for t, x in zip(theta, g, strict=True)]
     return Direction(
         v=tuple(a * t for a, t in zip(s, theta, strict=True)),
@@ -110,7 +110,7 @@ def tensors(theta: Grads, g: Grads) -> Direction:
 
 
 def elementwise(theta: Grads, g: Grads) -> Direction:
-    """P = |theta * g|^2."""
+    """P = |theta * g|^2 (ILU, arXiv 2506.01339)."""
     pairs = list(zip(theta, g, strict=True))
     return Direction(v=tuple(t * t * x for t, x in pairs), own=tuple(t * x * x for t, x in pairs))
 

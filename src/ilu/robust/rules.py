@@ -1,6 +1,6 @@
 """Gradient rules: where in weight space the gradient of one term is taken."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,6 +51,10 @@ class SAM:
 
     rho: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.rho < 0:
+            raise ValueError(f"rho {self.rho}: the radius must be at least 0")
+
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         _, grads = here()
         with restored(params):
@@ -80,7 +84,7 @@ class RandomSmoothing:
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         seeds = [(self.noise_seed * 1_000_003 + step) * 101 + i for i in range(self.samples)]
-        return mean_slope([self.at(params, here, seed) for seed in seeds])
+        return weighted_sum((1 / self.samples, self.at(params, here, seed)) for seed in seeds)
 
     def at(self, params: Params, here: GradHere, seed: int) -> Slope:
         """The gradient at one random point."""
@@ -91,16 +95,16 @@ class RandomSmoothing:
             return here()
 
 
-def mean_slope(slopes: Sequence[Slope]) -> Slope:
-    """Mean value and mean gradient."""
-    n = len(slopes)
-    columns = zip(*(s.grads for s in slopes), strict=True)
-    return Slope(sum(s.value for s in slopes) / n, tuple(sum_of(c) / n for c in columns))
-
-
-def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum of tensors of one shape."""
-    return torch.stack(list(tensors)).sum(0)
+def weighted_sum(slopes: Iterable[tuple[float, Slope]]) -> Slope:
+    """Sum of weighted values and gradients, holding one sum and one gradient at a time."""
+    value, total = 0.0, ()
+    for weight, slope in slopes:
+        value += weight * slope.value
+        if total:
+            torch._foreach_add_(list(total), list(slope.grads), alpha=weight)
+        else:
+            total = tuple(weight * g for g in slope.grads)
+    return Slope(value, total)
 
 
 @dataclass(frozen=True)

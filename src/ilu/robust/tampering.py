@@ -1,14 +1,14 @@
 """Rules that look at the model after an adversary has worked on it."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from ilu.retain.likelihood import NLL
-from ilu.robust.rules import norm, restored, sum_of
+from ilu.robust.rules import norm, restored, weighted_sum
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
 
 
@@ -34,16 +34,25 @@ class TAR:
     inner_scale: float = 4.0
     adversary: str = "forget"
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.inner_every <= self.inner_steps:
+            raise ValueError(
+                f"inner_every {self.inner_every}, inner_steps {self.inner_steps}: the first must "
+                "be from 1 to the second"
+            )
+
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
-        found: list[tuple[float, Slope]] = []
         with restored(params), adversary(params, self.inner_lr) as attack:
-            for i in range(self.inner_steps):
-                attack(grad_of(NLL(), self.adversary).grads)
-                if (i + 1) % self.inner_every == 0:
-                    weight = self.inner_scale * math.exp((i + 1 - self.inner_steps) / 16)
-                    found.append((weight, here()))
-        columns = zip(*([w * g for g in s.grads] for w, s in found), strict=True)
-        return Slope(sum(w * s.value for w, s in found), tuple(sum_of(c) for c in columns))
+            return weighted_sum(self.along(attack, here, grad_of))
+
+    def along(
+        self, attack: Callable[[Grads], None], here: GradHere, grad_of: GradOf
+    ) -> Iterator[tuple[float, Slope]]:
+        """The term's weighted gradients on the adversary's way."""
+        for i in range(self.inner_steps):
+            attack(grad_of(NLL(), self.adversary).grads)
+            if (i + 1) % self.inner_every == 0:
+                yield self.inner_scale * math.exp((i + 1 - self.inner_steps) / 16), here()
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,10 @@ class DisruptionMasking:
     adversary_lr: float = 1e-4
     adversary: str = "forget"
     agree_with: str = "retain"
+
+    def __post_init__(self) -> None:
+        if self.adversary_steps < 1:
+            raise ValueError(f"adversary_steps {self.adversary_steps}: at least 1 is needed")
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, own = here()

@@ -28,16 +28,18 @@ NOVICE = "What follows was written by someone who has never heard of the subject
 class Refused:
     """``source`` with one of ``refusals`` beside each example, after the same prompt.
 
-    A text without a prompt is refused after its first half: whoever begins it gets no more.
+    A text without a prompt is refused after its first half: whoever begins it gets no more. ``end``
+    closes the refusal with the end-of-text token.
     """
 
     source: Source
     refusals: tuple[str, ...] = REFUSALS
     seed: int = 0
+    end: bool = True
 
     def __call__(self, tokenizer: Any) -> list[Example]:
         rng = random.Random(self.seed)
-        answers = tails(tokenizer, self.refusals)
+        answers = tails(tokenizer, self.refusals, end=self.end)
         return [refused(e, rng.choice(answers)) for e in self.source(tokenizer)]
 
 
@@ -47,11 +49,11 @@ def refused(example: Example, answer: Sequence[int]) -> Example:
     return example._replace(others=(Example([*example.ids[:cut], *answer], cut),))
 
 
-def tails(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def tails(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
     """Each text as tokens that follow another word."""
     pairs = encode_pairs(tokenizer, ["Answer:"] * len(texts), [f" {t}" for t in texts])
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return [[*pair.tail, *end] for pair in pairs]
+    closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+    return [[*pair.tail, *closing] for pair in pairs]
 
 
 @dataclass(frozen=True)
