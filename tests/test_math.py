@@ -135,11 +135,11 @@ def test_a_layer_out_of_range_names_the_range(layer, tiny):
 
 
 def test_rmu_is_zero_on_target_and_its_vector_has_the_asked_length():
-    u = steering_vector(16, coefficient=6.5, seed=3)
+    u = 6.5 * steering_vector(16, seed=3)
     assert u.norm().item() == pytest.approx(6.5)
     assert (u >= 0).all()
-    assert torch.equal(u, steering_vector(16, coefficient=6.5, seed=3))
-    assert not torch.equal(u, steering_vector(16, coefficient=6.5, seed=4))
+    assert torch.equal(u, 6.5 * steering_vector(16, seed=3))
+    assert not torch.equal(u, 6.5 * steering_vector(16, seed=4))
 
     class OnTarget:
         def __call__(self, b):

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,7 +15,7 @@ from torch import nn
 
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, open_stream, split
-from ilu.environment import code_diff, environment
+from ilu.environment import code_diff, environment, peak_memory
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers, adapting
@@ -241,11 +239,3 @@ def costed(out: RunDir) -> Generator[None]:
         seconds = before["seconds"] + (0 if finished else time.monotonic() - began)
         peak = before["peak_memory_bytes"] if finished else peak_memory()
         out.write("cost", {"seconds": seconds, "peak_memory_bytes": peak})
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, or of the GPU if there is one, in bytes."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

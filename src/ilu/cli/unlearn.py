@@ -12,9 +12,10 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import Common, build, defaults
+from ilu.recipes.assemble import build, defaults
 from ilu.recipes.methods import METHODS, Plan
 from ilu.recipes.names import ENDINGS, parse_name
+from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import at_least_float32, masked_mean
+from ilu.losses.states import check_layers, compare_states
 from ilu.types import Batch, Forward
 
 
@@ -22,15 +21,13 @@ class Reroute:
     layers: tuple[int, ...] = (10, 20)
     needs_reference: ClassVar[bool] = True
 
-    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        each = [self.at(layer, forward, reference, batch) for layer in self.layers]
-        return torch.stack(each).mean(0)
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
 
-    def at(
-        self, layer: int, forward: Forward, reference: Forward, batch: Batch
-    ) -> Float[Tensor, " B"]:
-        """The same for one block."""
-        hidden, original = (at_least_float32(f.hidden(batch, layer)) for f in (forward, reference))
-        return masked_mean(
-            F.cosine_similarity(hidden, original, dim=-1).relu(), batch.attention_mask.bool()
-        )
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        return compare_states(positive_cosine, self.layers, (forward, reference), batch)
+
+
+def positive_cosine(x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T"]:
+    """relu(cos(x, y)) at every token."""
+    return F.cosine_similarity(x, y, dim=-1).relu()

@@ -3,19 +3,19 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ilu.data import Feed
 from ilu.lora import Lora
 from ilu.models import LAB, full_name
 from ilu.objective import Objective
-from ilu.optimizers.choose import Kind
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
 from ilu.recipes.methods import METHODS, Plan
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.settings import Common
 from ilu.recipes.variants import (
     ROBUST,
     Averaging,
@@ -26,73 +26,6 @@ from ilu.recipes.variants import (
 from ilu.sources.text import Dataset
 from ilu.train import Optim
 from ilu.types import Metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """Settings that every recipe has.
-
-    Args:
-        model: folder, hub id, or lab: the small model of the package, which brings its own data.
-        forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
-            repeat the flag for several topics.
-        retain: what to keep, of the same kinds.
-        environment: what someone may fine-tune on later; repeat the flag for several.
-        forget_columns: names of columns that differ, as wanted=present, like text=body.
-        retain_columns: the same for the retain set.
-        environment_columns: the same for the environments.
-        truncate: cut longer examples to this many tokens.
-        steps: optimiser steps.
-        lr: peak learning rate.
-        batch_size: forget and retain examples per step.
-        environment_batch_size: examples per step of each environment.
-        micro_batch: examples per forward pass; lower it to save memory, results stay the same.
-        warmup: steps of linear warm-up.
-        schedule: learning rate after the warm-up.
-        weight_decay: AdamW's, on the weights that may move.
-        clip: largest gradient norm.
-        precision: of the forward pass; the weights are float32 in any case.
-        optimizer: adamw; sophia and soul use curvature; adamw8bit and adamw-bf16 (pip install
-            'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
-        average_from: average the weights over the steps from this one to the last.
-        average_every: how many steps lie between the weights that are averaged.
-        lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
-            them in the end; 0 trains the weights themselves.
-        lora_alpha: scale of the adapters times their rank; the rank itself if left out.
-        mask: safetensors file of booleans: only weights marked true may move.
-        parameters: regular expression: train the weights whose name matches, instead of the
-            recipe's own choice.
-        measured: examples of each set on which the loss is measured before and after.
-        seed: of the order of the data.
-    """
-
-    model: str
-    forget: tuple[str, ...] = ()
-    retain: str | None = None
-    environment: tuple[str, ...] = ()
-    forget_columns: tuple[str, ...] = ()
-    retain_columns: tuple[str, ...] = ()
-    environment_columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    steps: int
-    lr: float
-    batch_size: int = 4
-    environment_batch_size: int = 48
-    micro_batch: int | None = None
-    warmup: int = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    optimizer: Kind = "adamw"
-    average_from: int | None = None
-    average_every: int = 5
-    lora_rank: int = 0
-    lora_alpha: float | None = None
-    mask: str | None = None
-    parameters: str | None = None
-    measured: int = 200
-    seed: int = 0
 
 
 def defaults(name: str, model: str) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.states import state_distance
-from ilu.losses.tokens import at_least_float32, masked_mean
+from ilu.losses.states import check_layers, compare_states, state_distance
 from ilu.types import Batch, Forward
 
 
@@ -38,16 +36,11 @@ class StateNorms:
     layers: tuple[int, ...] = (10, 20)
     needs_reference: ClassVar[bool] = True
 
-    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        each = [self.at(layer, forward, reference, batch) for layer in self.layers]
-        return torch.stack(each).mean(0)
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
 
-    def at(
-        self, layer: int, forward: Forward, reference: Forward, batch: Batch
-    ) -> Float[Tensor, " B"]:
-        """The same for one block."""
-        hidden, original = (at_least_float32(f.hidden(batch, layer)) for f in (forward, reference))
-        return masked_mean(distance(hidden, original), batch.attention_mask.bool())
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        return compare_states(distance, self.layers, (forward, reference), batch)
 
 
 def distance(
