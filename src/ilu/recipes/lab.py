@@ -26,12 +26,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dpo": {"lr": 0.0003, "beta": 0.01},
     "po": {"lr": 0.003, "steps": 200},
     "jensun": {"lr": 0.0003, "steps": 100},
-    "random-labels": {"lr": 0.001, "gamma": 1.0, "steps": 100},
+    "random-labels": {"lr": 0.0003, "gamma": 0.1, "steps": 100},
     "undial": {"lr": 0.001, "beta": 30.0, "gamma": 0.3, "steps": 200},
     "ascent": {"lr": 0.0003, "steps": 10},
     "wga": {"lr": 0.001, "gamma": 0.5, "steps": 100},
     "satimp": {"lr": 0.001, "saturation": 1.0, "forget_weight": 3.0, "steps": 100},
-    "ceu": {"lr": 0.0003, "gamma": 0.3, "steps": 200},
+    "ceu": {"lr": 0.001, "gamma": 0.03, "steps": 100},
     "pdu": {"lr": 0.0003, "limit": 1.0, "dual_rate": 1.0, "gamma": 1.0},
     "entropy": {"lr": 0.001, "gamma": 1.0},
     "adaptive-rmu": {"lr": 0.001, "layer": 3, "scale": 3.0, "alpha": 2.0, "steps": 300},
@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "task-vector": {"lr": 0.001, "alpha": 2.0, "steps": 50},
     "whp": {"lr": 0.001, "gamma": 1.0, "alpha": 5.0, "reinforce_lr": 0.001},
     "finetune": {"lr": 0.003, "steps": 200},
-    "l1-sparse": {"lr": 0.001, "steps": 200, "l1": 1e-05},
+    "l1-sparse": {"lr": 0.001, "steps": 200, "l1": 3e-06},
 }
 """Settings that differ from the published ones, which are for models of 7B. docs/log.md says how
 they were chosen, results/lab_methods.json has what was tried."""
