@@ -304,6 +304,13 @@ def test_answer_nll_is_the_mean_over_examples(tiny):
 def test_nothing_to_score_is_an_error_and_not_a_zero():
     with pytest.raises(ValueError, match="no items"):
         mean_score([])
+    with pytest.raises(ValueError, match="none of the 2 items"):
+        mean_score([None, None])
+
+
+def test_what_cannot_be_scored_is_neither_zero_nor_part_of_the_mean():
+    score = mean_score([1.0, None, 0.0])
+    assert score == (0.5, pytest.approx(0.5), 2, (1.0, None, 0.0), 1)
 
 
 def test_task_vector_angles():

@@ -77,7 +77,7 @@ class RunDir:
                 json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
             )
             write_text(self.path / "examples" / stage / f"{metric}.jsonl", lines)
-        means = {m: {"value": s.value, "stderr": s.stderr, "n": s.n} for m, s in scores.items()}
+        means = {m: without_items(s) for m, s in scores.items()}
         self.write(f"scores/{stage}", means)
 
     def scores(self, stage: str) -> dict[str, Score]:
@@ -89,3 +89,8 @@ class RunDir:
         found = {p.stem for p in (self.path / "scores").glob("*.json")}
         attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
         return [stage for stage in ("before", "after", *attacks) if stage in found]
+
+
+def without_items(score: Score) -> dict[str, float]:
+    """A score as JSON; what each item has lies in a file of its own."""
+    return {k: v for k, v in score._asdict().items() if k != "items"}

@@ -174,12 +174,17 @@ class Questions(Protocol):
 
 
 class Score(NamedTuple):
-    """A metric's value with its standard error over ``n`` items, and the value of each item."""
+    """A metric's value with its standard error over ``n`` items, and the value of each item.
+
+    An item that cannot be scored is None and takes no part in value, error and ``n``; ``unscored``
+    counts them.
+    """
 
     value: float
     stderr: float
     n: int
-    items: tuple[float, ...] = ()
+    items: tuple[float | None, ...] = ()
+    unscored: int = 0
 
 
 @runtime_checkable
@@ -226,13 +231,19 @@ class Attack(Protocol):
         ...
 
 
-def mean_score(items: Sequence[float]) -> Score:
-    """Mean and standard error of per-item values; an empty list is an error, not a zero."""
-    if not items:
-        raise ValueError("nothing to score: the metric was given no items")
-    x = torch.tensor(items, dtype=torch.float64)
-    stderr = x.std().item() / len(items) ** 0.5 if len(items) > 1 else 0.0
-    return Score(x.mean().item(), stderr, len(items), tuple(items))
+def mean_score(items: Sequence[float | None]) -> Score:
+    """Mean and standard error of per-item values; None is an item that cannot be scored.
+
+    No item, or none that can be scored, is an error and not a zero.
+    """
+    scored = [item for item in items if item is not None]
+    if not scored:
+        why = f"none of the {len(items)} items can be scored" if items else "there are no items"
+        raise ValueError(f"nothing to score: {why}")
+    x = torch.tensor(scored, dtype=torch.float64)
+    stderr = x.std().item() / len(scored) ** 0.5 if len(scored) > 1 else 0.0
+    unscored = len(items) - len(scored)
+    return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
 
 
 def counterpart(batch: Batch, index: int, what: str) -> Batch:

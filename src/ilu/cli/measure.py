@@ -16,7 +16,7 @@ from ilu.models import load_model
 from ilu.recipes.measure import Suite, suite_metrics
 from ilu.recipes.tuning import task_attack, tuned
 from ilu.run import run
-from ilu.rundir import RunDir
+from ilu.rundir import RunDir, without_items
 from ilu.train import Optim
 
 
@@ -60,9 +60,7 @@ def evaluate(argv: Sequence[str]) -> None:
     for name in wanted.models:
         lm = load_model(name, device=wanted.device)
         scores = {k: metric(lm) for k, metric in metrics.items()}
-        found[name] = {
-            k: {"value": s.value, "stderr": s.stderr, "n": s.n} for k, s in scores.items()
-        }
+        found[name] = {k: without_items(s) for k, s in scores.items()}
         rows = [(k, number(s.value), number(s.stderr), str(s.n)) for k, s in scores.items()]
         table(name, ("metric", "value", "± s.e.", "n"), rows)
     if wanted.out:
