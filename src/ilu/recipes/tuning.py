@@ -14,6 +14,7 @@ from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
+from ilu.sources.known import Place, place
 from ilu.train import Optim
 from ilu.types import Metric
 
@@ -63,7 +64,12 @@ def task_attack(
 def check_task(task: str) -> None:
     """Refuse what is neither a known name nor looks like data."""
     names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
-    if task not in names and "/" not in task and Path(task).suffix not in ENDINGS:
+    if (
+        place(task) == Place(task)
+        and task not in names
+        and "/" not in task
+        and Path(task).suffix not in ENDINGS
+    ):
         near = difflib.get_close_matches(task, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
