@@ -1,4 +1,4 @@
-"""The field's data sets: short names, shapes of their own, and the real ones where there is a mirror."""
+"""The field's data sets: short names, their shapes, and the real ones where there is a mirror."""
 
 import json
 

@@ -78,7 +78,7 @@ class Answers:
     likelihood: Callable[[float, Logps], float] = alone
     truth: Callable[[float], float] = preference
     max_new_tokens: int = 200
-    batch_size: int = 32
+    batch_size: int = 16
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
         examples = self.source(lm.tokenizer)
@@ -163,9 +163,9 @@ def forget_quality(
 ) -> Mapping[str, Score]:
     """p-value of a two-sample KS test between the truth ratios R of model and oracle.
 
-    On the forget set (arXiv 2401.06121). Large means that the test does not tell the model from one that never saw the
-    forget set. It shrinks with the number of questions: forget01, 05 and 10 are not comparable.
-    Truth ratios are ranked, so R and 1/R give the same.
+    On the forget set (arXiv 2401.06121). Large means that the test does not tell the model from one
+    that never saw the forget set. It shrinks with the number of questions: forget01, 05 and 10 are
+    not comparable. Truth ratios are ranked, so R and 1/R give the same.
     """
     need("scipy", "evals", "forget quality")
     from scipy import stats

@@ -16,14 +16,14 @@ from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
 from ilu.sources.known import Place, place
 from ilu.train import Optim
-from ilu.types import Metric
+from ilu.types import Group, Metric
 
 KNOWN = {"gsm8k": "openai/gsm8k:main:train"}
 """Short names of hub datasets."""
 
 
 def tuned(
-    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric], *, seed: int
+    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric | Group], *, seed: int
 ) -> Recipe:
     """Fine-tune ``model`` with ``attack``, measure on the way and keep the weights."""
     label = task if task.isidentifier() else Path(task.replace(":", "-")).stem
