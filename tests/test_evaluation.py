@@ -360,7 +360,7 @@ def test_the_commands_compare_models_beside_an_oracle_and_continue(
     part = json.loads((parts / f"{found['lab']['parts']['forget']}.json").read_text())
     assert len(part["scores"]["forget_truth_ratio"]["items"]) == 1
     times = {p: p.stat().st_mtime_ns for p in parts.iterdir()}
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="is the reference"):
         evaluate_command.main(command)
     assert {p: p.stat().st_mtime_ns for p in parts.iterdir()} == times
     assert len(times) == 8
