@@ -322,6 +322,13 @@ def test_harness_results_have_the_shape_of_lm_eval():
     assert {"versions", "n-shot", "higher_is_better", "configs", "n-samples"} <= set(found)
 
 
+def test_lm_evals_own_table_reads_them():
+    utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed")
+    table = utils.make_table(harness_results("tofu", "x", {"a": mean_score([0.0, 1.0])}))
+    assert "|tofu |" in table
+    assert "0.5|" in table
+
+
 def test_an_oracle_is_trained_once_for_its_data_settings_and_weights(tmp_path):
     data = write(tmp_path / "keep.jsonl", [{"text": s} for s in SENTENCES])
     recipe = oracle("lab", Dataset(data), Optim(lr=1e-3, steps=2), batch_size=2)
