@@ -1,10 +1,9 @@
 """Carry out a recipe: measure, unlearn, measure, attack, measure."""
 
-import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +13,17 @@ import torch
 from torch import nn
 
 from ilu.checkpoint import Checkpoints
-from ilu.data import Stream, open_stream, split
+from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers, adapting
-from ilu.masks.files import load_mask
+from ilu.masking import begin_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Example, Mask, Metric, Progress
+from ilu.types import LM, Attack, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,6 @@ class Prepared:
 
     lm: LM
     streams: Mapping[str, Stream]
-    mask: Mask | None
     data: Mapping[str, Any]
 
 
@@ -63,12 +61,13 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     started = time.monotonic()
     prepared = prepare(recipe, options.device)
     torch.manual_seed(recipe.seed)
-    out = RunDir(path) if path.exists() else begin(recipe, prepared, path)
+    out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options.progress)
     same_run(out, recipe, prepared)
     if out.has("done"):
         return out
+    mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
-        unlearn(recipe, prepared, out, options)
+        unlearn(recipe, prepared, mask, out, options)
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
@@ -83,7 +82,7 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
         raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
 
 
-def begin(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
+def begin(recipe: Recipe, prepared: Prepared, path: Path, progress: Progress) -> RunDir:
     """Make the run's folder, in one move and with the first measurement in it."""
     with new_folder(path) as folder:
         out = RunDir(folder)
@@ -92,6 +91,8 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
         out.write("data", prepared.data)
         out.write("recipe", describe(recipe))
         write_text(folder / "code.diff", code_diff())
+        if recipe.mask:
+            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, progress)
     return RunDir(path)
 
 
@@ -114,17 +115,17 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
         for name, feed in recipe.data.items()
     }
     warn_of_overlap(streams)
-    mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
     try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
+    mask = mask_of(recipe, lm.model) if isinstance(recipe.mask, str) else None
     check_training(lm.model, recipe.objective, recipe.optim, mask)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
-    masked = {"mask": file_hash(Path(recipe.mask))} if recipe.mask else {}
-    return Prepared(lm, streams, mask, {**data, **attacks, **weights, **masked})
+    masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
+    return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
 
 
 @torch.no_grad()
@@ -149,22 +150,15 @@ def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
         warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)
 
 
-def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
-    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
-    tokens = sum(len(e.ids) for e in examples)
-    return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
-
-
 def measure(metrics: Mapping[str, Metric], lm: LM, out: RunDir, stage: str) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
         out.write_scores(stage, {name: metric(lm) for name, metric in metrics.items()})
 
 
-def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
+def unlearn(
+    recipe: Recipe, prepared: Prepared, mask: Mask | None, out: RunDir, options: Options
+) -> None:
     """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
     if folder.is_dir():
@@ -188,7 +182,7 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
                 recipe.objective,
                 prepared.streams,
                 replace(recipe.optim, parameters=trained.pattern),
-                mask=prepared.mask,
+                mask=mask,
                 log=log,
                 checkpoints=checkpoints,
                 stop=options.stop,

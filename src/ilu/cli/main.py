@@ -19,6 +19,7 @@ ilu: make a language model forget, so that it stays forgotten.
 
   ilu demo --out demo                      the whole story on the built-in lab, minutes on a laptop
   ilu unlearn RECIPE --model M ...         unlearn your model on your data
+  ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
@@ -42,12 +43,13 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import bench, demo, lab, measure, records, unlearn, vectors
+    from ilu.cli import bench, demo, lab, mask, measure, records, unlearn, vectors
 
     return {
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
+        "mask": mask.main,
         "evaluate": measure.evaluate,
         "attack": measure.attack,
         "vectors": vectors.vectors,

@@ -1,0 +1,103 @@
+"""The mask of a run: made when the run begins, or brought by the user."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ilu.data import Stream, fingerprint
+from ilu.files import write_json
+from ilu.masks.describe import Distribution, counts, density, distribution, total
+from ilu.masks.files import MaskFile, load_mask, save_mask
+from ilu.masks.make import Data, Masking, Scales, Scoring, choose, score_weights
+from ilu.masks.select import Scores
+from ilu.masks.stored import store_scores
+from ilu.models import weights_hash
+from ilu.recipe import Recipe, describe
+from ilu.types import LM, Example, Mask, Progress
+
+FILE = "mask.safetensors"
+"""Where a run keeps the mask that it made."""
+
+
+def mask_of(recipe: Recipe, model: nn.Module, run: Path | None = None) -> Mask | None:
+    """The mask of a recipe, from its file or from the folder of a run that made it."""
+    if recipe.mask is None:
+        return None
+    made = isinstance(recipe.mask, Masking)
+    assert run is not None or not made
+    path = run / FILE if run and made else Path(str(recipe.mask))
+    return load_mask(path, model, weights_hash(model))
+
+
+def begin_mask(
+    mask: str | Masking, lm: LM, streams: Mapping[str, Stream], run: Path, progress: Progress
+) -> None:
+    """Make the mask if it is to be made, and write what is known of it into the run's folder."""
+    path = Path(mask) if isinstance(mask, str) else run / FILE
+    if isinstance(mask, Masking):
+        make_masks(mask.scoring, {mask.fraction: path}, mask.choice, lm, data_of(streams), progress)
+    write_json(run / "mask.json", summary(path))
+
+
+def data_of(streams: Mapping[str, Stream]) -> Data:
+    """All that is to be forgotten, whatever the number of topics, and what is to be kept."""
+    found: dict[str, list[Example]] = {"forget": [], "retain": []}
+    for name, stream in streams.items():
+        for kind, examples in found.items():
+            if name.startswith(kind):
+                examples.extend(stream.examples)
+    return found
+
+
+def make_masks(
+    scoring: Scoring,
+    paths: Mapping[float | None, Path],
+    choice: Any,
+    lm: LM,
+    data: Data,
+    progress: Progress,
+    store: Path | None = None,
+) -> None:
+    """Score the weights once and write a mask for every fraction.
+
+    With ``store`` the scores go to that folder as they are made and are read from there; otherwise
+    they stay in memory.
+    """
+    began = time.monotonic()
+    found = score_weights(scoring, lm.model, data, progress)
+    scores = store_scores(found.scores, store) if store else dict(found.scores).items()
+    record = {
+        "scoring": describe(scoring),
+        "choice": describe(choice),
+        "model": weights_hash(lm.model),
+        "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
+        **measured(scores, found.scales),
+    }
+    masks = choose(scores, list(paths), choice)
+    for (fraction, path), mask in zip(paths.items(), masks, strict=True):
+        seconds = round(time.monotonic() - began, 3)
+        save_mask(path, mask, {**record, "fraction": fraction, "seconds": seconds})
+
+
+def measured(scores: Scores, scales: Scales | None) -> dict[str, Any]:
+    """What the scores look like, for the record."""
+    shape: Distribution = distribution(scores)
+    return {"scores": shape._asdict(), "scales": scales._asdict() if scales else None}
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a report shows of a mask: how it was made, and its density by module and block."""
+    stored = MaskFile(path)
+    found, record = counts(stored), stored.record
+    scoring = record.get("scoring") or {}
+    return {
+        "score": str((scoring.get("score") or {}).get("type", "unknown")).rpartition(":")[2],
+        "fraction": total(found.values()).density,
+        "density": density(found),
+        "quantiles": (record.get("scores") or {}).get("quantiles"),
+        "scales": record.get("scales"),
+        "seconds": record.get("seconds"),
+    }
