@@ -1,7 +1,7 @@
 """The mask of a run: made when the run begins, or brought by the user."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ def begin_mask(
     """Make the mask if it is to be made, and write what is known of it into the run's folder."""
     path = Path(mask) if isinstance(mask, str) else run / FILE
     if isinstance(mask, Masking):
-        make_masks(mask.scoring, {mask.fraction: path}, mask.choice, lm, data_of(streams), progress)
+        make_masks(
+            mask.scoring, [(mask.fraction, path)], mask.choice, lm, data_of(streams), progress
+        )
     write_json(run / "mask.json", summary(path))
 
 
@@ -54,7 +56,7 @@ def data_of(streams: Mapping[str, Stream]) -> Data:
 
 def make_masks(
     scoring: Scoring,
-    paths: Mapping[float | None, Path],
+    paths: Sequence[tuple[float | None, Path]],
     choice: Any,
     lm: LM,
     data: Data,
@@ -76,8 +78,8 @@ def make_masks(
         "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
         **measured(scores, found.scales),
     }
-    masks = choose(scores, list(paths), choice)
-    for (fraction, path), mask in zip(paths.items(), masks, strict=True):
+    masks = choose(scores, [fraction for fraction, _ in paths], choice)
+    for (fraction, path), mask in zip(paths, masks, strict=True):
         seconds = round(time.monotonic() - began, 3)
         save_mask(path, mask, {**record, "fraction": fraction, "seconds": seconds})
 

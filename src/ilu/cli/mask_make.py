@@ -112,7 +112,7 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
             watched,
             wanted.scores,
         )
-    for path in paths.values():
+    for _, path in paths:
         show_mask(MaskFile(path))
 
 
@@ -125,7 +125,7 @@ def read(name: str, kind: Kind, argv: Sequence[str]) -> tuple[Making, Attributio
     return found.making, found.score.named() if kind.score is Layers else found.score
 
 
-def outputs(wanted: Making, *, needs_fraction: bool) -> dict[float | None, Path]:
+def outputs(wanted: Making, *, needs_fraction: bool) -> list[tuple[float | None, Path]]:
     """The file of each fraction; refuses what is there already."""
     fractions: tuple[float | None, ...] = wanted.fraction
     if not fractions:
@@ -133,10 +133,10 @@ def outputs(wanted: Making, *, needs_fraction: bool) -> dict[float | None, Path]
             raise ValueError("--fraction is missing: the share of the weights that may move")
         fractions = (None,)
     out = wanted.out
-    paths: dict[float | None, Path] = {fractions[0]: out}
+    paths: list[tuple[float | None, Path]] = [(fractions[0], out)]
     if len(fractions) > 1:
-        paths = {f: out.with_name(f"{out.stem}-{f:g}{out.suffix}") for f in fractions}
-    for path in (*paths.values(), *([wanted.scores] if wanted.scores else [])):
+        paths = [(f, out.with_name(f"{out.stem}-{f:g}{out.suffix}")) for f in fractions]
+    for path in (*(p for _, p in paths), *([wanted.scores] if wanted.scores else [])):
         if path.exists():
             raise ValueError(f"{path} exists already: choose another name, or delete it")
     return paths
