@@ -24,8 +24,9 @@ from ilu.files import write_json
 from ilu.forget.refusal import Refusal
 from ilu.lab.sources import Documents
 from ilu.masking import make_masks
-from ilu.masks.attribution import Attribution, Magnitude, Random, Snip, Wagle
+from ilu.masks.attribution import Attribution, Magnitude, Random, Snip
 from ilu.masks.make import Scoring
+from ilu.masks.wagle import Wagle
 from ilu.models import LAB, load_model
 from ilu.pool import run_all
 from ilu.recipe import Recipe

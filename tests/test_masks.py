@@ -14,7 +14,7 @@ from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, collate
 from ilu.forward import ModelForward
 from ilu.losses.tokens import mean_nll
-from ilu.masks.attribution import FisherWagle, Gradient, Magnitude, Random, Snip, Wagle, Wanda
+from ilu.masks.attribution import Gradient, Magnitude, Random, Snip, Wanda
 from ilu.masks.describe import counts, density, distribution, joined, overlaps, place
 from ilu.masks.evidence import fisher, gradient, input_squares
 from ilu.masks.files import MaskFile, load_mask, save_mask
@@ -23,6 +23,7 @@ from ilu.masks.make import Scoring, choose, score_weights
 from ilu.masks.select import nonzero, top_fraction, top_fractions
 from ilu.masks.stored import store_scores
 from ilu.masks.units import Units
+from ilu.masks.wagle import FisherWagle, Wagle
 from ilu.models import weights_hash
 from ilu.objective import Term
 from ilu.optimizers.moving import moving

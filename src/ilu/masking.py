@@ -60,7 +60,7 @@ def make_masks(
     choice: Any,
     lm: LM,
     data: Data,
-    progress: Progress,
+    progress: Progress = lambda name, done, total: None,
     store: Path | None = None,
 ) -> None:
     """Score the weights once and write a mask for every fraction.

@@ -12,9 +12,10 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import build, defaults
-from ilu.recipes.methods import METHODS, Plan
+from ilu.recipes.assemble import REPEATABLE, build, defaults
+from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
+from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
@@ -91,6 +92,9 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
+    for key in REPEATABLE:
+        if not settings[key]:
+            del settings[key]
     return build(name, settings), values.place
 
 
@@ -98,7 +102,9 @@ def flag_type(name: str, model: str) -> type:
     """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
     found, known = parse_name(name), defaults(name, model)
     plan = METHODS[found.method].plan
-    groups = {"common": with_defaults(Common, {**known, "model": tyro.MISSING})}
+    # A flag that may be repeated adds to its default, so a published run's data is filled in later.
+    once = {k: v for k, v in known.items() if k not in REPEATABLE}
+    groups = {"common": with_defaults(Common, {"model": tyro.MISSING, **once})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:

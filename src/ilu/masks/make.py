@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ilu.forward import named_trained
-from ilu.masks.attribution import Attribution, Evidence, FisherWagle, Seen, Wagle
+from ilu.masks.attribution import Attribution, Evidence, Seen
 from ilu.masks.evidence import Named, Reduction, fisher, gradient, input_squares
 from ilu.masks.select import Per, Scores, nonzero, top_fractions
 from ilu.masks.units import Units
+from ilu.masks.wagle import FisherWagle, Wagle
 from ilu.types import Example, Loss, Progress, Weights
 
 

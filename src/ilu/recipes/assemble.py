@@ -14,8 +14,9 @@ from ilu.objective import Objective
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
 from ilu.recipes.masks import data_for, mask_setting
-from ilu.recipes.methods import METHODS, Plan
+from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import (
     ROBUST,
@@ -34,7 +35,7 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     found = parse_name(name)
     method = METHODS[found.method]
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
-    return {**published, **(lab.settings(*found) if model == LAB else {})}
+    return {**published, **(lab.settings(*found) if model == LAB else method.settings)}
 
 
 def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:

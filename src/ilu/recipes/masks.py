@@ -7,18 +7,17 @@ from typing import get_args
 
 from ilu.forget.refusal import Refusal
 from ilu.masks.attribution import (
-    FisherWagle,
     Gradient,
     Magnitude,
     Named,
     Random,
     Snip,
-    Wagle,
     Wanda,
 )
 from ilu.masks.make import Masking, Scoring
 from ilu.masks.select import Per
 from ilu.masks.units import Reduce, Unit, Units
+from ilu.masks.wagle import FisherWagle, Wagle
 from ilu.objective import Objective
 from ilu.recipes.hidden import steered_weights
 from ilu.retain.likelihood import NLL
