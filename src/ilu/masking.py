@@ -22,14 +22,18 @@ FILE = "mask.safetensors"
 """Where a run keeps the mask that it made."""
 
 
-def mask_of(recipe: Recipe, model: nn.Module, run: Path | None = None) -> Mask | None:
-    """The mask of a recipe, from its file or from the folder of a run that made it."""
+def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
+    """The mask that a recipe brings as a file, if it was made for these weights."""
+    if not isinstance(recipe.mask, str):
+        return None
+    return load_mask(Path(recipe.mask), model, weights_hash(model))
+
+
+def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
+    """The mask of a run under way: its own, or the one it was given."""
     if recipe.mask is None:
         return None
-    made = isinstance(recipe.mask, Masking)
-    assert run is not None or not made
-    path = run / FILE if run and made else Path(str(recipe.mask))
-    return load_mask(path, model, weights_hash(model))
+    return load_mask(run / FILE if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
 
 
 def begin_mask(

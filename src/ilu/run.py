@@ -18,7 +18,7 @@ from ilu.environment import code_diff, environment, peak_memory
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers, adapting
-from ilu.masking import begin_mask, mask_of
+from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
@@ -119,8 +119,7 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
-    mask = mask_of(recipe, lm.model) if isinstance(recipe.mask, str) else None
-    check_training(lm.model, recipe.objective, recipe.optim, mask)
+    check_training(lm.model, recipe.objective, recipe.optim, given_mask(recipe, lm.model))
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
