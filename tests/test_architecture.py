@@ -14,7 +14,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
-    {"types", "files", "extras", "seeds"},
+    {"types", "files", "extras", "seeds", "significance"},
     {"losses", "vectors", "forward"},
     {"data"},
     {"forget", "retain", "masks", "sources", "optimizers"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"lab"},
     {"recipe", "rundir", "environment"},
     {"run", "summary", "plots"},
-    {"pool"},
+    {"pool", "measures"},
     {"report"},
     {"recipes"},
     {"cli"},

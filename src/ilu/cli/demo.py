@@ -12,9 +12,9 @@ from ilu.files import write_json
 from ilu.lab.world import CHANCE
 from ilu.recipe import Recipe
 from ilu.recipes.demo import FULL, QUICK, recipes
-from ilu.report import HEADLINE, write_report
+from ilu.report.formats import write_report
 from ilu.run import Options, run
-from ilu.summary import summarise, write_angles
+from ilu.summary import HEADLINE, summarise, write_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         write_angles(each, runs[0])
     summary = summarise(runs, chance=CHANCE)
     write_json(demo.out / "summary.json", summary)
-    write_report(runs, demo.out / "report.html")
+    write_report([each.path for each in runs], demo.out / "report.html")
     show(summary, quick=demo.quick)
     console.print(f"report: {(demo.out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 

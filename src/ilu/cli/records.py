@@ -19,7 +19,7 @@ from ilu.cli.show import console, print_json, progress, table
 from ilu.cli.unlearn import Place
 from ilu.files import write_text
 from ilu.recipe import differences, restore
-from ilu.report import markdown, write_report
+from ilu.report.formats import write_report
 from ilu.run import run
 from ilu.rundir import RunDir
 
@@ -31,8 +31,8 @@ class Report:
     Example: ilu report runs/first runs/second --out report.html
 
     Args:
-        runs: run directories.
-        out: the page; an ending .md gives a Markdown table.
+        runs: run directories, or folders of them.
+        out: the page; the endings .md, .json, .csv and .tex give the table of models instead.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -44,11 +44,7 @@ def report(argv: Sequence[str]) -> None:
     wanted: Report = parse(Report, "ilu report", argv)
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
-    runs = [RunDir.finished(path) for path in wanted.runs]
-    if wanted.out.suffix == ".md":
-        write_text(wanted.out, markdown(runs))
-    else:
-        write_report(runs, wanted.out)
+    write_report(wanted.runs, wanted.out)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 
