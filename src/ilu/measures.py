@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ilu.rundir import RunDir
@@ -11,6 +12,7 @@ from ilu.types import STAGES, Score, mean_score
 
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> metric -> score, with the value of every item where it was kept."""
+RECORDS = ("recipe", "environment", "data", "done", "cost", "vectors", "mask")
 SHARES = (0.0, *STAGES.values())
 
 
@@ -21,6 +23,8 @@ class Measured:
     run: RunDir
     recipe: Mapping[str, Any]
     stages: Stages
+    training: Sequence[Mapping[str, float]]
+    records: Mapping[str, Mapping[str, Any]]
 
     @property
     def attacks(self) -> list[str]:
@@ -35,7 +39,13 @@ def read(run: RunDir) -> Measured:
         for metric, score in scores.items():
             if not (math.isfinite(score.value) and math.isfinite(score.stderr)):
                 raise ValueError(f"scores/{stage}.json: {metric} is not a number")
-    return Measured(run, run.read("recipe"), stages)
+    records = {name: run.read(name) for name in RECORDS if run.has(name)}
+    return Measured(run, records["recipe"], stages, numbers(run.rows("train")), records)
+
+
+def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """A training log; ValueError where it holds anything else."""
+    return [{key: float(value) for key, value in row.items()} for row in rows]
 
 
 def with_items(run: RunDir, stage: str) -> dict[str, Score]:
@@ -74,9 +84,8 @@ def average(scores: Sequence[Score], weights: Sequence[float] | None = None) -> 
     if aligned(scores):
         rows = zip(*(s.items for s in scores), strict=True)
         return mean_score([weighted(row, w) for row in rows])
-    value, stderr = (weighted([s[i] for s in scores], w) for i in (0, 1))
-    assert value is not None
-    assert stderr is not None
+    value = sum(s.value * x for s, x in zip(scores, w, strict=True))
+    stderr = sum(s.stderr * x for s, x in zip(scores, w, strict=True))
     return Score(value, stderr, scores[0].n)
 
 
@@ -131,7 +140,7 @@ def curve(m: Measured, attack: str) -> list[Score]:
 
 def area(points: Sequence[Score]) -> Score | None:
     """Area under a curve of forget quality over the share of the fine-tuning, by trapezoids."""
-    steps = [b - a for a, b in zip(SHARES, SHARES[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(SHARES)]
     return average(points, [(a + b) / 2 for a, b in zip([0, *steps], [*steps, 0], strict=True)])
 
 
@@ -156,7 +165,7 @@ def samples_to_recover(m: Measured) -> int | None:
     if before is None or after is None or before.value >= after.value:
         return None
     half = (before.value + after.value) / 2
-    data = m.run.read("data")
+    data = m.records["data"]
     back = [a for a, s in relearning(m).items() if s.value <= half]
     return min((data[f"attack {a}"]["examples"] for a in back), default=None)
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 
 from ilu.extras import quiet_libraries
+from ilu.files import write_json
 from ilu.recipe import Recipe
 from ilu.run import Options, run
+from ilu.rundir import RunDir
 from ilu.train import Stopped
 
 
@@ -80,9 +82,14 @@ def carry_out(recipe: Recipe, path: Path, device: str, result: connection.Connec
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
     quiet_libraries()
     torch.set_num_threads(1)
+    failed = RunDir(path).file("failed")
+    failed.unlink(missing_ok=True)
     try:
         run(recipe, path, Options(device=device, resume=True))
     except Exception as error:  # whatever it was, it is reported and the other runs go on
-        result.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if path.is_dir():
+            write_json(failed, {"error": why})
+        result.send(why)
     else:
         result.send(None)

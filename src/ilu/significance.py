@@ -1,4 +1,4 @@
-"""Intervals and exact tests for the numbers of a report; nothing here needs more than arithmetic."""
+"""Intervals and exact tests for the numbers of a report, by arithmetic alone."""
 
 from collections.abc import Sequence
 from math import comb
@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 
 
 def student(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t; beyond the table two terms of its expansion in 1/f."""
+    """Two-sided 95 % quantile of Student's t; beyond the table its expansion in 1/f."""
     if freedom <= len(STUDENT):
         return STUDENT[freedom - 1]
     first = (Z**3 + Z) / 4

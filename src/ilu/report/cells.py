@@ -1,11 +1,14 @@
-"""Which runs can be reported: the finished ones, and why the others cannot, so that none is lost."""
+"""Which runs can be reported, and why the others cannot: none is left out in silence."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, read
+from ilu.measures import Measured, numbers, read
+from ilu.report.questions import after_attacks, came_back
+from ilu.report.records import before_and_after, cosines, masks, repeats
+from ilu.report.rows import row
 from ilu.rundir import RunDir
 
 
@@ -14,13 +17,13 @@ class Broken(NamedTuple):
 
     place: Path
     state: str
-    training: Sequence[dict[str, float]] = ()
+    training: Sequence[Mapping[str, float]] = ()
 
 
 def gather(paths: Sequence[Path]) -> tuple[list[Measured], list[Broken]]:
     """Read all runs; a path may also be a folder of runs."""
     runs, broken = list[Measured](), list[Broken]()
-    for path in dict.fromkeys(each for path in paths for each in expand(path)):
+    for path in dict.fromkeys(run for each in paths for run in expand(each)):
         try:
             found = look(path)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -39,7 +42,9 @@ def expand(path: Path) -> list[Path]:
         return [path]
     if found := list(find(path)):
         return found
-    raise ValueError(f"{path} is not a run directory: it has no recipe.json, nor has a folder in it")
+    raise ValueError(
+        f"{path} is not a run directory: it has no recipe.json, nor has a folder in it"
+    )
 
 
 def find(root: Path) -> Iterator[Path]:
@@ -58,10 +63,18 @@ def look(path: Path) -> Measured | Broken:
     if not run.has("recipe"):
         return Broken(path, "was stopped before its first measurement was complete")
     if run.has("done"):
-        return read(run)
+        return tried(read(run))
     if run.has("failed"):
-        return Broken(path, f"failed: {run.read('failed')['error']}", run.rows("train"))
-    return Broken(path, progress(run.read("recipe"), run), run.rows("train"))
+        return Broken(path, f"failed: {run.read('failed')['error']}", numbers(run.rows("train")))
+    return Broken(path, progress(run.read("recipe"), run), numbers(run.rows("train")))
+
+
+def tried(m: Measured) -> Measured:
+    """Ask a run for all that a report will ask, so that a broken one fails here and alone."""
+    alone = [row(m.run.path.name, [m])]
+    for ask in (after_attacks, came_back, cosines, masks, before_and_after, repeats):
+        ask(alone)
+    return m
 
 
 def progress(recipe: Any, run: RunDir) -> str:
@@ -69,7 +82,7 @@ def progress(recipe: Any, run: RunDir) -> str:
     stages = run.stages()
     attacks = recipe["attacks"]
     over = sum(f"{a}-end" in stages for a in attacks)
-    steps = len(run.rows("train"))
+    steps = len(numbers(run.rows("train")))
     parts = [f"unfinished: {steps} of {recipe['optim']['steps']} steps of unlearning"]
     if "after" in stages:
         parts.append(f"{over} of {len(attacks)} attacks")

@@ -28,7 +28,9 @@ def to_markdown(table: Table, broken: Sequence[Broken]) -> str:
     head = ["model", *table.columns.values()]
     lines = [f"| {' | '.join(map(text.markdown, head))} |", f"|{'---|' * len(head)}"]
     for row in table.rows:
-        cells = [mark(table, row, key, number(row.cells.get(key)), "**{}**") for key in table.columns]
+        cells = [
+            mark(table, row, key, number(row.cells.get(key)), "**{}**") for key in table.columns
+        ]
         lines.append(f"| {' | '.join([text.markdown(row.label), *cells])} |")
     left = [f"* {text.markdown(f'{each.place}: {each.state}')}" for each in broken]
     return "\n".join([*lines, *(["", "Not in the table:", "", *left] if left else [])]) + "\n"

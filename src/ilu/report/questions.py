@@ -87,7 +87,9 @@ def answers(run: RunDir, metric: str, stages: Sequence[str], limit: int) -> dict
     rows = {stage: found for stage, found in rows.items() if found}
     texts = {stage: [text(row) for row in found] for stage, found in rows.items()}
     return {
-        "values": {stage: compact([row["value"] for row in found]) for stage, found in rows.items()},
+        "values": {
+            stage: compact([row["value"] for row in found]) for stage, found in rows.items()
+        },
         "texts": texts if any(any(found) for found in texts.values()) else {},
     }
 

@@ -5,29 +5,29 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import difference, score
+from ilu.measures import Measured, difference, score
 from ilu.report.rows import Cell, Row, cell
-from ilu.rundir import RunDir
+
+COSINES = ("ft_after_u__u", "ft_after_u__ft", "u__ft")
+Angles = Mapping[str, Sequence[float | None]]
+"""Task -> the cosines of ``COSINES``, means over seeds; None where one is undefined."""
 
 
-class Angle(NamedTuple):
-    """Cosines between task vectors of a row on one task, means over seeds; None if undefined."""
-
-    label: str
-    task: str
-    cosines: Sequence[float | None]
+def cosines(rows: Sequence[Row]) -> dict[str, Angles]:
+    """Label -> angles, for every row whose task vectors were compared."""
+    return {row.label: found for row in rows if (found := angles(row))}
 
 
-def cosines(rows: Sequence[Row]) -> list[Angle]:
-    """Every row and task whose task vectors were compared."""
-    found: list[Angle] = []
-    for row in rows:
-        seeds = [m.run.read("vectors") for m in row.runs if m.run.has("vectors")]
-        for task in seeds[0] if len(seeds) == len(row.runs) else ():
-            angles = [each[task] for each in seeds if task in each]
-            keys = ("ft_after_u__u", "ft_after_u__ft", "u__ft")
-            found.append(Angle(row.label, task, [mean([a[k] for a in angles]) for k in keys]))
-    return found
+def angles(row: Row) -> Angles:
+    """Angles on the tasks that every seed has."""
+    if not all("vectors" in m.records for m in row.runs):
+        return {}
+    first, *rest = (m.records["vectors"] for m in row.runs)
+    tasks = [task for task in first if all(task in each for each in rest)]
+    return {
+        task: [mean([seed[task][key] for seed in (first, *rest)]) for key in COSINES]
+        for task in tasks
+    }
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -48,8 +48,8 @@ class MaskMap(NamedTuple):
 
 def masks(rows: Sequence[Row]) -> list[MaskMap]:
     """The mask of each row's first run that used one."""
-    runs = [(row.label, row.first.run) for row in rows]
-    return [mask_map(label, run.read("mask")) for label, run in runs if run.has("mask")]
+    found = [(row.label, row.first.records.get("mask")) for row in rows]
+    return [mask_map(label, record) for label, record in found if record]
 
 
 def mask_map(label: str, record: Mapping[str, Any]) -> MaskMap:
@@ -105,10 +105,10 @@ class Repeat(NamedTuple):
 
 def repeats(rows: Sequence[Row]) -> tuple[dict[str, str], list[Repeat]]:
     """What the records of all rows share, file by file, and what each has beside it."""
-    files: dict[str, list[dict[str, Any]]] = {
-        name: [row.first.run.read(name) for row in rows]
+    files = {
+        name: [row.first.records[name] for row in rows]
         for name in ("recipe", "environment", "data", "cost")
-        if all(row.first.run.has(name) for row in rows)
+        if all(name in row.first.records for row in rows)
     }
     shared = {name: in_common(found) for name, found in files.items() if len(rows) > 1}
     own = [
@@ -137,27 +137,26 @@ def dump(record: Mapping[str, Any]) -> str:
 
 def repeat(row: Row, records: Mapping[str, str]) -> Repeat:
     """The commands that repeat a row."""
-    runs = [m.run for m in row.runs]
-    commands = [line for run in runs for line in commands_of(run)]
-    seconds = mean([run.read("done")["seconds"] for run in runs])
-    return Repeat(row.label, commands, seconds or 0.0, warnings(runs), records, scores(row))
+    seconds = sum(m.records["done"]["seconds"] for m in row.runs) / len(row.runs)
+    commands = [command(m) for m in row.runs]
+    return Repeat(row.label, commands, seconds, warnings(row), records, scores(row))
 
 
-def commands_of(run: RunDir) -> list[str]:
+def command(m: Measured) -> str:
     """The command that repeats a run, and as a comment the one that it was made by."""
-    path = str(run.path)
+    path = str(m.run.path)
     again = shlex.join(["ilu", "rerun", path, "--out", f"{path}-again"])
-    argv = run.read("environment").get("argv") or []
-    return [f"{again}  # made by: {shlex.join(['ilu', *map(str, argv)])}"] if argv else [again]
+    argv = m.records["environment"].get("argv")
+    return f"{again}  # made by: {shlex.join(['ilu', *map(str, argv)])}" if argv else again
 
 
-def warnings(runs: Sequence[RunDir]) -> list[str]:
+def warnings(row: Row) -> list[str]:
     """What stands in the way of repeating a row."""
-    found = [run.read("environment") for run in runs]
+    found = [m.records["environment"] for m in row.runs]
     told: list[str] = []
     if any(each.get("dirty") for each in found):
         told.append("The code had changes that were not committed: see code.diff in the run.")
-    if len({each.get("commit") for each in found}) > 1:
+    if len({str(each.get("commit")) for each in found}) > 1:
         told.append("The seeds were run with different commits of the code.")
     return told
 
@@ -170,4 +169,3 @@ def scores(row: Row) -> list[tuple[str, str, Cell]]:
         for metric in metrics
         if (found := row.over(lambda m, s=stage, k=metric: score(m, s, k)))
     ]
-

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ilu.measures import Measured, headline, worst_case
 from ilu.report.text import printable
-from ilu.significance import Z, Interval, overlap, student, wilson
+from ilu.significance import Interval, Z, overlap, student, wilson
 from ilu.types import Score, mean_score
 
 COLUMNS = {
@@ -74,6 +74,7 @@ def make_table(runs: Sequence[Measured]) -> Table:
     """Group finished runs into rows."""
     groups = grouped(runs)
     rows = [row(label, group) for label, group in zip(labels(groups), groups, strict=True)]
+    rows.sort(key=lambda each: not each.baseline)
     found = dict.fromkeys(key for row in rows for key in row.cells)
     names = COLUMNS | {key: key for key in found if key not in COLUMNS}
     columns = {k: name for k, name in names.items() if k in found and k != "utility_change"}

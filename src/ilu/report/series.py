@@ -1,11 +1,11 @@
 """Curves of the report: forget quality while fine-tuning, and the objective while unlearning."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ilu.attacks.finetune import stages_by_step
 from ilu.measures import SHARES, Measured, curve, relearning
-from ilu.plots import Line, Point, colour, dash, figure
+from ilu.plots import Line, colour, dash, figure
 from ilu.report.cells import Broken
 from ilu.report.rows import Row, Table
 from ilu.types import mean_score
@@ -81,27 +81,23 @@ def tuning_steps(m: Measured, attack: str) -> list[float]:
 
 def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Panel]:
     """Per row its first run, and every run under way: the value of each term by step."""
-    logs: list[tuple[str, Sequence[dict[str, Any]]]] = [
-        (row.label, row.first.run.rows("train")) for row in rows
-    ]
+    logs = [(row.label, row.first.training) for row in rows]
     logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
     return [training_figure(name, log) for name, log in logs if log and terms(log)]
 
 
-def training_figure(name: str, log: Sequence[dict[str, Any]]) -> Panel:
+def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
     """One run's terms."""
     every = -(-len(log) // POINTS)
     kept = log[::every]
-    lines = [Line(i, [point(row, term) for row in kept]) for i, term in enumerate(terms(log))]
+    lines = [
+        Line(i, [(row["step"], row[term]) for row in kept if term in row])
+        for i, term in enumerate(terms(log))
+    ]
     entries = [entry(term, i) for i, term in enumerate(terms(log))]
     return Panel(name, figure(lines, x="step", y="value", log=True), entries)
 
 
-def terms(log: Sequence[dict[str, Any]]) -> list[str]:
+def terms(log: Sequence[Mapping[str, float]]) -> list[str]:
     """Terms of the objective that were logged."""
     return [key for key in log[0] if key not in HIDDEN]
-
-
-def point(row: dict[str, Any], term: str) -> Point:
-    """A point of a curve."""
-    return float(row["step"]), float(row[term])

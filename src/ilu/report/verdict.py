@@ -11,6 +11,8 @@ TILES = {
     "utility_change": "change of utility",
 }
 FEW_ITEMS, FEW_SEEDS = 100, 3
+DAMAGE = -0.05
+"""A model whose utility changed by less than this, beyond its interval, is damaged."""
 
 
 class Verdict(NamedTuple):
@@ -27,10 +29,16 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [verdict(row) for row in sorted(found, key=strength, reverse=True)]
 
 
-def strength(row: Row) -> float:
-    """What rows are ordered by: forget quality after the worst attack; none measured, none shown."""
+def strength(row: Row) -> tuple[bool, float]:
+    """What rows are ordered by: forget quality after the worst attack, damaged models last."""
     worst = row.cells.get("worst_case")
-    return worst.value if worst else -1.0
+    return not damaged(row), worst.value if worst else -1.0
+
+
+def damaged(row: Row) -> bool:
+    """Whether so much utility is lost that forgetting says little."""
+    change = row.cells.get("utility_change")
+    return change is not None and change.high < DAMAGE
 
 
 def verdict(row: Row) -> Verdict:
@@ -41,6 +49,8 @@ def verdict(row: Row) -> Verdict:
 
 def doubts(row: Row) -> Iterator[str]:
     """Why the numbers may not hold."""
+    if damaged(row):
+        yield "Utility is lost as well: a damaged model also forgets, and has less to recover."
     seeds = len(row.runs)
     if seeds == 1:
         yield "One seed: intervals are over questions; what another seed would give is not in them."
