@@ -75,8 +75,8 @@ def view(argv: Sequence[str]) -> None:
     if not wanted.runs.is_dir():
         raise ValueError(f"{wanted.runs} is not a folder: ilu view needs the folder of your runs")
     with serve(wanted.runs, wanted.port) as server:
-        console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", markup=False)
         try:
+            console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", markup=False)
             server.serve_forever()
         except KeyboardInterrupt:
             console.print("stopped")

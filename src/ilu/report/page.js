@@ -152,7 +152,9 @@ async function refresh() {
   const next = new DOMParser().parseFromString(text, "text/html").querySelector("main");
   const open = all("details[open]").map((each) => each.querySelector("summary").textContent);
   const kept = SETTINGS.filter(one).map((id) => [id, one(id).value]);
+  const off = new Set(all("#legend input:not(:checked)").map((box) => box.closest("li").textContent));
   document.querySelector("main").replaceWith(next);
+  all("#legend input").forEach((box) => { box.checked = !off.has(box.closest("li").textContent); });
   all("details").forEach((each) => { each.open = open.includes(each.querySelector("summary").textContent); });
   begin();
   for (const [id, value] of kept) {
