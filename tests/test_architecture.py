@@ -25,6 +25,7 @@ LAYERS = [
     {"attacks", "evals", "reinforce"},
     {"lab"},
     {"recipe", "rundir", "environment"},
+    {"tracking"},
     {"run", "summary", "plots"},
     {"pool", "measures"},
     {"report"},
@@ -94,6 +95,7 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
 assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
+heavy |= {"accelerate", "trackio"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

@@ -123,6 +123,18 @@ def test_only_a_value_clear_of_all_others_is_marked_and_never_the_original(tmp_p
     assert table.rows[0].label == "original"
 
 
+def test_a_damaged_model_is_never_best(tmp_path):
+    right, wrong = (1,) * 400, (0,) * 400
+    tenth = (0,) * 40 + (1,) * 360
+    broken = make_run(tmp_path / "a", "broken", right, wrong, {}, utility=(right, wrong))
+    modest = make_run(tmp_path / "b", "modest", right, tenth, {}, utility=(right, right))
+    none = make_run(tmp_path / "c", "none", right, right, {}, utility=(right, right))
+    table = table_of(broken, modest, none)
+    assert table.best == {"forget_quality": "modest"}
+    assert comparisons(table.rows)[0].best == "modest"
+    assert "broken</bdi> †" in page(table, [])
+
+
 def test_every_other_metric_has_columns_of_its_own(tmp_path):
     path = make_run(tmp_path / "a", "npo", KNOWN, LOST, {})
     for stage, loss in (("before", 1.0), ("after", 4.0)):
@@ -170,12 +182,14 @@ def test_runs_that_are_not_finished_are_listed_in_every_format(tmp_path):
     failed = defended(tmp_path / "runs" / "failed", done=False)
     RunDir(failed).write("failed", {"error": "no memory & <b>more</b>"})
     (defended(tmp_path / "runs" / "torn") / "scores" / "after.json").write_text("{")
+    RunDir(tmp_path / "runs" / "never").write("failed", {"error": "no model"})
     (tmp_path / "runs" / "begun.partial").mkdir()
     runs, broken = gather([tmp_path / "runs"])
     assert [m.run.path for m in runs] == [good]
     states = {each.place.name: each.state for each in broken}
     assert states["stopped"] == "unfinished: 4 of 4 steps of unlearning, 2 of 2 attacks"
     assert states["failed"] == "failed: no memory & <b>more</b>"
+    assert states["never"] == "failed: no model"
     assert states["torn"].startswith("cannot be read: JSONDecodeError")
     assert "first measurement" in states["begun.partial"]
     for write in FORMATS.values():

@@ -27,7 +27,7 @@ COLOURS = (
     "#3b82c4", "#e07b39", "#3f9e5a", "#c94f4f", "#8d6cc4",
     "#a0745a", "#d36fae", "#7a7f85", "#a8a02c", "#2fa7b5",
 )  # fmt: skip
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":")
 
 Point = tuple[float, float]
 

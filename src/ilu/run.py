@@ -23,6 +23,7 @@ from ilu.masks.files import load_mask
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
+from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
 from ilu.types import LM, Attack, Example, Mask, Metric, Progress
 
@@ -36,6 +37,7 @@ class Options:
     resume: bool = False
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
+    track: Track = untracked
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -176,7 +178,9 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
 
     def log(row: Row) -> None:
         out.append("train", row)
-        options.progress(f"{recipe.name}: unlearn", int(row["step"]) + 1, recipe.optim.steps)
+        done = int(row["step"]) + 1
+        options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
+        options.track({k: v for k, v in row.items() if k != "step"}, done)
 
     # Here, and also when a run is resumed, the model has its original weights.
     original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
@@ -211,6 +215,7 @@ def carry_out(
     def reached(stage: str) -> None:
         goals = attack.goals if stage == "end" else {}
         measured[stage] = {k: metric(lm) for k, metric in {**recipe.metrics, **goals}.items()}
+        options.track(*of_attack(recipe, name, stage, measured[stage]))
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)

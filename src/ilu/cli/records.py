@@ -22,6 +22,7 @@ from ilu.recipe import differences, restore
 from ilu.report.formats import write_report
 from ilu.run import run
 from ilu.rundir import RunDir
+from ilu.tracking import tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,13 @@ def rerun(argv: Sequence[str]) -> None:
     if not record.is_file():
         raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
     recipe = restore(json.loads(record.read_text(encoding="utf-8")))
-    with interruptible() as stop, progress() as shown:
-        out = run(recipe, wanted.place.out, wanted.place.options(shown, stop))
+    place = wanted.place
+    with (
+        tracking(place.track, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        out = run(recipe, place.out, place.options(shown, stop, track))
     old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)

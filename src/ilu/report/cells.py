@@ -38,8 +38,6 @@ def gather(paths: Sequence[Path]) -> tuple[list[Measured], list[Broken]]:
 
 def expand(path: Path) -> list[Path]:
     """A run directory itself, or those below a folder."""
-    if (path / "recipe.json").is_file():
-        return [path]
     if found := list(find(path)):
         return found
     raise ValueError(
@@ -52,7 +50,7 @@ def find(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
         names.sort()
         path = Path(folder)
-        if "recipe.json" in files or path.suffix == ".partial":
+        if {"recipe.json", "failed.json"} & set(files) or path.suffix == ".partial":
             names.clear()  # a run holds no other runs
             yield path
 
@@ -60,12 +58,12 @@ def find(root: Path) -> Iterator[Path]:
 def look(path: Path) -> Measured | Broken:
     """Read a finished run, or say what state it is in."""
     run = RunDir(path)
-    if not run.has("recipe"):
-        return Broken(path, "was stopped before its first measurement was complete")
     if run.has("done"):
         return tried(read(run))
     if run.has("failed"):
         return Broken(path, f"failed: {run.read('failed')['error']}", numbers(run.rows("train")))
+    if not run.has("recipe"):
+        return Broken(path, "was stopped before its first measurement was complete")
     return Broken(path, progress(run.read("recipe"), run), numbers(run.rows("train")))
 
 

@@ -10,7 +10,7 @@ from ilu.report.cells import Broken
 from ilu.report.paired import comparisons
 from ilu.report.questions import after_attacks, came_back, explorer
 from ilu.report.records import before_and_after, cosines, masks, repeats
-from ilu.report.rows import Table
+from ilu.report.rows import DAMAGE, Table
 from ilu.report.series import legend, quality_figures, training_figures
 from ilu.report.text import printable, script_json
 from ilu.report.verdict import verdicts
@@ -68,6 +68,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
     shared, each = repeats(rows)
     return {
         "table": table,
+        "damage": -DAMAGE,
         "broken": broken,
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),

@@ -45,7 +45,7 @@ class Measure(NamedTuple):
 
 
 def comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    """Every row against the best of those that unlearned something, measure by measure."""
+    """Every row against the best one that unlearned and kept its utility, by measure."""
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
     measures = [
         Measure("FQ after unlearning", "after", FORGET),
@@ -67,7 +67,7 @@ def compare(measure: Measure, rows: Sequence[Row]) -> Comparison | None:
     means = {
         r.label: sum(map(sum_known, seeds.values())) / len(seeds)
         for r in rows
-        if not r.baseline and (seeds := by_seed(measure, r))
+        if r.defends and (seeds := by_seed(measure, r))
     }
     if not means:
         return None

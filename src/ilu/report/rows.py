@@ -19,6 +19,8 @@ COLUMNS = {
     "relearn_forget_quality": "after relearning",
 }
 """Columns of the headline -> what they are called; more is better in all of them."""
+DAMAGE = -0.05
+"""A change of utility below which, with its whole interval, a model counts as damaged."""
 METRICS = ("forget_accuracy", "utility")
 """Metrics that the headline has; others get a column each."""
 
@@ -51,6 +53,17 @@ class Row(NamedTuple):
     def baseline(self) -> bool:
         """Whether nothing was unlearned."""
         return not self.runs[0].recipe["objective"]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether so much utility is lost that forgetting says little."""
+        change = self.cells.get("utility_change")
+        return change is not None and change.high < DAMAGE
+
+    @property
+    def defends(self) -> bool:
+        """Whether it may be called best."""
+        return not (self.baseline or self.damaged)
 
     @property
     def first(self) -> Measured:
@@ -165,9 +178,9 @@ def item_interval(score: Score) -> Interval:
 def best(rows: Sequence[Row], key: str) -> str | None:
     """The row with the highest value, if its interval keeps clear of all others'.
 
-    Models that unlearned nothing are for comparison and take no part.
+    Models that unlearned nothing or lost their utility are for comparison and take no part.
     """
-    cells = {r.label: r.cells[key] for r in rows if key in r.cells and not r.baseline}
+    cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.defends}
     if len(cells) < 2:
         return None
     first = max(cells, key=lambda label: cells[label].value)

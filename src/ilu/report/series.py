@@ -35,7 +35,7 @@ class Panel(NamedTuple):
 
 def entry(name: str, style: int) -> Entry:
     """One entry of a legend."""
-    borders = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}
+    borders = {"-": "solid", "--": "dashed", ":": "dotted"}
     return Entry(name, style, colour(style), borders[dash(style)])
 
 

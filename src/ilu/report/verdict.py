@@ -11,8 +11,6 @@ TILES = {
     "utility_change": "change of utility",
 }
 FEW_ITEMS, FEW_SEEDS = 100, 3
-DAMAGE = -0.05
-"""A model whose utility changed by less than this, beyond its interval, is damaged."""
 
 
 class Verdict(NamedTuple):
@@ -32,13 +30,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 def strength(row: Row) -> tuple[bool, float]:
     """What rows are ordered by: forget quality after the worst attack, damaged models last."""
     worst = row.cells.get("worst_case")
-    return not damaged(row), worst.value if worst else -1.0
-
-
-def damaged(row: Row) -> bool:
-    """Whether so much utility is lost that forgetting says little."""
-    change = row.cells.get("utility_change")
-    return change is not None and change.high < DAMAGE
+    return not row.damaged, worst.value if worst else -1.0
 
 
 def verdict(row: Row) -> Verdict:
@@ -49,7 +41,7 @@ def verdict(row: Row) -> Verdict:
 
 def doubts(row: Row) -> Iterator[str]:
     """Why the numbers may not hold."""
-    if damaged(row):
+    if row.damaged:
         yield "Utility is lost as well: a damaged model also forgets, and has less to recover."
     seeds = len(row.runs)
     if seeds == 1:
