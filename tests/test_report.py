@@ -13,7 +13,7 @@ from ilu.report.cells import Broken, gather
 from ilu.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
 from ilu.report.page import LARGEST, page
 from ilu.report.paired import comparisons
-from ilu.report.questions import came_back, flips
+from ilu.report.questions import came_back, flips, recovery
 from ilu.report.rows import make_table
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
@@ -23,6 +23,7 @@ from tests.fabricate import (
     KNOWN,
     LOST,
     MOST,
+    QUESTIONS,
     defended,
     make_run,
     relearned,
@@ -135,7 +136,7 @@ def test_a_damaged_model_is_never_best(tmp_path):
     assert "broken</bdi> †" in page(table, [])
 
 
-def test_every_other_metric_has_columns_of_its_own(tmp_path):
+def test_without_a_headline_every_metric_has_columns(tmp_path):
     path = make_run(tmp_path / "a", "npo", KNOWN, LOST, {})
     for stage, loss in (("before", 1.0), ("after", 4.0)):
         run = RunDir(path)
@@ -143,6 +144,53 @@ def test_every_other_metric_has_columns_of_its_own(tmp_path):
     table = table_of(path)
     assert list(table.columns) == ["forget_nll before", "forget_nll"]
     assert table.rows[0].cells["forget_nll"].value == 5.0
+
+
+def test_attacks_carried_out_elsewhere_join_the_run_whose_model_they_attacked(tmp_path):
+    host = make_run(tmp_path / "host", "npo", KNOWN, LOST, {})
+    attack = make_run(
+        tmp_path / "mood", "tune-mood", LOST, LOST, {"mood": tuned(LOST, HALF, HALF, KNOWN)},
+        objective={}, metrics={"forget_accuracy": {**QUESTIONS, "count": 4}, "utility": QUESTIONS},
+    )  # fmt: skip
+    stranger = make_run(tmp_path / "x", "tune-x", LOST, LOST, read_attacks(), objective={})
+    RunDir(host).write("model", {"model.safetensors": "abc"})
+    for path, model in ((attack, "abc"), (stranger, "def")):
+        data = RunDir(path).read("data")
+        RunDir(path).write("data", {**data, "model": {"model.safetensors": model}})
+    table = table_of(host, attack, stranger)
+    assert [row.label for row in table.rows] == ["tune-x", "npo"]
+    joined = table.rows[1]
+    assert joined.cells["worst_case"].value == 0.5
+    assert joined.cells["area"].value == pytest.approx(0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5)
+    html = page(table, [])
+    assert f"ilu rerun {attack}" in html
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1])
+    assert data[0]["values"]["mood-end"] == "11110000"
+    RunDir(attack).write("recipe", {**RunDir(attack).read("recipe"), "metrics": {"utility": {}}})
+    assert len(table_of(host, attack).rows) == 2  # other questions by the same name
+
+
+def test_the_fewest_examples_that_bring_half_back_are_told(tmp_path):
+    def recovered(name, few, many):
+        path = make_run(tmp_path / name, name, KNOWN, LOST, {"few": few, "many": many})
+        RunDir(path).write("data", {"attack few": {"examples": 5}, "attack many": {"examples": 50}})
+        return path
+
+    nothing, half = relearned(LOST, LOST), relearned(HALF, HALF)
+    rows = table_of(
+        recovered("a", nothing, nothing), recovered("b", nothing, half), recovered("c", half, half)
+    ).rows
+    assert recovery(rows) == {"a": "more than 50", "b": "50", "c": "5 or fewer"}
+
+
+def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):
+    paths = [defended(tmp_path / "a", "npo"), make_run(tmp_path / "b", "never", KNOWN, HALF, {})]
+    runs, _ = gather(paths)
+    after, *_ = comparisons(make_table(runs).rows, "never")
+    assert (after.best, after.rows["npo"].value) == ("never", 0.5)
+    assert "Difference to <bdi>never</bdi>" in page(make_table(runs, "never"), [])
+    with pytest.raises(ValueError, match="no such model here; one of npo, never"):
+        make_table(runs, "other")
 
 
 def test_differences_to_the_best_are_tested_on_the_same_questions_only(tmp_path):

@@ -12,24 +12,34 @@ from ilu.types import STAGES, Score, mean_score
 
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> metric -> score, with the value of every item where it was kept."""
-RECORDS = ("recipe", "environment", "data", "done", "cost", "vectors", "mask")
+RECORDS = ("recipe", "environment", "data", "done", "cost", "vectors", "mask", "model")
 SHARES = (0.0, *STAGES.values())
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run directory in memory."""
+    """A run directory in memory, perhaps joined by ``attackers``, whose attacks became its own.
+
+    ``places``: stage -> the run and the stage in it where the answers are recorded.
+    """
 
     run: RunDir
     recipe: Mapping[str, Any]
     stages: Stages
     training: Sequence[Mapping[str, float]]
     records: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, tuple[RunDir, str]]
+    attackers: tuple["Measured", ...] = ()
 
     @property
     def attacks(self) -> list[str]:
         """Attacks whose end was measured."""
         return [a for a in self.recipe["attacks"] if f"{a}-end" in self.stages]
+
+    def rows(self, stage: str, metric: str) -> list[dict[str, Any]]:
+        """What was recorded of each item."""
+        run, recorded = self.places[stage]
+        return run.rows(f"examples/{recorded}/{metric}")
 
 
 def read(run: RunDir) -> Measured:
@@ -40,7 +50,8 @@ def read(run: RunDir) -> Measured:
             if not (math.isfinite(score.value) and math.isfinite(score.stderr)):
                 raise ValueError(f"scores/{stage}.json: {metric} is not a number")
     records = {name: run.read(name) for name in RECORDS if run.has(name)}
-    return Measured(run, records["recipe"], stages, numbers(run.rows("train")), records)
+    places = {stage: (run, stage) for stage in stages}
+    return Measured(run, records["recipe"], stages, numbers(run.rows("train")), records, places)
 
 
 def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -133,7 +144,8 @@ def relearning(m: Measured) -> dict[str, Score]:
 
 def curve(m: Measured, attack: str) -> list[Score]:
     """Forget quality before an attack and at its stages; nothing if one is missing."""
-    stages = ("after", *(f"{attack}-{stage}" for stage in STAGES))
+    start = f"{attack}-start"  # where an attack was carried out elsewhere, on fewer questions
+    stages = (start if start in m.stages else "after", *(f"{attack}-{s}" for s in STAGES))
     found = [quality(m, stage) for stage in stages]
     return [s for s in found if s] if all(found) else []
 
@@ -165,9 +177,13 @@ def samples_to_recover(m: Measured) -> int | None:
     if before is None or after is None or before.value >= after.value:
         return None
     half = (before.value + after.value) / 2
-    data = m.records["data"]
-    back = [a for a, s in relearning(m).items() if s.value <= half]
-    return min((data[f"attack {a}"]["examples"] for a in back), default=None)
+    shown = relearned_from(m)
+    return min((shown[a] for a, s in relearning(m).items() if s.value <= half), default=None)
+
+
+def relearned_from(m: Measured) -> dict[str, int]:
+    """Relearning attack -> how many examples it had."""
+    return {a: m.records["data"][f"attack {a}"]["examples"] for a in relearning(m)}
 
 
 def headline(m: Measured) -> dict[str, Score | None]:

@@ -71,6 +71,8 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
         return out
     with costed(out):
         unlearn(recipe, prepared, out, options)
+    if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
+        out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)

@@ -34,10 +34,12 @@ class Report:
     Args:
         runs: run directories, or folders of them.
         out: the page; the endings .md, .json, .csv and .tex give the table of models instead.
+        against: compare all with this model, such as one that never knew; the best if left out.
     """
 
     runs: Positional[tuple[Path, ...]]
     out: Path = Path("report.html")
+    against: str | None = None
 
 
 def report(argv: Sequence[str]) -> None:
@@ -45,7 +47,7 @@ def report(argv: Sequence[str]) -> None:
     wanted: Report = parse(Report, "ilu report", argv)
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
-    write_report(wanted.runs, wanted.out)
+    write_report(wanted.runs, wanted.out, wanted.against)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.measures import Measured, numbers, read
-from ilu.report.questions import after_attacks, came_back
+from ilu.report.join import join
+from ilu.report.questions import after_attacks, came_back, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import row
 from ilu.rundir import RunDir
@@ -33,7 +34,7 @@ def gather(paths: Sequence[Path]) -> tuple[list[Measured], list[Broken]]:
         else:
             runs.append(found)
             broken += incomplete(found)
-    return runs, broken
+    return join(runs), broken
 
 
 def expand(path: Path) -> list[Path]:
@@ -70,7 +71,7 @@ def look(path: Path) -> Measured | Broken:
 def tried(m: Measured) -> Measured:
     """Ask a run for all that a report will ask, so that a broken one fails here and alone."""
     alone = [row(m.run.path.name, [m])]
-    for ask in (after_attacks, came_back, cosines, masks, before_and_after, repeats):
+    for ask in (after_attacks, came_back, recovery, cosines, masks, before_and_after, repeats):
         ask(alone)
     return m
 

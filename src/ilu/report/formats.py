@@ -14,13 +14,16 @@ from ilu.report.page import page
 from ilu.report.rows import Cell, Row, Table, make_table
 
 
-def write_report(paths: Sequence[Path], out: Path) -> None:
-    """Write the report on run directories in the format that the ending of ``out`` names."""
+def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
+    """Write the report on run directories in the format that the ending of ``out`` names.
+
+    ``against``: the model that the others are compared with, question by question.
+    """
     write = FORMATS.get(out.suffix)
     if write is None:
         raise ValueError(f"--out {out}: the ending must be one of {', '.join(FORMATS)}")
     runs, broken = gather(paths)
-    write_text(out, write(make_table(runs), broken))
+    write_text(out, write(make_table(runs, against), broken))
 
 
 def to_markdown(table: Table, broken: Sequence[Broken]) -> str:

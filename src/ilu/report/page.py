@@ -8,7 +8,7 @@ from typing import Any
 
 from ilu.report.cells import Broken
 from ilu.report.paired import comparisons
-from ilu.report.questions import after_attacks, came_back, explorer
+from ilu.report.questions import after_attacks, came_back, explorer, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import DAMAGE, Table
 from ilu.report.series import legend, quality_figures, training_figures
@@ -75,9 +75,10 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "verdicts": verdicts(rows),
         "after_attacks": after_attacks(rows),
         "came_back": came_back(rows),
+        "recovery": recovery(rows),
         "attacks": list(dict.fromkeys(a for row in rows for a in row.first.attacks)),
         "curves": quality_figures(rows),
-        "comparisons": comparisons(rows),
+        "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
         "masks": masks(rows),

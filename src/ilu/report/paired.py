@@ -44,15 +44,18 @@ class Measure(NamedTuple):
         return {**m.recipe["metrics"], **attack.get("goals", {})}.get(self.metric)
 
 
-def comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    """Every row against the best one that unlearned and kept its utility, by measure."""
+def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Comparison]:
+    """Every row against one of them, measure by measure.
+
+    Left out, that one is the best of those that unlearned something and kept their utility.
+    """
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
     measures = [
         Measure("FQ after unlearning", "after", FORGET),
         Measure("utility", "after", UTILITY),
         *(Measure(f"FQ after {a}", f"{a}-end", metric_of(rows, a)) for a in attacks),
     ]
-    found = [compare(measure, rows) for measure in measures]
+    found = [compare(measure, rows, against) for measure in measures]
     return [each for each in found if each]
 
 
@@ -62,16 +65,16 @@ def metric_of(rows: Sequence[Row], attack: str) -> str:
     return OTHERS if shows else FORGET
 
 
-def compare(measure: Measure, rows: Sequence[Row]) -> Comparison | None:
+def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Comparison | None:
     """One measure of all rows; nothing if no two rows can be compared."""
     means = {
-        r.label: sum(map(sum_known, seeds.values())) / len(seeds)
-        for r in rows
-        if r.defends and (seeds := by_seed(measure, r))
+        i: sum(map(sum_known, seeds.values())) / len(seeds)
+        for i, r in enumerate(rows)
+        if (r.label == against if against else r.defends) and (seeds := by_seed(measure, r))
     }
     if not means:
         return None
-    best = next(r for r in rows if r.label == max(means, key=means.__getitem__))
+    best = rows[max(means, key=means.__getitem__)]
     tried = {r.label: test(measure, r, best) for r in rows if r is not best}
     found = {label: each for label, each in tried.items() if each}
     adjusted = holm([each.p for each in found.values()])

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, ends, score
+from ilu.measures import Measured, ends, relearned_from, samples_to_recover, score
 from ilu.report.rows import Row
-from ilu.rundir import RunDir
 from ilu.summary import FORGET
 from ilu.types import Score
 
@@ -47,6 +46,20 @@ def after_attacks(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return {row.label: means([ends(m) for m in row.runs]) for row in rows}
 
 
+def recovery(rows: Sequence[Row]) -> dict[str, str]:
+    """Row -> fewest examples that brought half of the lost accuracy back, over its seeds."""
+    found: dict[str, str] = {}
+    for row in rows:
+        tried = sorted(n for m in row.runs for n in relearned_from(m).values())
+        if tried and not row.baseline:
+            needed = [n for m in row.runs if (n := samples_to_recover(m))]
+            least = min(needed, default=None)
+            found[row.label] = f"more than {tried[-1]}" if least is None else f"{least}"
+            if least == tried[0]:
+                found[row.label] = f"{least} or fewer"
+    return found
+
+
 def means(seeds: Sequence[dict[str, Score]]) -> dict[str, float]:
     """Means of what every seed has."""
     shared = [key for key in seeds[0] if all(key in each for each in seeds)]
@@ -56,8 +69,8 @@ def means(seeds: Sequence[dict[str, Score]]) -> dict[str, float]:
 def explorer(rows: Sequence[Row], *, limit: int) -> list[dict[str, Any]]:
     """The answers to the first ``limit`` questions of every run, for the page's own script."""
     found = [
-        {"run": name(row, m), "metric": metric, **answers(m.run, metric, stages, limit)}
-        for row in rows
+        {"run": name(row, m), "metric": metric, **answers(m, metric, stages, limit)}
+        for row in sorted(rows, key=lambda row: row.baseline)
         for m in row.runs
         for metric, stages in metrics(m).items()
     ]
@@ -81,9 +94,9 @@ def metrics(m: Measured) -> dict[str, list[str]]:
     }
 
 
-def answers(run: RunDir, metric: str, stages: Sequence[str], limit: int) -> dict[str, Any]:
+def answers(m: Measured, metric: str, stages: Sequence[str], limit: int) -> dict[str, Any]:
     """Stage -> values, and whatever else the records say of a question."""
-    rows = {stage: run.rows(f"examples/{stage}/{metric}")[:limit] for stage in stages}
+    rows = {stage: m.rows(stage, metric)[:limit] for stage in stages}
     rows = {stage: found for stage, found in rows.items() if found}
     texts = {stage: [text(row) for row in found] for stage, found in rows.items()}
     return {

@@ -138,7 +138,7 @@ def dump(record: Mapping[str, Any]) -> str:
 def repeat(row: Row, records: Mapping[str, str]) -> Repeat:
     """The commands that repeat a row."""
     seconds = sum(m.records["done"]["seconds"] for m in row.runs) / len(row.runs)
-    commands = [command(m) for m in row.runs]
+    commands = [command(m) for run in row.runs for m in (run, *run.attackers)]
     return Repeat(row.label, commands, seconds, warnings(row), records, scores(row))
 
 

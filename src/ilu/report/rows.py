@@ -22,7 +22,7 @@ COLUMNS = {
 DAMAGE = -0.05
 """A change of utility below which, with its whole interval, a model counts as damaged."""
 METRICS = ("forget_accuracy", "utility")
-"""Metrics that the headline has; others get a column each."""
+"""Metrics that the headline has; others get columns where there is no headline."""
 
 
 class Cell(NamedTuple):
@@ -76,23 +76,30 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows, the columns that have a value, and column -> label of the row marked best."""
+    """Rows, the columns that have a value, and column -> label of the row marked best.
+
+    ``against``: the row that all are compared with, instead of the best.
+    """
 
     columns: Mapping[str, str]
     rows: Sequence[Row]
     best: Mapping[str, str]
+    against: str | None = None
 
 
-def make_table(runs: Sequence[Measured]) -> Table:
+def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
     """Group finished runs into rows."""
     groups = grouped(runs)
     rows = [row(label, group) for label, group in zip(labels(groups), groups, strict=True)]
     rows.sort(key=lambda each: not each.baseline)
     found = dict.fromkeys(key for row in rows for key in row.cells)
-    names = COLUMNS | {key: key for key in found if key not in COLUMNS}
-    columns = {k: name for k, name in names.items() if k in found and k != "utility_change"}
+    columns = {key: name for key, name in COLUMNS.items() if key in found}
+    columns = columns or {key: key for key in found if key != "utility_change"}
     marks = {key: best(rows, key) for key in COLUMNS}
-    return Table(columns, rows, {key: label for key, label in marks.items() if label})
+    known = [each.label for each in rows]
+    if against is not None and against not in known:
+        raise ValueError(f"--against {against}: no such model here; one of {', '.join(known)}")
+    return Table(columns, rows, {key: label for key, label in marks.items() if label}, against)
 
 
 def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
