@@ -165,7 +165,8 @@ def test_attacks_carried_out_elsewhere_join_the_run_whose_model_they_attacked(tm
     html = page(table, [])
     assert f"ilu rerun {attack}" in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1])
-    assert data[0]["values"]["mood-end"] == "11110000"
+    values = data[0]["values"]
+    assert (values["mood-start"], values["mood-end"]) == ("00000000", "11110000")
     RunDir(attack).write("recipe", {**RunDir(attack).read("recipe"), "metrics": {"utility": {}}})
     assert len(table_of(host, attack).rows) == 2  # other questions by the same name
 

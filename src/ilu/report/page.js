@@ -51,14 +51,15 @@ function verdicts() {
     all(".strip").forEach((strip, i) => strip.classList.toggle("on", i === Number(event.target.value))));
 }
 
+// Where an attack was carried out elsewhere, its questions may be others than those asked before unlearning.
 const KINDS = {
   "": () => true,
-  back: (before, after, attacked) => before === 1 && after === 0 && attacked === 1,
-  gone: (before, after, attacked) => before === 1 && after === 0 && attacked === 0,
-  kept: (before, after) => before === 1 && after === 1,
+  back: (before, after, attacked) => before !== 0 && after === 0 && attacked === 1,
+  gone: (before, after, attacked) => before !== 0 && after === 0 && attacked === 0,
+  kept: (before, after) => before !== 0 && after === 1,
   unknown: (before) => before === 0,
 };
-const PAGE = 50;
+const PAGE = 25;
 
 function questions() {
   if (!one("data")) return;
@@ -85,10 +86,12 @@ function questions() {
   }
 
   function draw() {
-    const stages = ["before", "after", attack.value].filter((stage) => stage in current().values);
+    const start = attack.value.replace(/end$/, "start");
+    const asked = start in current().values ? ["", start, attack.value] : ["before", "after", attack.value];
+    const stages = asked.filter((stage) => stage in current().values);
     const count = Math.max(...stages.map((stage) => current().values[stage].length));
     const wanted = words.value.toLowerCase();
-    const match = (i) => KINDS[kind.value](...["before", "after", attack.value].map((stage) => value(stage, i)))
+    const match = (i) => KINDS[kind.value](...asked.map((stage) => value(stage, i)))
       && (!wanted || String(i) === wanted
         || (reveal.checked && stages.some((stage) => Object.values(texts(stage, i)).join(" ").toLowerCase().includes(wanted))));
     const found = [...Array(count).keys()].filter(match);

@@ -83,11 +83,12 @@ def name(row: Row, m: Measured) -> str:
 
 
 def metrics(m: Measured) -> dict[str, list[str]]:
-    """Metrics measured after unlearning -> stages that have them: before, after, ends of attacks.
+    """Metrics measured after unlearning -> stages that have them, from before to ends of attacks.
 
     Those in between are in the curves.
     """
-    stages = ["before", "after", *(f"{a}-end" for a in m.attacks)]
+    ends = (f"{a}-{stage}" for a in m.attacks for stage in ("start", "end"))
+    stages = ["before", "after", *ends]
     return {
         metric: [s for s in stages if metric in m.stages.get(s, {})]
         for metric in m.stages.get("after", {})

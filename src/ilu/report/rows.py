@@ -70,6 +70,11 @@ class Row(NamedTuple):
         """The run shown where one must stand for all."""
         return self.runs[0]
 
+    @property
+    def n(self) -> int:
+        """Items behind the first number."""
+        return next((found.n for found in self.cells.values()), 0)
+
     def over(self, what: Callable[[Measured], Score | None]) -> Cell | None:
         """A measure of the runs as a cell."""
         return cell([what(m) for m in self.runs])
