@@ -173,6 +173,7 @@ def test_the_view_reads_nothing_outside_its_folder(served, tmp_path):
     _, html = ask(served)
     assert "outsider" not in html
     assert "insider" not in html
+    assert f"leads out of {tmp_path / 'runs'}" in html
 
 
 def test_the_view_follows_runs_and_keeps_what_was_set(served, browser, tmp_path):

@@ -17,6 +17,7 @@ from ilu.report.questions import came_back, flips, recovery
 from ilu.report.rows import make_table
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
+from ilu.significance import wilson
 from ilu.types import Score
 from tests.fabricate import (
     HALF,
@@ -110,6 +111,13 @@ def test_seeds_of_one_recipe_become_one_row_and_other_settings_do_not(tmp_path):
 
 def read_attacks():
     return {"mood": tuned(LOST, HALF, HALF, KNOWN), "relearn": relearned(KNOWN, MOST)}
+
+
+def test_seeds_that_agree_are_no_more_certain_than_their_questions(tmp_path):
+    seeds = [defended(tmp_path / f"s{i}", seed=i) for i in range(3)]
+    found = table_of(*seeds).rows[0].cells["forget_quality"]
+    assert (found.value, found.stderr) == (1.0, 0.0)
+    assert found.interval == pytest.approx(wilson(1.0, 8))
 
 
 def test_only_a_value_clear_of_all_others_is_marked_and_never_the_original(tmp_path):

@@ -91,7 +91,8 @@ def inline(panel: Any) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="row-(\d+)"', r' data-row="\1"', svg)
-    svg = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", svg)
+    svg = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", svg)
+    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)  # the page's own
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is enough
     return re.sub(r'(<svg [^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console
-from ilu.report.cells import find, gather
+from ilu.report.cells import Broken, find, gather
 from ilu.report.page import page
 from ilu.report.rows import make_table
 
@@ -61,10 +61,10 @@ class Live:
             began = time.monotonic()
             if began < self.due:
                 return
-            runs = inside(self.root)
+            runs = list(find(self.root))
             state = fingerprint(runs)
             if state != self.state:
-                self.html = render(runs)
+                self.html = render(self.root, runs)
                 self.state = state
             self.due = time.monotonic() + LOAD * (time.monotonic() - began)
 
@@ -127,11 +127,9 @@ def server_port(request: BaseHTTPRequestHandler) -> int:
     return request.connection.getsockname()[1]
 
 
-def inside(root: Path) -> list[Path]:
-    """Run directories below ``root`` none of whose records is a link that leads out of it."""
-    return [
-        run for run in find(root) if all(f.resolve().is_relative_to(root) for f in records(run))
-    ]
+def inside(root: Path, run: Path) -> bool:
+    """Whether none of a run's records is a link that leads out of ``root``."""
+    return all(file.resolve().is_relative_to(root) for file in records(run))
 
 
 def records(run: Path) -> list[Path]:
@@ -153,7 +151,8 @@ def fingerprint(runs: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def render(runs: Sequence[Path]) -> bytes:
+def render(root: Path, runs: Sequence[Path]) -> bytes:
     """The page as it is sent."""
-    measured, broken = gather(runs)
-    return page(make_table(measured), broken, live=True).encode()
+    measured, broken = gather([run for run in runs if inside(root, run)])
+    outside = [Broken(run, f"leads out of {root}") for run in runs if not inside(root, run)]
+    return page(make_table(measured), [*broken, *outside], live=True).encode()

@@ -18,7 +18,8 @@ from ilu.report.verdict import verdicts
 LARGEST = 1_900_000
 """Bytes of a page."""
 QUESTIONS = (2000, 500, 100, 20, 0)
-"""How many questions of each run are shown: fewer on a page that would be too large."""
+"""How many questions of each run are shown: fewer on a page that would be too large, and where
+none fits no training curves either."""
 
 
 def page(table: Table, broken: Sequence[Broken], *, live: bool = False) -> str:

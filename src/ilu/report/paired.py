@@ -68,7 +68,7 @@ def metric_of(rows: Sequence[Row], attack: str) -> str:
 def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Comparison | None:
     """One measure of all rows; nothing if no two rows can be compared."""
     means = {
-        i: sum(map(sum_known, seeds.values())) / len(seeds)
+        i: sum(map(mean_known, seeds.values())) / len(seeds)
         for i, r in enumerate(rows)
         if (r.label == against if against else r.defends) and (seeds := by_seed(measure, r))
     }
@@ -107,6 +107,7 @@ def by_seed(measure: Measure, row: Row) -> dict[int, tuple[float | None, ...]]:
     return {seed: items for seed, items in found.items() if items}
 
 
-def sum_known(items: Sequence[float | None]) -> float:
-    """Sum of the items that could be scored."""
-    return sum(item for item in items if item is not None)
+def mean_known(items: Sequence[float | None]) -> float:
+    """Mean of the items that could be scored."""
+    known = [item for item in items if item is not None]
+    return sum(known) / len(known) if known else 0.0

@@ -100,7 +100,7 @@ class Repeat(NamedTuple):
     seconds: float
     warnings: Sequence[str]
     records: Mapping[str, str]
-    scores: Sequence[tuple[str, str, Cell]]
+    scores: Sequence[str]
 
 
 def repeats(rows: Sequence[Row]) -> tuple[dict[str, str], list[Repeat]]:
@@ -161,10 +161,10 @@ def warnings(row: Row) -> list[str]:
     return told
 
 
-def scores(row: Row) -> list[tuple[str, str, Cell]]:
-    """Every metric at every stage, averaged over seeds."""
+def scores(row: Row) -> list[str]:
+    """Every metric at every stage, averaged over seeds, a line each."""
     return [
-        (stage, metric, found)
+        f"{stage:<16} {metric:<16} {found.value:.4f} ± {found.stderr:.4f}  n {found.n}"
         for stage, metrics in row.first.stages.items()
         for metric in metrics
         if (found := row.over(lambda m, s=stage, k=metric: score(m, s, k)))

@@ -163,7 +163,10 @@ def others(m: Measured) -> dict[str, Score]:
 
 
 def cell(scores: Sequence[Score | None], key: str = "") -> Cell | None:
-    """One number from a score per seed; nothing if a seed lacks it."""
+    """One number from a score per seed; nothing if a seed lacks it.
+
+    The interval of a few seeds that happen to agree is never narrower than that over their items.
+    """
     known = [s for s in scores if s]
     if not known or len(known) < len(scores):
         return None
@@ -172,7 +175,9 @@ def cell(scores: Sequence[Score | None], key: str = "") -> Cell | None:
         return Cell(one.value, one.stderr, *item_interval(one), one.n, 1)
     mean = mean_score([s.value for s in known])
     half = student(len(known) - 1) * mean.stderr
-    low, high = mean.value - half, mean.value + half
+    lows, highs = zip(*map(item_interval, known), strict=True)
+    low = min(mean.value - half, sum(lows) / len(known))
+    high = max(mean.value + half, sum(highs) / len(known))
     if key in COLUMNS:  # shares, which no interval leaves
         low, high = max(0.0, low), min(1.0, high)
     return Cell(mean.value, mean.stderr, low, high, known[0].n, len(known))
