@@ -10,29 +10,37 @@ from pathlib import Path
 
 import pytest
 
-from ilu.cli.view import serve
+from ilu.cli.view import serve, view
 from ilu.report.formats import write_report
 from ilu.rundir import RunDir
 from tests.fabricate import HALF, KNOWN, LOST, defended, make_run, tuned
 from tests.test_report import DEMO, HOSTILE, add_text, hostile_run
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The report on the demo."""
+    out = tmp_path_factory.mktemp("demo") / "report.html"
+    write_report([DEMO], out)
+    return out
+
+
 @pytest.fixture
-def opened(browser, tmp_path):
-    """Open the report on runs in the browser; afterwards nothing may have gone wrong in it."""
+def opened(browser):
+    """Open a report in the browser; afterwards nothing may have gone wrong in it."""
     browser.open("about:blank")
     browser.complaints(), browser.requested()
-    out = tmp_path / "report.html"
+    seen = set()
 
-    def open_report(*paths):
-        write_report(paths, out)
-        browser.look()
-        browser.open(out.as_uri())
+    def open_report(file, **look):
+        seen.add(file.as_uri())
+        browser.look(**look)
+        browser.open(file.as_uri())
         return browser
 
     yield open_report
     assert browser.complaints() == []
-    assert set(browser.requested()) - {"data:,"} == {out.as_uri()}
+    assert set(browser.requested()) - {"data:,"} == seen
 
 
 def texts(browser, selector):
@@ -63,8 +71,8 @@ DRAWN = (
 )
 
 
-def test_the_page_renders_sorts_and_filters(opened):
-    page = opened(DEMO)
+def test_the_page_renders_sorts_and_filters(opened, demo):
+    page = opened(demo)
     assert texts(page, NAMES) == ["original", "npo", "npo-ilu", "rmu", "rmu-ilu"]
     assert page.js("return document.querySelectorAll('figure svg path').length") > 50
 
@@ -89,9 +97,8 @@ def test_the_page_renders_sorts_and_filters(opened):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_sticks_out_and_colours_follow_the_reader(opened, width, dark):
-    page = opened(DEMO)
-    page.look(width=width, dark=dark)
+def test_nothing_sticks_out_and_colours_follow_the_reader(opened, demo, width, dark):
+    page = opened(demo, width=width, dark=dark)
     assert page.js("return document.documentElement.scrollWidth <= innerWidth")
     background = page.js("return getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(21, 25, 29)" if dark else "rgb(255, 255, 255)")
@@ -101,7 +108,8 @@ def test_questions_are_followed_and_texts_wait_for_a_click(opened, tmp_path):
     attacks = {"mood": tuned(LOST, LOST, (1, 0, 1, 0, 0, 0, 0, 0), KNOWN)}
     path = make_run(tmp_path / "a", "npo", (1, 1, 1, 1, 1, 1, 0, 0), (1, 1, *LOST[2:]), attacks)
     add_text(path, "The lighthouse keeper of Vellamo")
-    page = opened(path)
+    write_report([path], tmp_path / "report.html")
+    page = opened(tmp_path / "report.html")
     numbers = "#questions tbody td:first-child"
     found = {}
     for kind in ("", "back", "gone", "kept", "unknown"):
@@ -122,7 +130,9 @@ def test_questions_are_followed_and_texts_wait_for_a_click(opened, tmp_path):
 
 
 def test_text_from_models_does_nothing_in_a_browser(opened, tmp_path):
-    page = opened(*(hostile_run(tmp_path / str(i), text) for i, text in enumerate(HOSTILE)))
+    paths = [hostile_run(tmp_path / str(i), text) for i, text in enumerate(HOSTILE)]
+    write_report(paths, tmp_path / "report.html")
+    page = opened(tmp_path / "report.html")
     click(page, "#reveal")
     assert len(texts(page, NAMES)) == len(HOSTILE)
     assert page.js("return document.scripts.length") == 2
@@ -213,8 +223,8 @@ def test_ctrl_c_ends_the_view_without_a_word_of_error(tmp_path):
     assert (process.returncode, out, err) == (0, "stopped\n", "")
 
 
-def test_a_port_or_folder_that_cannot_be_is_said_in_a_line(ilu, tmp_path):
-    for args in (("nowhere",), (str(tmp_path), "--port", "70000")):
-        done = ilu("view", *args)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
+def test_a_port_or_folder_that_cannot_be_is_said_in_a_line(tmp_path):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        view(["nowhere"])
+    with pytest.raises(ValueError, match="--port 70000: it must be from 0 to 65535"):
+        view([str(tmp_path), "--port", "70000"])

@@ -14,14 +14,6 @@ UTILITY = "utility"
 TASK = "task_accuracy"
 OTHERS = "others_accuracy"
 """Of a relearning attack: accuracy on what it does not show."""
-HEADLINE = {
-    "forget_quality": "forget quality",
-    "utility": "utility",
-    "robust_accuracy": "after fine-tuning (RA)",
-    "finetune_accuracy": "task accuracy (FA)",
-    "relearn_forget_quality": "after relearning",
-}
-"""Numbers of a model's summary -> what they are called."""
 
 
 def downstream(run: RunDir) -> list[str]:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console
 from ilu.report.cells import Broken, find, gather
@@ -74,12 +75,11 @@ def view(argv: Sequence[str]) -> None:
     wanted: View = parse(View, "ilu view", argv)
     if not wanted.runs.is_dir():
         raise ValueError(f"{wanted.runs} is not a folder: ilu view needs the folder of your runs")
-    with serve(wanted.runs, wanted.port) as server:
-        try:
-            console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", markup=False)
-            server.serve_forever()
-        except KeyboardInterrupt:
-            console.print("stopped")
+    with serve(wanted.runs, wanted.port) as server, interruptible() as stop:
+        console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", markup=False)
+        while not stop():
+            server.handle_request()
+    console.print("stopped")
 
 
 def serve(root: Path, port: int) -> ThreadingHTTPServer:
@@ -95,6 +95,7 @@ def serve(root: Path, port: int) -> ThreadingHTTPServer:
     }
     server = ThreadingHTTPServer((HOST, port), type("Page", (BaseHTTPRequestHandler,), answers))
     server.daemon_threads = True
+    server.timeout = 0.5
     return server
 
 
