@@ -14,7 +14,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
-    {"types", "files", "extras", "seeds"},
+    {"types", "files", "extras", "seeds", "significance"},
     {"losses", "vectors", "forward"},
     {"data"},
     {"forget", "retain", "masks", "sources", "optimizers"},
@@ -25,9 +25,9 @@ LAYERS = [
     {"attacks", "evals", "reinforce"},
     {"lab"},
     {"recipe", "rundir", "environment"},
-    {"masking"},
+    {"masking", "tracking"},
     {"run", "summary", "plots"},
-    {"pool"},
+    {"pool", "measures"},
     {"report"},
     {"recipes"},
     {"cli"},
@@ -97,6 +97,7 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
 assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
+heavy |= {"accelerate", "trackio"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

@@ -19,6 +19,7 @@ COMMANDS = (
     "attack",
     "vectors",
     "report",
+    "view",
     "methods",
     "rerun",
     "doctor",

@@ -22,6 +22,7 @@ from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
+from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
 from ilu.types import LM, Attack, Mask, Metric, Progress
 
@@ -35,6 +36,7 @@ class Options:
     resume: bool = False
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
+    track: Track = untracked
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -68,6 +70,8 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
         unlearn(recipe, prepared, mask, out, options)
+    if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
+        out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
@@ -169,7 +173,9 @@ def unlearn(
 
     def log(row: Row) -> None:
         out.append("train", row)
-        options.progress(f"{recipe.name}: unlearn", int(row["step"]) + 1, recipe.optim.steps)
+        done = int(row["step"]) + 1
+        options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
+        options.track({k: v for k, v in row.items() if k != "step"}, done)
 
     # Here, and also when a run is resumed, the model has its original weights.
     original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
@@ -204,6 +210,7 @@ def carry_out(
     def reached(stage: str) -> None:
         goals = attack.goals if stage == "end" else {}
         measured[stage] = {k: metric(lm) for k, metric in {**recipe.metrics, **goals}.items()}
+        options.track(*of_attack(recipe, name, stage, measured[stage]))
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)

@@ -25,6 +25,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
+  ilu view RUNS_DIR                        the same in the browser, while runs go on
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
   ilu lab build --out D                    rebuild the lab's model
@@ -43,7 +44,7 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import bench, demo, lab, mask, measure, records, unlearn, vectors
+    from ilu.cli import bench, demo, lab, mask, measure, records, unlearn, vectors, view
 
     return {
         "demo": demo.main,
@@ -54,6 +55,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "attack": measure.attack,
         "vectors": vectors.vectors,
         "report": records.report,
+        "view": view.view,
         "methods": records.methods,
         "rerun": records.rerun,
         "lab": lab.main,

@@ -20,6 +20,7 @@ from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir
+from ilu.tracking import Track, Tracker, tracking, untracked
 from ilu.types import Progress
 
 HELP = """\
@@ -48,21 +49,27 @@ class Place:
         save_every: steps between checkpoints of the unlearning; a signal saves one in any case. An
             interrupted attack starts over.
         resume: continue an interrupted run.
+        track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
+            a network, 'ilu[wandb]' or 'ilu[tensorboard]'.
     """
 
     out: Path
     device: str = "cpu"
     save_every: int | None = None
     resume: bool = False
+    track: Tracker | None = None
 
-    def options(self, shown: Progress, stop: Callable[[], bool]) -> Options:
-        """The same for a run, with its progress and its way to stop."""
+    def options(
+        self, shown: Progress, stop: Callable[[], bool], track: Track = untracked
+    ) -> Options:
+        """The same for a run, with its progress, its way to stop and where it is followed."""
         return Options(
             device=self.device,
             save_every=self.save_every,
             resume=self.resume,
             progress=shown,
             stop=stop,
+            track=track,
         )
 
 
@@ -79,8 +86,12 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    with interruptible() as stop, progress() as shown:
-        out = run(recipe, place.out, place.options(shown, stop))
+    with (
+        tracking(place.track, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        out = run(recipe, place.out, place.options(shown, stop, track))
     summarise(out)
 
 
