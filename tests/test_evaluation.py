@@ -16,7 +16,7 @@ from ilu.data import Feed
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.tofu import Answers
 from ilu.evaluation import Evaluation, beside, evaluate, harness_results, part_key, reads
-from ilu.models import fingerprint_weights, load_model
+from ilu.models import load_model, weights_hash
 from ilu.once import run_once
 from ilu.recipe import Recipe, describe, restore
 from ilu.recipes.measure import SUITES, Asked, suite_of
@@ -165,10 +165,10 @@ def test_a_reference_must_be_another_model(lm, data):
 
 def test_weights_are_told_apart_by_content(tmp_path):
     one, two = make_tiny(), make_tiny()
-    assert fingerprint_weights(one) == fingerprint_weights(two)
+    assert weights_hash(one) == weights_hash(two)
     with torch.no_grad():
         list(two.parameters())[-1].flatten()[-1] += 1e-6
-    assert fingerprint_weights(one) != fingerprint_weights(two)
+    assert weights_hash(one) != weights_hash(two)
 
 
 def test_groups_keep_the_names_of_their_own(lm, data):
