@@ -2,7 +2,7 @@
 
     ILU_HUB=../shared/hub python studies/tofu_stories260k.py ../shared/models/stories260k runs/tofu
 
-About half an hour on one core; writes results/tofu_table_stories260k.json and .md. What is there
+About 20 minutes of one core; writes results/tofu_table_stories260k.json and .md. What is there
 already in the second folder is not done again. stories260k learns TOFU ``full``, and as the oracle
 ``retain90`` in the same way. NPO, SimNPO, GradDiff and RMU, each alone and with ILU, then have the
 same number of steps. Every setting was fixed before any of these models was measured: lr, batch and
