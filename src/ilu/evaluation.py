@@ -18,6 +18,10 @@ from ilu.suite import Scores, Suite, named
 from ilu.types import LM, Score, Steps
 
 
+LIBRARIES = ("torch", "transformers", "tokenizers", "rouge-score", "sacrebleu", "scipy")
+"""Whose versions may change a score."""
+
+
 class Evaluation(NamedTuple):
     """Scores of one model: ``weights`` tell it from others, ``parts`` have the keys of files."""
 
@@ -68,7 +72,7 @@ def circumstances(lm: LM) -> dict[str, Any]:
         "config": json_hash(settings),
         "tokenizer": json_hash(tokenizer),
         "code": code_hash(),
-        "libraries": {name: installed(name) for name in ("torch", "transformers", "tokenizers")},
+        "libraries": {name: installed(name) for name in LIBRARIES},
     }
 
 
