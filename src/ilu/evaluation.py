@@ -17,7 +17,6 @@ from ilu.recipe import describe
 from ilu.suite import Scores, Suite, named
 from ilu.types import LM, Score, Steps
 
-
 LIBRARIES = ("torch", "transformers", "tokenizers", "rouge-score", "sacrebleu", "scipy")
 """Whose versions may change a score."""
 
