@@ -22,12 +22,12 @@ LAYERS = [
     {"objective", "checkpoint", "models", "lora"},
     {"curvature"},
     {"train"},
-    {"attacks", "evals", "reinforce"},
+    {"attacks", "evals", "reinforce", "suite"},
     {"lab"},
     {"recipe", "rundir", "environment"},
     {"masking", "tracking"},
-    {"run", "summary", "plots"},
-    {"pool", "measures"},
+    {"run", "summary", "plots", "evaluation"},
+    {"pool", "once", "measures"},
     {"report"},
     {"recipes"},
     {"cli"},
@@ -98,6 +98,7 @@ assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
 heavy |= {"accelerate", "trackio"}
+heavy |= {"scipy", "rouge_score", "sacrebleu", "nltk"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

@@ -21,6 +21,9 @@ PACKAGES = (
     "numpy",
     "peft",
     "torchao",
+    "rouge-score",
+    "sacrebleu",
+    "scipy",
 )
 
 

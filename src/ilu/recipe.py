@@ -13,7 +13,7 @@ from ilu.masks.make import Masking
 from ilu.objective import Objective
 from ilu.robust.rules import L1
 from ilu.train import Optim
-from ilu.types import Attack, Edit, Metric
+from ilu.types import Attack, Edit, Group, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Recipe:
     data: Mapping[str, Feed]
     objective: Objective
     optim: Optim
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metric | Group]
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     revision: str | None = None
     mask: str | Masking | None = None

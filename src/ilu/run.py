@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ilu import suite
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
@@ -24,7 +25,7 @@ from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Mask, Metric, Progress
+from ilu.types import LM, Attack, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,13 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     run is returned as it is, if recipe, model and data are still the same.
     """
     refuse_existing(path, resume=options.resume)
+    return run_prepared(recipe, prepare(recipe, options.device), path, options)
+
+
+def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
+    """The same with model and data that are loaded already."""
+    refuse_existing(path, resume=options.resume)
     started = time.monotonic()
-    prepared = prepare(recipe, options.device)
     torch.manual_seed(recipe.seed)
     out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options.progress)
     same_run(out, recipe, prepared)
@@ -153,10 +159,10 @@ def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
         warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)
 
 
-def measure(metrics: Mapping[str, Metric], lm: LM, out: RunDir, stage: str) -> None:
+def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
-        out.write_scores(stage, {name: metric(lm) for name, metric in metrics.items()})
+        out.write_scores(stage, suite.measure(metrics, lm))
 
 
 def unlearn(
@@ -209,7 +215,7 @@ def carry_out(
 
     def reached(stage: str) -> None:
         goals = attack.goals if stage == "end" else {}
-        measured[stage] = {k: metric(lm) for k, metric in {**recipe.metrics, **goals}.items()}
+        measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
         options.track(*of_attack(recipe, name, stage, measured[stage]))
 
     def progress(done: int, total: int) -> None:

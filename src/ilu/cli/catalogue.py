@@ -20,6 +20,8 @@ KINDS = {
 FUNCTIONS: dict[tuple[str, ...], str] = {
     ("params", "here", "grad_of", "step"): "gradient rule",
     ("theta", "g"): "reading of w",
+    ("first",): "metric",
+    ("scores", "reference"): "metric",
     ("scores", "fraction", "per"): "mask",
 }
 """Arguments by which a function is known to be a method."""

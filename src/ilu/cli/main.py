@@ -21,6 +21,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu unlearn RECIPE --model M ...         unlearn your model on your data
   ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
+  ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
@@ -44,14 +45,27 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import bench, demo, lab, mask, measure, records, unlearn, vectors, view
+    from ilu.cli import (
+        bench,
+        demo,
+        evaluate,
+        lab,
+        mask,
+        measure,
+        oracle,
+        records,
+        unlearn,
+        vectors,
+        view,
+    )
 
     return {
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
         "mask": mask.main,
-        "evaluate": measure.evaluate,
+        "evaluate": evaluate.main,
+        "oracle": oracle.main,
         "attack": measure.attack,
         "vectors": vectors.vectors,
         "report": records.report,

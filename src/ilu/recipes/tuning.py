@@ -14,15 +14,16 @@ from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
+from ilu.sources.known import Place, place
 from ilu.train import Optim
-from ilu.types import Metric
+from ilu.types import Group, Metric
 
 KNOWN = {"gsm8k": "openai/gsm8k:main:train"}
 """Short names of hub datasets."""
 
 
 def tuned(
-    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric], *, seed: int
+    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric | Group], *, seed: int
 ) -> Recipe:
     """Fine-tune ``model`` with ``attack``, measure on the way and keep the weights."""
     label = task if task.isidentifier() else Path(task.replace(":", "-")).stem
@@ -63,7 +64,12 @@ def task_attack(
 def check_task(task: str) -> None:
     """Refuse what is neither a known name nor looks like data."""
     names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
-    if task not in names and "/" not in task and Path(task).suffix not in ENDINGS:
+    if (
+        place(task) == Place(task)
+        and task not in names
+        and "/" not in task
+        and Path(task).suffix not in ENDINGS
+    ):
         near = difflib.get_close_matches(task, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
