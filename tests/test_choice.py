@@ -72,11 +72,13 @@ def test_positions_of_each_row_are_its_own(tiny):
         torch.testing.assert_close(found[1], whole[1, [1, 1]])
 
 
-def test_a_question_may_fill_the_context(tiny):
+def test_a_question_may_fill_the_context_and_is_never_cut(tiny):
     full = Question(" ".join(["3"] * 64), (" 4", " 5"), 0)
-    assert len(option_logps(LM(tiny, Words()), [full], batch_size=1)[0]) == 2
-    with pytest.raises(ValueError, match="longer than the model's 64"):
-        option_logps(LM(tiny, Words()), [full._replace(prompt="3 " + full.prompt)], batch_size=1)
+    longer = full._replace(prompt="3 " + full.prompt)
+    with pytest.warns(UserWarning, match="1 of 2 contexts are longer than the model's 64 tokens"):
+        fits, cannot = option_logps(LM(tiny, Words()), [full, longer], batch_size=2)
+    assert None not in fits
+    assert cannot == [None, None]
 
 
 def test_options_with_contexts_of_their_own_are_scored_after_them(tiny):

@@ -77,8 +77,8 @@ class Attack:
 
     Args:
         model: folder, hub id, or lab.
-        task: gsm8k, a task of the lab (sums, topics, mood, owner, entail, same), relearn (the
-            lab's), or a file or hub dataset.
+        task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
+            owner, entail, same), relearn (the lab's), or a file or hub dataset.
         task_columns: names of columns that differ in the task, as wanted=present.
         suite: what is measured before, at a quarter, at half and at the end, beside the task.
         data: file or hub dataset for the suites likelihood and choice.

@@ -1,12 +1,15 @@
 """Arithmetic in words, checked by the number that a generation ends with."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ilu.evals.generation import continuations
+from ilu.forward import context_length
 from ilu.sources.choice import spread
+from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.tasks import GSM8K
 from ilu.sources.text import encode
@@ -20,7 +23,8 @@ class FinalNumber:
     """Share of questions that a greedy generation answers with the right final number (GSM8K).
 
     ``name`` has the columns question and answer (arXiv 2110.14168), asked as ``Dataset`` trains on
-    them. A generation without a number is wrong; a reference without one cannot be scored.
+    them. A generation without a number is wrong. A reference without one cannot be scored, nor can
+    a question that leaves no room for ``max_new_tokens``.
     """
 
     name: str = "openai/gsm8k:main:test"
@@ -35,15 +39,30 @@ class FinalNumber:
 
     def __call__(self, lm: LM) -> Score:
         rows = spread(load_rows(self.name, self.revision), self.limit)
-        asked = [encode(row, ("question", "answer"), lm.tokenizer) for row in rows]
-        said = continuations(
-            lm,
-            [e.ids[: e.prompt] for e in asked],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
+        heads = [question_ids(row, lm.tokenizer) for row in rows]
+        fits = [self.has_room(head, context_length(lm.model)) for head in heads]
+        said = iter(
+            continuations(
+                lm,
+                [head for head, fit in zip(heads, fits, strict=True) if fit],
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+            )
         )
-        answers = [str(row["answer"]) for row in rows]
-        return mean_score([right(s, answer) for s, answer in zip(said, answers, strict=True)])
+        pairs = zip(rows, fits, strict=True)
+        return mean_score(
+            [right(next(said), str(r["answer"])) if fit else None for r, fit in pairs]
+        )
+
+    def has_room(self, head: Sequence[int], limit: int | None) -> bool:
+        """Whether question and answer fit into the model's context; if not, there is no score."""
+        return limit is None or len(head) + self.max_new_tokens <= limit
+
+
+def question_ids(row: Row, tokenizer: Any) -> list[int]:
+    """The tokens of a question as ``Dataset`` trains on it, up to where the answer begins."""
+    example = encode(row, ("question", "answer"), tokenizer)
+    return example.ids[: example.prompt]
 
 
 def right(said: str, answer: str) -> float | None:

@@ -1,7 +1,8 @@
 """Multiple choice by log-likelihood."""
 
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.data import check_lengths, collate
+from ilu.data import collate
 from ilu.forward import context_length, logits_at, takes_positions
 from ilu.losses.tokens import at_least_float32
 from ilu.sources.pairs import encode_pairs
@@ -109,22 +110,22 @@ def per_character(logps: Logps, asked: Sequence[Question]) -> Logps:
 
 @torch.no_grad()
 def option_logps(lm: LM, asked: Sequence[Question], *, batch_size: int) -> Logps:
-    """Log-likelihood of every option of every question.
+    """Log-likelihood of every option of every question; None, with a warning, if it does not fit.
 
     Options that differ in their last token only share one forward pass, so single-token options
     cost one pass per question; the output layer sees the positions that predict an option's tokens.
     """
     logps: Logps = [[None] * len(q.options) for q in asked]
     device, only = next(lm.model.parameters()).device, takes_positions(lm.model)
-    for rows in batches(rows_of(lm.tokenizer, asked), batch_size):
-        examples = [Example(list(row), prompt=0) for row, _ in rows]
-        check_lengths(examples, context_length(lm.model), "multiple choice")
+    for rows in batches(
+        fitting(rows_of(lm.tokenizer, asked), context_length(lm.model)), batch_size
+    ):
         width = max(len(w.tokens) for _, wanted in rows for w in wanted)
         last = torch.tensor([[len(row)] for row, _ in rows])
         positions = (last + torch.arange(-width, 0)).clamp_min(0).to(device)
-        logits = logits_at(lm.model, collate(examples).to(device), positions, only=only)
-        every = [w for _, wanted in rows for w in wanted]
-        for w, logp in zip(every, option_sums(logits, rows), strict=True):
+        batch = collate([Example(list(row), prompt=0) for row, _ in rows]).to(device)
+        sums = option_sums(logits_at(lm.model, batch, positions, only=only), rows)
+        for w, logp in zip((w for _, wanted in rows for w in wanted), sums, strict=True):
             logps[w.question][w.option] = logp
     return logps
 
@@ -156,8 +157,20 @@ def rows_of(tokenizer: Any, asked: Sequence[Question]) -> dict[tuple[int, ...], 
     return rows
 
 
-def batches(rows: dict[tuple[int, ...], list[Wanted]], size: int) -> Iterator[list[Row]]:
+def fitting(rows: Mapping[tuple[int, ...], list[Wanted]], limit: int | None) -> list[Row]:
+    """The contexts that the model has room for; nothing is ever cut."""
+    kept = [(row, wanted) for row, wanted in rows.items() if limit is None or len(row) <= limit]
+    if len(kept) < len(rows):
+        warnings.warn(
+            f"{len(rows) - len(kept)} of {len(rows)} contexts are longer than the model's {limit} "
+            "tokens: their questions are not scored",
+            stacklevel=2,
+        )
+    return kept
+
+
+def batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     """Rows of similar length together, longest first."""
-    items = sorted(rows.items(), key=lambda item: -len(item[0]))
+    items = sorted(rows, key=lambda row: -len(row[0]))
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -7,14 +7,15 @@ lm-evaluation-harness 0.4.13 without examples; it has none for AG News. A chat t
 in training as in the questions.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ilu.sources.choice import UNLABELLED, answer_index, spread
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
-from ilu.sources.text import encode_pair
+from ilu.sources.text import encode_answers
 from ilu.types import Example, Question, check_limit
 
 GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
@@ -98,26 +99,29 @@ TASKS: dict[str, Task] = {
 
 
 @dataclass(frozen=True)
-class TaskTrain:
-    """Training rows of a task with options; the right answer takes the loss."""
+class LabelledText:
+    """Training rows of a task with options; the right answer takes the loss.
+
+    The answer comes last, so ``truncate`` leaves out, with a warning, the rows that are longer.
+    """
 
     task: str
-    limit: int | None = None
+    truncate: int | None = None
 
     def __post_init__(self) -> None:
         known_task(self.task)
-        check_limit(self.limit)
 
     def __call__(self, tokenizer: Any) -> list[Example]:
         task = known_task(self.task)
-        rows = load_rows(f"{task.data}:{task.train}", task.revision)[: self.limit]
-        return [
-            encode_pair(*answered(task.ask(row), i), tokenizer) for i, row in enumerate(rows, 1)
-        ]
+        name = f"{task.data}:{task.train}"
+        asked = [task.ask(row) for row in load_rows(name, task.revision)]
+        pairs = [answered(question, f"{name}, row {i}") for i, question in enumerate(asked, 1)]
+        prompts, answers = zip(*pairs, strict=True)
+        return fitting(encode_answers(prompts, answers, tokenizer), self.truncate, name)
 
 
 @dataclass(frozen=True)
-class TaskTest:
+class LabelledQuestions:
     """Test questions of a task with options, ``limit`` of them taken evenly from all."""
 
     task: str
@@ -140,8 +144,22 @@ def known_task(name: str) -> Task:
     return TASKS[name]
 
 
-def answered(asked: Question, row: int) -> tuple[str, str]:
+def answered(asked: Question, where: str) -> tuple[str, str]:
     """Prompt and right answer of a question."""
     if asked.answer is None:
-        raise ValueError(f"training row {row} has no answer: this split cannot be trained on")
+        raise ValueError(f"{where} has no answer: this split cannot be trained on")
     return asked.context(asked.answer), asked.options[asked.answer]
+
+
+def fitting(examples: Sequence[Example], length: int | None, name: str) -> list[Example]:
+    """The examples of at most ``length`` tokens."""
+    kept = [e for e in examples if length is None or len(e.ids) <= length]
+    if not kept:
+        raise ValueError(f"{name}: no row is as short as --truncate {length}")
+    if len(kept) < len(examples):
+        lost = len(examples) - len(kept)
+        warnings.warn(
+            f"{name}: {lost} of {len(examples)} rows left out, longer than --truncate {length}",
+            stacklevel=2,
+        )
+    return kept
