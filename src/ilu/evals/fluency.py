@@ -1,0 +1,128 @@
+"""Whether what a model writes is language: repetition, entropy, gibberish, toxicity."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log2
+from typing import Any
+
+import torch
+
+from ilu.evals.generation import generate
+from ilu.models import usable
+from ilu.sources.hub import load_rows
+from ilu.types import LM, Score, check_limit, mean_score
+
+CLASSIFIERS: Mapping[str, str] = {
+    "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",
+    "toxic": "unitary/toxic-bert",
+}
+"""Class -> classifier of the hub. ``clean``, not gibberish, is open-unlearning's; ``toxic`` is the
+model that Detoxify calls ``original``, whose own package would unpickle it."""
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How a model goes on after the prompts of ``name``: not at all, in circles, or in words.
+
+    One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
+    near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both are
+    of whole words, and left out where there are too few. For every class of ``classifiers``
+    (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier.
+    """
+
+    name: str
+    column: str = "prompt"
+    max_new_tokens: int = 64
+    classifiers: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    revision: str | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        texts, device = self.texts(lm), str(next(lm.model.parameters()).device)
+        found: dict[str, Sequence[float | None]] = {
+            "empty": [float(not t.strip()) for t in texts],
+            "repetition": [repetition(t.split()) for t in texts],
+            "entropy": [ngram_entropy(t.split()) for t in texts],
+        }
+        for label, name in self.classifiers.items():
+            found[label] = class_probabilities(
+                texts, name, label, batch_size=self.batch_size, device=device
+            )
+        return {k: mean_score(v) for k, v in found.items() if any(x is not None for x in v)}
+
+    def texts(self, lm: LM) -> list[str]:
+        """What the model writes after each prompt."""
+        rows = load_rows(self.name, self.revision)[: self.limit]
+        if self.column not in rows[0]:
+            raise ValueError(f"{self.name} has no column {self.column!r}: {', '.join(rows[0])}")
+        prompts = [str(row[self.column]) for row in rows]
+        return generate(lm, prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+
+
+def repetition(words: Sequence[str], n: int = 4) -> float | None:
+    """1 - distinct / all n-grams, seq-rep-n of arXiv 1908.04319; None for fewer than n words."""
+    grams = ngrams(words, n)
+    return 1 - len(set(grams)) / len(grams) if grams else None
+
+
+def ngram_entropy(words: Sequence[str]) -> float | None:
+    """Entropy in bits of 2-grams, by 2/3, and of 3-grams, by 4/3, halved (arXiv 2202.05262).
+
+    The weights are those of the authors' code, where the paper says only that they are weighted.
+    It grows with length: compare texts of equal length. None for fewer than 3 words.
+    """
+    if len(words) < 3:
+        return None
+    return (2 / 3 * entropy(ngrams(words, 2)) + 4 / 3 * entropy(ngrams(words, 3))) / 2
+
+
+def entropy(items: Sequence[Any]) -> float:
+    """Entropy in bits of how often each item occurs."""
+    shares = [count / len(items) for count in Counter(items).values()]
+    return -sum(p * log2(p) for p in shares)
+
+
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Every run of n words."""
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+@torch.no_grad()
+def class_probabilities(
+    texts: Sequence[str], name: str, label: str, *, batch_size: int, device: str
+) -> list[float]:
+    """Probability of the class ``label`` for each text, by a classifier of the hub or a folder.
+
+    Classes that may hold together (toxic and obscene) each have a probability of their own.
+    """
+    model, tokenizer = load_classifier(name, device)
+    known = model.config.label2id
+    if label not in known:
+        raise ValueError(f"{name} has no class {label!r}; it has: {', '.join(known)}")
+    together = model.config.problem_type == "multi_label_classification"
+    found: list[float] = []
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        inputs = tokenizer(batch, return_tensors="pt", truncation=True, padding=True)
+        logits = model(**inputs.to(model.device)).logits.float()
+        odds = logits.sigmoid() if together else logits.softmax(-1)
+        found += odds[:, known[label]].tolist()
+    return found
+
+
+def load_classifier(name: str, device: str) -> tuple[Any, Any]:
+    """A classifier and its tokenizer; code that comes with it is never run."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot load classifier {name!r}: {reason}") from error
+    return model.to(usable(device)).eval(), tokenizer
