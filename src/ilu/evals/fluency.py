@@ -26,8 +26,8 @@ class Fluency:
     """How a model goes on after the prompts of ``name``: not at all, in circles, or in words.
 
     One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
-    near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both are
-    of whole words, and left out where there are too few. For every class of ``classifiers``
+    near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both
+    are of whole words, and left out where there are too few. For every class of ``classifiers``
     (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier.
     """
 

@@ -64,7 +64,8 @@ class DocumentPerplexity:
     Per ``word`` as in ``word_perplexity`` of lm-evaluation-harness, which reads whole articles:
     likelihood is of tokens, and words only what it is divided by, so that tokenizers can be
     compared. A text longer than the window goes on in the next one, of which one token is
-    context. A text begins with the tokenizer's own first token, or else with its end-of-text token.
+    context. A text begins with the tokenizer's own first token, or else with its end-of-text token,
+    and this one is not scored; the harness puts it in front of the tokenizer's own and scores that.
     """
 
     name: str
