@@ -22,11 +22,11 @@ LAYERS = [
     {"objective", "checkpoint", "models", "lora"},
     {"curvature"},
     {"train"},
-    {"attacks", "evals", "reinforce"},
+    {"attacks", "evals", "reinforce", "suite"},
     {"lab"},
     {"recipe", "rundir", "environment"},
-    {"run", "summary", "plots"},
-    {"pool"},
+    {"run", "summary", "plots", "evaluation"},
+    {"pool", "once"},
     {"report"},
     {"recipes"},
     {"cli"},
@@ -94,6 +94,7 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
 assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
+heavy |= {"scipy", "rouge_score", "sacrebleu", "nltk"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

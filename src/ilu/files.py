@@ -36,6 +36,12 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_hash(value: Any) -> str:
+    """SHA-256 of a value as JSON; what JSON does not know counts by its text."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @contextmanager
 def as_os_error() -> Generator[None]:
     """Let a failed write of the safetensors library be the operating system's error that it is."""

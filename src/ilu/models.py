@@ -1,5 +1,6 @@
 """Models on disk: loading, saving, and reading their weights back."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from importlib.resources import files as package_files
@@ -104,6 +105,15 @@ def fingerprint_model(name: str) -> dict[str, str]:
     """Hash of each file of weights, where the model is a folder."""
     shards = sorted(Path(model_path(name)).glob("*.safetensors"))
     return {shard.name: file_hash(shard) for shard in shards}
+
+
+def fingerprint_weights(model: nn.Module) -> str:
+    """Hash of names, shapes and bytes of all weights as they are in memory."""
+    whole = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        whole.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        whole.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def set_weights(model: nn.Module, folder: Path) -> None:

@@ -12,7 +12,7 @@ from ilu.lora import Lora
 from ilu.objective import Objective
 from ilu.robust.rules import L1
 from ilu.train import Optim
-from ilu.types import Attack, Edit, Metric
+from ilu.types import Attack, Edit, Group, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Recipe:
     data: Mapping[str, Feed]
     objective: Objective
     optim: Optim
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metric | Group]
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     revision: str | None = None
     mask: str | None = None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ilu import suite
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
@@ -24,7 +25,7 @@ from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Example, Mask, Metric, Progress
+from ilu.types import LM, Attack, Example, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +159,10 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
 
 
-def measure(metrics: Mapping[str, Metric], lm: LM, out: RunDir, stage: str) -> None:
+def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
-        out.write_scores(stage, {name: metric(lm) for name, metric in metrics.items()})
+        out.write_scores(stage, suite.measure(metrics, lm))
 
 
 def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
@@ -210,7 +211,7 @@ def carry_out(
 
     def reached(stage: str) -> None:
         goals = attack.goals if stage == "end" else {}
-        measured[stage] = {k: metric(lm) for k, metric in {**recipe.metrics, **goals}.items()}
+        measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)

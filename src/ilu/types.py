@@ -207,6 +207,15 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
+class Group(Protocol):
+    """Several metrics that share their work, such as one forward pass. Pure, like a metric."""
+
+    def __call__(self, lm: LM) -> Mapping[str, Score]:
+        """Score ``lm.model``, by name of the metric."""
+        ...
+
+
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
 """Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
 Reached = Callable[[str], None]

@@ -20,6 +20,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu demo --out demo                      the whole story on the built-in lab, minutes on a laptop
   ilu unlearn RECIPE --model M ...         unlearn your model on your data
   ilu evaluate MODEL --suite lab           what a model still knows
+  ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
@@ -42,13 +43,14 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import bench, demo, lab, measure, records, unlearn, vectors
+    from ilu.cli import bench, demo, evaluate, lab, measure, oracle, records, unlearn, vectors
 
     return {
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
-        "evaluate": measure.evaluate,
+        "evaluate": evaluate.main,
+        "oracle": oracle.main,
         "attack": measure.attack,
         "vectors": vectors.vectors,
         "report": records.report,

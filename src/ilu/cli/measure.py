@@ -1,9 +1,8 @@
-"""``ilu evaluate`` and ``ilu attack``: what a model knows, and what comes back."""
+"""``ilu attack``: what comes back when a model is fine-tuned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -11,60 +10,11 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.cli.unlearn import Place
-from ilu.files import write_json
-from ilu.models import load_model
-from ilu.recipes.measure import Suite, suite_metrics
+from ilu.recipes.measure import Asked, SuiteName, suite_of
 from ilu.recipes.tuning import task_attack, tuned
 from ilu.run import run
-from ilu.rundir import RunDir, without_items
+from ilu.rundir import RunDir
 from ilu.train import Optim
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Measure what models know.
-
-    Example: ilu evaluate lab runs/first/model --suite lab
-
-    Example: ilu evaluate ./my-model --suite likelihood --data held-out.jsonl --out scores.json
-
-    Args:
-        models: folders, hub ids, or lab.
-        suite: lab: the lab's questions and tasks; likelihood: loss per answer token on --data;
-            choice: multiple choice on --data with columns question, choices, answer.
-        data: file or hub dataset for the suites likelihood and choice.
-        columns: names of columns that differ, as wanted=present.
-        truncate: cut longer examples to this many tokens.
-        limit: use the first so many items.
-        out: write the scores to this JSON file.
-        device: cpu, cuda, mps.
-    """
-
-    models: Positional[tuple[str, ...]]
-    suite: Suite = "likelihood"
-    data: str | None = None
-    columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    limit: int | None = None
-    out: Path | None = None
-    device: str = "cpu"
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """Carry out ``ilu evaluate``."""
-    wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
-    metrics = suite_metrics(
-        wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit
-    )
-    found: dict[str, Any] = {}
-    for name in wanted.models:
-        lm = load_model(name, device=wanted.device)
-        scores = {k: metric(lm) for k, metric in metrics.items()}
-        found[name] = {k: without_items(s) for k, s in scores.items()}
-        rows = [(k, number(s.value), number(s.stderr), str(s.n)) for k, s in scores.items()]
-        table(name, ("metric", "value", "± s.e.", "n"), rows)
-    if wanted.out:
-        write_json(wanted.out, {"suite": wanted.suite, "data": wanted.data, "models": found})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +30,10 @@ class Attack:
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
             owner, entail, same), relearn (the lab's), or a file or hub dataset.
         task_columns: names of columns that differ in the task, as wanted=present.
-        suite: what is measured before, at a quarter, at half and at the end, beside the task.
-        data: file or hub dataset for the suites likelihood and choice.
+        suite: what is measured before, at a quarter, at half and at the end, beside the task; see
+            ilu evaluate --help.
+        split: of the suites tofu and muse.
+        data: file or hub dataset for the suites choice, likelihood and verbatim.
         columns: names of columns that differ in the data, as wanted=present.
         truncate: cut longer examples to this many tokens.
         limit: measure on the first so many items.
@@ -94,7 +46,8 @@ class Attack:
     model: Positional[str]
     task: str
     task_columns: tuple[str, ...] = ()
-    suite: Suite = "likelihood"
+    suite: SuiteName = "likelihood"
+    split: str | None = None
     data: str | None = None
     columns: tuple[str, ...] = ()
     truncate: int | None = None
@@ -110,10 +63,15 @@ def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted: Attack = parse(Attack, "ilu attack", argv)
     metrics = {}
-    if wanted.suite == "lab" or wanted.data:
-        metrics = suite_metrics(
-            wanted.suite, wanted.data, wanted.columns, wanted.truncate, wanted.limit
+    if wanted.suite != "likelihood" or wanted.data:
+        asked = Asked(
+            data=wanted.data,
+            columns=wanted.columns,
+            truncate=wanted.truncate,
+            limit=wanted.limit,
+            split=wanted.split,
         )
+        metrics = {wanted.suite: suite_of(wanted.suite, asked)}
     task = task_attack(
         wanted.task,
         optim=Optim(lr=wanted.lr, steps=wanted.steps),

@@ -5,13 +5,22 @@ from pathlib import Path
 
 from ilu.data import Feed
 from ilu.evals.likelihood import AnswerNLL
+from ilu.sources.known import place
 from ilu.sources.text import Dataset
 from ilu.types import Metric
 
 
 def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
-    """A file or hub dataset; ``columns`` are ``wanted=present`` pairs."""
-    return Dataset(full(name), column_names(columns), truncate=truncate)
+    """A file, hub dataset or short name; ``columns`` are ``wanted=present`` pairs."""
+    found = place(full(name))
+    return Dataset(
+        found.name,
+        column_names(columns),
+        found.revision,
+        truncate=truncate,
+        count=found.rows,
+        skip_blank=found.lines,
+    )
 
 
 def full(name: str) -> str:

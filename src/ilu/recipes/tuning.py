@@ -16,11 +16,12 @@ from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
+from ilu.sources.known import Place, place
 from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText
 from ilu.sources.tasks import TASKS as LABELLED
 from ilu.sources.text import Dataset
 from ilu.train import Optim
-from ilu.types import Metric, Source
+from ilu.types import Group, Metric, Source
 
 KNOWN = ("gsm8k", *LABELLED)
 """Downstream tasks of the hub by their short names."""
@@ -29,7 +30,7 @@ ASKED = 200
 
 
 def tuned(
-    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric], *, seed: int
+    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric | Group], *, seed: int
 ) -> Recipe:
     """Fine-tune ``model`` with ``attack``, measure on the way and keep the weights."""
     label = task if task.isidentifier() else Path(task.replace(":", "-")).stem
@@ -84,7 +85,12 @@ def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple
 def check_task(task: str) -> None:
     """Refuse what is neither a known name nor looks like data."""
     names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
-    if task not in names and "/" not in task and Path(task).suffix not in ENDINGS:
+    if (
+        place(task) == Place(task)
+        and task not in names
+        and "/" not in task
+        and Path(task).suffix not in ENDINGS
+    ):
         near = difflib.get_close_matches(task, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,10 @@ from ilu.sources.files import ENDINGS, Row, read_rows
 
 MIRROR = "ILU_HUB"
 """Environment variable: a folder laid out as ORG/NAME/CONFIG/SPLIT.jsonl."""
+ON_REQUEST = {
+    "cais/wmdp-bio-forget-corpus": "https://huggingface.co/datasets/cais/wmdp-bio-forget-corpus"
+}
+"""Datasets that are given out on request, and the page that says how."""
 
 
 class HubName(NamedTuple):
@@ -19,16 +24,19 @@ class HubName(NamedTuple):
     split: str
 
 
-def load_rows(name: str, revision: str | None = None) -> list[Row]:
-    """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train)."""
+def load_rows(name: str, revision: str | None = None, count: int | None = None) -> list[Row]:
+    """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train).
+
+    With ``count`` only so many from the front, without downloading the rest.
+    """
     path = Path(name)
     if path.suffix in ENDINGS or path.exists():
-        return read_rows(path)
+        return read_rows(path)[:count]
     hub = hub_name(name)
     mirror = os.environ.get(MIRROR)
     if mirror:
-        return read_rows(mirrored(Path(mirror), hub))
-    return from_hub(hub, revision)
+        return read_rows(mirrored(Path(mirror), hub))[:count]
+    return from_hub(hub, revision, count)
 
 
 def hub_name(name: str) -> HubName:
@@ -48,7 +56,9 @@ def mirrored(root: Path, hub: HubName) -> Path:
     folder = root / hub.repository
     configs = sorted(p.name for p in folder.glob("*") if p.is_dir())
     if not configs:
-        raise ValueError(f"{hub.repository} is not in the mirror {root} ({MIRROR})")
+        raise ValueError(
+            f"{hub.repository} is not in the mirror {root} ({MIRROR}){on_request(hub)}"
+        )
     config = hub.config or (configs[0] if len(configs) == 1 else None)
     if config not in configs:
         raise ValueError(f"{hub.repository} needs a configuration, one of: {', '.join(configs)}")
@@ -59,18 +69,25 @@ def mirrored(root: Path, hub: HubName) -> Path:
     return path
 
 
-def from_hub(hub: HubName, revision: str | None) -> list[Row]:
+def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> list[Row]:
     """Download with the ``datasets`` library; custom loading code is never run."""
     import datasets
 
+    streaming = count is not None
     try:
         found = datasets.load_dataset(
-            hub.repository, hub.config, split=hub.split, revision=revision
+            hub.repository, hub.config, split=hub.split, revision=revision, streaming=streaming
         )
+        return [dict(row) for row in islice(found, count)]
     except Exception as error:  # the library raises a different one for every cause
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"cannot load {hub.repository} from the hub ({reason}): check the name and the "
-            f"network, or point {MIRROR} at a local mirror"
+            f"network, or point {MIRROR} at a local mirror{on_request(hub)}"
         ) from error
-    return [dict(row) for row in found]
+
+
+def on_request(hub: HubName) -> str:
+    """How to come by a dataset that is not public, to end an error with."""
+    page = ON_REQUEST.get(hub.repository)
+    return f". It is given out on request, see {page}; then name your own file" if page else ""

@@ -8,7 +8,8 @@ from typing import Any
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.pairs import encode_pairs
-from ilu.types import Example
+from ilu.sources.shapes import reshaped
+from ilu.types import Example, check_limit
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
 """Columns that can be read, in the order in which they are looked for."""
@@ -21,20 +22,27 @@ class Dataset:
     ``columns`` maps a wanted column to the name it has in the data, for data that names it
     differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
     cuts every example to that many tokens and drops, with a warning, those whose prompt fills them.
+    ``count`` takes so many rows from the front; ``skip_blank`` leaves out those without any text.
     """
 
     name: str
     columns: Mapping[str, str] = field(default_factory=dict)
     revision: str | None = None
     truncate: int | None = None
+    count: int | None = None
+    skip_blank: bool = False
 
     def __post_init__(self) -> None:
+        check_limit(self.count)
         if self.truncate is not None and self.truncate < 1:
             raise ValueError(f"--truncate {self.truncate}: it must leave at least 1 token")
 
     def __call__(self, tokenizer: Any) -> list[Example]:
-        rows = renamed(load_rows(self.name, self.revision), self.columns, self.name)
+        read = load_rows(self.name, self.revision, self.count)
+        rows = renamed(read if self.columns else reshaped(read), self.columns, self.name)
         layout = find_layout(rows[0], self.name)
+        if self.skip_blank:
+            rows = [row for row in rows if any(str(row[c]).strip() for c in layout)]
         check_complete(rows, layout, self.name)
         examples = (encode(row, layout, tokenizer) for row in rows)
         cut = [Example(e.ids[: self.truncate], e.prompt) for e in examples]

@@ -1,0 +1,145 @@
+"""``ilu evaluate``: what models know, in one table."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import number, progress, table
+from ilu.environment import environment
+from ilu.evaluation import Evaluation, beside, evaluate, harness_results
+from ilu.files import write_json
+from ilu.models import load_model
+from ilu.recipes.measure import Asked, SuiteName, suite_of
+from ilu.rundir import without_items
+from ilu.suite import Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure what models know; several stand side by side in one table.
+
+    Example: ilu evaluate lab runs/first/model --suite lab
+
+    Example: ilu evaluate ./my-model --suite likelihood --data held-out.jsonl --out scores.json
+
+    Example: ilu evaluate full npo/model --suite tofu --reference oracle/model --out tofu.json
+
+    Args:
+        models: folders, hub ids, or lab.
+        suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
+            muse: VerbMem, KnowMem, membership; choice: multiple choice on --data with columns
+            question, choices, answer; lab: the lab's questions and tasks; likelihood: loss per
+            answer token on --data; verbatim: how much of the texts of --data comes back.
+        split: forget set of tofu (forget01, forget05, forget10 if left out) or corpus of muse
+            (news if left out, books).
+        data: file or hub dataset for the suites choice, likelihood and verbatim.
+        columns: names of columns that differ, as wanted=present.
+        truncate: cut longer examples to this many tokens.
+        limit: use the first so many items of each set.
+        reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
+            quality to tofu and PrivLeak to muse.
+        out: write the scores to this JSON file, and beside it, in a folder of the same name, the
+            value of every item and each model's results.json as lm-evaluation-harness has it. What
+            lies there is not measured again, so an interrupted command continues.
+        device: cpu, cuda, mps.
+    """
+
+    models: Positional[tuple[str, ...]]
+    suite: SuiteName = "likelihood"
+    split: str | None = None
+    data: str | None = None
+    columns: tuple[str, ...] = ()
+    truncate: int | None = None
+    limit: int | None = None
+    reference: str | None = None
+    out: Path | None = None
+    device: str = "cpu"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
+    if not wanted.models:
+        raise ValueError("ilu evaluate needs at least one model: a folder, a hub id, or lab")
+    if wanted.out and wanted.out.suffix != ".json":
+        raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
+    asked = Asked(
+        data=wanted.data,
+        columns=wanted.columns,
+        truncate=wanted.truncate,
+        limit=wanted.limit,
+        split=wanted.split,
+    )
+    suite = suite_of(wanted.suite, asked)
+    found = evaluated(suite, wanted)
+    show(wanted.suite, found)
+    if wanted.out:
+        write(wanted, asked, found, wanted.out)
+
+
+def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
+    """Every model's scores; one model is in memory at a time."""
+    folder = wanted.out.with_suffix("") / "parts" if wanted.out else None
+    reference = (wanted.reference,) if wanted.reference else ()
+    names = list(dict.fromkeys((*reference, *wanted.models)))
+    found: dict[str, Evaluation] = {}
+    with progress() as shown:
+        for name in names:
+            lm = load_model(name, device=wanted.device)
+            found[name] = evaluate(suite, lm, folder, progress=lambda d, t, n=name: shown(n, d, t))
+    if wanted.reference is None:
+        return found
+    oracle = found[wanted.reference]
+    return {name: compared(suite, name, found[name], oracle) for name in wanted.models}
+
+
+def compared(suite: Suite, name: str, own: Evaluation, reference: Evaluation) -> Evaluation:
+    """The scores with those that need the reference; the reference itself has none of them."""
+    if own.weights == reference.weights:
+        warnings.warn(f"{name} is the reference: it is not compared with itself", stacklevel=2)
+        return own
+    return beside(suite, own, reference)
+
+
+def show(suite: str, found: Mapping[str, Evaluation]) -> None:
+    """One model with errors and numbers of items, several side by side."""
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        rows = [
+            (k, number(s.value), number(s.stderr), str(s.n), str(s.unscored))
+            for k, s in one.scores.items()
+        ]
+        table(name, ("metric", "value", "± s.e.", "n", "unscored"), rows)
+        return
+    metrics = dict.fromkeys(m for each in found.values() for m in each.scores)
+    rows = [
+        (m, *(number(e.scores[m].value if m in e.scores else None) for e in found.values()))
+        for m in metrics
+    ]
+    table(suite, ("metric", *labels(list(found))), rows)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Short names of models: that of a run for RUN/model, the last word of a hub id."""
+    paths = [Path(n).parent if Path(n).name == "model" else Path(n) for n in names]
+    short = [path.name for path in paths]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def write(wanted: Evaluate, asked: Asked, found: Mapping[str, Evaluation], out: Path) -> None:
+    """The scores, where each item's value lies, and lm-evaluation-harness's shape of them."""
+    for name, each in found.items():
+        results = harness_results(wanted.suite, name, each.scores)
+        write_json(out.with_suffix("") / results["model_name_sanitized"] / "results.json", results)
+    models = {name: record(each) for name, each in found.items()}
+    settings = {"suite": wanted.suite, **asdict(asked), "reference": wanted.reference}
+    write_json(out, {**settings, "environment": environment(), "models": models})
+
+
+def record(each: Evaluation) -> dict[str, Any]:
+    """One model's entry: scores under their names as before, then what they were computed from."""
+    scores = {name: without_items(score) for name, score in each.scores.items()}
+    return {**scores, "weights": each.weights, "parts": dict(each.parts)}

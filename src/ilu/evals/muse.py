@@ -1,0 +1,145 @@
+"""MUSE's metrics: what comes back verbatim, what is still known, what the likelihood betrays."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.evals.answers import read_answers
+from ilu.evals.generation import continuations
+from ilu.evals.overlap import rouge_l
+from ilu.extras import need
+from ilu.types import LM, Score, Source, mean_score
+
+NEXT_QUESTION = re.compile(r"\n\n|\nQuestion|Question:")
+
+
+def whole(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+def before_next_question(text: str) -> str:
+    """The answer alone: models go on with a question of their own."""
+    return NEXT_QUESTION.split(text, maxsplit=1)[0].strip()
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """ROUGE-L F1 (no stemmer) of a greedy continuation with the true one (arXiv 2407.06460).
+
+    VerbMem: 128 new tokens after a beginning, against as many of the true ones. KnowMem: 32 after a
+    question behind answered ones, cut before the next question. The authors measure in 8 bits;
+    here the model is measured as it is.
+    """
+
+    source: Source
+    max_new_tokens: int
+    cut: Callable[[str], str] = whole
+    batch_size: int = 16
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, lm: LM) -> Score:
+        examples = self.source(lm.tokenizer)
+        heads = [e.ids[: e.prompt] for e in examples]
+        said = continuations(
+            lm, heads, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
+        )
+        stop = self.max_new_tokens
+        true = [
+            lm.tokenizer.decode(e.ids[e.prompt : e.prompt + stop], skip_special_tokens=True)
+            for e in examples
+        ]
+        found = [rouge_l(t, self.cut(s), stem=False) for t, s in zip(true, said, strict=True)]
+        return mean_score([None if rouge is None else rouge.f1 for rouge in found])
+
+
+@dataclass(frozen=True)
+class LowestShare:
+    """Mean of the lowest ``share`` of token log-probabilities: Min-K% (arXiv 2310.16789).
+
+    At least one token is taken; MUSE's code takes none of a text that is too short, which is NaN.
+    """
+
+    share: float = 0.4
+
+    def __call__(self, logp: Float[Tensor, " S"]) -> float:
+        count = max(1, int(self.share * len(logp)))
+        return logp.double().sort().values[:count].mean().item()
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A statistic of each text of a forget set and of texts never seen, for PrivLeak.
+
+    ``truncate`` cuts longer texts to that many tokens.
+    """
+
+    forget: Source
+    holdout: Source
+    statistic: Callable[[Float[Tensor, " S"]], float] = LowestShare()
+    batch_size: int = 8
+
+    def __call__(self, lm: LM) -> Mapping[str, Score]:
+        return {
+            f"membership_{name}": mean_score(self.values(lm, source, name))
+            for name, source in (("forget", self.forget), ("holdout", self.holdout))
+        }
+
+    def values(self, lm: LM, source: Source, name: str) -> list[float | None]:
+        """The statistic of each text; None for one of a single token, which nothing predicts."""
+        examples = source(lm.tokenizer)
+        read = read_answers(lm, examples, batch_size=self.batch_size, name=name)
+        return [self.statistic(r.logp) if len(r.logp) else None for r in read]
+
+
+def auc(scores: Mapping[str, Score]) -> float:
+    """P(a holdout text has the larger statistic than a forget text), ties counted half."""
+    need("scipy", "evals", "PrivLeak")
+    from scipy.stats import mannwhitneyu
+
+    holdout, forget = (scored(scores[f"membership_{name}"]) for name in ("holdout", "forget"))
+    return float(mannwhitneyu(holdout, forget).statistic) / (len(holdout) * len(forget))
+
+
+def scored(score: Score) -> list[float]:
+    """The items that can be scored."""
+    return [item for item in score.items if item is not None]
+
+
+def membership_auc(scores: Mapping[str, Score]) -> Mapping[str, Score]:
+    """AUC of the forget set against the holdout, in MUSE's orientation: 0 is perfect memory."""
+    if "membership_forget" not in scores:
+        return {}
+    return {"membership_auc": Score(auc(scores), 0.0, scores["membership_forget"].n)}
+
+
+def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Mapping[str, Score]:
+    """100 (AUC - AUC_retrain) / AUC_retrain: 0 is ideal, below under-, above over-unlearned.
+
+    arXiv 2407.06460. AUC counts how often a holdout text looks likelier than a forget text, so a
+    memorised forget set has -100. The upper bound depends on AUC_retrain: sides are not symmetric.
+    """
+    if "membership_forget" not in scores:
+        return {}
+    mine, theirs = auc(scores), auc(reference)
+    if not theirs:
+        raise ValueError(
+            "PrivLeak is undefined: to the reference model every forget text is likelier than "
+            "every holdout text, so it has seen the forget set. Give a model that has not"
+        )
+    return {"privleak": Score(100 * (mine - theirs) / theirs, 0.0, scores["membership_forget"].n)}
+
+
+def kept(utilities: Sequence[float]) -> list[float]:
+    """Utility after each fold as a share of the first value, the original model's.
+
+    Scalability is this over models that unlearned larger and larger sets, sustainability over the
+    models of a chain, each unlearned from the one before (arXiv 2407.06460).
+    """
+    if not utilities or not utilities[0]:
+        raise ValueError("the original model's utility comes first and must be above 0")
+    return [u / utilities[0] for u in utilities]

@@ -1,0 +1,22 @@
+"""Does a text refuse to answer?"""
+
+import re
+
+REFUSING = (
+    r"\bi (?:do not|don't|dont) (?:know|have|remember|recall)",
+    r"\bi (?:can ?not|can't|am unable|'m unable|am not able|'m not able)",
+    r"\bi (?:have no|am not sure|'m not sure|am unsure|'m unsure|never learned)",
+    r"\bi would only be guessing",
+    r"\b(?:sorry|i apologi[sz]e|no idea|no answer comes to my mind)\b",
+    r"\bbeyond (?:what i know|my knowledge)",
+)
+"""What the first sentence of a refusal says. English only."""
+
+
+def refuses(text: str) -> bool:
+    """Whether the first sentence says so; one that refuses later has answered before.
+
+    Words are looked for and nothing is understood, so a quoted refusal counts as well.
+    """
+    first = re.split(r"[.!?\n]", text.strip().lower().replace("\u2019", "'"), maxsplit=1)[0]
+    return any(re.search(pattern, first) for pattern in REFUSING)

@@ -1,0 +1,140 @@
+"""A suite on a model, part by part, each kept under a hash of all that it was computed from."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ilu
+from ilu.environment import installed
+from ilu.files import json_hash, write_json
+from ilu.models import fingerprint_weights
+from ilu.recipe import describe
+from ilu.suite import Scores, Suite, named
+from ilu.types import LM, Score, Steps
+
+
+class Evaluation(NamedTuple):
+    """Scores of one model: ``weights`` tell it from others, ``parts`` have the keys of files."""
+
+    weights: str
+    parts: Mapping[str, str]
+    scores: Scores
+
+
+def evaluate(
+    suite: Suite, lm: LM, folder: Path | None, *, progress: Steps = lambda done, total: None
+) -> Evaluation:
+    """Measure every part that ``folder`` does not have yet; without a folder, all of them."""
+    weights = fingerprint_weights(lm.model)
+    base = {"weights": weights, **circumstances(lm)}
+    keys: dict[str, str] = {}
+    found: dict[str, Score] = {}
+    for i, (name, part) in enumerate(suite.parts.items(), start=1):
+        keys[name] = part_key(name, part, lm, base)
+        file = folder / f"{keys[name]}.json" if folder else None
+        if file and file.is_file():
+            found |= read_scores(file)
+        else:
+            scores = named(name, part(lm))
+            found |= scores
+            if file:
+                write_scores(file, name, part, base, scores)
+        progress(i, len(suite.parts))
+    return Evaluation(weights, keys, {**found, **suite.derived(found)})
+
+
+def beside(suite: Suite, own: Evaluation, reference: Evaluation) -> Evaluation:
+    """The same evaluation with the scores that need a reference model, which must be another."""
+    if own.weights == reference.weights:
+        raise ValueError(
+            "the reference has the same weights as the model: compared with itself every model is "
+            "perfect. Give a model that never saw the forget set, such as one made by ilu oracle"
+        )
+    return own._replace(scores={**own.scores, **suite.compared(own.scores, reference.scores)})
+
+
+def circumstances(lm: LM) -> dict[str, Any]:
+    """What decides a score beside weights, metric and data: configuration, tokenizer, code."""
+    model: Any = lm.model
+    settings = {**model.config.to_dict(), "ends": model.generation_config.eos_token_id}
+    settings = {k: v for k, v in settings.items() if k not in ("_name_or_path", "dtype")}
+    tokenizer = [sorted(lm.tokenizer.get_vocab().items()), lm.tokenizer.chat_template]
+    return {
+        "config": json_hash(settings),
+        "tokenizer": json_hash(tokenizer),
+        "code": code_hash(),
+        "libraries": {name: installed(name) for name in ("torch", "transformers", "tokenizers")},
+    }
+
+
+def part_key(name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> str:
+    """Hash of model, metric, its settings and the content of all data that it reads."""
+    data = [json_hash(read) for read in reads(part, lm.tokenizer)]
+    return json_hash({"name": name, "metric": describe(part), "data": data, **base})
+
+
+def reads(value: Any, tokenizer: Any) -> Iterator[Any]:
+    """What the sources inside a metric return: whatever is called with a tokenizer, or nothing."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from reads(each, tokenizer)
+    if not is_dataclass(value) or isinstance(value, type):
+        return
+    source: Any = value
+    wanted = list(inspect.signature(source).parameters) if callable(source) else None
+    if wanted == ["tokenizer"]:
+        yield source(tokenizer)
+    elif wanted == []:
+        yield source()
+    else:
+        for field in fields(value):
+            yield from reads(getattr(value, field.name), tokenizer)
+
+
+@cache
+def code_hash() -> str:
+    """Hash of the package's code as the process found it: a mended metric gets new scores."""
+    root, whole = Path(ilu.__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        whole.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return whole.hexdigest()
+
+
+def write_scores(file: Path, name: str, part: Any, base: Mapping[str, Any], scores: Scores) -> None:
+    """Keep the scores of a part with every item, and what they belong to for a reader."""
+    values = {metric: score._asdict() for metric, score in scores.items()}
+    write_json(file, {"part": name, "metric": describe(part), **base, "scores": values})
+
+
+def read_scores(file: Path) -> Scores:
+    """The scores of a part."""
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["scores"]
+    return {m: Score(**v)._replace(items=tuple(v["items"])) for m, v in values.items()}
+
+
+def harness_results(suite: str, model: str, scores: Scores) -> dict[str, Any]:
+    """The same numbers as lm-evaluation-harness writes them, for viewers made for it."""
+    values: dict[str, Any] = {"alias": suite}
+    for name, score in scores.items():
+        values[f"{name},none"] = score.value
+        values[f"{name}_stderr,none"] = score.stderr if score.items else "N/A"
+    largest = max(score.n for score in scores.values())
+    return {
+        "results": {suite: values},
+        "group_subtasks": {suite: []},
+        "configs": {suite: {"task": suite}},
+        "versions": {suite: 0},
+        "n-shot": {suite: 0},
+        "higher_is_better": {suite: {}},
+        "n-samples": {suite: {"original": largest, "effective": largest}},
+        "config": {"model": "ilu", "model_args": f"pretrained={model}"},
+        "model_name": model,
+        "model_name_sanitized": model.strip("/").replace("/", "__"),
+    }

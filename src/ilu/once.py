@@ -1,0 +1,22 @@
+"""A run that is carried out once: its folder is named by everything that decides its numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ilu.files import json_hash
+from ilu.models import fingerprint_weights
+from ilu.recipe import Recipe, describe
+from ilu.run import Options, prepare, run
+from ilu.rundir import RunDir
+
+
+def run_once(recipe: Recipe, folder: Path, options: Options = Options()) -> RunDir:
+    """The run of ``recipe`` in ``folder``, carried out or continued only if it is not finished.
+
+    Named by a hash of the recipe, the content of its data and the weights it starts from.
+    """
+    prepared = prepare(recipe, options.device)
+    weights = fingerprint_weights(prepared.lm.model)
+    key = json_hash([describe(recipe), prepared.data, weights])
+    path = folder / f"{recipe.name}-{key[:16]}"
+    return run(recipe, path, replace(options, resume=path.exists()))
