@@ -94,7 +94,7 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
 assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
-heavy |= {"scipy", "rouge_score", "sacrebleu", "nltk"}
+heavy |= {"scipy", "sklearn", "rouge_score", "sacrebleu", "nltk"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

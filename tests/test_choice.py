@@ -124,12 +124,12 @@ def test_shares_of_the_options_taken():
 def test_a_report_has_the_accuracy_of_choice_and_the_letters(tiny):
     lm = LM(tiny, Words())
     asked = [Question(f"1 2 {i}", (" 4", " 5", " 6"), i % 3) for i in range(9)]
-    found = ChoiceReport(lambda: asked)(lm)
-    assert found["acc"] == Choice(lambda: asked)(lm)
-    assert sorted(found) == ["acc", "picks_4", "picks_5", "picks_6"]
-    assert sum(found[f"picks_{k}"].value for k in (4, 5, 6)) == pytest.approx(1)
+    found = ChoiceReport("x", lambda: asked)(lm)
+    assert found["x_acc"] == Choice(lambda: asked)(lm)
+    assert sorted(found) == ["x_acc", "x_picks_4", "x_picks_5", "x_picks_6"]
+    assert sum(found[f"x_picks_{k}"].value for k in (4, 5, 6)) == pytest.approx(1)
     longer = [Question("1 2", (" 4", " 5 6"), 0)]
-    assert "acc_norm" in ChoiceReport(lambda: longer)(lm)
+    assert "x_acc_norm" in ChoiceReport("x", lambda: longer)(lm)
 
 
 def test_mcnemar_is_the_binomial_test_of_the_flips():

@@ -13,19 +13,13 @@ import numpy as np
 
 from ilu.data import collate
 from ilu.evals.choice import ChoiceReport, option_logps, per_character, picked
-from ilu.evals.harness import (
-    Harness,
-    as_harness_model,
-    load_tasks,
-    task_manager,
-    task_score,
-    untouched,
-)
+from ilu.evals.harness import Harness, evaluated, task_score, untouched
 from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
 from ilu.models import load_model
 from ilu.recipe import describe, restore
 from ilu.sources.choice import ChoiceRows
+from ilu.sources.harness import HarnessTasks, task_manager
 from ilu.types import LM, Example
 from tests.test_sources import write
 
@@ -80,13 +74,8 @@ def path(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["letters", "cloze"])
 def test_both_predict_the_same_on_every_question(lm, path, form):
-    import lm_eval
-
-    loaded = load_tasks([spec(path, form)], None, None)
-    theirs = lm_eval.evaluate(
-        lm=as_harness_model(lm, 8), task_dict=loaded, bootstrap_iters=0, log_samples=True
-    )
-    assert theirs is not None
+    loaded = HarnessTasks((spec(path, form),)).load()
+    theirs = evaluated(lm, loaded, limit=None, batch_size=8)
     items = sorted(theirs["samples"]["local"], key=lambda s: s["doc_id"])
     asked = ChoiceRows(str(path), form=form)()
     ours = option_logps(lm, asked, batch_size=8)
@@ -107,16 +96,16 @@ def test_both_predict_the_same_on_every_question(lm, path, form):
 
 
 def test_the_adapter_gives_the_scores_of_the_report(lm, path):
-    found = Harness((spec(path, "cloze"),), limit=25)(lm)
-    ours = ChoiceReport(ChoiceRows(str(path), form="cloze", limit=25))(lm)
-    assert found["local_acc"] == ours["acc"]
-    assert found["local_acc_norm"] == ours["acc_norm"]
+    found = Harness(HarnessTasks((spec(path, "cloze"),)), limit=25)(lm)
+    ours = ChoiceReport("local", ChoiceRows(str(path), form="cloze", limit=25))(lm)
+    assert found["local_acc"] == ours["local_acc"]
+    assert found["local_acc_norm"] == ours["local_acc_norm"]
     assert len(found["local_acc"].items) == 25
 
 
 def test_another_model_gets_other_scores_from_the_same_adapter(lm, path):
     """The harness's cache would give the second model the numbers of the first."""
-    adapter = Harness((spec(path, "letters"),))
+    adapter = Harness(HarnessTasks((spec(path, "letters"),)))
     other = load_model("lab")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -131,7 +120,7 @@ def test_the_model_and_its_tokenizer_are_left_as_they_were(lm, path):
     lm.model.model.layers[0].eval()  # pyright: ignore
     torch.manual_seed(777)
     before, pad = torch.get_rng_state(), lm.tokenizer.pad_token
-    Harness((spec(path, "letters"),), limit=4)(lm)
+    Harness(HarnessTasks((spec(path, "letters"),)), limit=4)(lm)
     assert torch.equal(before, torch.get_rng_state())
     assert lm.tokenizer.pad_token == pad
     assert lm.model.training
@@ -164,11 +153,11 @@ def test_groups_weigh_items_or_tasks(lm, path, tmp_path):
         metric = {"metric": "acc", "weight_by_size": by_size}
         config = {"group": group, "task": ["large", "small"], "aggregate_metric_list": [metric]}
         (folder / f"{group}.yaml").write_text(yaml.safe_dump(config))
-    sized = Harness(("sized",), folder=str(folder))(lm)
+    sized = Harness(HarnessTasks(("sized",), str(folder)))(lm)
     large, tiny = sized["large_acc"], sized["small_acc"]
     assert sized["sized_acc"].value == pytest.approx((40 * large.value + 10 * tiny.value) / 50)
     assert sized["sized_acc"].items == large.items + tiny.items
-    even = Harness(("even",), folder=str(folder))(lm)["even_acc"]
+    even = Harness(HarnessTasks(("even",), str(folder)))(lm)["even_acc"]
     assert even.value == pytest.approx((large.value + tiny.value) / 2)
     assert even.stderr == pytest.approx((large.stderr**2 + tiny.stderr**2) ** 0.5 / 2)
     assert large.value != tiny.value
@@ -198,7 +187,7 @@ def test_perplexity_of_a_local_text(lm, tmp_path, monkeypatch):
         "doc_to_choice": None,
         "metric_list": [{"metric": "word_perplexity"}],
     }
-    found = Harness((task,))(lm)["local_word_perplexity"]
+    found = Harness(HarnessTasks((task,)))(lm)["local_word_perplexity"]
     begun = [[lm.tokenizer.bos_token_id, *lm.tokenizer(text).input_ids] for text in texts]
     out = ModelForward(lm.model)(collate([Example(ids, 1) for ids in begun]))
     nats = sequence_nll(out.logits, out.targets).sum().item()
@@ -216,11 +205,11 @@ def test_unknown_tasks_and_missing_data_are_errors_of_one_line(lm, monkeypatch, 
 
     monkeypatch.setattr("lm_eval.tasks.TaskManager", Empty)  # reading all of its tasks takes 10 s
     with pytest.raises(ValueError, match="has no task 'nonsense'"):
-        Harness(("nonsense",))(lm)
+        Harness(HarnessTasks(("nonsense",)))(lm)
     monkeypatch.undo()
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ValueError, match=r"cannot load its tasks: .*absent"):
-        Harness((spec(tmp_path / "absent.jsonl", "cloze"),))(lm)
+        Harness(HarnessTasks((spec(tmp_path / "absent.jsonl", "cloze"),)))(lm)
 
 
 def test_usual_tasks_are_found_without_reading_all(lm):
@@ -240,9 +229,15 @@ def test_usual_tasks_are_found_without_reading_all(lm):
 def test_without_the_library_the_command_that_installs_it_is_named(lm, monkeypatch):
     monkeypatch.setattr("ilu.extras.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'ilu\[lm-eval\]'"):
-        Harness(("wmdp",))(lm)
+        Harness(HarnessTasks(("wmdp",)))(lm)
 
 
 def test_a_recipe_can_hold_tasks_of_the_harness(path):
-    adapter = Harness((spec(path, "cloze"), "wmdp"))
-    assert restore(json.loads(json.dumps(describe(adapter)))).tasks[1] == "wmdp"
+    adapter = Harness(HarnessTasks((spec(path, "cloze"), "wmdp")))
+    assert restore(json.loads(json.dumps(describe(adapter)))).tasks.tasks[1] == "wmdp"
+
+
+def test_the_items_are_what_the_data_holds(path):
+    ((name, items),) = HarnessTasks((spec(path, "cloze"),))()
+    assert name == "local"
+    assert items == rows(40)

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from ilu.data import Stream, collate
 from ilu.evals.privacy import (
-    Membership,
+    MembershipInference,
     TokenStats,
     all_stats,
     auc,
@@ -156,7 +156,7 @@ def test_a_model_gives_its_training_text_away(tiny):
         Optim(lr=1e-2, steps=60),
         log=lambda row: None,
     )
-    attack = Membership(lambda t: members, lambda t: others, share=0.4, gradient=True)
+    attack = MembershipInference(lambda t: members, lambda t: others, share=0.4, gradient=True)
     found = attack(LM(tiny, Said()))
     names = ("loss", "min_k", "min_k_plus_plus", "zlib", "gradient_norm")
     assert set(found) == {*names, *(f"{n}_tpr" for n in names)}
@@ -168,12 +168,12 @@ def test_one_pass_serves_all_but_the_gradient(tiny):
     calls = []
     tiny.register_forward_hook(lambda *a: calls.append(1))
     examples = [Example([i, 2, 3], 0) for i in range(1, 5)]
-    Membership(lambda t: examples, lambda t: examples, batch_size=4)(LM(tiny, Said()))
+    MembershipInference(lambda t: examples, lambda t: examples, batch_size=4)(LM(tiny, Said()))
     assert len(calls) == 2
 
 
 def test_the_reference_is_another_model_with_its_own_tokens():
     lm = load_model("lab")
     sources = (Documents("agents", stop=1), Documents("people", stop=1))
-    found = Membership(*sources, reference="lab", limit=2)(lm)
+    found = MembershipInference(*sources, reference="lab", limit=2)(lm)
     assert found["reference"].value == 0.5  # its own reference: every difference is 0

@@ -18,9 +18,12 @@ from ilu.evals.perplexity import (
 from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
 from ilu.models import load_model
+from ilu.sources.passages import Passages
 from ilu.types import LM, Example
 from tests.test_math import Words
 from tests.test_sources import write
+
+WIKITEXT = "Salesforce/wikitext:wikitext-2-raw-v1:test"
 
 
 class Ended(Words):
@@ -57,25 +60,25 @@ def test_perplexity_is_exp_of_all_nats_over_all_tokens():
 
 def test_strided_perplexity_of_a_text_that_fits_is_that_of_the_whole(tiny, tmp_path):
     path = str(write(tmp_path / "t.jsonl", [{"text": "1 2 3 4"}, {"text": " \n"}, {"text": "5 6"}]))
-    found = StridedPerplexity(path, revision=None)(LM(tiny, Words()))
+    found = StridedPerplexity(Passages(path))(LM(tiny, Words()))
     ids = [1, 2, 3, 4, 5, 6]
     assert found.value == pytest.approx(math.exp(nll(tiny, ids) / 5), rel=1e-5)
-    halves = StridedPerplexity(path, length=4, stride=3, revision=None)(LM(tiny, Words()))
+    halves = StridedPerplexity(Passages(path), length=4, stride=3)(LM(tiny, Words()))
     both = nll(tiny, ids[:4]) + nll(tiny, ids[3:])
     assert halves.value == pytest.approx(math.exp(both / 5), rel=1e-5)
     with pytest.raises(ValueError, match="a stride of 4: it must be from 1 to 3"):
-        StridedPerplexity(path, length=4, stride=4)(LM(tiny, Words()))
+        StridedPerplexity(Passages(path), length=4, stride=4)(LM(tiny, Words()))
     with pytest.raises(ValueError, match="window of 65 tokens: this model takes 64"):
-        StridedPerplexity(path, length=65)(LM(tiny, Words()))
+        StridedPerplexity(Passages(path), length=65)(LM(tiny, Words()))
 
 
 def test_documents_are_scored_from_their_first_word(tiny, tmp_path):
     path = str(write(tmp_path / "t.jsonl", [{"text": "1 2 3 4"}, {"text": "5 6"}]))
     first, second = nll(tiny, [0, 1, 2, 3, 4]), nll(tiny, [0, 5, 6])
-    found = DocumentPerplexity(path)(LM(tiny, Ended()))
+    found = DocumentPerplexity(Passages(path))(LM(tiny, Ended()))
     assert found.value == pytest.approx(math.exp((first + second) / 6), rel=1e-5)
     assert found.items == pytest.approx((first / 4, second / 2), rel=1e-5)
-    parts = DocumentPerplexity(path, length=3)(LM(tiny, Ended()))
+    parts = DocumentPerplexity(Passages(path), length=3)(LM(tiny, Ended()))
     pieces = nll(tiny, [0, 1, 2]) + nll(tiny, [2, 3, 4])
     assert parts.items[0] == pytest.approx(pieces / 4, rel=1e-5)
 
@@ -83,7 +86,7 @@ def test_documents_are_scored_from_their_first_word(tiny, tmp_path):
 def test_per_word_only_the_divisor_changes(tmp_path):
     lm = load_model("lab")
     path = str(write(tmp_path / "t.jsonl", [{"text": "An extraordinarily quiet lighthouse."}]))
-    tokens, words = (DocumentPerplexity(path, per=per)(lm) for per in ("token", "word"))
+    tokens, words = (DocumentPerplexity(Passages(path), per=per)(lm) for per in ("token", "word"))
     count = len(lm.tokenizer("An extraordinarily quiet lighthouse.").input_ids)
     assert count > 5
     begins = lm.tokenizer("x").input_ids[0] == lm.tokenizer.bos_token_id
@@ -93,11 +96,11 @@ def test_per_word_only_the_divisor_changes(tmp_path):
 def test_text_is_wanted(tiny, tmp_path):
     for rows, message in (
         ([{"body": "1"}], "body; wanted: text"),
-        ([{"text": " "}], "all rows are"),
+        ([{"text": " "}], "text is blank"),
     ):
         path = str(write(tmp_path / f"{message[:4]}.jsonl", rows))
         with pytest.raises(ValueError, match=message):
-            StridedPerplexity(path)(LM(tiny, Words()))
+            StridedPerplexity(Passages(path))(LM(tiny, Words()))
 
 
 def test_repetition_is_the_share_of_n_grams_seen_before():
@@ -154,22 +157,20 @@ def test_a_classifier_that_is_not_there_is_named(tmp_path):
 def test_fluency_of_a_model(tmp_path):
     prompts = [{"prompt": "The small fox"}, {"prompt": "The grey owl"}]
     path = str(write(tmp_path / "p.jsonl", prompts))
-    found = Fluency(path, max_new_tokens=12)(load_model("lab"))
+    found = Fluency(Passages(path, "prompt"), max_new_tokens=12)(load_model("lab"))
     assert set(found) == {"empty", "repetition", "entropy"}
     assert found["empty"].value == 0
     assert found["entropy"].value > 1
-    with pytest.raises(ValueError, match="no column 'text': prompt"):
-        Fluency(path, column="text")(load_model("lab"))
 
 
 def test_a_silent_model_is_empty_and_nothing_else(tmp_path, monkeypatch):
     path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
     monkeypatch.setattr("ilu.evals.fluency.generate", lambda lm, prompts, **k: [" ", ""])
-    found = Fluency(path)(load_model("lab"))
+    found = Fluency(Passages(path, "prompt"))(load_model("lab"))
     assert {k: s.value for k, s in found.items()} == {"empty": 1.0}
 
 
 def test_wikitext_from_the_mirror(hub, stories260k):
-    found = StridedPerplexity(limit=12)(load_model(str(stories260k)))
+    found = StridedPerplexity(Passages(WIKITEXT, limit=12))(load_model(str(stories260k)))
     assert found.n > 1
     assert 10 < found.value < 512

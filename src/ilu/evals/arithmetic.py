@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from ilu.evals.generation import continuations
 from ilu.forward import context_length
-from ilu.sources.choice import spread
 from ilu.sources.files import Row
-from ilu.sources.hub import load_rows
-from ilu.sources.tasks import GSM8K
+from ilu.sources.tasks import Problems
 from ilu.sources.text import encode
-from ilu.types import LM, Score, check_limit, mean_score
+from ilu.types import LM, Score, mean_score
 
 NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
@@ -22,23 +20,18 @@ NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 class FinalNumber:
     """Share of questions that a greedy generation answers with the right final number (GSM8K).
 
-    ``name`` has the columns question and answer (arXiv 2110.14168), asked as ``Dataset`` trains on
-    them. A generation without a number is wrong. A reference without one cannot be scored, nor can
-    a question that leaves no room for ``max_new_tokens``.
+    Problems (arXiv 2110.14168) are asked as ``Dataset`` trains on them. A generation without a
+    number is wrong. A reference without one cannot be scored, nor can a question that leaves no
+    room for ``max_new_tokens``.
     """
 
-    name: str = "openai/gsm8k:main:test"
-    limit: int | None = None
-    revision: str | None = GSM8K
+    problems: Problems = field(default_factory=Problems)
     max_new_tokens: int = 256
     batch_size: int = 16
     higher_is_better: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
     def __call__(self, lm: LM) -> Score:
-        rows = spread(load_rows(self.name, self.revision), self.limit)
+        rows = self.problems()
         heads = [question_ids(row, lm.tokenizer) for row in rows]
         fits = [self.has_room(head, context_length(lm.model)) for head in heads]
         said = iter(
@@ -50,9 +43,7 @@ class FinalNumber:
             )
         )
         pairs = zip(rows, fits, strict=True)
-        return mean_score(
-            [right(next(said), str(r["answer"])) if fit else None for r, fit in pairs]
-        )
+        return mean_score([right(next(said), r["answer"]) if fit else None for r, fit in pairs])
 
     def has_room(self, head: Sequence[int], limit: int | None) -> bool:
         """Whether question and answer fit into the model's context; if not, there is no score."""

@@ -61,9 +61,10 @@ class ChoiceReport:
     ``acc``, and where options differ in length ``acc_norm`` (the log-likelihood per character), as
     lm-evaluation-harness names them. Where all questions choose among the same few options, such as
     letters, ``picks_A`` and so on are the shares of questions for which that one is taken: a model
-    may lose its accuracy by answering B to everything, and still know.
+    may lose its accuracy by answering B to everything, and still know. ``name`` stands in front.
     """
 
+    name: str
     questions: Questions
     batch_size: int = 16
 
@@ -73,7 +74,8 @@ class ChoiceReport:
         found = {"acc": accuracy(picked(logps), asked)}
         if any(len(set(map(len, q.options))) > 1 for q in asked):
             found["acc_norm"] = accuracy(picked(per_character(logps, asked)), asked)
-        return found | {f"picks_{k}": s for k, s in picks(picked(logps), asked).items()}
+        found |= {f"picks_{k}": s for k, s in picks(picked(logps), asked).items()}
+        return {f"{self.name}_{k}": score for k, score in found.items()}
 
 
 def accuracy(taken: Picked, asked: Sequence[Question]) -> Score:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ilu.extras import need
 from ilu.types import Score
 
 
@@ -29,6 +30,7 @@ def mcnemar(first: Score, second: Score) -> Flips:
     Only the questions that one of them gets right count: p is the two-sided binomial probability
     of so uneven a split, or one more uneven, at even odds. No such question gives p = 1.
     """
+    need("scipy", "evals", "a comparison of two models")
     from scipy.stats import binomtest
 
     pairs = common(first, second)
@@ -44,6 +46,7 @@ def mcnemar(first: Score, second: Score) -> Flips:
 
 def paired_t(first: Score, second: Score, *, confidence: float = 0.95) -> Difference:
     """Interval of the mean paired difference by Student's t; for many items, or even ones."""
+    need("scipy", "evals", "a comparison of two models")
     from scipy.stats import ttest_1samp
 
     differences = paired_differences(first, second)
@@ -57,6 +60,7 @@ def paired_bootstrap(
     first: Score, second: Score, *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> Difference:
     """Interval of the mean paired difference by the percentile bootstrap over items."""
+    need("scipy", "evals", "a comparison of two models")
     import numpy as np
     from scipy.stats import bootstrap
 

@@ -10,20 +10,20 @@ import torch
 
 from ilu.evals.generation import generate
 from ilu.models import usable
-from ilu.sources.hub import load_rows
-from ilu.types import LM, Score, check_limit, mean_score
+from ilu.sources.passages import Passages
+from ilu.types import LM, Score, mean_score
 
 CLASSIFIERS: Mapping[str, str] = {
     "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",
     "toxic": "unitary/toxic-bert",
 }
 """Class -> classifier of the hub. ``clean``, not gibberish, is open-unlearning's; ``toxic`` is the
-model that Detoxify calls ``original``, whose own package would unpickle it."""
+model that Detoxify calls ``original``, loaded without Detoxify, which would run what it loads."""
 
 
 @dataclass(frozen=True)
 class Fluency:
-    """How a model goes on after the prompts of ``name``: not at all, in circles, or in words.
+    """How a model goes on after prompts: not at all, in circles, or in words.
 
     One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
     near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both
@@ -31,19 +31,16 @@ class Fluency:
     (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier.
     """
 
-    name: str
-    column: str = "prompt"
+    prompts: Passages
     max_new_tokens: int = 64
     classifiers: Mapping[str, str] = field(default_factory=dict)
-    limit: int | None = None
-    revision: str | None = None
     batch_size: int = 16
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
     def __call__(self, lm: LM) -> dict[str, Score]:
-        texts, device = self.texts(lm), str(next(lm.model.parameters()).device)
+        texts = generate(
+            lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
+        )
+        device = str(next(lm.model.parameters()).device)
         found: dict[str, Sequence[float | None]] = {
             "empty": [float(not t.strip()) for t in texts],
             "repetition": [repetition(t.split()) for t in texts],
@@ -54,14 +51,6 @@ class Fluency:
                 texts, name, label, batch_size=self.batch_size, device=device
             )
         return {k: mean_score(v) for k, v in found.items() if any(x is not None for x in v)}
-
-    def texts(self, lm: LM) -> list[str]:
-        """What the model writes after each prompt."""
-        rows = load_rows(self.name, self.revision)[: self.limit]
-        if self.column not in rows[0]:
-            raise ValueError(f"{self.name} has no column {self.column!r}: {', '.join(rows[0])}")
-        prompts = [str(row[self.column]) for row in rows]
-        return generate(lm, prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
 
 
 def repetition(words: Sequence[str], n: int = 4) -> float | None:

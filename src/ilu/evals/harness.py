@@ -6,60 +6,55 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isclose, sqrt
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from ilu.extras import need
 from ilu.forward import context_length
+from ilu.sources.harness import HarnessTasks
 from ilu.types import LM, Score, check_limit, mean_score
 
-USUAL = (
-    "wmdp", "mmlu/default", "mmlu/continuation", "truthfulqa", "winogrande", "gsm8k", "glue",
-    "hellaswag", "arc", "piqa", "boolq", "openbookqa", "wikitext", "lambada",
-)  # fmt: skip
-"""Folders of tasks that are looked through first: reading all 14,000 takes ten seconds."""
 RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Harness:
-    """Tasks and groups of lm-evaluation-harness: by name, by YAML file, or as a mapping.
+    """Metrics of lm-evaluation-harness, for its published prompts and for tasks without our own.
 
-    ``folder`` holds YAML tasks of the user's own; local data files work offline (``dataset_path:
-    json``). Each metric becomes ``TASK_METRIC``, with the filter's name behind where it has one,
-    with the value of every item where the metric is a mean of items. Nothing is cached: its cache
-    knows the question and not the model. The model's mode and all random states are left as found.
+    Each is ``TASK_METRIC``, with its filter's name behind it if it has one, and has the value of
+    every item where it is a mean of items. Nothing is cached: the harness's cache knows the
+    question and not the model. The model's mode and all random states are left as found.
     """
 
-    tasks: tuple[str | Mapping[str, Any], ...]
-    folder: str | None = None
+    tasks: HarnessTasks
     limit: int | None = None
-    num_fewshot: int | None = None
     batch_size: int | Literal["auto"] = 16
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        need("lm_eval", "lm-eval", "the suite lm-eval")
-        import lm_eval
-
-        evaluate: Any = lm_eval.evaluate  # its decorators hide its arguments
         with untouched(lm.model):
-            loaded = load_tasks(self.tasks, self.folder, self.num_fewshot)
-            results = evaluate(
-                lm=as_harness_model(lm, self.batch_size),
-                task_dict=loaded,
-                limit=self.limit,
-                bootstrap_iters=0,  # the errors are ours: its bootstrap starts a pool of processes
-                log_samples=True,
-            )
+            loaded = self.tasks.load()
+            results = evaluated(lm, loaded, limit=self.limit, batch_size=self.batch_size)
         found = task_scores(results, loaded["tasks"])
         return found | group_scores(results, found)
+
+
+def evaluated(lm: LM, loaded: Any, *, limit: int | None, batch_size: int | str) -> Any:
+    """What the harness returns, without errors: its bootstrap starts a pool of processes."""
+    import lm_eval
+
+    evaluate: Any = lm_eval.evaluate  # its decorators hide its arguments
+    return evaluate(
+        lm=as_harness_model(lm, batch_size),
+        task_dict=loaded,
+        limit=limit,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
 
 
 def as_harness_model(lm: LM, batch_size: int | str) -> Any:
@@ -73,46 +68,6 @@ def as_harness_model(lm: LM, batch_size: int | str) -> Any:
         batch_size=batch_size,
         max_length=context_length(lm.model),
     )
-
-
-def load_tasks(
-    tasks: Sequence[str | Mapping[str, Any]], folder: str | None, num_fewshot: int | None
-) -> Any:
-    """Tasks and groups; ``num_fewshot`` counts unless a task insists on none."""
-    names = [task if isinstance(task, str) else dict(task) for task in tasks]
-    manager = task_manager(names, folder)
-    try:
-        loaded = manager.load(names)
-    except Exception as error:  # the library raises a different one for every cause
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"lm-evaluation-harness cannot load its tasks: {reason}") from error
-    for task in loaded["tasks"].values():
-        own = task.get_config("num_fewshot")
-        wanted = own if num_fewshot is None or own == 0 else num_fewshot
-        task.set_config(key="num_fewshot", value=wanted or 0)
-        task.set_fewshot_seed(seed=1234)  # the harness's own default
-    return loaded
-
-
-def task_manager(names: Sequence[str | dict[str, Any]], folder: str | None) -> Any:
-    """An index of the usual tasks and the user's, or of all if a name is not among them."""
-    from lm_eval import tasks
-
-    root = Path(tasks.__file__).parent
-    own: list[str | Path] = [] if folder is None else [folder]
-    usual = [root / part for part in USUAL if (root / part).is_dir()]
-    wanted = {n for n in names if isinstance(n, str) and not n.endswith((".yaml", ".yml"))}
-    manager = tasks.TaskManager(include_defaults=False, include_path=[*usual, *own])
-    if wanted <= set(manager.all_tasks):
-        return manager
-    manager = tasks.TaskManager(include_path=own or None)
-    unknown = sorted(wanted - set(manager.all_tasks))
-    if unknown:
-        raise ValueError(
-            f"lm-evaluation-harness has no task {unknown[0]!r}: `lm-eval ls tasks` lists its own, "
-            "and yours need their folder"
-        )
-    return manager
 
 
 @contextmanager

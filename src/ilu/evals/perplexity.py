@@ -10,11 +10,9 @@ import torch
 from ilu.data import collate
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import sequence_nll
-from ilu.sources.hub import load_rows
-from ilu.types import LM, Example, Score, check_limit
+from ilu.sources.passages import Passages
+from ilu.types import LM, Example, Score
 
-WIKITEXT = "Salesforce/wikitext:wikitext-2-raw-v1:test"
-REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
 LONGEST = 1024
 """Tokens of a window, unless the model takes fewer."""
 
@@ -30,26 +28,20 @@ class Counted(NamedTuple):
 class StridedPerplexity:
     """exp of the loss per token of one long text, read in overlapping windows.
 
-    The rows of ``name`` are joined by blank lines. Each window begins ``stride`` tokens after the
+    The passages are joined by blank lines. Each window begins ``stride`` tokens after the
     last, by default half its length, and scores only tokens that no window has scored, so that each
     is seen after at least length - stride others. The first token of all is not scored. Items are
     windows, in nats per token; those of one text are not independent: the error is a lower bound.
     """
 
-    name: str = WIKITEXT
+    texts: Passages
     stride: int | None = None
     length: int | None = None
-    limit: int | None = None
-    revision: str | None = REVISION
     batch_size: int = 4
     higher_is_better: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
     def __call__(self, lm: LM) -> Score:
-        texts = passages(self.name, self.revision)[: self.limit]
-        ids = list(lm.tokenizer("\n\n".join(texts)).input_ids)
+        ids = list(lm.tokenizer("\n\n".join(self.texts())).input_ids)
         length = window_length(lm, self.length)
         stride = length // 2 if self.stride is None else self.stride
         if not 1 <= stride < length:
@@ -59,7 +51,7 @@ class StridedPerplexity:
 
 @dataclass(frozen=True)
 class DocumentPerplexity:
-    """exp of the loss per token or per word, each row of ``name`` on its own.
+    """exp of the loss per token or per word, each passage on its own.
 
     Per ``word`` as in ``word_perplexity`` of lm-evaluation-harness, which reads whole articles:
     likelihood is of tokens, and words only what it is divided by, so that tokenizers can be
@@ -68,22 +60,14 @@ class DocumentPerplexity:
     and this one is not scored; the harness puts it in front of the tokenizer's own and scores that.
     """
 
-    name: str
+    texts: Passages
     per: Literal["token", "word"] = "token"
     length: int | None = None
-    limit: int | None = None
-    revision: str | None = None
     batch_size: int = 4
     higher_is_better: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
     def __call__(self, lm: LM) -> Score:
-        texts, length = (
-            passages(self.name, self.revision)[: self.limit],
-            window_length(lm, self.length),
-        )
+        texts, length = self.texts(), window_length(lm, self.length)
         parts = [list(windows(begun(lm, text), length, length - 1)) for text in texts]
         counted = iter(count(lm, [p for part in parts for p in part], self.batch_size))
         whole = [added([next(counted) for _ in part]) for part in parts]
@@ -152,14 +136,3 @@ def window_length(lm: LM, wanted: int | None) -> int:
     if wanted is not None and limit is not None and wanted > limit:
         raise ValueError(f"a window of {wanted} tokens: this model takes {limit}")
     return wanted or min(limit or LONGEST, LONGEST)
-
-
-def passages(name: str, revision: str | None) -> list[str]:
-    """The column text of every row that is not blank."""
-    rows = load_rows(name, revision)
-    if "text" not in rows[0]:
-        raise ValueError(f"{name} has the columns {', '.join(rows[0])}; wanted: text")
-    found = [str(row["text"]) for row in rows if str(row["text"] or "").strip()]
-    if not found:
-        raise ValueError(f"{name} holds no text: all rows are blank")
-    return found

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.data import check_lengths, collate
+from ilu.extras import need
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import at_least_float32, mean_nll
 from ilu.models import load_model
@@ -98,6 +99,7 @@ def auc(members: Sequence[float | None], nonmembers: Sequence[float | None]) -> 
 
     The error is DeLong's (doi 10.2307/2531595): it counts the chance in both groups.
     """
+    need("sklearn", "evals", "membership inference")
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
@@ -120,6 +122,7 @@ def tpr_at_fpr(
 
     The error is the binomial one over members, at the threshold that the non-members set.
     """
+    need("sklearn", "evals", "membership inference")
     from sklearn.metrics import roc_curve
 
     of_members, others = scored(members, nonmembers)
@@ -143,7 +146,7 @@ def scored(
 
 
 @dataclass(frozen=True)
-class Membership:
+class MembershipInference:
     """Six attacks that tell members from non-members; four of them share one pass over the model.
 
     For each the AUC and, as ``NAME_tpr``, the share of members found at a false-positive rate of

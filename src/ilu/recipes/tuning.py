@@ -17,7 +17,7 @@ from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
 from ilu.sources.known import Place, place
-from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText
+from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.sources.tasks import TASKS as LABELLED
 from ilu.sources.text import Dataset
 from ilu.train import Optim
@@ -77,7 +77,7 @@ def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple
         raise ValueError(f"the task {task} brings its own columns: leave --task-columns out")
     if task == "gsm8k":
         train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
-        return train, FinalNumber(limit=ASKED)
+        return train, FinalNumber(Problems(limit=ASKED))
     questions = LabelledQuestions(task, ASKED)
     return LabelledText(task, truncate), Choice(questions, batch_size=16)
 

@@ -20,7 +20,7 @@ from ilu.types import Example, Question, check_limit
 
 GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 GSM8K = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
-"""Revisions of data sets that are read in several places."""
+"""Revisions of datasets that are read in several places."""
 
 
 class Task(NamedTuple):
@@ -135,6 +135,25 @@ class LabelledQuestions:
         task = known_task(self.task)
         rows = load_rows(f"{task.data}:{task.test}", task.revision)
         return [task.ask(row) for row in spread(rows, self.limit)]
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Rows with question and answer, whose answers end in a number; ``limit`` taken evenly."""
+
+    name: str = "openai/gsm8k:main:test"
+    revision: str | None = GSM8K
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[Row]:
+        rows = spread(load_rows(self.name, self.revision), self.limit)
+        missing = {"question", "answer"} - set(rows[0])
+        if missing:
+            raise ValueError(f"{self.name} has no column {min(missing)!r}: {', '.join(rows[0])}")
+        return [{"question": str(r["question"]), "answer": str(r["answer"])} for r in rows]
 
 
 def known_task(name: str) -> Task:
