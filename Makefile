@@ -17,15 +17,15 @@ test: $(BIN)/.ready
 check: lint types test
 
 lint: $(BIN)/.ready
-	$(BIN)/ruff check src tests studies
-	$(BIN)/ruff format --check src tests studies
+	$(BIN)/ruff check src tests studies benchmarks
+	$(BIN)/ruff format --check src tests studies benchmarks
 
 types: $(BIN)/.ready
 	$(BIN)/pyright
 
 format: $(BIN)/.ready
-	$(BIN)/ruff check --fix src tests studies
-	$(BIN)/ruff format src tests studies
+	$(BIN)/ruff check --fix src tests studies benchmarks
+	$(BIN)/ruff format src tests studies benchmarks
 
 # Torch goes first and alone: its version decides which of the builds on offer is taken.
 $(BIN)/.ready: pyproject.toml constraints.txt
