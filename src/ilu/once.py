@@ -6,7 +6,7 @@ from pathlib import Path
 from ilu.files import json_hash
 from ilu.models import fingerprint_weights
 from ilu.recipe import Recipe, describe
-from ilu.run import Options, prepare, run
+from ilu.run import Options, prepare, run_prepared
 from ilu.rundir import RunDir
 
 
@@ -19,4 +19,4 @@ def run_once(recipe: Recipe, folder: Path, options: Options = Options()) -> RunD
     weights = fingerprint_weights(prepared.lm.model)
     key = json_hash([describe(recipe), prepared.data, weights])
     path = folder / f"{recipe.name}-{key[:16]}"
-    return run(recipe, path, replace(options, resume=path.exists()))
+    return run_prepared(recipe, prepared, path, replace(options, resume=path.exists()))

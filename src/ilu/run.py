@@ -61,8 +61,13 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     run is returned as it is, if recipe, model and data are still the same.
     """
     refuse_existing(path, resume=options.resume)
+    return run_prepared(recipe, prepare(recipe, options.device), path, options)
+
+
+def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
+    """The same with model and data that are loaded already."""
+    refuse_existing(path, resume=options.resume)
     started = time.monotonic()
-    prepared = prepare(recipe, options.device)
     torch.manual_seed(recipe.seed)
     out = RunDir(path) if path.exists() else begin(recipe, prepared, path)
     same_run(out, recipe, prepared)

@@ -20,6 +20,8 @@ KINDS = {
 FUNCTIONS: dict[tuple[str, ...], str] = {
     ("params", "here", "grad_of", "step"): "gradient rule",
     ("theta", "g"): "reading of w",
+    ("first",): "metric",
+    ("scores", "reference"): "metric",
 }
 """Arguments by which a function is known to be a method."""
 PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")

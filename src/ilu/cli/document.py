@@ -61,14 +61,16 @@ def variant(ending: str) -> str:
 
 
 def section(kind: str, found: list[Entry]) -> Iterator[str]:
-    """Everything of one kind, each with the pure functions it is made of."""
+    """Everything of one kind; the first of a module with the pure functions it is made of."""
     yield f"## {kind.capitalize()}\n"
+    known = {e.location: e.location.partition(":")[0] for e in found}
     for entry in (e for e in found if e.kind == kind):
         module, _, name = entry.location.partition(":")
         thing = getattr(importlib.import_module(module), name)
         yield f"### {name}\n\n`{module}`\n\n{prose(thing)}\n"
-        for function in formulas(module):
-            if function.__name__ != name:
+        first = next(location for location, other in known.items() if other == module)
+        for function in formulas(module) if entry.location == first else ():
+            if f"{module}:{function.__name__}" not in known:
                 yield f"* `{function.__name__}`: {' '.join(prose(function).split())}\n"
 
 

@@ -73,10 +73,7 @@ class LowestShare:
 
 @dataclass(frozen=True)
 class Membership:
-    """A statistic of each text of a forget set and of texts never seen, for PrivLeak.
-
-    ``truncate`` cuts longer texts to that many tokens.
-    """
+    """A statistic of each text of a forget set and of texts never seen, for PrivLeak."""
 
     forget: Source
     holdout: Source
