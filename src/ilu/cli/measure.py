@@ -10,7 +10,8 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.cli.unlearn import Place
-from ilu.recipes.measure import Asked, SuiteName, suite_of
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import SuiteName, suite_of
 from ilu.recipes.tuning import task_attack, tuned
 from ilu.run import run
 from ilu.rundir import RunDir

@@ -1,10 +1,12 @@
 """Two models on the same items: is the difference more than chance?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ilu.extras import need
-from ilu.types import Score
+from ilu.types import Score, mean_score
+
+Scores = Mapping[str, Score]
 
 
 class Flips(NamedTuple):
@@ -42,6 +44,20 @@ def mcnemar(first: Score, second: Score) -> Flips:
     flips = first_only + second_only
     p = float(binomtest(first_only, flips).pvalue) if flips else 1.0
     return Flips(first_only, second_only, p)
+
+
+def changes(own: Scores, reference: Scores) -> Scores:
+    """Each accuracy less the reference's, question by question, and McNemar's p of the flips.
+
+    The error is that of the paired difference, which is what two models on the same questions have.
+    """
+    found: dict[str, Score] = {}
+    for name in (n for n in own if n.endswith("_acc") and n in reference and own[n].items):
+        pairs = common(reference[name], own[name])
+        flips = mcnemar(reference[name], own[name])
+        found[f"{name}_change"] = mean_score([after - before for before, after in pairs])
+        found[f"{name}_change_p"] = Score(flips.p, 0.0, flips.first_only + flips.second_only)
+    return found
 
 
 def paired_t(first: Score, second: Score, *, confidence: float = 0.95) -> Difference:
