@@ -159,8 +159,8 @@ def test_a_model_gives_its_training_text_away(tiny):
     attack = MembershipInference(lambda t: members, lambda t: others, share=0.4, gradient=True)
     found = attack(LM(tiny, Said()))
     names = ("loss", "min_k", "min_k_plus_plus", "zlib", "gradient_norm")
-    assert set(found) == {*names, *(f"{n}_tpr" for n in names)}
-    assert {name: found[name].value for name in names} == dict.fromkeys(names, 1.0)
+    assert set(found) == {f"{n}_{kind}" for n in names for kind in ("auc", "tpr")}
+    assert {name: found[f"{name}_auc"].value for name in names} == dict.fromkeys(names, 1.0)
     assert found["loss_tpr"].value == 1
 
 
@@ -176,4 +176,4 @@ def test_the_reference_is_another_model_with_its_own_tokens():
     lm = load_model("lab")
     sources = (Documents("agents", stop=1), Documents("people", stop=1))
     found = MembershipInference(*sources, reference="lab", limit=2)(lm)
-    assert found["reference"].value == 0.5  # its own reference: every difference is 0
+    assert found["reference_auc"].value == 0.5  # its own reference: every difference is 0

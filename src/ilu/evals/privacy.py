@@ -149,8 +149,8 @@ def scored(
 class MembershipInference:
     """Six attacks that tell members from non-members; four of them share one pass over the model.
 
-    For each the AUC and, as ``NAME_tpr``, the share of members found at a false-positive rate of
-    ``fpr``. ``reference`` names a model that saw neither; without it that attack is left out, as
+    For each ``NAME_auc`` and, as ``NAME_tpr``, the share of members found at a false-positive rate
+    of ``fpr``. ``reference`` names a model that saw neither; without it that attack is left out, as
     is the norm of the gradient unless ``gradient`` is set: it costs a backward pass per text.
     """
 
@@ -175,12 +175,11 @@ class MembershipInference:
             other = load_model(self.reference, device=device)
             for scores, source in zip(found, sources, strict=True):
                 scores["reference"] = self.against(scores["loss"], other, source)
-        aucs = {name: auc(found[0][name], found[1][name]) for name in found[0]}
-        rates = {
-            f"{name}_tpr": tpr_at_fpr(found[0][name], found[1][name], fpr=self.fpr)
-            for name in found[0]
+        pairs = {name: (found[0][name], found[1][name]) for name in found[0]}
+        aucs = {f"{name}_auc": auc(*pair) for name, pair in pairs.items()}
+        return aucs | {
+            f"{name}_tpr": tpr_at_fpr(*pair, fpr=self.fpr) for name, pair in pairs.items()
         }
-        return aucs | rates
 
     def attacks(self, lm: LM, examples: Sequence[Example]) -> dict[str, Scored]:
         """Every attack that needs this model alone, on every text."""
