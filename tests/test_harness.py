@@ -237,6 +237,21 @@ def test_a_recipe_can_hold_tasks_of_the_harness(path):
     assert restore(json.loads(json.dumps(describe(adapter)))).tasks.tasks[1] == "wmdp"
 
 
+def test_shots_count_unless_a_task_insists_on_none(path):
+    """As in the harness's own command; a task that says nothing has none by default."""
+    free, zero, five = (
+        {**spec(path, "letters", name), **({} if own is None else {"num_fewshot": own})}
+        for name, own in (("free", None), ("zero", 0), ("five", 5))
+    )
+
+    def shots(wanted):
+        loaded = HarnessTasks((free, zero, five), num_fewshot=wanted).load()["tasks"]
+        return [loaded[name].get_config("num_fewshot") for name in ("free", "zero", "five")]
+
+    assert shots(None) == [0, 0, 5]
+    assert shots(3) == [3, 0, 3]
+
+
 def test_the_items_are_what_the_data_holds(path):
     ((name, items),) = HarnessTasks((spec(path, "cloze"),))()
     assert name == "local"

@@ -4,10 +4,22 @@ import math
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from ilu.data import collate
-from ilu.evals.fluency import Fluency, class_probabilities, ngram_entropy, repetition
+from ilu.evals.fluency import (
+    Fluency,
+    Judge,
+    class_probabilities,
+    load_judge,
+    ngram_entropy,
+    repetition,
+)
 from ilu.evals.perplexity import (
     Counted,
     DocumentPerplexity,
@@ -130,7 +142,7 @@ class Cutter:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_classifier_gives_the_probability_of_its_class(several, monkeypatch):
+def test_a_classifier_gives_the_probability_of_its_class(several):
     torch.manual_seed(0)
     kind = "multi_label_classification" if several else "single_label_classification"
     config = BertConfig(
@@ -139,19 +151,48 @@ def test_a_classifier_gives_the_probability_of_its_class(several, monkeypatch):
         id2label={0: "clean", 1: "odd", 2: "noise"}, label2id={"clean": 0, "odd": 1, "noise": 2},
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()
-    monkeypatch.setattr("ilu.evals.fluency.load_classifier", lambda *a: (model, Cutter()))
     texts = ["a", "bcd", "efghij"]
-    found = class_probabilities(texts, "some", "noise", batch_size=2, device="cpu")
+    found = class_probabilities(texts, Judge(model, Cutter(), 2), batch_size=2)
     logits = model(**Cutter()(texts, return_tensors="pt", truncation=True, padding=True)).logits
     expected = logits.sigmoid() if several else logits.softmax(-1)
     assert found == pytest.approx(expected[:, 2].tolist(), rel=1e-5)
-    with pytest.raises(ValueError, match="no class 'toxic'; it has: clean, odd, noise"):
-        class_probabilities(texts, "some", "toxic", batch_size=2, device="cpu")
 
 
-def test_a_classifier_that_is_not_there_is_named(tmp_path):
+def test_a_classifier_is_loaded_by_its_class(tmp_path):
+    """From a folder: the lab's tokenizer and a small Llama with a head of two classes."""
+    config = LlamaConfig(
+        vocab_size=1985, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, pad_token_id=0, id2label={0: "clean", 1: "noise"},
+        label2id={"clean": 0, "noise": 1},
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    load_model("lab").tokenizer.save_pretrained(tmp_path)
+    judge = load_judge(str(tmp_path), "noise", "cpu")
+    assert judge.column == 1
+    assert not judge.model.training
+    with pytest.raises(ValueError, match="no class 'toxic'; it has: clean, noise"):
+        load_judge(str(tmp_path), "toxic", "cpu")
     with pytest.raises(ValueError, match=r"cannot load classifier .*absent"):
-        class_probabilities(["a"], str(tmp_path / "absent"), "x", batch_size=1, device="cpu")
+        load_judge(str(tmp_path / "absent"), "x", "cpu")
+
+
+def test_a_missing_classifier_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}]))
+    monkeypatch.setattr("ilu.evals.fluency.generate", lambda *a, **k: pytest.fail("too late"))
+    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": str(tmp_path / "absent")})
+    with pytest.raises(ValueError, match="cannot load classifier"):
+        judged(load_model("lab"))
+
+
+def test_classes_stand_beside_the_other_scores(tmp_path, monkeypatch):
+    path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
+    monkeypatch.setattr("ilu.evals.fluency.load_judge", lambda name, label, device: (name, label))
+    monkeypatch.setattr(
+        "ilu.evals.fluency.class_probabilities", lambda texts, judge, batch_size: [0.25, 0.75]
+    )
+    monkeypatch.setattr("ilu.evals.fluency.generate", lambda lm, prompts, **k: ["x y", "z"])
+    found = Fluency(Passages(path, "prompt"), classifiers={"toxic": "any"})(load_model("lab"))
+    assert found["toxic"].items == (0.25, 0.75)
 
 
 def test_fluency_of_a_model(tmp_path):

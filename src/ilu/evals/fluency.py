@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,19 +37,18 @@ class Fluency:
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        texts = generate(
-            lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
-        )
-        device = str(next(lm.model.parameters()).device)
+        device, size = str(next(lm.model.parameters()).device), self.batch_size
+        # Before anything is written, so that a missing classifier costs no generation.
+        judges = {c: load_judge(name, c, device) for c, name in self.classifiers.items()}
+        texts = generate(lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=size)
         found: dict[str, Sequence[float | None]] = {
             "empty": [float(not t.strip()) for t in texts],
             "repetition": [repetition(t.split()) for t in texts],
             "entropy": [ngram_entropy(t.split()) for t in texts],
         }
-        for label, name in self.classifiers.items():
-            found[label] = class_probabilities(
-                texts, name, label, batch_size=self.batch_size, device=device
-            )
+        found |= {
+            c: class_probabilities(texts, judge, batch_size=size) for c, judge in judges.items()
+        }
         return {k: mean_score(v) for k, v in found.items() if any(x is not None for x in v)}
 
 
@@ -81,31 +80,33 @@ def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
+class Judge(NamedTuple):
+    """A text classifier, its tokenizer, and the column of the class to report."""
+
+    model: Any
+    tokenizer: Any
+    column: int
+
+
 @torch.no_grad()
-def class_probabilities(
-    texts: Sequence[str], name: str, label: str, *, batch_size: int, device: str
-) -> list[float]:
-    """Probability of the class ``label`` for each text, by a classifier of the hub or a folder.
+def class_probabilities(texts: Sequence[str], judge: Judge, *, batch_size: int) -> list[float]:
+    """Probability of the judge's class for each text.
 
     Classes that may hold together (toxic and obscene) each have a probability of their own.
     """
-    model, tokenizer = load_classifier(name, device)
-    known = model.config.label2id
-    if label not in known:
-        raise ValueError(f"{name} has no class {label!r}; it has: {', '.join(known)}")
-    together = model.config.problem_type == "multi_label_classification"
+    together = judge.model.config.problem_type == "multi_label_classification"
     found: list[float] = []
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
-        inputs = tokenizer(batch, return_tensors="pt", truncation=True, padding=True)
-        logits = model(**inputs.to(model.device)).logits.float()
+        inputs = judge.tokenizer(batch, return_tensors="pt", truncation=True, padding=True)
+        logits = judge.model(**inputs.to(judge.model.device)).logits.float()
         odds = logits.sigmoid() if together else logits.softmax(-1)
-        found += odds[:, known[label]].tolist()
+        found += odds[:, judge.column].tolist()
     return found
 
 
-def load_classifier(name: str, device: str) -> tuple[Any, Any]:
-    """A classifier and its tokenizer; code that comes with it is never run."""
+def load_judge(name: str, label: str, device: str) -> Judge:
+    """A classifier of the hub or a folder that has the class ``label``; no code of its own runs."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -114,4 +115,7 @@ def load_classifier(name: str, device: str) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load classifier {name!r}: {reason}") from error
-    return model.to(usable(device)).eval(), tokenizer
+    known = model.config.label2id
+    if label not in known:
+        raise ValueError(f"{name} has no class {label!r}; it has: {', '.join(known)}")
+    return Judge(model.to(usable(device)).eval(), tokenizer, known[label])
