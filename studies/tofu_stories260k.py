@@ -34,13 +34,13 @@ from ilu.rundir import RunDir, without_items
 from ilu.train import Optim
 
 RESULTS = Path(__file__).parent.parent / "results"
-LIMIT = 200
+LIMIT = 100
 LEARNING = Optim(lr=3e-3, steps=600, schedule="linear")
 COMMON: dict[str, Any] = {
     "forget": "tofu:forget10",
     "retain": "tofu:retain90",
     "truncate": 512,
-    "steps": 50,
+    "steps": 40,
     "lr": 5e-4,
     "batch_size": 8,
     "measured": 50,

@@ -16,6 +16,7 @@ COMMANDS = (
     "demo",
     "bench",
     "evaluate",
+    "oracle",
     "attack",
     "vectors",
     "report",

@@ -101,7 +101,9 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
     with progress() as shown:
         for name in names:
             lm = load_model(name, device=wanted.device)
-            found[name] = evaluate(suite, lm, folder, progress=lambda d, t, n=name: shown(n, d, t))
+            found[name] = evaluate(
+                suite, lm, folder, progress=lambda d, t, n=name: shown(f"evaluate {n}", d, t)
+            )
     if wanted.reference is None:
         return found
     oracle = found[wanted.reference]
