@@ -1,12 +1,16 @@
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.browser import Browser, browsing
 
 torch.set_num_threads(1)  # threads waiting for each other make tiny models many times slower
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -64,3 +68,13 @@ def ilu(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    """Headless Chromium, where it is installed: apt-get install chromium chromium-driver."""
+    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
+    if not (driver and binary):
+        pytest.skip("no chromium and chromedriver on this machine: the page is not tried in them")
+    with browsing(driver, binary, tmp_path_factory.mktemp("profile")) as found:
+        yield found

@@ -20,6 +20,7 @@ COMMANDS = (
     "attack",
     "vectors",
     "report",
+    "view",
     "methods",
     "rerun",
     "doctor",

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ilu.cli.document import page
-from ilu.report import markdown
-from ilu.rundir import RunDir
+from ilu.report.cells import gather
+from ilu.report.formats import to_markdown
+from ilu.report.rows import make_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +20,8 @@ DEMO = ROOT / "results" / "demo"
 
 def test_the_table_is_what_the_records_say():
     names = json.loads((DEMO / "summary.json").read_text())["models"]
-    assert markdown([RunDir.finished(DEMO / name) for name in names]) in README
+    runs, broken = gather([DEMO / name for name in names])
+    assert to_markdown(make_table(runs), broken) in README
 
 
 def test_the_records_are_of_committed_code():

@@ -16,7 +16,7 @@ from ilu.data import Feed
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.tofu import Answers
 from ilu.evaluation import Evaluation, beside, evaluate, harness_results, part_key, reads
-from ilu.models import fingerprint_weights, load_model
+from ilu.models import load_model, weights_hash
 from ilu.once import run_once
 from ilu.recipe import Recipe, describe, restore
 from ilu.recipes.asked import Asked
@@ -166,10 +166,10 @@ def test_a_reference_must_be_another_model(lm, data):
 
 def test_weights_are_told_apart_by_content(tmp_path):
     one, two = make_tiny(), make_tiny()
-    assert fingerprint_weights(one) == fingerprint_weights(two)
+    assert weights_hash(one) == weights_hash(two)
     with torch.no_grad():
         list(two.parameters())[-1].flatten()[-1] += 1e-6
-    assert fingerprint_weights(one) != fingerprint_weights(two)
+    assert weights_hash(one) != weights_hash(two)
 
 
 def test_groups_keep_the_names_of_their_own(lm, data):
@@ -324,6 +324,13 @@ def test_harness_results_have_the_shape_of_lm_eval():
     assert found["results"]["tofu"]["a_stderr,none"] == scores["a"].stderr
     assert found["results"]["tofu"]["b_stderr,none"] == "N/A"
     assert {"versions", "n-shot", "higher_is_better", "configs", "n-samples"} <= set(found)
+
+
+def test_lm_evals_own_table_reads_them():
+    utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed")
+    table = utils.make_table(harness_results("tofu", "x", {"a": mean_score([0.0, 1.0])}))
+    assert "|tofu |" in table
+    assert "0.5|" in table
 
 
 def test_an_oracle_is_trained_once_for_its_data_settings_and_weights(tmp_path):

@@ -161,6 +161,9 @@ def test_what_rouge_and_bleu_cannot_read_is_not_scored():
 def test_refusals_are_known_and_answers_are_not():
     assert all(refuses(text) for text in REFUSALS)
     assert refuses(" I don\u2019t know the answer to that.")
+    assert refuses("I'm not able to say who she is.")
+    assert not refuses("Tom said he was sorry.")
+    assert not refuses("I don't have a dog.")
     assert not refuses("Ann knows the miller. I don't know why.")
     assert not refuses("")
 

@@ -304,7 +304,7 @@ def test_bfloat16_weights_follow_steps_below_their_spacing(decay):
     optimizer = adamw8bit({"p": p}, None)
     for step in range(10):
         p.grad = torch.full_like(p, 0.0 if decay else 0.1)
-        update({"p": p}, optimizer, None, step=step, rate=1e-4, decay=decay, clip=1e9)
+        update({"p": p}, optimizer, step=step, rate=1e-4, decay=decay, clip=1e9)
     assert p.dtype == torch.bfloat16
     assert (1 - p.double().mean()).item() == pytest.approx(1e-3, rel=0.1)
 

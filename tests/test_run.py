@@ -19,12 +19,14 @@ from ilu.recipes.assemble import arguments, build, field_names
 from ilu.recipes.methods import METHODS
 from ilu.recipes.names import names, parse_name
 from ilu.recipes.variants import ROBUST
-from ilu.report import markdown, write_report
+from ilu.report.cells import gather
+from ilu.report.formats import write_report
+from ilu.report.rows import COLUMNS
 from ilu.retain.likelihood import NLL
 from ilu.robust.rules import SAM, plain
 from ilu.run import Options, run
 from ilu.rundir import RunDir
-from ilu.summary import summarise, write_angles
+from ilu.summary import model_summary, summarise, write_angles
 from ilu.train import Optim, Stopped
 from ilu.types import Example
 from tests.conftest import make_tiny
@@ -158,6 +160,11 @@ def test_a_pool_outlives_its_runs(folder, tmp_path):
     found = {o.path.name: o.error for o in pool.run_all(jobs, workers=2)}
     assert found["good"] is None
     assert "no-such-model" in found["bad"]
+    (failed,) = gather([tmp_path])[1]
+    assert (failed.place.name, failed.state) == ("bad", f"failed: {found['bad']}")
+    jobs[tmp_path / "bad"] = jobs[tmp_path / "good"]
+    assert [o.error for o in pool.run_all(jobs, workers=2)] == [None, None]
+    assert len(gather([tmp_path])[0]) == 2
     with pytest.raises(Stopped):
         list(pool.run_all(jobs, workers=1, stop=lambda: True))
     killed = pool.start(tmp_path / "killed", jobs[tmp_path / "good"], "cpu")
@@ -381,16 +388,35 @@ def test_the_summary_has_the_agreed_shape(two_runs):
     json.dumps(summary, allow_nan=False)
 
 
-def test_the_report_is_the_same_twice_and_text_cannot_become_markup(two_runs, tmp_path):
-    for name in ("a", "b"):
-        write_report(two_runs, tmp_path / f"{name}.html")
+def test_the_report_is_the_same_twice_and_has_the_numbers_of_the_summary(two_runs, tmp_path):
+    for name in ("a.html", "b.html", "c.md"):
+        write_report([each.path for each in two_runs], tmp_path / name)
     page = (tmp_path / "a.html").read_text()
     assert page == (tmp_path / "b.html").read_text()
     assert "<b>npo</b>" not in page
     assert "&lt;b&gt;npo&lt;/b&gt;" in page
-    assert "http" not in page.replace("http://www.w3.org", "")  # SVG's own names
-    assert "<script" not in page
-    assert markdown(two_runs).splitlines()[-1].startswith("| <b>npo</b> | ")
+    *_, last = (tmp_path / "c.md").read_text().splitlines()
+    assert last.startswith("| &lt;b>npo&lt;/b> | ")
+    cells = [float(cell.split(" ± ")[0].strip("| *")) for cell in last.split("|")[2:-1]]
+    summary = model_summary(two_runs[1])
+    shown = dict(zip(COLUMNS, cells, strict=True))
+    shared = [key for key in shown if key in summary]
+    assert len(shared) == 5
+    for key in shared:
+        assert shown[key] == pytest.approx(summary[key], abs=6e-4)
+
+
+def test_a_tracker_is_told_every_step_and_score(folder, tmp_path):
+    told = []
+    whole = attacked(folder, "npo")
+    out = run(whole, tmp_path / "t", Options(track=lambda *values: told.append(values)))
+    assert [step for _, step in told] == [1, 2, 3, 4, 5, 7, 7, 8, 9]
+    assert set(told[0][0]) == {"forget", "retain", "lr", "grad_norm"}
+    last = {f"relearn/{k}": s.value for k, s in out.scores("relearn-end").items()}
+    assert told[-1] == (last, 9)
+    assert (out.path / "train.jsonl").read_text() == (
+        run(whole, tmp_path / "u").path / "train.jsonl"
+    ).read_text()
 
 
 def test_an_unfinished_run_is_not_reported(two_runs, tmp_path):

@@ -1,9 +1,11 @@
 """From examples to an endless, reproducible stream of batches."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
+from typing import Any
 
 import torch
 
@@ -86,6 +88,15 @@ def shuffled(n: int, seed: int, epoch: int) -> tuple[int, ...]:
     """Order of ``n`` examples in one epoch."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return tuple(torch.randperm(n, generator=generator).tolist())
+
+
+def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
+    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
+    tokens = sum(len(e.ids) for e in examples)
+    return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
 
 
 def split(batch: Batch, size: int | None) -> list[Batch]:

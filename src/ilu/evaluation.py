@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ilu
 from ilu.environment import installed
 from ilu.files import json_hash, write_json
-from ilu.models import fingerprint_weights
+from ilu.models import weights_hash
 from ilu.recipe import describe
 from ilu.suite import Scores, Suite, named
 from ilu.types import LM, Score, Steps
@@ -30,7 +30,7 @@ def evaluate(
     suite: Suite, lm: LM, folder: Path | None, *, progress: Steps = lambda done, total: None
 ) -> Evaluation:
     """Measure every part that ``folder`` does not have yet; without a folder, all of them."""
-    weights = fingerprint_weights(lm.model)
+    weights = weights_hash(lm.model)
     base = {"weights": weights, **circumstances(lm)}
     keys: dict[str, str] = {}
     found: dict[str, Score] = {}

@@ -13,16 +13,24 @@ from typing import Any
 from safetensors import SafetensorError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one move, making its folder if needed."""
+@contextmanager
+def new_file(path: Path) -> Generator[Path]:
+    """Give the name of a file to write; if nothing fails it becomes ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".partial")
     try:
-        half.write_text(text, encoding="utf-8")
+        with as_os_error():
+            yield half
         os.replace(half, path)
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one move, making its folder if needed."""
+    with new_file(path) as half:
+        half.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -29,8 +29,14 @@ def model_path(name: str) -> str:
     return name
 
 
-def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -> LM:
-    """Load a causal LM in float32 with its tokenizer; code that comes with a model is never run."""
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LM:
+    """Load a causal LM with its tokenizer; code that comes with a model is never run."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = model_path(name)
@@ -42,7 +48,7 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
             path,
             revision=revision,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -107,13 +113,14 @@ def fingerprint_model(name: str) -> dict[str, str]:
     return {shard.name: file_hash(shard) for shard in shards}
 
 
-def fingerprint_weights(model: nn.Module) -> str:
-    """Hash of names, shapes and bytes of all weights as they are in memory."""
-    whole = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        whole.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-        whole.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return whole.hexdigest()
+@torch.no_grad()
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of the names and values of all weights, whatever the precision that holds them."""
+    digest = hashlib.sha256()
+    for name, p in model.named_parameters():
+        digest.update(f"{name}:{tuple(p.shape)};".encode())
+        digest.update(p.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def set_weights(model: nn.Module, folder: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ilu.files import json_hash
-from ilu.models import fingerprint_weights
+from ilu.models import weights_hash
 from ilu.recipe import Recipe, describe
 from ilu.run import Options, prepare, run_prepared
 from ilu.rundir import RunDir
@@ -16,7 +16,7 @@ def run_once(recipe: Recipe, folder: Path, options: Options = Options()) -> RunD
     Named by a hash of the recipe, the content of its data and the weights it starts from.
     """
     prepared = prepare(recipe, options.device)
-    weights = fingerprint_weights(prepared.lm.model)
+    weights = weights_hash(prepared.lm.model)
     key = json_hash([describe(recipe), prepared.data, weights])
     path = folder / f"{recipe.name}-{key[:16]}"
     return run_prepared(recipe, prepared, path, replace(options, resume=path.exists()))

@@ -12,6 +12,7 @@ import torch
 from ilu.extras import quiet_libraries
 from ilu.recipe import Recipe
 from ilu.run import Options, run
+from ilu.rundir import RunDir
 from ilu.train import Stopped
 
 
@@ -80,9 +81,19 @@ def carry_out(recipe: Recipe, path: Path, device: str, result: connection.Connec
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
     quiet_libraries()
     torch.set_num_threads(1)
+    forget_failure(path)
     try:
         run(recipe, path, Options(device=device, resume=True))
     except Exception as error:  # whatever it was, it is reported and the other runs go on
-        result.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        RunDir(path).write("failed", {"error": why})  # so that a report can list it
+        result.send(why)
     else:
         result.send(None)
+
+
+def forget_failure(path: Path) -> None:
+    """Make way for another try, also where nothing but the failure was recorded."""
+    RunDir(path).file("failed").unlink(missing_ok=True)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ilu.data import Feed
 from ilu.lora import Lora
+from ilu.masks.make import Masking
 from ilu.objective import Objective
 from ilu.robust.rules import L1
 from ilu.train import Optim
@@ -20,6 +21,7 @@ class Recipe:
     """Unlearn ``model`` with ``objective``, measure, then attack and measure again.
 
     An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
+    ``mask`` is a file, or how to make one when the run begins.
     ``keep_attacked`` saves the weights after each attack, which task vectors need. With ``lora``
     adapters of the weights are trained, and merged when that is done.
     """
@@ -32,7 +34,7 @@ class Recipe:
     metrics: Mapping[str, Metric | Group]
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     revision: str | None = None
-    mask: str | None = None
+    mask: str | Masking | None = None
     edit: Edit | None = None
     lora: Lora | None = None
     keep_attacked: bool = False

@@ -1,10 +1,9 @@
 """Carry out a recipe: measure, unlearn, measure, attack, measure."""
 
-import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +14,18 @@ from torch import nn
 
 from ilu import suite
 from ilu.checkpoint import Checkpoints
-from ilu.data import Stream, open_stream, split
+from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers, adapting
-from ilu.masks.files import load_mask
+from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
+from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Example, Group, Mask, Metric, Progress
+from ilu.types import LM, Attack, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Options:
     resume: bool = False
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
+    track: Track = untracked
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -49,7 +50,6 @@ class Prepared:
 
     lm: LM
     streams: Mapping[str, Stream]
-    mask: Mask | None
     data: Mapping[str, Any]
 
 
@@ -69,12 +69,15 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
     refuse_existing(path, resume=options.resume)
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    out = RunDir(path) if path.exists() else begin(recipe, prepared, path)
+    out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options.progress)
     same_run(out, recipe, prepared)
     if out.has("done"):
         return out
+    mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
-        unlearn(recipe, prepared, out, options)
+        unlearn(recipe, prepared, mask, out, options)
+    if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
+        out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
@@ -89,7 +92,7 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
         raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
 
 
-def begin(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
+def begin(recipe: Recipe, prepared: Prepared, path: Path, progress: Progress) -> RunDir:
     """Make the run's folder, in one move and with the first measurement in it."""
     with new_folder(path) as folder:
         out = RunDir(folder)
@@ -98,6 +101,8 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path) -> RunDir:
         out.write("data", prepared.data)
         out.write("recipe", describe(recipe))
         write_text(folder / "code.diff", code_diff())
+        if recipe.mask:
+            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, progress)
     return RunDir(path)
 
 
@@ -120,17 +125,16 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
         for name, feed in recipe.data.items()
     }
     warn_of_overlap(streams)
-    mask = load_mask(Path(recipe.mask), lm.model) if recipe.mask else None
     try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
-    check_training(lm.model, recipe.objective, recipe.optim, mask)
+    check_training(lm.model, recipe.objective, recipe.optim, given_mask(recipe, lm.model))
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
-    masked = {"mask": file_hash(Path(recipe.mask))} if recipe.mask else {}
-    return Prepared(lm, streams, mask, {**data, **attacks, **weights, **masked})
+    masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
+    return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
 
 
 @torch.no_grad()
@@ -155,22 +159,15 @@ def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
         warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)
 
 
-def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
-    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
-    tokens = sum(len(e.ids) for e in examples)
-    return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
-
-
 def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
         out.write_scores(stage, suite.measure(metrics, lm))
 
 
-def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
+def unlearn(
+    recipe: Recipe, prepared: Prepared, mask: Mask | None, out: RunDir, options: Options
+) -> None:
     """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
     if folder.is_dir():
@@ -182,7 +179,9 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
 
     def log(row: Row) -> None:
         out.append("train", row)
-        options.progress(f"{recipe.name}: unlearn", int(row["step"]) + 1, recipe.optim.steps)
+        done = int(row["step"]) + 1
+        options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
+        options.track({k: v for k, v in row.items() if k != "step"}, done)
 
     # Here, and also when a run is resumed, the model has its original weights.
     original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
@@ -194,7 +193,7 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
                 recipe.objective,
                 prepared.streams,
                 replace(recipe.optim, parameters=trained.pattern),
-                mask=prepared.mask,
+                mask=mask,
                 log=log,
                 checkpoints=checkpoints,
                 stop=options.stop,
@@ -217,6 +216,7 @@ def carry_out(
     def reached(stage: str) -> None:
         goals = attack.goals if stage == "end" else {}
         measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
+        options.track(*of_attack(recipe, name, stage, measured[stage]))
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)

@@ -14,8 +14,9 @@ from ilu.types import STAGES, Score
 class RunDir:
     """One directory per run. Each file is written once, in one move; ``done.json`` comes last.
 
-    recipe.json, environment.json, code.diff, data.json, train.jsonl, model/, scores/STAGE.json,
-    examples/STAGE/METRIC.jsonl, attacks/NAME/model/, vectors.json, done.json
+    recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
+    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
+    vectors.json, done.json; failed.json where a pool of runs met an error
     """
 
     path: Path

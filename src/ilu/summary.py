@@ -10,7 +10,10 @@ from ilu.types import STAGES, mean_score
 from ilu.vectors import Angles, angles
 
 FORGET = "forget_accuracy"
+UTILITY = "utility"
 TASK = "task_accuracy"
+OTHERS = "others_accuracy"
+"""Of a relearning attack: accuracy on what it does not show."""
 
 
 def downstream(run: RunDir) -> list[str]:
@@ -47,10 +50,10 @@ def model_summary(run: RunDir) -> dict[str, Any]:
     qualities = [mean(t["forget_quality"]) for t in tasks.values()]
     return {
         "forget_quality": forget_quality(run, "after"),
-        "utility": run.scores("after")["utility"].value,
+        "utility": run.scores("after")[UTILITY].value,
         "robust_accuracy": mean(qualities),
         "finetune_accuracy": mean([t["finetune_accuracy"] for t in tasks.values()]),
-        "relearn_forget_quality": forget_quality(run, "relearn-end", "others_accuracy"),
+        "relearn_forget_quality": forget_quality(run, "relearn-end", OTHERS),
         "tasks": tasks,
         "seconds": run.read("done")["seconds"],
     }

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from ilu.objective import Engine, Objective, accumulate
 from ilu.optimizers.averaging import Average
 from ilu.optimizers.bfloat16 import fits_bfloat16, to_bfloat16
 from ilu.optimizers.choose import Kind, optimizer_for
+from ilu.optimizers.moving import movable, moving
 from ilu.optimizers.optimizer import Named, update
 from ilu.robust.rules import plain
 from ilu.types import Batch, Mask
@@ -116,21 +116,24 @@ def fit(
     ``Stopped`` after saving, once ``stop()`` is true.
     """
     check_training(model, objective, optim, mask)
-    with training(model, optim.parameters) as named:
+    with training(model, optim.parameters, mask) as named:
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
-        optimizer = optimizer_for(optim.optimizer, named, optim.betas)
+        free = moving(named, mask)
+        optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(named, optim.average_from, optim.average_every)
         parts = {"optimizer": optimizer, "average": average}
         engine = engine_for(model, objective, named, optim)
         state = State() if checkpoints is None else checkpoints.load(parts, named)
         draw = drawer(streams, state.drawn, engine.params[0].device)
         for step in range(state.step, optim.steps):
-            optimizer.refresh(step, partial(curvature, objective, engine, draw, step))
+            optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
             values = accumulate(objective, engine, draw, state.memory, step)
             check_finite(values, step, optim)
-            norm = update(named, optimizer, mask, step=step, rate=optim.rate(step),
+            free.gather()
+            norm = update(free.parts, optimizer, step=step, rate=optim.rate(step),
                           decay=optim.weight_decay, clip=optim.clip)  # fmt: skip
+            free.scatter()
             check_finite({"the gradient": norm}, step, optim)
             average.add(step + 1)
             log({"step": step, "lr": optim.rate(step), "grad_norm": norm, **values})
@@ -144,6 +147,7 @@ def fit(
 
 def check_training(model: nn.Module, objective: Objective, optim: Optim, mask: Mask | None) -> None:
     """Raise ValueError for what an optimiser cannot do, before anything is trained."""
+    movable(named_trained(model, optim.parameters), mask)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):
         need("torchao", "torchao", f"optimizer {optim.optimizer}")
     if optim.optimizer != "adamw-bf16":
@@ -176,9 +180,9 @@ def engine_for(model: nn.Module, objective: Objective, named: Named, optim: Opti
 
 
 @contextmanager
-def training(model: nn.Module, pattern: str) -> Generator[Mapping[str, nn.Parameter]]:
-    """Let only the weights matching ``pattern`` require a gradient, and switch dropout off."""
-    named = named_trained(model, pattern)
+def training(model: nn.Module, pattern: str, mask: Mask | None = None) -> Generator[Named]:
+    """Let only weights that match ``pattern`` and may move have a gradient; dropout is off."""
+    named = movable(named_trained(model, pattern), mask)
     wanted = {n: p.requires_grad for n, p in model.named_parameters()}
     was_training = model.training
     model.eval()

@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> None:
     write_json(wanted.out / "methods.json", {"environment": environment(), "rows": rows,
                                              "failed": failed})  # fmt: skip
     write_text(wanted.out / "methods.md", markdown(rows))
-    table("Means over seeds", ("recipe", *COLUMNS.values()), cells(rows, errors=False))
+    head = ("recipe", "seeds", *COLUMNS.values())
+    table("Means over seeds", head, cells(rows, errors=False))
     console.print(f"with standard errors: {wanted.out / 'methods.md'}", markup=False)
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", markup=False)
@@ -86,7 +87,11 @@ def main(argv: Sequence[str]) -> None:
 def cells(rows: Sequence[Mapping[str, Any]], *, errors: bool) -> list[tuple[str, ...]]:
     """The table's rows as text."""
     return [
-        (row["recipe"], *(cell(k, row[k], errors=errors and row["seeds"] > 1) for k in COLUMNS))
+        (
+            row["recipe"],
+            str(row["seeds"]),
+            *(cell(k, row[k], errors=errors and row["seeds"] > 1) for k in COLUMNS),
+        )
         for row in rows
     ]
 
@@ -101,8 +106,8 @@ def cell(key: str, value: Mapping[str, float], *, errors: bool) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table for a document."""
     lines = [
-        ("recipe", *COLUMNS.values()),
-        ("---",) * (len(COLUMNS) + 1),
+        ("recipe", "seeds", *COLUMNS.values()),
+        ("---",) * (len(COLUMNS) + 2),
         *cells(rows, errors=True),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -22,6 +22,7 @@ FUNCTIONS: dict[tuple[str, ...], str] = {
     ("theta", "g"): "reading of w",
     ("first",): "metric",
     ("scores", "reference"): "metric",
+    ("scores", "fraction", "per"): "mask",
 }
 """Arguments by which a function is known to be a method."""
 PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")
@@ -59,7 +60,7 @@ def kind_of(thing: Any, package: str) -> str | None:
         return kind_of_class(thing, package)
     if inspect.isfunction(thing) and not thing.__name__.startswith("_"):
         arguments = tuple(inspect.signature(thing).parameters)
-        return "mask" if package == "masks" else FUNCTIONS.get(arguments)
+        return FUNCTIONS.get(arguments)
     return None
 
 

@@ -12,7 +12,8 @@ from ilu.files import write_json
 from ilu.lab.world import CHANCE
 from ilu.recipe import Recipe
 from ilu.recipes.demo import FULL, QUICK, recipes
-from ilu.report import HEADLINE, write_report
+from ilu.report.formats import write_report
+from ilu.report.rows import COLUMNS
 from ilu.run import Options, run
 from ilu.summary import summarise, write_angles
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         write_angles(each, runs[0])
     summary = summarise(runs, chance=CHANCE)
     write_json(demo.out / "summary.json", summary)
-    write_report(runs, demo.out / "report.html")
+    write_report([each.path for each in runs], demo.out / "report.html")
     show(summary, quick=demo.quick)
     console.print(f"report: {(demo.out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 
@@ -63,10 +64,9 @@ def steps(recipe: Recipe) -> int:
 
 def show(summary: Mapping[str, Any], *, quick: bool) -> None:
     """Print the headline table."""
-    rows = [
-        (name, *(number(model[key]) for key in HEADLINE))
-        for name, model in summary["models"].items()
-    ]
-    table("Forget quality = 1 - accuracy; guessing gives 0.75", ("model", *HEADLINE.values()), rows)
+    models = summary["models"]
+    columns = {k: name for k, name in COLUMNS.items() if all(k in m for m in models.values())}
+    rows = [(name, *(number(model[key]) for key in columns)) for name, model in models.items()]
+    table("Forget quality = 1 - accuracy; guessing gives 0.75", ("model", *columns.values()), rows)
     if quick:
         console.print("--quick: far too few steps; these numbers mean nothing.")

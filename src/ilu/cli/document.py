@@ -11,7 +11,9 @@ import docstring_parser
 
 from ilu.cli.catalogue import PAPER, Entry, entries
 from ilu.objective import Term
-from ilu.recipes.methods import METHODS, Method
+from ilu.recipes.masks import MASKS
+from ilu.recipes.methods import METHODS
+from ilu.recipes.plan import Method
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.robust.rules import plain
 
@@ -35,8 +37,9 @@ def page() -> str:
     endings = [HEAD.format(robust=", ".join(f"-{name}" for name in ROBUST))]
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in METHODS.items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*ROBUST, "ilu"))]
+    masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
     parts = [part for kind in kinds for part in section(kind, found)]
-    return "\n".join([*endings, *recipes, *variants, *parts])
+    return "\n".join([*endings, *recipes, *variants, *masks, *parts])
 
 
 def recipe(name: str, method: Method) -> str:
@@ -44,7 +47,14 @@ def recipe(name: str, method: Method) -> str:
     head = f"### {name}\n\n{prose(method.plan)}\n"
     stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
     objective = " + ".join(starmap(term, method.plan().objective.items()))
-    return f"{head}\nMinimises {objective}.\n\n{stated}\n{settings(method.plan)}"
+    whole = "".join(f"`--{k.replace('_', '-')}` {shown(v)}, " for k, v in method.settings.items())
+    run = f"The whole run: {whole.removesuffix(', ')}.\n\n" if whole else ""
+    return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.plan)}"
+
+
+def shown(value: Any) -> str:
+    """A setting as it is given on the command line."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def term(name: str, term: Term) -> str:

@@ -19,12 +19,14 @@ ilu: make a language model forget, so that it stays forgotten.
 
   ilu demo --out demo                      the whole story on the built-in lab, minutes on a laptop
   ilu unlearn RECIPE --model M ...         unlearn your model on your data
+  ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
+  ilu view RUNS_DIR                        the same in the browser, while runs go on
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
   ilu lab build --out D                    rebuild the lab's model
@@ -43,17 +45,31 @@ REMEDIES = {
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
-    from ilu.cli import bench, demo, evaluate, lab, measure, oracle, records, unlearn, vectors
+    from ilu.cli import (
+        bench,
+        demo,
+        evaluate,
+        lab,
+        mask,
+        measure,
+        oracle,
+        records,
+        unlearn,
+        vectors,
+        view,
+    )
 
     return {
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
+        "mask": mask.main,
         "evaluate": evaluate.main,
         "oracle": oracle.main,
         "attack": measure.attack,
         "vectors": vectors.vectors,
         "report": records.report,
+        "view": view.view,
         "methods": records.methods,
         "rerun": records.rerun,
         "lab": lab.main,

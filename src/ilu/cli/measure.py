@@ -15,6 +15,7 @@ from ilu.recipes.measure import SuiteName, suite_of
 from ilu.recipes.tuning import task_attack, tuned
 from ilu.run import run
 from ilu.rundir import RunDir
+from ilu.tracking import tracking
 from ilu.train import Optim
 
 
@@ -82,8 +83,13 @@ def attack(argv: Sequence[str]) -> None:
         seed=wanted.seed,
     )
     recipe = tuned(wanted.model, wanted.task, task, metrics, seed=wanted.seed)
-    with interruptible() as stop, progress() as shown:
-        out = run(recipe, wanted.place.out, wanted.place.options(shown, stop))
+    place = wanted.place
+    with (
+        tracking(place.track, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        out = run(recipe, place.out, place.options(shown, stop, track))
     show_stages(out)
 
 

@@ -19,9 +19,10 @@ from ilu.cli.show import console, print_json, progress, table
 from ilu.cli.unlearn import Place
 from ilu.files import write_text
 from ilu.recipe import differences, restore
-from ilu.report import markdown, write_report
+from ilu.report.formats import write_report
 from ilu.run import run
 from ilu.rundir import RunDir
+from ilu.tracking import tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,14 @@ class Report:
     Example: ilu report runs/first runs/second --out report.html
 
     Args:
-        runs: run directories.
-        out: the page; an ending .md gives a Markdown table.
+        runs: run directories, or folders of them.
+        out: the page; the endings .md, .json, .csv and .tex give the table of models instead.
+        against: compare all with this model, such as one that never knew; the best if left out.
     """
 
     runs: Positional[tuple[Path, ...]]
     out: Path = Path("report.html")
+    against: str | None = None
 
 
 def report(argv: Sequence[str]) -> None:
@@ -44,11 +47,7 @@ def report(argv: Sequence[str]) -> None:
     wanted: Report = parse(Report, "ilu report", argv)
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
-    runs = [RunDir.finished(path) for path in wanted.runs]
-    if wanted.out.suffix == ".md":
-        write_text(wanted.out, markdown(runs))
-    else:
-        write_report(runs, wanted.out)
+    write_report(wanted.runs, wanted.out, wanted.against)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 
@@ -73,8 +72,13 @@ def rerun(argv: Sequence[str]) -> None:
     if not record.is_file():
         raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
     recipe = restore(json.loads(record.read_text(encoding="utf-8")))
-    with interruptible() as stop, progress() as shown:
-        out = run(recipe, wanted.place.out, wanted.place.options(shown, stop))
+    place = wanted.place
+    with (
+        tracking(place.track, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        out = run(recipe, place.out, place.options(shown, stop, track))
     old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)

@@ -12,13 +12,15 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import build, defaults
-from ilu.recipes.methods import METHODS, Plan
+from ilu.recipes.assemble import REPEATABLE, build, defaults
+from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
+from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir
+from ilu.tracking import Track, Tracker, tracking, untracked
 from ilu.types import Progress
 
 HELP = """\
@@ -47,21 +49,27 @@ class Place:
         save_every: steps between checkpoints of the unlearning; a signal saves one in any case. An
             interrupted attack starts over.
         resume: continue an interrupted run.
+        track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
+            a network, 'ilu[wandb]' or 'ilu[tensorboard]'.
     """
 
     out: Path
     device: str = "cpu"
     save_every: int | None = None
     resume: bool = False
+    track: Tracker | None = None
 
-    def options(self, shown: Progress, stop: Callable[[], bool]) -> Options:
-        """The same for a run, with its progress and its way to stop."""
+    def options(
+        self, shown: Progress, stop: Callable[[], bool], track: Track = untracked
+    ) -> Options:
+        """The same for a run, with its progress, its way to stop and where it is followed."""
         return Options(
             device=self.device,
             save_every=self.save_every,
             resume=self.resume,
             progress=shown,
             stop=stop,
+            track=track,
         )
 
 
@@ -78,8 +86,12 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    with interruptible() as stop, progress() as shown:
-        out = run(recipe, place.out, place.options(shown, stop))
+    with (
+        tracking(place.track, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        out = run(recipe, place.out, place.options(shown, stop, track))
     summarise(out)
 
 
@@ -91,6 +103,9 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
+    for key in REPEATABLE:
+        if not settings[key]:
+            del settings[key]
     return build(name, settings), values.place
 
 
@@ -98,7 +113,9 @@ def flag_type(name: str, model: str) -> type:
     """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
     found, known = parse_name(name), defaults(name, model)
     plan = METHODS[found.method].plan
-    groups = {"common": with_defaults(Common, {**known, "model": tyro.MISSING})}
+    # A flag that may be repeated adds to its default, so a published run's data is filled in later.
+    once = {k: v for k, v in known.items() if k not in REPEATABLE}
+    groups = {"common": with_defaults(Common, {"model": tyro.MISSING, **once})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:

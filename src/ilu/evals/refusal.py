@@ -3,11 +3,12 @@
 import re
 
 REFUSING = (
-    r"\bi (?:do not|don't|dont) (?:know|have|remember|recall)",
-    r"\bi (?:can ?not|can't|am unable|'m unable|am not able|'m not able)",
-    r"\bi (?:have no|am not sure|'m not sure|am unsure|'m unsure|never learned)",
+    r"\bi (?:do not|don't) (?:know|remember|recall|have (?:any|that|access|enough|information))",
+    r"\bi (?:can ?not|can't|have no|never learned)",
+    r"\bi(?: am|'m) (?:unable|not able|not sure|unsure)",
     r"\bi would only be guessing",
-    r"\b(?:sorry|i apologi[sz]e|no idea|no answer comes to my mind)\b",
+    r"^(?:i am |i'm )?sorry\b",
+    r"\b(?:i apologi[sz]e|no idea|no answer comes to my mind)\b",
     r"\bbeyond (?:what i know|my knowledge)",
 )
 """What the first sentence of a refusal says. English only."""

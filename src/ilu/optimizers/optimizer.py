@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ilu.optimizers.bfloat16 import stochastic_bfloat16
-from ilu.types import Grads, Mask
+from ilu.types import Grads
 
 Named = Mapping[str, nn.Parameter]
 Curvature = Callable[[], Grads]
@@ -17,9 +17,9 @@ Curvature = Callable[[], Grads]
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """Moves weights along their ``.grad``, which is masked and clipped when it comes here.
+    """Moves weights along their ``.grad``, which is clipped when it comes here.
 
-    A weight whose gradient was always 0 keeps its bits, so there is no weight decay inside.
+    Of a masked weight it sees the entries that move, and no others. It has no weight decay inside.
     """
 
     def refresh(self, step: int, curvature: Curvature) -> None:
@@ -42,38 +42,31 @@ class Optimizer(Protocol):
 def update(
     named: Named,
     optimizer: Optimizer,
-    mask: Mask | None,
     *,
     step: int,
     rate: float,
     decay: float,
     clip: float,
 ) -> float:
-    """Mask, clip, decay and step; return the gradient norm before clipping.
+    """Clip, decay and step; return the gradient norm before clipping.
 
-    Decay, ``rate`` times ``decay``, is ours, because that of any library moves masked weights.
+    Decay, ``rate`` times ``decay``, is ours, because that of libraries rounds bfloat16 to nearest.
     """
-    for name, p in named.items():
-        if mask is not None and p.grad is not None:
-            p.grad.mul_(mask[name])
     norm = nn.utils.clip_grad_norm_(list(named.values()), clip).item()
     if math.isfinite(norm):
         if decay:
-            shrink(named, mask, rate * decay, seed=2 * step + 1)
+            shrink(named, rate * decay, seed=2 * step + 1)
         optimizer.step(step, rate)
-    for p in named.values():
-        p.grad = None
     return norm
 
 
 @torch.no_grad()
-def shrink(named: Named, mask: Mask | None, share: float, *, seed: int) -> None:
-    """Make the weights that may move smaller by ``share``; bfloat16 is rounded at random."""
+def shrink(named: Named, share: float, *, seed: int) -> None:
+    """Make the weights smaller by ``share``; bfloat16 is rounded at random."""
     generator: torch.Generator | None = None
-    for name, p in named.items():
-        kept = 1 - share if mask is None else 1 - share * mask[name]
+    for p in named.values():
         if p.dtype != torch.bfloat16:
-            p.mul_(kept)
+            p.mul_(1 - share)
             continue
         generator = generator or torch.Generator(p.device).manual_seed(seed)
-        p.copy_(stochastic_bfloat16(p.float() * kept, generator))
+        p.copy_(stochastic_bfloat16(p.float() * (1 - share), generator))

@@ -87,14 +87,14 @@ class Sophia:
 
     def refresh(self, step: int, curvature: Curvature) -> None:
         if step % self.every == 0:
-            for (name, p), estimate in zip(self.named.items(), curvature(), strict=True):
-                follow(self.h, name, p, estimate, self.betas[1])
+            for name, estimate in zip(self.named, curvature(), strict=True):
+                follow(self.h, name, estimate, self.betas[1])
 
     @torch.no_grad()
     def step(self, step: int, rate: float) -> None:
         for name, p, grad in gradients(self.named):
-            m = follow(self.m, name, p, grad, self.betas[0])
-            h = started(self.h, name, p)
+            m = follow(self.m, name, grad, self.betas[0])
+            h = started(self.h, name, grad)
             p.sub_(rate * sophia_step(m, h, gamma=self.gamma, eps=self.eps))
 
     def state(self) -> dict[str, Tensor]:
@@ -127,8 +127,8 @@ class Soul:
     @torch.no_grad()
     def step(self, step: int, rate: float) -> None:
         for name, p, grad in gradients(self.named):
-            m = follow(self.m, name, p, grad, self.betas[0])
-            h = follow(self.h, name, p, grad.square(), self.betas[1])
+            m = follow(self.m, name, grad, self.betas[0])
+            h = follow(self.h, name, grad.square(), self.betas[1])
             p.sub_(rate * soul_step(m, h, rho=self.rho, batch=self.batch))
 
     def state(self) -> dict[str, Tensor]:
@@ -143,17 +143,15 @@ def gradients(named: Named) -> list[tuple[str, Tensor, Tensor]]:
     return [(name, p, p.grad) for name, p in named.items() if p.grad is not None]
 
 
-def follow(
-    averages: dict[str, Tensor], name: str, like: Tensor, value: Tensor, beta: float
-) -> Tensor:
+def follow(averages: dict[str, Tensor], name: str, value: Tensor, beta: float) -> Tensor:
     """Move a running average, which starts at 0: x <- beta x + (1 - beta) value."""
-    return started(averages, name, like).mul_(beta).add_(value, alpha=1 - beta)
+    return started(averages, name, value).mul_(beta).add_(value, alpha=1 - beta)
 
 
 def started(averages: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
     """A running average; 0 if it has not begun."""
     if name not in averages:
-        averages[name] = torch.zeros_like(like, requires_grad=False)
+        averages[name] = torch.zeros_like(like)
     return averages[name]
 
 

@@ -4,17 +4,19 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from ilu.data import Feed
 from ilu.lora import Lora
+from ilu.masks.make import Masking
 from ilu.models import LAB, full_name
 from ilu.objective import Objective
 from ilu.recipe import Recipe
 from ilu.recipes import lab, own
-from ilu.recipes.methods import METHODS, Plan
+from ilu.recipes.masks import data_for, mask_setting
+from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import (
     ROBUST,
@@ -33,7 +35,7 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     found = parse_name(name)
     method = METHODS[found.method]
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
-    return {**published, **(lab.settings(*found) if model == LAB else {})}
+    return {**published, **(lab.settings(*found) if model == LAB else method.settings)}
 
 
 def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:
@@ -92,16 +94,17 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
     beside = {n: replace(data[n], source=plan.beside(data[n].source, model)) for n in topics}
     every = {**data, **environments, **beside}
+    mask = mask_setting(common.mask, objective)
     return Recipe(
         name=str(name),
         model=model,
-        data={n: every[n] for n in needed(objective, every)},
+        data={n: every[n] for n in needed(objective, every, mask)},
         objective=objective,
         edit=plan.edit,
         optim=averaged(optim(common, plan.parameters), robust),
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
-        mask=str(Path(common.mask).resolve()) if common.mask else None,
+        mask=mask,
         seed=common.seed,
     )
 
@@ -132,11 +135,14 @@ def lora(common: Common) -> Lora | None:
     return Lora(common.lora_rank, float(alpha))
 
 
-def needed(objective: Objective, given: Mapping[str, Feed]) -> list[str]:
-    """The streams that terms and their rules read; an error if the user has not brought one."""
+def needed(
+    objective: Objective, given: Mapping[str, Feed], mask: str | Masking | None = None
+) -> list[str]:
+    """The streams that terms, their rules and the mask read; an error if one was not brought."""
     read = [term.on for term in objective.values()]
     for rule in (term.rule for term in objective.values()):
         read += [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
+    read += data_for(mask)
     for name in read:
         if name not in given:
             raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")

@@ -15,7 +15,7 @@ BASES = ("npo", "rmu")
 """Methods on which robust training, the penalty and the control are tried."""
 NAMES = (
     ORIGINAL,
-    *METHODS,
+    *(name for name, method in METHODS.items() if not method.settings),
     *(f"{base}-{ending}" for base in BASES for ending in (*ROBUST, "ilu", "control")),
     "entropy-tar",
 )

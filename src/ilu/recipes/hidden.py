@@ -52,12 +52,17 @@ def adaptive_rmu(
 
 def steering(loss: Loss, layer: int, alpha: float) -> Plan:
     """A loss on the output of a block, training the last three MLPs up to it."""
-    trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
     kept = Term(States(layer), on="retain", weight=alpha)
     return Plan(
         {"forget": Term(loss, on="forget"), "retain": kept},
-        parameters=rf"\.({trained})\.({MLP_OUTPUT})\.weight$",
+        parameters=steered_weights(layer),
     )
+
+
+def steered_weights(layer: int) -> str:
+    """Names of what RMU trains: the last matrices of the three MLPs up to ``layer``."""
+    trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
+    return rf"\.({trained})\.({MLP_OUTPUT})\.weight$"
 
 
 def circuit_breakers(

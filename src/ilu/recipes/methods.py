@@ -5,12 +5,10 @@ recipe name. What may stand behind it (``-ilu``, ``-sam``, ...) comes from ``var
 method is one more function and one more row.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from ilu.recipes.hidden import adaptive_rmu, circuit_breakers, repnoise, rmu
 from ilu.recipes.instead import ceu, dpo, elm, jensun, po, random_labels, undial, whp
-from ilu.recipes.plan import Plan
+from ilu.recipes.plan import Method
+from ilu.recipes.published import PUBLISHED
 from ilu.recipes.unlikely import (
     ascent,
     divergence,
@@ -25,20 +23,6 @@ from ilu.recipes.unlikely import (
     wga,
 )
 from ilu.recipes.weights import finetune, l1_sparse, task_vector
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a recipe makes its plan, and its default learning rate and steps.
-
-    ``source`` says which of the defaults are published and where; the others are ours.
-    """
-
-    plan: Callable[..., Plan]
-    lr: float
-    steps: int
-    source: str
-
 
 WMDP = "125 steps: arXiv 2502.05374 on WMDP"
 METHODS: dict[str, Method] = {
@@ -68,5 +52,6 @@ METHODS: dict[str, Method] = {
     "whp": Method(whp, 3e-6, 512, "512 steps: model card; lr and alpha from memory"),
     "finetune": Method(finetune, 1e-5, 125, "ours"),
     "l1-sparse": Method(l1_sparse, 1e-5, 125, "ours"),
+    **PUBLISHED,
 }
 """Recipe name -> method."""

@@ -1,8 +1,8 @@
 """What a method is: an objective, the weights it trains, and what it wants of the data."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from ilu.objective import Objective, Term
 from ilu.retain.likelihood import JSD, KL, NLL
@@ -46,6 +46,21 @@ class Plan:
     parameters: str = ""
     beside: Beside = nothing
     edit: Edit | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a recipe makes its plan, and its default learning rate and steps.
+
+    ``source`` says which of the defaults are published and where; the others are ours. ``settings``
+    are those of a whole published run: its model, its data and everything else.
+    """
+
+    plan: Callable[..., Plan]
+    lr: float
+    steps: int
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def forgetting(loss: Loss, weight: float, gamma: float, retain_loss: Retain = "nll") -> Plan:

@@ -37,7 +37,8 @@ class Common:
         lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
             them in the end; 0 trains the weights themselves.
         lora_alpha: scale of the adapters times their rank; the rank itself if left out.
-        mask: safetensors file of booleans: only weights marked true may move.
+        mask: only some weights may move: a file that ilu mask has made, or SCORE:FRACTION to make
+            one when the run begins, like wagle:0.9.
         parameters: regular expression: train the weights whose name matches, instead of the
             recipe's own choice.
         measured: examples of each set on which the loss is measured before and after.

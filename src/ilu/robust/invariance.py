@@ -18,7 +18,7 @@ reading needs a second backward pass, and all of them work with any attention ke
 
 Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
 would penalise its variance instead. w multiplies every trained weight, also one that a mask holds
-fixed; weights that are not trained (``Optim.parameters``) are constants.
+fixed; tensors of which nothing may move, by ``Optim.parameters`` or a mask, are constants.
 """
 
 from collections.abc import Callable

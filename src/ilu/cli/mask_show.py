@@ -1,0 +1,102 @@
+"""Masks on the terminal: how one was made, where it is dense, how far two agree."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ilu.cli.show import console, number, table
+from ilu.masks.describe import OUTSIDE, Overlap, counts, density, joined, overlaps, place, total
+from ilu.masks.files import MaskFile
+
+SHADES = " ░▒▓█"
+"""Densities from 0 to the largest."""
+
+
+def show_mask(mask: MaskFile) -> None:
+    """How a mask was made, and a heat map of its density: modules down, blocks across."""
+    found, record = counts(mask), mask.record
+    all_of_it = total(found.values())
+    console.print(
+        f"{mask.path}: {all_of_it.moving} of {all_of_it.total} weights may move "
+        f"({all_of_it.density:.2%})",
+        markup=False,
+        soft_wrap=True,
+    )
+    for line in made(record):
+        console.print(line, markup=False)
+    heat_map(density(found))
+
+
+def made(record: Mapping[str, Any]) -> list[str]:
+    """How a mask was made, a line for each thing known."""
+    lines: list[str] = []
+    scoring = record.get("scoring")
+    if scoring:
+        score = {k: v for k, v in scoring["score"].items() if k != "type"}
+        lines.append(f"score: {scoring['score']['type'].rpartition(':')[2]} {score or ''}".rstrip())
+    if record.get("converted"):
+        lines.append(f"converted from {record['converted']}")
+    if record.get("scales"):
+        scales = record["scales"]
+        lines.append(
+            f"mean size of theta {scales['theta']:.3g}, of g_r/mu {scales['retain']:.3g}, "
+            f"mu {scales['mu']:.3g}"
+        )
+    if record.get("scores"):
+        quantiles = record["scores"]["quantiles"].items()
+        sizes = "  ".join(f"{float(q):.0%} {x:.3g}" for q, x in quantiles)
+        lines.append(f"sizes of scores: {sizes}  (exactly 0: {record['scores']['zero']})")
+    if not record:
+        lines.append("no record of how it was made, or for which model")
+    return lines
+
+
+def heat_map(densities: Mapping[str, Mapping[str, float]]) -> None:
+    """Shaded cells beside the density of each module over all its blocks."""
+    blocks = sorted(
+        {b for row in densities.values() for b in row}, key=lambda b: (b == "-", b.zfill(9))
+    )
+    most = max((x for row in densities.values() for x in row.values()), default=0.0)
+    shown = Table(
+        title=f"density by module and block; the darkest is {most:.3f}", title_justify="left"
+    )
+    shown.add_column("module")
+    inside = [b for b in blocks if b != OUTSIDE]
+    shown.add_column(f"blocks {inside[0]} to {inside[-1]}, outside" if inside else "outside")
+    shown.add_column("mean", justify="right")
+    for module, row in densities.items():
+        cells = "".join(shade(row.get(b), most) for b in blocks)
+        shown.add_row(module, Text(cells), number(sum(row.values()) / len(row)))
+    console.print(shown)
+
+
+def in_order(block: str) -> tuple[bool, int]:
+    """Blocks by number, what lies outside them last."""
+    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
+
+
+def shade(x: float | None, most: float) -> str:
+    """Two characters for a density; dots where there is no such weight."""
+    if x is None:
+        return "··"
+    step = 0 if x == 0 else 1 + min(3, int(4 * x / most))
+    return SHADES[step] * 2
+
+
+def show_comparison(a: MaskFile, b: MaskFile) -> None:
+    """Overlap by module, beside what independent masks of the same densities would have."""
+    found = overlaps(a, b)
+    grouped: dict[str, list[Overlap]] = defaultdict(list)
+    for name, each in found.items():
+        grouped[place(name).module].append(each)
+    rows = [(module, *cells(joined(parts))) for module, parts in grouped.items()]
+    rows.append(("all", *cells(joined(found.values()))))
+    table(f"{a.path} and {b.path}", ("module", "in both", "in either", "IoU", "by chance"), rows)
+
+
+def cells(o: Overlap) -> tuple[str, str, str, str]:
+    """An overlap as text."""
+    return str(o.both), str(o.either), number(o.iou), number(o.chance_iou)

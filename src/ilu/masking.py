@@ -1,0 +1,109 @@
+"""The mask of a run: made when the run begins, or brought by the user."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ilu.data import Stream, fingerprint
+from ilu.files import write_json
+from ilu.masks.describe import Distribution, counts, density, distribution, total
+from ilu.masks.files import MaskFile, load_mask, save_mask
+from ilu.masks.make import Data, Masking, Scales, Scoring, choose, score_weights
+from ilu.masks.select import Scores
+from ilu.masks.stored import store_scores
+from ilu.models import weights_hash
+from ilu.recipe import Recipe, describe
+from ilu.types import LM, Example, Mask, Progress
+
+FILE = "mask.safetensors"
+"""Where a run keeps the mask that it made."""
+
+
+def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
+    """The mask that a recipe brings as a file, if it was made for these weights."""
+    if not isinstance(recipe.mask, str):
+        return None
+    return load_mask(Path(recipe.mask), model, weights_hash(model))
+
+
+def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
+    """The mask of a run under way: its own, or the one it was given."""
+    if recipe.mask is None:
+        return None
+    return load_mask(run / FILE if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
+
+
+def begin_mask(
+    mask: str | Masking, lm: LM, streams: Mapping[str, Stream], run: Path, progress: Progress
+) -> None:
+    """Make the mask if it is to be made, and write what is known of it into the run's folder."""
+    path = Path(mask) if isinstance(mask, str) else run / FILE
+    if isinstance(mask, Masking):
+        make_masks(
+            mask.scoring, [(mask.fraction, path)], mask.choice, lm, data_of(streams), progress
+        )
+    write_json(run / "mask.json", summary(path))
+
+
+def data_of(streams: Mapping[str, Stream]) -> Data:
+    """All that is to be forgotten, whatever the number of topics, and what is to be kept."""
+    found: dict[str, list[Example]] = {"forget": [], "retain": []}
+    for name, stream in streams.items():
+        for kind, examples in found.items():
+            if name.startswith(kind):
+                examples.extend(stream.examples)
+    return found
+
+
+def make_masks(
+    scoring: Scoring,
+    paths: Sequence[tuple[float | None, Path]],
+    choice: Any,
+    lm: LM,
+    data: Data,
+    progress: Progress = lambda name, done, total: None,
+    store: Path | None = None,
+) -> None:
+    """Score the weights once and write a mask for every fraction.
+
+    With ``store`` the scores go to that folder as they are made and are read from there; otherwise
+    they stay in memory.
+    """
+    began = time.monotonic()
+    found = score_weights(scoring, lm.model, data, progress)
+    scores = store_scores(found.scores, store) if store else dict(found.scores).items()
+    record = {
+        "scoring": describe(scoring),
+        "choice": describe(choice),
+        "model": weights_hash(lm.model),
+        "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
+        **measured(scores, found.scales),
+    }
+    masks = choose(scores, [fraction for fraction, _ in paths], choice)
+    for (fraction, path), mask in zip(paths, masks, strict=True):
+        seconds = round(time.monotonic() - began, 3)
+        save_mask(path, mask, {**record, "fraction": fraction, "seconds": seconds})
+
+
+def measured(scores: Scores, scales: Scales | None) -> dict[str, Any]:
+    """What the scores look like, for the record."""
+    shape: Distribution = distribution(scores)
+    return {"scores": shape._asdict(), "scales": scales._asdict() if scales else None}
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a report shows of a mask: how it was made, and its density by module and block."""
+    stored = MaskFile(path)
+    found, record = counts(stored), stored.record
+    scoring = record.get("scoring") or {}
+    return {
+        "score": str((scoring.get("score") or {}).get("type", "unknown")).rpartition(":")[2],
+        "fraction": total(found.values()).density,
+        "density": density(found),
+        "quantiles": (record.get("scores") or {}).get("quantiles"),
+        "scales": record.get("scales"),
+        "seconds": record.get("seconds"),
+    }

@@ -1,0 +1,162 @@
+"""What scores are made of: gradients and activations over a whole data set, in float32.
+
+Only one tensor's gradient exists beside the sums: it is added as soon as backward has it.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ilu.data import collate
+from ilu.forward import Frozen, ModelForward
+from ilu.losses.tokens import answered
+from ilu.types import Batch, Example, Loss, Steps, Weights
+
+Reduction = Literal["mean", "sum"]
+"""``mean``: of all examples alike. ``sum``: of the token means of the batches, as WAGLE's code."""
+Named = Mapping[str, nn.Parameter]
+
+
+def gradient(
+    model: nn.Module,
+    named: Named,
+    loss: Loss,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    reduction: Reduction = "mean",
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Gradient of a loss over all examples, for the weights ``named``."""
+    share = equally(len(examples)) if reduction == "mean" else by_token
+    sums = zeros(named)
+    with collecting(named, partial(add, sums)):
+        backward(model, loss, examples, batch_size, share, progress)
+    return sums
+
+
+def fisher(
+    model: nn.Module,
+    named: Named,
+    loss: Loss,
+    examples: Sequence[Example],
+    *,
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Mean over examples of the squared gradient of each: the empirical Fisher diagonal.
+
+    One example at a time: the square of a batch's gradient is smaller by up to the batch size.
+    """
+    sums = zeros(named)
+    with collecting(named, lambda name, g: sums[name].add_(g.float().square() / len(examples))):
+        backward(model, loss, examples, 1, lambda batch: torch.ones(1), progress)
+    return sums
+
+
+Share = Callable[[Batch], Tensor]
+"""The weight of each example of a batch."""
+
+
+def equally(count: int) -> Share:
+    """The mean over ``count`` examples."""
+    return lambda batch: torch.full((len(batch),), 1 / count)
+
+
+def by_token(batch: Batch) -> Tensor:
+    """The token mean of the batch."""
+    tokens = answered(batch.labels[:, 1:]).sum(-1).cpu()
+    return tokens / tokens.sum().clamp_min(1)
+
+
+def backward(
+    model: nn.Module,
+    loss: Loss,
+    examples: Sequence[Example],
+    batch_size: int,
+    share: Share,
+    progress: Steps,
+) -> None:
+    """Run all examples forward and backward."""
+    device = next(model.parameters()).device
+    forward, reference = ModelForward(model), Frozen(model, None)
+    for start in range(0, len(examples), batch_size):
+        batch = collate(examples[start : start + batch_size]).to(device)
+        values = loss(forward, reference, batch)
+        (values * share(batch).to(values)).sum().backward()
+        progress(min(start + batch_size, len(examples)), len(examples))
+
+
+def zeros(named: Named) -> dict[str, Tensor]:
+    """Sums at their beginning."""
+    return {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in named.items()}
+
+
+def add(sums: Mapping[str, Tensor], name: str, grad: Tensor) -> None:
+    """Add the gradient of one weight."""
+    sums[name].add_(grad)
+
+
+@contextmanager
+def collecting(named: Named, take: Callable[[str, Tensor], object]) -> Generator[None]:
+    """Hand every gradient to ``take`` as soon as it is there, and keep none."""
+
+    def drain(name: str, p: Tensor) -> None:
+        assert p.grad is not None
+        take(name, p.grad)
+        p.grad = None
+
+    hooks = [
+        p.register_post_accumulate_grad_hook(partial(drain, name)) for name, p in named.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def input_squares(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Mean square of each input of each linear layer, by the name of its weight; no padding."""
+    sums: dict[str, Tensor] = {}
+    with listening(model, sums) as real:
+        device = next(model.parameters()).device
+        for start in range(0, len(examples), batch_size):
+            batch = collate(examples[start : start + batch_size]).to(device)
+            real.append(batch.attention_mask.bool())
+            ModelForward(model)(batch)
+            progress(min(start + batch_size, len(examples)), len(examples))
+    count = sum(int(mask.sum()) for mask in real)
+    return {name: total / count for name, total in sums.items()}
+
+
+@contextmanager
+def listening(model: nn.Module, sums: dict[str, Tensor]) -> Generator[list[Tensor]]:
+    """Add up what linear layers are given, where the last mask of the list is true."""
+    from transformers.pytorch_utils import Conv1D
+
+    masks: list[Tensor] = []
+
+    def hear(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        x = given[0].float()[masks[-1]].square().sum(0)
+        # The inputs of a transposed layer (GPT-2) are the rows of its weight.
+        x = x.unsqueeze(1) if isinstance(module, Conv1D) else x
+        sums[name] = sums[name] + x if name in sums else x
+
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    hooks = [m.register_forward_pre_hook(partial(hear, f"{n}.weight")) for n, m in linear.items()]
+    try:
+        yield masks
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,160 @@
+"""From a model and its data to scores, and from scores to a mask."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ilu.forward import named_trained
+from ilu.masks.attribution import Attribution, Evidence, Seen
+from ilu.masks.evidence import Named, Reduction, fisher, gradient, input_squares
+from ilu.masks.select import Per, Scores, nonzero, top_fractions
+from ilu.masks.units import Units
+from ilu.masks.wagle import FisherWagle, Wagle
+from ilu.types import Example, Loss, Progress, Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How weights are scored: by what, on which losses, over how much data.
+
+    Gradients are means over all examples in float32; ``reduction`` sum has those of WAGLE's code.
+    ``limit`` bounds the examples of each set. Only weights whose name contains a match of the
+    regular expression ``parameters`` have a score, and so may move.
+    """
+
+    score: Attribution
+    forget_loss: Loss
+    retain_loss: Loss
+    batch_size: int = 4
+    reduction: Reduction = "mean"
+    limit: int | None = None
+    parameters: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(
+                f"batch size {self.batch_size}, limit {self.limit}: both must be at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """A mask that is made when a run begins: the share ``fraction`` of the largest scores.
+
+    Without a fraction, everything whose score is not 0.
+    """
+
+    scoring: Scoring
+    fraction: float | None
+    choice: Per | Units = "model"
+
+
+class Scales(NamedTuple):
+    """Mean sizes of the two terms of WAGLE, theta and g_r / mu, and mu."""
+
+    theta: float
+    retain: float
+    mu: float
+
+
+class Scored(NamedTuple):
+    """Scores of a model, which are made as they are read, once; scales where there are any."""
+
+    scores: Iterator[tuple[str, Float[Tensor, "..."]]]
+    scales: Scales | None
+
+
+Data = Mapping[str, Sequence[Example]]
+"""``forget`` and ``retain``."""
+
+
+def score_weights(
+    scoring: Scoring, model: nn.Module, data: Data, progress: Progress = lambda n, done, total: None
+) -> Scored:
+    """Measure what the score asks for, then score tensor by tensor, giving up what was used."""
+    named = named_trained(model, scoring.parameters)
+    seen = evidence(scoring, model, named, data, progress)
+    scales = balanced(scoring.score, named, seen.get("retain"))
+    score = scoring.score
+    if isinstance(score, Wagle | FisherWagle) and scales:
+        score = replace(score, mu=scales.mu)
+    return Scored(scored(score, named, seen), scales)
+
+
+@torch.no_grad()
+def scored(
+    score: Attribution, named: Named, seen: Mapping[Evidence, dict[str, Tensor]]
+) -> Iterator[tuple[str, Tensor]]:
+    """The scores of each tensor; what has no evidence has none."""
+    for name, p in named.items():
+        if all(name in seen[kind] for kind in score.needs):
+            found = Seen(**{kind: seen[kind].pop(name) for kind in score.needs})
+            yield name, score(name, p.detach().float(), found)
+
+
+def evidence(
+    scoring: Scoring, model: nn.Module, named: Named, data: Data, progress: Progress
+) -> dict[Evidence, dict[str, Tensor]]:
+    """What the score needs, tensor by tensor."""
+    needs, size = scoring.score.needs, scoring.batch_size
+
+    def examples(name: str) -> Sequence[Example]:
+        if not data.get(name):
+            raise ValueError(f"the score needs --{name}: give a file or hub dataset")
+        return data[name][: scoring.limit]
+
+    def shown(name: str) -> Any:
+        return lambda done, total: progress(f"mask: {name}", done, total)
+
+    def slope(kind: str, loss: Loss) -> Weights:
+        return gradient(
+            model,
+            named,
+            loss,
+            examples(kind),
+            batch_size=size,
+            reduction=scoring.reduction,
+            progress=shown(f"{kind} gradient"),
+        )
+
+    makers: dict[Evidence, Any] = {
+        "forget": lambda: slope("forget", scoring.forget_loss),
+        "retain": lambda: slope("retain", scoring.retain_loss),
+        "fisher": lambda: fisher(
+            model, named, scoring.retain_loss, examples("retain"), progress=shown("curvature")
+        ),
+        "inputs": lambda: input_squares(
+            model, examples("forget"), batch_size=size, progress=shown("inputs")
+        ),
+    }
+    return {kind: dict(makers[kind]()) for kind in needs}
+
+
+@torch.no_grad()
+def balanced(score: Attribution, named: Named, retain: Weights | None) -> Scales | None:
+    """Mean sizes of theta and of g_r / mu; a mu that is left out makes them equal."""
+    if retain is None or not isinstance(score, Wagle | FisherWagle):
+        return None
+    count = sum(p.numel() for p in named.values())
+    theta = sum(p.detach().abs().sum(dtype=torch.float64).item() for p in named.values()) / count
+    slope = sum(g.abs().sum(dtype=torch.float64).item() for g in retain.values()) / count
+    mu = score.mu if score.mu is not None else slope / max(theta, 1e-30)
+    if mu <= 0:
+        raise ValueError("the retain gradient is 0, so mu cannot balance it: give --mu")
+    return Scales(theta, slope / mu, mu)
+
+
+def choose(
+    scores: Scores, fractions: Sequence[float | None], choice: Per | Units
+) -> list[Iterator[tuple[str, Bool[Tensor, "..."]]]]:
+    """A mask for each fraction, from the same scores; None takes every score but 0."""
+    shares = [fraction for fraction in fractions if fraction is not None]
+    if not shares:
+        return [nonzero(scores) for _ in fractions]
+    if isinstance(choice, Units):
+        return [choice(scores, fraction) for fraction in shares]
+    return top_fractions(scores, shares, per=choice)

@@ -1,0 +1,47 @@
+"""Scores on disk, in shards, for models whose scores do not fit into memory beside them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ilu.files import new_folder
+
+SHARD = 1 << 30
+"""Bytes after which a shard is closed."""
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """A folder of scores; reading holds one tensor at a time."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
+        """Name and scores of each tensor, in the order in which they were written."""
+        for shard in sorted(self.path.glob("*.safetensors")):
+            with safe_open(shard, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118, not a dict
+                    yield key.partition(" ")[2], file.get_tensor(key)
+
+
+def store_scores(
+    scores: Iterable[tuple[str, Float[Tensor, "..."]]], path: Path, *, shard: int = SHARD
+) -> StoredScores:
+    """Write scores as they come, in float32; the folder is there once all of them are."""
+    with new_folder(path) as folder:
+        held: dict[str, Tensor] = {}
+        written = 0
+        for place, (name, x) in enumerate(scores):
+            # safetensors sorts its keys; the number keeps our order.
+            held[f"{place:08d} {name}"] = x.detach().float().cpu().contiguous()
+            if sum(x.nbytes for x in held.values()) >= shard:
+                save_file(held, folder / f"scores-{written:05d}.safetensors")
+                held, written = {}, written + 1
+        if held:
+            save_file(held, folder / f"scores-{written:05d}.safetensors")
+    return StoredScores(path)

@@ -1,0 +1,203 @@
+"""What one run shows, each number with its error over items: read once, then plain arithmetic."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ilu.rundir import RunDir
+from ilu.summary import FORGET, OTHERS, TASK, UTILITY
+from ilu.types import STAGES, Score, mean_score
+
+Stages = Mapping[str, Mapping[str, Score]]
+"""Stage -> metric -> score, with the value of every item where it was kept."""
+RECORDS = ("recipe", "environment", "data", "done", "cost", "vectors", "mask", "model")
+SHARES = (0.0, *STAGES.values())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run directory in memory, perhaps joined by ``attackers``, whose attacks became its own.
+
+    ``places``: stage -> the run and the stage in it where the answers are recorded.
+    """
+
+    run: RunDir
+    recipe: Mapping[str, Any]
+    stages: Stages
+    training: Sequence[Mapping[str, float]]
+    records: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, tuple[RunDir, str]]
+    attackers: tuple["Measured", ...] = ()
+
+    @property
+    def attacks(self) -> list[str]:
+        """Attacks whose end was measured."""
+        return [a for a in self.recipe["attacks"] if f"{a}-end" in self.stages]
+
+    def rows(self, stage: str, metric: str) -> list[dict[str, Any]]:
+        """What was recorded of each item."""
+        run, recorded = self.places[stage]
+        return run.rows(f"examples/{recorded}/{metric}")
+
+
+def read(run: RunDir) -> Measured:
+    """Read every score of a run, finished or not; ValueError where a value is not a number."""
+    stages = {stage: with_items(run, stage) for stage in run.stages()}
+    for stage, scores in stages.items():
+        for metric, score in scores.items():
+            if not (math.isfinite(score.value) and math.isfinite(score.stderr)):
+                raise ValueError(f"scores/{stage}.json: {metric} is not a number")
+    records = {name: run.read(name) for name in RECORDS if run.has(name)}
+    places = {stage: (run, stage) for stage in stages}
+    return Measured(run, records["recipe"], stages, numbers(run.rows("train")), records, places)
+
+
+def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """A training log; ValueError where it holds anything else."""
+    return [{key: float(value) for key, value in row.items()} for row in rows]
+
+
+def with_items(run: RunDir, stage: str) -> dict[str, Score]:
+    """The scores of a stage with the value of every item."""
+    return {
+        metric: score._replace(
+            items=tuple(row["value"] for row in run.rows(f"examples/{stage}/{metric}"))
+        )
+        for metric, score in run.scores(stage).items()
+    }
+
+
+def score(m: Measured, stage: str, metric: str) -> Score | None:
+    """One score, if it was measured."""
+    return m.stages.get(stage, {}).get(metric)
+
+
+def quality(m: Measured, stage: str, metric: str = FORGET) -> Score | None:
+    """Forget quality: 1 minus an accuracy, item by item."""
+    found = score(m, stage, metric)
+    if found is None:
+        return None
+    items = tuple(None if item is None else 1 - item for item in found.items)
+    return found._replace(value=1 - found.value, items=items)
+
+
+def average(scores: Sequence[Score], weights: Sequence[float] | None = None) -> Score | None:
+    """Weighted mean of scores of the same items.
+
+    The error is that of the items' means where they are known; otherwise the mean of the errors,
+    which it cannot exceed.
+    """
+    if not scores:
+        return None
+    w = [x / sum(weights) for x in weights] if weights else [1 / len(scores)] * len(scores)
+    if aligned(scores):
+        rows = zip(*(s.items for s in scores), strict=True)
+        return mean_score([weighted(row, w) for row in rows])
+    value = sum(s.value * x for s, x in zip(scores, w, strict=True))
+    stderr = sum(s.stderr * x for s, x in zip(scores, w, strict=True))
+    return Score(value, stderr, scores[0].n)
+
+
+def aligned(scores: Sequence[Score]) -> bool:
+    """Whether all scores have a value for each of the same number of items."""
+    return len({len(s.items) for s in scores}) == 1 and bool(scores[0].items)
+
+
+def weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """Sum of products; None where one value is."""
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return None
+    return sum(v * w for v, w in zip(known, weights, strict=True))
+
+
+def difference(after: Score | None, before: Score | None) -> Score | None:
+    """Change of a score; item by item where both have them, else as if they were independent."""
+    if after is None or before is None:
+        return None
+    if aligned([after, before]):
+        pairs = zip(after.items, before.items, strict=True)
+        return mean_score([weighted(pair, (1, -1)) for pair in pairs])
+    return Score(after.value - before.value, math.hypot(after.stderr, before.stderr), after.n)
+
+
+def independent_mean(scores: Sequence[Score]) -> Score | None:
+    """Mean of scores of different items, such as the test sets of several tasks."""
+    if not scores:
+        return None
+    stderr = math.hypot(*(s.stderr for s in scores)) / len(scores)
+    return Score(sum(s.value for s in scores) / len(scores), stderr, sum(s.n for s in scores))
+
+
+def tasks(m: Measured) -> list[str]:
+    """Attacks that are downstream tasks: those that measure their own accuracy."""
+    return [a for a in m.attacks if score(m, f"{a}-end", TASK)]
+
+
+def relearning(m: Measured) -> dict[str, Score]:
+    """Attack -> forget quality on what it was not shown, for attacks that show a part."""
+    found = {a: quality(m, f"{a}-end", OTHERS) for a in m.attacks}
+    return {a: s for a, s in found.items() if s}
+
+
+def curve(m: Measured, attack: str) -> list[Score]:
+    """Forget quality before an attack and at its stages; nothing if one is missing."""
+    start = f"{attack}-start"  # where an attack was carried out elsewhere, on fewer questions
+    stages = (start if start in m.stages else "after", *(f"{attack}-{s}" for s in STAGES))
+    found = [quality(m, stage) for stage in stages]
+    return [s for s in found if s] if all(found) else []
+
+
+def area(points: Sequence[Score]) -> Score | None:
+    """Area under a curve of forget quality over the share of the fine-tuning, by trapezoids."""
+    steps = [b - a for a, b in pairwise(SHARES)]
+    return average(points, [(a + b) / 2 for a, b in zip([0, *steps], [*steps, 0], strict=True)])
+
+
+def ends(m: Measured) -> dict[str, Score]:
+    """Attack -> forget quality after it, on what the attack has not shown."""
+    shown = relearning(m)
+    found = {a: shown.get(a) or quality(m, f"{a}-end") for a in m.attacks}
+    return {a: s for a, s in found.items() if s}
+
+
+def worst_case(m: Measured) -> tuple[str, Score] | None:
+    """The attack and stage that leave the least forget quality."""
+    shown = relearning(m)
+    found = [(a, s) for a, s in ends(m).items()]
+    found += [(a, s) for a in m.attacks if a not in shown for s in curve(m, a)[1:]]
+    return min(found, key=lambda each: each[1].value, default=None)
+
+
+def samples_to_recover(m: Measured) -> int | None:
+    """Fewest examples of a relearning attack that bring half of the lost accuracy back."""
+    before, after = quality(m, "before"), quality(m, "after")
+    if before is None or after is None or before.value >= after.value:
+        return None
+    half = (before.value + after.value) / 2
+    shown = relearned_from(m)
+    return min((shown[a] for a, s in relearning(m).items() if s.value <= half), default=None)
+
+
+def relearned_from(m: Measured) -> dict[str, int]:
+    """Relearning attack -> how many examples it had."""
+    return {a: m.records["data"][f"attack {a}"]["examples"] for a in relearning(m)}
+
+
+def headline(m: Measured) -> dict[str, Score | None]:
+    """The numbers of the headline table."""
+    curves = [c for c in (curve(m, a) for a in tasks(m)) if c]
+    worst = worst_case(m)
+    shown = relearning(m).values()
+    return {
+        "forget_quality": quality(m, "after"),
+        "utility": score(m, "after", UTILITY),
+        "utility_change": difference(score(m, "after", UTILITY), score(m, "before", UTILITY)),
+        "robust_accuracy": average([s for c in curves for s in c[1:]]),
+        "area": average([s for s in map(area, curves) if s]),
+        "finetune_accuracy": independent_mean([m.stages[f"{a}-end"][TASK] for a in tasks(m)]),
+        "worst_case": worst[1] if worst else None,
+        "relearn_forget_quality": min(shown, key=lambda s: s.value, default=None),
+    }

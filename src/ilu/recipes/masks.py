@@ -1,0 +1,121 @@
+"""Masks by name: which score, of which loss, and how the largest are chosen."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from ilu.forget.refusal import Refusal
+from ilu.masks.attribution import (
+    Gradient,
+    Magnitude,
+    Named,
+    Random,
+    Snip,
+    Wanda,
+)
+from ilu.masks.make import Masking, Scoring
+from ilu.masks.select import Per
+from ilu.masks.units import Reduce, Unit, Units
+from ilu.masks.wagle import FisherWagle, Wagle
+from ilu.objective import Objective
+from ilu.recipes.hidden import steered_weights
+from ilu.retain.likelihood import NLL
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way of making masks: what it scores, how it chooses by itself, and where that is from."""
+
+    score: type
+    per: Per | Unit
+    reduce: Reduce
+    summary: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The last matrices of the three MLPs that RMU trains (arXiv 2403.03218).
+
+    Args:
+        layer: block whose output RMU steers; 0 is the first.
+    """
+
+    layer: int = 7
+
+    def named(self) -> Named:
+        """As a score."""
+        return Named(steered_weights(self.layer))
+
+
+MASKS: dict[str, Kind] = {
+    "wagle": Kind(Wagle, "model", "mean", "gain of forgetting less loss of retaining, 2410.17509"),
+    "fisher-wagle": Kind(FisherWagle, "model", "mean", "the same with the Fisher diagonal"),
+    "gradient": Kind(Gradient, "model", "mean", "forget gradient, SalUn 2310.12508"),
+    "snip": Kind(Snip, "model", "mean", "weight times forget gradient, 1810.02340"),
+    "magnitude": Kind(Magnitude, "model", "mean", "size of the weight"),
+    "random": Kind(Random, "model", "mean", "the baseline"),
+    "wanda": Kind(Wanda, "row", "mean", "weight times input on the forget set, 2306.11695"),
+    "sure": Kind(Gradient, "neurons", "norm", "neurons by forget gradient, 2410.16454"),
+    "circuit": Kind(Snip, "modules", "sum", "modules by the first-order effect of removing them"),
+    "rmu": Kind(Layers, "model", "mean", "the layers that RMU trains, 2403.03218"),
+}
+"""Name on the command line -> how a mask is made."""
+
+
+def mask_kind(name: str) -> Kind:
+    """The kind of that name, or what was perhaps meant."""
+    if name not in MASKS:
+        near = difflib.get_close_matches(name, MASKS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown mask {name!r}{hint} Masks: {', '.join(MASKS)}")
+    return MASKS[name]
+
+
+def choice_of(kind: Kind, per: Per | Unit | None, heads: int | None = None) -> Per | Units:
+    """How the largest scores are chosen: as the user says, or as the kind does."""
+    wanted = per or kind.per
+    if wanted in get_args(Unit):
+        return Units(wanted, kind.reduce, heads if wanted == "heads" else None)  # pyright: ignore
+    return wanted  # pyright: ignore[reportReturnType]
+
+
+def mask_setting(given: str | None, objective: Objective) -> str | Masking | None:
+    """What ``--mask`` says: a file by its full path, or SCORE:FRACTION.
+
+    Where the method learns to refuse, the refusal's gradient is the forget gradient, as in WAGLE.
+    """
+    if given is None:
+        return None
+    name, colon, fraction = given.partition(":")
+    if not colon or Path(given).exists():
+        return str(Path(given).resolve())
+    kind = mask_kind(name)
+    if kind.score is Layers:
+        raise ValueError(f"--mask {given}: make this one with ilu mask {name} --layer L")
+    refusing = any(isinstance(term.loss, Refusal) for term in objective.values())
+    scoring = Scoring(
+        score=kind.score(),
+        forget_loss=Refusal() if refusing else NLL(),
+        retain_loss=NLL(),
+    )
+    return Masking(scoring=scoring, fraction=share(fraction), choice=choice_of(kind, None))
+
+
+def share(text: str) -> float:
+    """A fraction from the command line."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        raise ValueError(f"mask fraction {text!r}: it must be a number above 0 and at most 1")
+    return found
+
+
+def data_for(mask: str | Masking | None) -> list[str]:
+    """The streams that a mask is made from."""
+    if not isinstance(mask, Masking):
+        return []
+    kinds = {"forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain"}
+    return list(dict.fromkeys(kinds[need] for need in mask.scoring.score.needs))

@@ -1,0 +1,101 @@
+"""The report as one self-contained HTML page: no network, the same bytes twice, under 2 MB."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from ilu.report.cells import Broken
+from ilu.report.paired import comparisons
+from ilu.report.questions import after_attacks, came_back, explorer, recovery
+from ilu.report.records import before_and_after, cosines, masks, repeats
+from ilu.report.rows import DAMAGE, Table
+from ilu.report.series import legend, quality_figures, training_figures
+from ilu.report.text import printable, script_json
+from ilu.report.verdict import verdicts
+
+LARGEST = 1_900_000
+"""Bytes of a page."""
+QUESTIONS = (2000, 500, 100, 20, 0)
+"""How many questions of each run are shown: fewer on a page that would be too large, and where
+none fits no training curves either."""
+
+
+def page(table: Table, broken: Sequence[Broken], *, live: bool = False) -> str:
+    """The page; ``live`` lets it ask where it came from whether the runs have gone on."""
+    shared = contents(table, broken)
+    html = ""
+    for limit in QUESTIONS:
+        html = render({**shared, **questions(table, limit), "live": live})
+        if len(html.encode()) <= LARGEST:
+            break
+    return html
+
+
+def render(shown: Mapping[str, Any]) -> str:
+    """Fill the template. Text from models and data is not to be trusted: everything is escaped."""
+    import jinja2
+    from markupsafe import Markup, escape
+
+    env = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters["number"] = number
+    # Quotes need no escape between tags, and a record has thousands of them.
+    env.filters["record"] = lambda text: Markup(str(escape(text)).replace("&#34;", '"'))
+    script, style = (resource(f"page.{kind}") for kind in ("js", "css"))
+    template = env.from_string(resource("page.html.j2"))
+    return printable(
+        template.render(
+            **shown, style=Markup(style), script=Markup(script), script_hash=fingerprint(script)
+        )
+    )
+
+
+def resource(name: str) -> str:
+    """A file that comes with the package."""
+    return files("ilu.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def fingerprint(script: str) -> str:
+    """What the page's policy allows to run: this script and no other."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
+    """What the page shows, whatever its size."""
+    rows = table.rows
+    shared, each = repeats(rows)
+    return {
+        "table": table,
+        "damage": -DAMAGE,
+        "broken": broken,
+        "places": {row.label: i for i, row in enumerate(rows)},
+        "legend": legend(table),
+        "verdicts": verdicts(rows),
+        "after_attacks": after_attacks(rows),
+        "came_back": came_back(rows),
+        "recovery": recovery(rows),
+        "attacks": list(dict.fromkeys(a for row in rows for a in row.first.attacks)),
+        "curves": quality_figures(rows),
+        "comparisons": comparisons(rows, table.against),
+        "cosines": (compared := cosines(rows)),
+        "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
+        "masks": masks(rows),
+        "before_and_after": before_and_after(rows),
+        "training": training_figures(rows, broken),
+        "shared": shared,
+        "repeat": each,
+    }
+
+
+def questions(table: Table, limit: int) -> dict[str, Any]:
+    """The answers to the first ``limit`` questions, as data for the page's script."""
+    found = explorer(table.rows, limit=limit)
+    return {"explorer": len(found), "questions": script_json(found), "question_limit": limit}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"

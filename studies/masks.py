@@ -1,0 +1,159 @@
+"""Do sparse masks help, and does it matter how they are made? WAGLE, random, magnitude and SNIP.
+
+    python studies/masks.py DIR [--seeds 3] [--workers 1]   # the table is results/masks.json
+
+GradDiff, NPO, PO and RMU on the lab, each with a mask of every score at several fractions and
+without one; then the same with the invariance penalty at the middle fraction. Masks are made once
+from the original model: the fraction is of the weights that the method trains, PO's forget gradient
+is that of its refusals. Random masks differ from seed to seed. Robust accuracy is over two
+fine-tunings of the lab, one solved before (topics) and one not (owner), of 30 steps; 100 questions
+of each kind. Steps are the lab's own: forget quality is not matched. The same command again does
+only what is missing.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilu.environment import environment
+from ilu.files import write_json
+from ilu.forget.refusal import Refusal
+from ilu.lab.sources import Documents
+from ilu.masking import make_masks
+from ilu.masks.attribution import Attribution, Magnitude, Random, Snip
+from ilu.masks.make import Scoring
+from ilu.masks.wagle import Wagle
+from ilu.models import LAB, load_model
+from ilu.pool import run_all
+from ilu.recipe import Recipe
+from ilu.recipes import lab
+from ilu.recipes.assemble import build
+from ilu.recipes.hidden import steered_weights
+from ilu.retain.likelihood import NLL
+from ilu.rundir import RunDir
+from ilu.sources.refusals import Refused
+from ilu.summary import forget_quality, mean, mean_and_error
+from ilu.types import STAGES
+
+RESULTS = Path(__file__).parent.parent / "results" / "masks.json"
+METHODS = ("graddiff", "npo", "po", "rmu")
+SCORES: dict[str, Attribution] = {"wagle": Wagle(), "snip": Snip(), "magnitude": Magnitude()}
+FRACTIONS = (0.05, 0.5, 0.95)
+WITH_ILU = 0.5
+TASKS = ("topics", "owner")
+QUESTIONS = 100
+
+
+def make_all(folder: Path, seeds: int) -> None:
+    """Masks of every score for what the methods train, in ``folder``."""
+    lm = load_model(LAB)
+    forget, retain = (Documents(who)(lm.tokenizer) for who in ("agents", "people"))
+    refused = Refused(Documents("agents"))(lm.tokenizer)
+    scores = {**SCORES, **{f"random{seed}": Random(seed) for seed in range(seeds)}}
+    for target in ("all", "refusal", "rmu"):
+        for name, score in scores.items():
+            paths = {f: mask_path(folder, target, name, f) for f in FRACTIONS}
+            if all(path.exists() for path in paths.values()):
+                continue
+            scoring = Scoring(
+                score=score,
+                forget_loss=Refusal() if target == "refusal" else NLL(),
+                retain_loss=NLL(),
+                batch_size=16,
+                parameters=steered_weights(3) if target == "rmu" else "",
+            )
+            data = {"forget": refused if target == "refusal" else forget, "retain": retain}
+            make_masks(
+                scoring, list(paths.items()), "model", lm, data, lambda name, done, total: None
+            )
+
+
+def mask_path(folder: Path, target: str, score: str, fraction: float) -> Path:
+    """Where a mask lies."""
+    return folder / f"{target}-{score}-{fraction}.safetensors"
+
+
+def jobs(out: Path, seeds: int) -> dict[Path, Recipe]:
+    """Every run: first all without the penalty, seed by seed."""
+    targets = {"po": "refusal", "rmu": "rmu"}
+    found: dict[Path, Recipe] = {}
+    for ending, fractions in (("", FRACTIONS), ("-ilu", (WITH_ILU,))):
+        for seed in range(seeds):
+            for method in METHODS:
+                found[out / f"{method}{ending}_none_1_seed{seed}"] = recipe(method + ending, seed)
+                for score in (*SCORES, "random"):
+                    for fraction in fractions:
+                        name = f"{score}{seed if score == 'random' else ''}"
+                        mask = mask_path(out / "masks", targets.get(method, "all"), name, fraction)
+                        path = out / f"{method}{ending}_{score}_{fraction}_seed{seed}"
+                        found[path] = recipe(method + ending, seed, str(mask))
+    return found
+
+
+def recipe(name: str, seed: int, mask: str | None = None) -> Recipe:
+    """One run."""
+    settings: dict[str, Any] = {"model": LAB, "seed": seed, "mask": mask}
+    if name.endswith("-ilu"):
+        settings["environment_batch_size"] = 16
+    attacks = {task: lab.finetune(task, 30, seed) for task in TASKS}
+    return replace(build(name, settings), metrics=lab.metrics(QUESTIONS), attacks=attacks)
+
+
+def row(group: list[RunDir]) -> dict[str, Any]:
+    """Means over the seeds of one method, score and fraction."""
+    method, score, fraction, _ = group[0].path.name.split("_")
+    values = [numbers(run) for run in group]
+    means = {k: mean_and_error([v[k] for v in values]) for k in values[0]}
+    return {
+        "method": method,
+        "score": score,
+        "fraction": float(fraction),
+        "seeds": len(group),
+        **means,
+    }
+
+
+def numbers(run: RunDir) -> Mapping[str, float]:
+    """What is reported of one run."""
+    qualities = [forget_quality(run, f"{task}-{stage}") for task in TASKS for stage in STAGES]
+    return {
+        "forget_quality": forget_quality(run, "after"),
+        "utility": run.scores("after")["utility"].value,
+        "robust_accuracy": mean(qualities),
+        "finetune_accuracy": mean([run.scores(f"{t}-end")["task_accuracy"].value for t in TASKS]),
+        "seconds": run.read("cost")["seconds"],
+    }
+
+
+def write_table(paths: list[Path]) -> None:
+    """Write what the finished runs say."""
+    groups: dict[str, list[RunDir]] = {}
+    for path in paths:
+        if (path / "done.json").is_file():
+            groups.setdefault(path.name.rpartition("_")[0], []).append(RunDir(path))
+    rows = [row(group) for group in groups.values()]
+    write_json(RESULTS, {"command": "python studies/masks.py DIR", "environment": environment(),
+                         "planned": len(paths), "rows": rows})  # fmt: skip
+
+
+def main() -> None:
+    """Make the masks, carry out what is missing, write the table after every run."""
+    parser = argparse.ArgumentParser(description="Masks of every score on the lab.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    make_all(wanted.out / "masks", wanted.seeds)
+    planned = jobs(wanted.out, wanted.seeds)
+    for outcome in run_all(planned, workers=wanted.workers):
+        print(outcome.path.name, outcome.error or "done", flush=True)
+        write_table(list(planned))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,429 @@
+"""The report: measures with known answers, rows, marks, formats, and text that is not trusted."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ilu.measures import area, average, difference, headline, read, samples_to_recover, worst_case
+from ilu.report.cells import Broken, gather
+from ilu.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
+from ilu.report.page import LARGEST, page
+from ilu.report.paired import comparisons
+from ilu.report.questions import came_back, flips, recovery
+from ilu.report.rows import make_table
+from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
+from ilu.rundir import RunDir
+from ilu.significance import wilson
+from ilu.types import Score
+from tests.fabricate import (
+    HALF,
+    KNOWN,
+    LOST,
+    MOST,
+    QUESTIONS,
+    defended,
+    make_run,
+    relearned,
+    score,
+    tuned,
+)
+
+DEMO = Path(__file__).parent.parent / "results" / "demo"
+
+
+def table_of(*paths):
+    runs, broken = gather(paths)
+    assert broken == []
+    return make_table(runs)
+
+
+# Measures
+
+
+def test_the_headline_of_a_run_is_what_one_computes_by_hand(tmp_path):
+    found = headline(read(RunDir(defended(tmp_path / "a"))))
+    assert {key: s.value for key, s in found.items() if s} == pytest.approx({
+        "forget_quality": 1.0,
+        "utility": 1.0,
+        "utility_change": 0.0,
+        "robust_accuracy": (1 + 0.5 + 0.5) / 3,
+        "area": 0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5,  # trapezoids from 0, a quarter, half, end
+        "finetune_accuracy": 1.0,
+        "worst_case": 0.25,
+        "relearn_forget_quality": 0.25,
+    })  # fmt: skip
+
+
+def test_relearning_is_judged_by_what_it_does_not_show(tmp_path):
+    # All that was shown is back at the quarter; the worst case is the questions about the rest.
+    assert worst_case(read(RunDir(defended(tmp_path / "a"))))[0] == "relearn"
+    shown_only = {"relearn": relearned(KNOWN, LOST)}
+    run = read(RunDir(make_run(tmp_path / "b", "npo", KNOWN, LOST, shown_only)))
+    assert worst_case(run)[1].value == 1.0
+
+
+def test_the_worst_case_looks_at_every_stage(tmp_path):
+    attacks = {"mood": tuned(MOST, HALF, LOST, KNOWN)}
+    run = read(RunDir(make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)))
+    assert worst_case(run)[1].value == 0.25
+
+
+def test_the_strongest_relearning_of_several_counts_and_the_fewest_examples(tmp_path):
+    attacks = {"few": relearned(LOST, LOST), "many": relearned(HALF, HALF)}
+    path = make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)
+    RunDir(path).write("data", {"attack few": {"examples": 5}, "attack many": {"examples": 50}})
+    run = read(RunDir(path))
+    assert headline(run)["relearn_forget_quality"].value == 0.5
+    assert samples_to_recover(run) == 50  # 5 bring nothing back, 50 just half
+
+
+def test_errors_of_means_use_items_where_there_are_some():
+    a, b = score([1, 0, 1, 0]), score([0, 1, 0, 1])
+    assert average([a, b]) == score([0.5] * 4)  # what one loses the other wins
+    bare = [s._replace(items=()) for s in (a, b)]
+    assert average(bare) == Score(0.5, pytest.approx(a.stderr), 4)  # an upper bound
+    assert difference(a, a).stderr == 0
+    assert difference(bare[0], bare[0]).stderr == pytest.approx(2**0.5 * a.stderr)
+    assert area([]) is None
+
+
+# Rows
+
+
+def test_seeds_of_one_recipe_become_one_row_and_other_settings_do_not(tmp_path):
+    seeds = [defended(tmp_path / f"s{i}", seed=i) for i in range(3)]
+    worse = make_run(tmp_path / "s3", "npo", KNOWN, HALF, read_attacks(), seed=3)
+    other = defended(tmp_path / "other", strength=2)
+    again = defended(tmp_path / "again", seed=0)
+    table = table_of(*seeds, worse, other, again)
+    assert [(row.label, len(row.runs)) for row in table.rows] == [
+        ("npo (s0)", 4), ("npo (other)", 1), ("npo (again)", 1),
+    ]  # fmt: skip
+    found = table.rows[0].cells["forget_quality"]
+    assert (found.value, found.seeds) == (0.875, 4)
+    assert found.stderr == pytest.approx(0.125)  # of 1, 1, 1, 0.5
+    assert (found.low, found.high) == pytest.approx((0.875 - 3.182 * 0.125, 1.0))
+
+
+def read_attacks():
+    return {"mood": tuned(LOST, HALF, HALF, KNOWN), "relearn": relearned(KNOWN, MOST)}
+
+
+def test_seeds_that_agree_are_no_more_certain_than_their_questions(tmp_path):
+    seeds = [defended(tmp_path / f"s{i}", seed=i) for i in range(3)]
+    found = table_of(*seeds).rows[0].cells["forget_quality"]
+    assert (found.value, found.stderr) == (1.0, 0.0)
+    assert found.interval == pytest.approx(wilson(1.0, 8))
+
+
+def test_only_a_value_clear_of_all_others_is_marked_and_never_the_original(tmp_path):
+    def run(name, right):
+        items = (1,) * right + (0,) * (400 - right)
+        return make_run(tmp_path / name, name, (1,) * 400, items, {}, utility=(items, items))
+
+    table = table_of(run("a", 200), run("b", 190), run("original", 400))
+    assert table.best == {}
+    table = table_of(run("a2", 100), run("b2", 200), tmp_path / "original")
+    assert table.best == {"forget_quality": "a2", "utility": "b2"}
+    assert table.rows[0].label == "original"
+
+
+def test_a_damaged_model_is_never_best(tmp_path):
+    right, wrong = (1,) * 400, (0,) * 400
+    tenth = (0,) * 40 + (1,) * 360
+    broken = make_run(tmp_path / "a", "broken", right, wrong, {}, utility=(right, wrong))
+    modest = make_run(tmp_path / "b", "modest", right, tenth, {}, utility=(right, right))
+    none = make_run(tmp_path / "c", "none", right, right, {}, utility=(right, right))
+    table = table_of(broken, modest, none)
+    assert table.best == {"forget_quality": "modest"}
+    assert comparisons(table.rows)[0].best == "modest"
+    assert "broken</bdi> †" in page(table, [])
+
+
+def test_without_a_headline_every_metric_has_columns(tmp_path):
+    path = make_run(tmp_path / "a", "npo", KNOWN, LOST, {})
+    for stage, loss in (("before", 1.0), ("after", 4.0)):
+        run = RunDir(path)
+        run.write_scores(stage, {"forget_nll": score([loss, loss + 2])})
+    table = table_of(path)
+    assert list(table.columns) == ["forget_nll before", "forget_nll"]
+    assert table.rows[0].cells["forget_nll"].value == 5.0
+
+
+def test_attacks_carried_out_elsewhere_join_the_run_whose_model_they_attacked(tmp_path):
+    host = make_run(tmp_path / "host", "npo", KNOWN, LOST, {})
+    attack = make_run(
+        tmp_path / "mood", "tune-mood", LOST, LOST, {"mood": tuned(LOST, HALF, HALF, KNOWN)},
+        objective={}, metrics={"forget_accuracy": {**QUESTIONS, "count": 4}, "utility": QUESTIONS},
+    )  # fmt: skip
+    stranger = make_run(tmp_path / "x", "tune-x", LOST, LOST, read_attacks(), objective={})
+    RunDir(host).write("model", {"model.safetensors": "abc"})
+    for path, model in ((attack, "abc"), (stranger, "def")):
+        data = RunDir(path).read("data")
+        RunDir(path).write("data", {**data, "model": {"model.safetensors": model}})
+    table = table_of(host, attack, stranger)
+    assert [row.label for row in table.rows] == ["tune-x", "npo"]
+    joined = table.rows[1]
+    assert joined.cells["worst_case"].value == 0.5
+    assert joined.cells["area"].value == pytest.approx(0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5)
+    html = page(table, [])
+    assert f"ilu rerun {attack}" in html
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1])
+    values = data[0]["values"]
+    assert (values["mood-start"], values["mood-end"]) == ("00000000", "11110000")
+    RunDir(attack).write("recipe", {**RunDir(attack).read("recipe"), "metrics": {"utility": {}}})
+    assert len(table_of(host, attack).rows) == 2  # other questions by the same name
+
+
+def test_the_fewest_examples_that_bring_half_back_are_told(tmp_path):
+    def recovered(name, few, many):
+        path = make_run(tmp_path / name, name, KNOWN, LOST, {"few": few, "many": many})
+        RunDir(path).write("data", {"attack few": {"examples": 5}, "attack many": {"examples": 50}})
+        return path
+
+    nothing, half = relearned(LOST, LOST), relearned(HALF, HALF)
+    rows = table_of(
+        recovered("a", nothing, nothing), recovered("b", nothing, half), recovered("c", half, half)
+    ).rows
+    assert recovery(rows) == {"a": "more than 50", "b": "50", "c": "5 or fewer"}
+
+
+def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):
+    paths = [defended(tmp_path / "a", "npo"), make_run(tmp_path / "b", "never", KNOWN, HALF, {})]
+    runs, _ = gather(paths)
+    after, *_ = comparisons(make_table(runs).rows, "never")
+    assert (after.best, after.rows["npo"].value) == ("never", 0.5)
+    assert "Difference to <bdi>never</bdi>" in page(make_table(runs, "never"), [])
+    with pytest.raises(ValueError, match="no such model here; one of npo, never"):
+        make_table(runs, "other")
+
+
+def test_differences_to_the_best_are_tested_on_the_same_questions_only(tmp_path):
+    best = defended(tmp_path / "best", "best")
+    half = make_run(tmp_path / "half", "half", KNOWN, HALF, read_attacks())
+    foreign = make_run(
+        tmp_path / "f", "foreign", KNOWN, HALF, read_attacks(), metrics={"forget_accuracy": {}}
+    )
+    bare = defended(tmp_path / "bare", "bare", items=False)
+    after, *_ = comparisons(table_of(best, half, foreign, bare).rows)
+    assert (after.title, after.best, list(after.rows)) == ("FQ after unlearning", "best", ["half"])
+    assert after.rows["half"] == pytest.approx((-0.5, 0, 4, 2 / 2**4))
+
+
+def test_a_question_counts_once_however_many_seeds(tmp_path):
+    best = [defended(tmp_path / f"b{i}", "best", seed=i) for i in range(3)]
+    half = [make_run(tmp_path / f"h{i}", "half", KNOWN, HALF, {}, seed=i) for i in range(2)]
+    after, *_ = comparisons(table_of(*best, *half).rows)
+    assert after.rows["half"] == pytest.approx((-0.5, 0, 4, 2 / 2**4))
+
+
+def test_flips_follow_each_question(tmp_path):
+    known = (1, 1, 1, 1, 1, 1, 0, 0)
+    attacks = {"mood": tuned(LOST, LOST, (1, 0, 1, 0, 1, 0, 1, 0), KNOWN)}
+    path = make_run(tmp_path / "a", "npo", known, (1, 1, 0, 0, 0, 0, 0, 0), attacks)
+    assert flips(read(RunDir(path)), "mood") == (6, 4, 2)
+    again = make_run(tmp_path / "b", "npo", known, (1, 1, 0, 0, 0, 0, 0, 0), attacks, seed=1)
+    assert came_back(table_of(path, again).rows)["npo"]["mood"] == (12, 8, 4)
+
+
+# What cannot be shown
+
+
+def test_runs_that_are_not_finished_are_listed_in_every_format(tmp_path):
+    good = defended(tmp_path / "runs" / "good")
+    defended(tmp_path / "runs" / "stopped", done=False)
+    failed = defended(tmp_path / "runs" / "failed", done=False)
+    RunDir(failed).write("failed", {"error": "no memory & <b>more</b>"})
+    (defended(tmp_path / "runs" / "torn") / "scores" / "after.json").write_text("{")
+    RunDir(tmp_path / "runs" / "never").write("failed", {"error": "no model"})
+    (tmp_path / "runs" / "begun.partial").mkdir()
+    runs, broken = gather([tmp_path / "runs"])
+    assert [m.run.path for m in runs] == [good]
+    states = {each.place.name: each.state for each in broken}
+    assert states["stopped"] == "unfinished: 4 of 4 steps of unlearning, 2 of 2 attacks"
+    assert states["failed"] == "failed: no memory & <b>more</b>"
+    assert states["never"] == "failed: no model"
+    assert states["torn"].startswith("cannot be read: JSONDecodeError")
+    assert "first measurement" in states["begun.partial"]
+    for write in FORMATS.values():
+        text = write(make_table(runs), broken)
+        assert all(name in text for name in states)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("mask.json", '{"score": "x", "fraction": 1, "density": {"m": {"0": "<b>"}}}'),
+        ("vectors.json", '{"mood": {}}'),
+        ("environment.json", "[]"),
+        ("done.json", "{}"),
+        ("scores/after.json", '{"utility": {"value": NaN, "stderr": 0, "n": 1}}'),
+        ("train.jsonl", '{"step": "<script>"}\n'),
+    ],
+)
+def test_a_broken_record_spoils_its_own_run_only(tmp_path, file, content):
+    bad = defended(tmp_path / "bad")
+    (bad / file).write_text(content)
+    runs, broken = gather([bad, defended(tmp_path / "good")])
+    assert [m.run.path.name for m in runs] == ["good"]
+    assert broken[0].state.startswith("cannot be read")
+
+
+def test_an_attack_without_a_score_is_named(tmp_path):
+    path = defended(tmp_path / "a")
+    (path / "scores" / "mood-end.json").unlink()
+    _, broken = gather([path])
+    assert [each.state for each in broken] == ["attack 'mood' left no score"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not a run directory"):
+        gather([tmp_path])
+    with pytest.raises(ValueError, match=r"the ending must be one of \.html, \.md"):
+        write_report([defended(tmp_path / "a")], tmp_path / "report.pdf")
+
+
+# Formats
+
+
+def test_the_formats_hold_the_same_numbers(tmp_path):
+    table = table_of(DEMO)
+    readme, paper = to_markdown(table, []), to_latex(table, [])
+    lines = list(csv.DictReader(io.StringIO(to_csv(table, []))))
+    found = {(line["model"], line["measure"]): line for line in lines}
+    for row in json.loads(to_json(table, []))["rows"]:
+        for key, cell in row["cells"].items():
+            if key in table.columns:
+                assert f"{cell['value']:.3f} ± {cell['stderr']:.3f}" in readme
+                assert f"{cell['value']:.3f} $\\pm$ {cell['stderr']:.3f}" in paper
+                assert float(found[row["model"], key]["value"]) == cell["value"]
+    assert "**0.997 ± 0.002**" in readme
+    assert r"\textbf{0.997 $\pm$ 0.002}" in paper
+
+
+def test_the_page_is_the_same_twice_small_and_says_how_to_repeat(tmp_path):
+    for name in ("a", "b"):
+        write_report([DEMO], tmp_path / f"{name}.html")
+    text = (tmp_path / "a.html").read_text()
+    assert text == (tmp_path / "b.html").read_text()
+    assert len(text.encode()) < 300_000
+    assert "http:" not in re.sub(r"http://www\.w3\.org/\S+", "", text)  # SVG's own names
+    assert "https:" not in text
+    assert "ilu rerun" in text
+    assert "made by: ilu demo" in text
+
+
+def test_a_page_of_many_questions_stays_under_its_limit_and_says_so(tmp_path):
+    many = [0.123456 + i for i in range(2000)]
+    path = make_run(tmp_path / "a", "npo", many, many, {}, utility=(many, many))
+    add_text(path, "x" * 500)
+    text = page(table_of(path), [])
+    assert len(text.encode()) < LARGEST
+    assert re.search(r"at most \d+ questions of each run", text)
+
+
+def add_text(path: Path, text: str) -> None:
+    for file in path.glob("examples/*/forget_accuracy.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [
+            json.dumps({**row, "text": text, "answer": f"{text} {file.parent.name}"})
+            for row in rows
+        ]
+        file.write_text("\n".join(lines) + "\n")
+
+
+def test_few_questions_seeds_and_lost_utility_are_said_plainly(tmp_path):
+    path = defended(tmp_path / "a", utility=(KNOWN, (0, 0, 0, 0, 0, 0, 0, 1)))
+    text = page(table_of(path), [])
+    for warning in ("One seed", "rest on 8 items", "Attacks tried: 2", "damaged model"):
+        assert warning in text
+    two = [make_run(tmp_path / f"b{i}", "npo", KNOWN, LOST, {}, seed=i) for i in range(2)]
+    text = page(table_of(*two), [])
+    assert "2 seeds are too few" in text
+    assert "No attack was measured" in text
+
+
+def test_a_mask_becomes_a_heat_map_with_blocks_in_order(tmp_path):
+    path = defended(tmp_path / "a")
+    density = {"mlp.down_proj": {"10": 0.5, "2": 0.25}, "embed_tokens": {"-": 0.125}}
+    RunDir(path).write("mask", {"score": "wagle", "fraction": 0.3, "density": density})
+    text = page(table_of(path), [])
+    grid = text[text.index('class="mask"') :]
+    assert re.findall(r"<bdi>(\d+|outside)</bdi></th>", grid) == ["2", "10", "outside"]
+    assert re.findall(r"--share:([\d.]+)", grid[: grid.index("</table>")]) == [
+        "0.25",
+        "0.5",
+        "0.125",
+    ]
+    assert "wagle" in text
+    assert 'class="mask"' not in page(table_of(defended(tmp_path / "b")), [])
+
+
+# Text that is not trusted
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '" onmouseover="alert(3)" x="',
+    "<img src=x onerror=alert(4)>",
+    "<!--<script>",
+    "]]>&lt;svg onload=alert(5)&gt;",
+    "$\\frac{a}{$ | `code` | *x*",
+    "=cmd()|x",
+    "_hidden",
+    "lone \ud800 half \udfff, \x00 control \x1b, \u202eturned",
+)
+
+
+def hostile_run(path: Path, text: str) -> Path:
+    """A run with the text wherever a name or an answer can stand."""
+    attack = re.sub("[/\\x00\ud800-\udfff]", "-", text)  # it is part of a file's name
+    make_run(path, "npo", KNOWN, LOST, {attack: tuned(LOST, HALF, HALF, KNOWN)})
+    add_text(path, text)
+    angles = {"ft_after_u__u": 0.5, "ft_after_u__ft": None, "u__ft": None}
+    recipe = json.loads((path / "recipe.json").read_text())
+    for name, value in {
+        "recipe": {**recipe, "name": text},
+        "mask": {"score": text, "fraction": 0.5, "density": {text: {text: 0.5}}},
+        "environment": {"commit": text, "dirty": False, "argv": [text]},
+        "data": {text: text},
+        "vectors": {text: angles},
+    }.items():
+        (path / f"{name}.json").write_text(json.dumps(value))
+    (path / "train.jsonl").write_text(json.dumps({"step": 0, text: 1.0}) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_markup(tmp_path, text):
+    runs, broken = gather([hostile_run(tmp_path / "run", text)])
+    table = make_table(runs)
+    assert broken == []
+    broken = [Broken(Path(text.replace("\x00", "")), text)]
+    html = page(table, broken)
+    html.encode()  # nothing that cannot be saved
+    assert html.count("<script") == html.count("</script") == 2  # the data and ours
+    assert not re.search(r"<img|<!--|<svg onload|<[^<>]* on\w+=", html)
+    data = re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1]
+    assert "<" not in data
+    assert json.loads(data)[0]["texts"]["after"][0]["text"] == printable(text)
+    for write in (to_markdown, to_latex, to_csv, to_json):
+        write(table, broken).encode()
+
+
+def test_markup_of_documents_and_spreadsheets_is_escaped():
+    assert markdown("a|b <i> *c* [x](y)") == r"a\|b &lt;i> \*c\* \[x\](y)"
+    assert markdown("two\nlines") == "two lines"
+    assert latex(r"50% & \x_y ~ {z}") == (r"50\% \& \textbackslash{}x\_y \textasciitilde{} \{z\}")
+    assert [spreadsheet(t) for t in ("=1+1", "@x", "-1", "npo")] == ["'=1+1", "'@x", "'-1", "npo"]
+
+
+def test_data_inside_a_script_element_cannot_end_it():
+    text = script_json({"</script>": "<!-- & \ud800"})
+    assert text == '{"\\u003c/script\\u003e":"\\u003c!-- \\u0026 \\ufffd"}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json(float("nan"))
