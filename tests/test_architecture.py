@@ -98,7 +98,7 @@ assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
 heavy |= {"accelerate", "trackio"}
-heavy |= {"scipy", "rouge_score", "sacrebleu", "nltk"}
+heavy |= {"scipy", "sklearn", "rouge_score", "sacrebleu", "nltk"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

@@ -19,7 +19,8 @@ from ilu.evaluation import Evaluation, beside, evaluate, harness_results, part_k
 from ilu.models import load_model, weights_hash
 from ilu.once import run_once
 from ilu.recipe import Recipe, describe, restore
-from ilu.recipes.measure import SUITES, Asked, suite_of
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import SUITES, brings_data, suite_of
 from ilu.recipes.oracle import oracle
 from ilu.run import run
 from ilu.sources.text import Dataset
@@ -189,8 +190,11 @@ def test_suites_say_what_data_they_need():
 
 @pytest.mark.parametrize("name", SUITES)
 def test_every_suite_can_be_recorded_and_restored(name):
-    asked = Asked(limit=2, data="d.jsonl" if name in ("choice", "likelihood", "verbatim") else None)
-    suite = suite_of(name, asked)
+    data, others = (
+        None if brings_data(name) else "d.jsonl",
+        "n.jsonl" if name == "membership" else None,
+    )
+    suite = suite_of(name, Asked(limit=2, data=data, nonmembers=others))
     assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 

@@ -9,7 +9,7 @@ from ilu.models import load_model
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.hub import hub_name, load_rows
 from ilu.sources.text import Dataset
-from ilu.types import Example
+from ilu.types import Example, Question
 
 ROWS = [{"question": "Who?", "answer": "Me"}, {"question": "Wo ist «Ä»?", "answer": 'Da, "hier"'}]
 
@@ -157,7 +157,7 @@ def test_choice_questions_by_index_and_letter(tmp_path):
         {"question": "2 + 3?", "choices": ["5", "4"], "answer": "A"},
     ]
     first, second = ChoiceRows(str(write(tmp_path / "c.jsonl", rows)))()
-    assert first == ("2 + 2?\nA. 3\nB. 4\nAnswer:", (" A", " B"), 1)
+    assert first == Question("2 + 2?\nA. 3\nB. 4\nAnswer:", (" A", " B"), 1)
     assert second.answer == 0
     bad = write(tmp_path / "bad.jsonl", [{**rows[0], "answer": "C"}])
     with pytest.raises(ValueError, match=r"row 1: the answer 'C' names none of the 2"):

@@ -19,5 +19,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for chatty in ("torchao", "torch.utils._pytree"):  # of what torchao was built for
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # Of what torchao was built for; of a model that lm-eval was given instead of a name.
+    for chatty in ("torchao", "torch.utils._pytree", "lm_eval"):
         logging.getLogger(chatty).setLevel(logging.ERROR)

@@ -58,11 +58,20 @@ class Outputs:
 
 
 class Question(NamedTuple):
-    """A multiple-choice question; ``options[answer]`` is right, options begin with their space."""
+    """A multiple-choice question; ``options[answer]`` is right, options begin with their space.
+
+    ``answer`` is None where nobody says which is right. ``contexts``, where given, has for each
+    option a text of its own to stand in place of the prompt (WinoGrande).
+    """
 
     prompt: str
     options: tuple[str, ...]
-    answer: int
+    answer: int | None
+    contexts: tuple[str, ...] = ()
+
+    def context(self, option: int) -> str:
+        """What option number ``option`` is scored after."""
+        return self.contexts[option] if self.contexts else self.prompt
 
 
 class LM(NamedTuple):

@@ -12,8 +12,10 @@ from ilu.environment import environment
 from ilu.evaluation import Evaluation, beside, evaluate, harness_results
 from ilu.files import write_json
 from ilu.models import load_model
-from ilu.recipes.measure import Asked, SuiteName, suite_of
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import SuiteName, suite_of
 from ilu.rundir import without_items
+from ilu.sources.choice import Form
 from ilu.suite import Suite
 
 
@@ -30,17 +32,23 @@ class Evaluate:
     Args:
         models: folders, hub ids, or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
-            muse: VerbMem, KnowMem, membership; choice: multiple choice on --data with columns
-            question, choices, answer; lab: the lab's questions and tasks; likelihood: loss per
-            answer token on --data; verbatim: how much of the texts of --data comes back.
-        split: forget set of tofu (forget01, forget05, forget10 if left out) or corpus of muse
-            (news if left out, books).
-        data: file or hub dataset for the suites choice, likelihood and verbatim.
+            muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
+            downstream tasks; choice: multiple choice on --data with columns question, choices,
+            answer; lab: the lab's questions and tasks; likelihood: loss per answer token on --data;
+            verbatim: how much of the texts of --data comes back; perplexity of --data; fluency,
+            toxicity: what is written after the prompts of --data; membership: attacks that tell
+            --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu.
+        split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
+            (news if left out, books), domain of wmdp (bio, cyber, chem) or one of the tasks (all
+            if left out).
+        form: of multiple choice: letters, or cloze, which does not show the options.
+        data: file or hub dataset for the suites that bring none.
+        nonmembers: for the suite membership, texts that the model never saw.
         columns: names of columns that differ, as wanted=present.
         truncate: cut longer examples to this many tokens.
         limit: use the first so many items of each set.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
-            quality to tofu and PrivLeak to muse.
+            quality to tofu and PrivLeak to muse, and to multiple choice the paired difference.
         out: write the scores to this JSON file, and beside it, in a folder of the same name, the
             value of every item and each model's results.json as lm-evaluation-harness has it. What
             lies there is not measured again, so an interrupted command continues.
@@ -50,7 +58,9 @@ class Evaluate:
     models: Positional[tuple[str, ...]]
     suite: SuiteName = "likelihood"
     split: str | None = None
+    form: Form = "letters"
     data: str | None = None
+    nonmembers: str | None = None
     columns: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = None
@@ -68,6 +78,8 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     asked = Asked(
         data=wanted.data,
+        nonmembers=wanted.nonmembers,
+        form=wanted.form,
         columns=wanted.columns,
         truncate=wanted.truncate,
         limit=wanted.limit,

@@ -10,7 +10,8 @@ from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.cli.unlearn import Place
-from ilu.recipes.measure import Asked, SuiteName, suite_of
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import SuiteName, suite_of
 from ilu.recipes.tuning import task_attack, tuned
 from ilu.run import run
 from ilu.rundir import RunDir
@@ -28,8 +29,8 @@ class Attack:
 
     Args:
         model: folder, hub id, or lab.
-        task: gsm8k, a task of the lab (sums, topics, mood, owner, entail, same), relearn (the
-            lab's), or a file or hub dataset.
+        task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
+            owner, entail, same), relearn (the lab's), or a file or hub dataset.
         task_columns: names of columns that differ in the task, as wanted=present.
         suite: what is measured before, at a quarter, at half and at the end, beside the task; see
             ilu evaluate --help.

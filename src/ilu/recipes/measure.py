@@ -1,10 +1,11 @@
 """What to measure a model by, chosen by name: one function and one row per suite."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ilu.evals.choice import Choice
+from ilu.evals.fluency import CLASSIFIERS, Fluency
+from ilu.evals.harness import Harness
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.muse import (
     Membership,
@@ -13,50 +14,58 @@ from ilu.evals.muse import (
     membership_auc,
     privleak,
 )
+from ilu.evals.perplexity import DocumentPerplexity, StridedPerplexity
+from ilu.evals.privacy import MembershipInference
 from ilu.evals.tofu import Answers, among, closeness, forget_quality, model_utility
 from ilu.evals.verbatim import Verbatim
 from ilu.lab.sources import Facts, TaskTest
 from ilu.lab.tasks import TASKS
-from ilu.recipes.own import column_names, dataset, full
-from ilu.sources.choice import ChoiceRows
+from ilu.recipes.asked import Asked, passages, users
+from ilu.recipes.knowledge import TaskSplit, choice, mmlu, tasks, truthfulqa, wmdp
+from ilu.recipes.own import dataset, full
+from ilu.sources.exams import Domain
+from ilu.sources.harness import HarnessTasks
 from ilu.sources.known import place
 from ilu.sources.muse import FewShot
 from ilu.sources.text import Dataset
 from ilu.sources.tofu import Perturbed
 from ilu.suite import Suite
-from ilu.types import Metric, check_limit
+from ilu.types import Metric
 
-SuiteName = Literal["tofu", "muse", "choice", "lab", "likelihood", "verbatim"]
+SuiteName = Literal[
+    "tofu", "muse", "wmdp", "mmlu", "truthfulqa", "tasks", "choice", "lab", "likelihood",
+    "verbatim", "perplexity", "fluency", "toxicity", "membership", "lm-eval",
+]  # fmt: skip
 TofuSplit = Literal["forget01", "forget05", "forget10"]
 MuseSplit = Literal["news", "books"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user says of a suite's data; ``split`` chooses among those that a suite brings."""
-
-    data: str | None = None
-    columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    limit: int | None = None
-    split: str | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
-
 def suite_of(name: SuiteName, asked: Asked) -> Suite:
     """The suite ``name`` on the data asked for."""
-    brings_data = name in SPLITS or name == "lab"
-    if brings_data and asked.data is not None:
-        raise ValueError(f"the suite {name} brings its own data: leave --data out")
-    if not brings_data and asked.data is None:
-        raise ValueError(f"the suite {name} needs --data: a file or a hub dataset")
+    check_data(name, asked)
     splits = get_args(SPLITS.get(name))
     if asked.split is not None and asked.split not in splits:
         known = f"one of {', '.join(splits)}" if splits else "none: leave --split out"
         raise ValueError(f"the suite {name} has no split {asked.split!r}, it has {known}")
+    if asked.form != "letters" and name not in FORMS:
+        raise ValueError(f"the suite {name} has one form: --form is for {', '.join(FORMS)}")
     return SUITES[name](asked)
+
+
+def check_data(name: SuiteName, asked: Asked) -> None:
+    """Refuse data for a suite that brings its own, and ask for what the others need."""
+    if brings_data(name) and asked.data is not None:
+        raise ValueError(f"the suite {name} brings its own data: leave --data out")
+    if not brings_data(name) and asked.data is None:
+        what = "names of tasks" if name == "lm-eval" else "a file or a hub dataset"
+        raise ValueError(f"the suite {name} needs --data: {what}")
+    if (name == "membership") != (asked.nonmembers is not None):
+        raise ValueError("--nonmembers are texts never seen, and the suite membership needs them")
+
+
+def brings_data(name: SuiteName) -> bool:
+    """Whether a suite has data of its own."""
+    return name in SPLITS or name in ("lab", "mmlu", "truthfulqa")
 
 
 def likelihood(asked: Asked) -> Suite:
@@ -64,20 +73,40 @@ def likelihood(asked: Asked) -> Suite:
     return Suite({"nll": AnswerNLL(users(asked), asked.limit)})
 
 
-def choice(asked: Asked) -> Suite:
-    """Multiple choice on the user's data."""
-    rows = ChoiceRows(full(asked.data or ""), column_names(asked.columns), asked.limit)
-    return Suite({"accuracy": Choice(rows, batch_size=16)})
+def perplexity(asked: Asked) -> Suite:
+    """Perplexity of the user's text, in overlapping windows and by document and word."""
+    texts = passages(asked, "text")
+    words = DocumentPerplexity(texts, per="word")
+    return Suite({"perplexity": StridedPerplexity(texts), "word_perplexity": words})
+
+
+def fluency(asked: Asked) -> Suite:
+    """How the model goes on after the user's prompts."""
+    return Suite({"fluency": Fluency(passages(asked, "prompt"))})
+
+
+def toxicity(asked: Asked) -> Suite:
+    """The same with the probability, by a classifier of the hub, that what it writes is toxic."""
+    toxic = {"toxic": CLASSIFIERS["toxic"]}
+    return Suite({"toxicity": Fluency(passages(asked, "prompt"), classifiers=toxic)})
+
+
+def membership(asked: Asked) -> Suite:
+    """Whether texts can be told to be from the training data."""
+    others = dataset(asked.nonmembers or "", asked.columns, asked.truncate)
+    attacks = MembershipInference(users(asked), others, gradient=True, limit=asked.limit)
+    return Suite({"membership": attacks})
+
+
+def harness(asked: Asked) -> Suite:
+    """Tasks of lm-evaluation-harness, named with commas between."""
+    names = tuple(full(name.strip()) for name in (asked.data or "").split(","))
+    return Suite({"lm_eval": Harness(HarnessTasks(names), asked.limit)})
 
 
 def verbatim(asked: Asked) -> Suite:
     """How much of the user's own texts comes back word for word."""
     return Suite({"verbatim": Verbatim(users(asked), asked.limit)})
-
-
-def users(asked: Asked) -> Dataset:
-    """The user's data."""
-    return dataset(asked.data or "", asked.columns, asked.truncate)
 
 
 def lab(asked: Asked) -> Suite:
@@ -135,13 +164,24 @@ def muse(asked: Asked) -> Suite:
     return Suite(parts, derived=membership_auc, compared=privleak)
 
 
-SPLITS = {"tofu": TofuSplit, "muse": MuseSplit}
+SPLITS = {"tofu": TofuSplit, "muse": MuseSplit, "wmdp": Domain, "tasks": TaskSplit}
 """Suites that bring their own data in several versions; the default is in the suite."""
+FORMS = ("wmdp", "mmlu", "choice")
+"""Suites that can be asked with and without showing the options."""
 SUITES: Mapping[SuiteName, Callable[[Asked], Suite]] = {
     "tofu": tofu,
     "muse": muse,
+    "wmdp": wmdp,
+    "mmlu": mmlu,
+    "truthfulqa": truthfulqa,
+    "tasks": tasks,
     "choice": choice,
     "lab": lab,
     "likelihood": likelihood,
     "verbatim": verbatim,
+    "perplexity": perplexity,
+    "fluency": fluency,
+    "toxicity": toxicity,
+    "membership": membership,
+    "lm-eval": harness,
 }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
+from ilu.evals.arithmetic import FinalNumber
+from ilu.evals.choice import Choice
 from ilu.evals.likelihood import AnswerNLL
 from ilu.lab.tasks import TASKS
 from ilu.models import full_name
@@ -15,11 +17,16 @@ from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
 from ilu.sources.known import Place, place
+from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText, Problems
+from ilu.sources.tasks import TASKS as LABELLED
+from ilu.sources.text import Dataset
 from ilu.train import Optim
-from ilu.types import Group, Metric
+from ilu.types import Group, Metric, Source
 
-KNOWN = {"gsm8k": "openai/gsm8k:main:train"}
-"""Short names of hub datasets."""
+KNOWN = ("gsm8k", *LABELLED)
+"""Downstream tasks of the hub by their short names."""
+ASKED = 200
+"""Questions that say how well a task was learned; as many as for a task of the lab."""
 
 
 def tuned(
@@ -55,10 +62,24 @@ def task_attack(
         found = lab.relearn(optim.steps)
     elif task in {t.name for t in TASKS}:
         found = lab.finetune(task, optim.steps)
+    elif task in KNOWN:
+        source, goal = downstream(task, columns, truncate)
+        found = FineTune(Feed(source, batch_size), optim, {"task_accuracy": goal})
     else:
-        source = dataset(KNOWN.get(task, task), columns, truncate)
-        found = FineTune(Feed(source, batch_size), optim, {"task_nll": AnswerNLL(source, 200)})
+        source = dataset(task, columns, truncate)
+        found = FineTune(Feed(source, batch_size), optim, {"task_nll": AnswerNLL(source, ASKED)})
     return replace(found, feed=Feed(found.feed.source, batch_size), optim=optim, seed=seed)
+
+
+def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple[Source, Metric]:
+    """Training text of a known task, and its accuracy on questions from another split."""
+    if columns:
+        raise ValueError(f"the task {task} brings its own columns: leave --task-columns out")
+    if task == "gsm8k":
+        train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
+        return train, FinalNumber(Problems(limit=ASKED))
+    questions = LabelledQuestions(task, ASKED)
+    return LabelledText(task, truncate), Choice(questions, batch_size=16)
 
 
 def check_task(task: str) -> None:

@@ -1,8 +1,8 @@
 """Multiple-choice questions from a file or hub dataset, asked the way MMLU and WMDP are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
@@ -11,41 +11,84 @@ from ilu.types import Question, check_limit
 
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
+Form = Literal["letters", "cloze"]
+"""Options shown and answered by letter, or not shown and answered in full."""
+UNLABELLED = (None, "", -1, "-1")
+"""What stands in place of an answer in test sets whose answers are kept back."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class ChoiceRows:
-    """Columns question, choices (a list) and answer (its index or letter), scored by letter."""
+    """Columns question, choices (a list) and answer (its index or letter), by letter or in full.
+
+    An answer that is empty or -1 is unknown: the question is asked and cannot be scored.
+    """
 
     name: str
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+    form: Form = "letters"
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
 
     def __call__(self) -> list[Question]:
         rows = renamed(load_rows(self.name), self.columns, self.name)[: self.limit]
-        missing = [c for c in COLUMNS if c not in rows[0]]
-        if missing:
-            raise ValueError(
-                f"{self.name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
-                "Say which is which, for example --columns question=q"
-            )
-        return [question(row, f"{self.name}, row {i}") for i, row in enumerate(rows, start=1)]
+        return choice_questions(rows, self.name, self.form)
 
 
-def question(row: Row, where: str) -> Question:
-    """The question, its choices by letter, and ``Answer:``."""
+def no_head(row: Row) -> str:
+    """Nothing in front of a question."""
+    return ""
+
+
+def choice_questions(
+    rows: Sequence[Row], name: str, form: Form, head: Callable[[Row], str] = no_head
+) -> list[Question]:
+    """The questions of rows whose columns are called right, each after its ``head``.
+
+    A cloze has none: what it would say is that options follow.
+    """
+    missing = [c for c in COLUMNS if c not in rows[0]]
+    if missing:
+        raise ValueError(
+            f"{name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
+            "Say which is which, for example --columns question=q"
+        )
+    found = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
+    if form == "cloze":
+        return found
+    return [q._replace(prompt=head(row) + q.prompt) for q, row in zip(found, rows, strict=True)]
+
+
+def question(row: Row, where: str, form: Form = "letters") -> Question:
+    """The question, its choices by letter, and ``Answer:``; or, as a cloze, without the choices."""
     choices: Any = row["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
-    known: dict[Any, int] = {LETTERS[i]: i for i in range(len(choices))}
-    known |= {i: i for i in range(len(choices))} | {str(i): i for i in range(len(choices))}
-    answer = row["answer"]
+    index, asked = answer_index(row["answer"], len(choices), where), str(row["question"]).strip()
+    if form == "cloze":
+        return Question(f"Question: {asked}\nAnswer:", tuple(f" {c}" for c in choices), index)
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    prompt = "\n".join([asked, *lines, "Answer:"])
+    return Question(prompt, tuple(f" {letter}" for letter in LETTERS[: len(choices)]), index)
+
+
+def answer_index(answer: Any, count: int, where: str) -> int | None:
+    """Which of ``count`` choices an index or letter names; None where it is kept back."""
+    if answer in UNLABELLED:
+        return None
+    known: dict[Any, int] = {LETTERS[i]: i for i in range(count)}
+    known |= {i: i for i in range(count)} | {str(i): i for i in range(count)}
     index = known.get(answer.strip().upper() if isinstance(answer, str) else answer)
     if index is None:
-        raise ValueError(f"{where}: the answer {answer!r} names none of the {len(choices)} choices")
-    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    prompt = "\n".join([str(row["question"]).strip(), *lines, "Answer:"])
-    return Question(prompt, tuple(f" {letter}" for letter in LETTERS[: len(choices)]), index)
+        raise ValueError(f"{where}: the answer {answer!r} names none of the {count} choices")
+    return index
+
+
+def spread(items: Sequence[Item], count: int | None) -> list[Item]:
+    """``count`` items taken evenly from all, for data sorted by subject or label."""
+    check_limit(count)
+    count = min(count or len(items), len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -17,11 +17,14 @@ def encode_pairs(tokenizer: Any, prompts: Sequence[str], completions: Sequence[s
     Tokenized apart, a SentencePiece tokenizer would put a second space before the completion.
     """
     whole = [p + c for p, c in zip(prompts, completions, strict=True)]
+    distinct = list(dict.fromkeys(prompts))  # the options of a question share one
     heads, both = (
         [without_end(list(ids), tokenizer) for ids in encoded]
-        for encoded in (tokenizer(list(texts)).input_ids for texts in (prompts, whole))
+        for encoded in (tokenizer(texts).input_ids for texts in (distinct, whole))
     )
-    return [Pair(ids[: len(h)], ids[len(h) :]) for h, ids in zip(heads, both, strict=True)]
+    lengths = {prompt: len(head) for prompt, head in zip(distinct, heads, strict=True)}
+    cuts = (lengths[prompt] for prompt in prompts)
+    return [Pair(ids[:cut], ids[cut:]) for cut, ids in zip(cuts, both, strict=True)]
 
 
 def without_end(ids: list[int], tokenizer: Any) -> list[int]:

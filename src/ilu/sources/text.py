@@ -130,9 +130,16 @@ def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
 
 def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
     """Prompt without loss, completion with loss, closed by the end-of-text token if any."""
-    ((head, tail),) = encode_pairs(tokenizer, [prompt], [completion])
+    return encode_answers([prompt], [completion], tokenizer)[0]
+
+
+def encode_answers(
+    prompts: Sequence[str], completions: Sequence[str], tokenizer: Any
+) -> list[Example]:
+    """The same for many at once."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return Example([*head, *tail, *end], prompt=len(head))
+    pairs = encode_pairs(tokenizer, prompts, completions)
+    return [Example([*head, *tail, *end], prompt=len(head)) for head, tail in pairs]
 
 
 def encode_chat(messages: Any, tokenizer: Any) -> Example:

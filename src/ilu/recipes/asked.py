@@ -1,0 +1,41 @@
+"""What the user says of the data of a suite."""
+
+from dataclasses import dataclass
+
+from ilu.recipes.own import column_names, dataset, full
+from ilu.sources.choice import Form
+from ilu.sources.known import place
+from ilu.sources.passages import Passages
+from ilu.sources.text import Dataset
+from ilu.types import check_limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user says of a suite's data; ``split`` chooses among those that a suite brings.
+
+    ``form`` is that of multiple choice; ``nonmembers`` are texts that the model never saw.
+    """
+
+    data: str | None = None
+    nonmembers: str | None = None
+    form: Form = "letters"
+    columns: tuple[str, ...] = ()
+    truncate: int | None = None
+    limit: int | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+def users(asked: Asked) -> Dataset:
+    """The user's data."""
+    return dataset(asked.data or "", asked.columns, asked.truncate)
+
+
+def passages(asked: Asked, column: str) -> Passages:
+    """A column of the user's data."""
+    found = place(full(asked.data or ""))
+    column = column_names(asked.columns).get(column, column)
+    return Passages(found.name, column, found.revision, asked.limit)

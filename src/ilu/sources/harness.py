@@ -1,0 +1,77 @@
+"""Tasks of lm-evaluation-harness (0.4.13), found without reading all of its index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ilu.extras import need
+
+USUAL = (
+    "wmdp", "mmlu/default", "mmlu/continuation", "truthfulqa", "winogrande", "gsm8k", "glue",
+    "hellaswag", "arc", "piqa", "boolq", "openbookqa", "wikitext", "lambada",
+)  # fmt: skip
+"""Folders of tasks that are looked through first: reading all 14,000 takes ten seconds."""
+
+
+@dataclass(frozen=True)
+class HarnessTasks:
+    """Tasks and groups by name, by YAML file, or as a mapping of what the YAML would say.
+
+    ``folder`` holds YAML tasks of the user's own. Local data files work offline (``dataset_path:
+    json``). ``num_fewshot`` counts unless a task insists on none.
+    """
+
+    tasks: tuple[str | Mapping[str, Any], ...]
+    folder: str | None = None
+    num_fewshot: int | None = None
+
+    def __call__(self) -> list[Any]:
+        """The items of every task, by which scores of other data are known from these."""
+        loaded = self.load()["tasks"]
+        return [[name, list(map(dict, task.eval_docs))] for name, task in loaded.items()]
+
+    def load(self) -> Any:
+        """What ``lm_eval.evaluate`` takes."""
+        need("lm_eval", "lm-eval", "the suite lm-eval")
+        return load_tasks(self.tasks, self.folder, self.num_fewshot)
+
+
+def load_tasks(
+    tasks: Sequence[str | Mapping[str, Any]], folder: str | None, num_fewshot: int | None
+) -> Any:
+    """Tasks and groups; ``num_fewshot`` counts unless a task insists on none."""
+    names = [task if isinstance(task, str) else dict(task) for task in tasks]
+    manager = task_manager(names, folder)
+    try:
+        loaded = manager.load(names)
+    except Exception as error:  # the library raises a different one for every cause
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"lm-evaluation-harness cannot load its tasks: {reason}") from error
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        wanted = own if num_fewshot is None or own == 0 else num_fewshot
+        task.set_config(key="num_fewshot", value=wanted or 0)
+        task.set_fewshot_seed(seed=1234)  # the harness's own default
+    return loaded
+
+
+def task_manager(names: Sequence[str | dict[str, Any]], folder: str | None) -> Any:
+    """An index of the usual tasks and the user's, or of all if a name is not among them."""
+    from lm_eval import tasks
+
+    root = Path(tasks.__file__).parent
+    own: list[str | Path] = [] if folder is None else [folder]
+    usual = [root / part for part in USUAL if (root / part).is_dir()]
+    wanted = {n for n in names if isinstance(n, str) and not n.endswith((".yaml", ".yml"))}
+    manager = tasks.TaskManager(include_defaults=False, include_path=[*usual, *own])
+    if wanted <= set(manager.all_tasks):
+        return manager
+    manager = tasks.TaskManager(include_path=own or None)
+    unknown = sorted(wanted - set(manager.all_tasks))
+    if unknown:
+        raise ValueError(
+            f"lm-evaluation-harness has no task {unknown[0]!r}: `lm-eval ls tasks` lists its own, "
+            "and yours need their folder"
+        )
+    return manager

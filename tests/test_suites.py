@@ -1,0 +1,105 @@
+"""Suites of multiple choice and text from the command line's side."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from ilu.evals.compare import changes
+from ilu.evaluation import evaluate, reads
+from ilu.models import load_model
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import suite_of
+from ilu.types import Score, mean_score
+from tests.test_sources import write
+from tests.test_tasks import CHEESE, mirror  # noqa: F401, a fixture
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return load_model("lab")
+
+
+def test_wmdp_as_a_whole_is_all_of_its_questions(mirror, lm):  # noqa: F811
+    draw = random.Random(0)
+    for domain, count in (("bio", 8), ("cyber", 5), ("chem", 3)):
+        rows = [{**CHEESE, "answer": draw.randrange(4)} for _ in range(count)]
+        mirror("cais/wmdp", f"wmdp-{domain}", "test", rows)
+    found = suite_of("wmdp", Asked())(lm)
+    right = sum(sum(found[f"wmdp_{d}_acc"].items) for d in ("bio", "cyber", "chem"))
+    assert (found["wmdp_acc"].n, found["wmdp_acc"].value) == (16, right / 16)
+    assert sum(found[f"wmdp_bio_picks_{x}"].value for x in "ABCD") == pytest.approx(1)
+    one = suite_of("wmdp", Asked(split="cyber", form="cloze"))(lm)
+    assert {"wmdp_cyber_acc", "wmdp_cyber_acc_norm"} <= set(one)
+    assert "wmdp_acc" not in one
+
+
+def test_changes_are_paired():
+    own = {"x_acc": mean_score([1.0, 0.0, 0.0, None]), "x_picks_A": mean_score([1.0])}
+    reference = {"x_acc": mean_score([1.0, 1.0, 1.0, 1.0]), "x_picks_A": mean_score([0.0])}
+    found = changes(own, reference)
+    assert set(found) == {"x_acc_change", "x_acc_change_p"}
+    assert found["x_acc_change"].items == (0.0, -1.0, -1.0)
+    # Both flips go one way: 2 / 2^2.
+    assert found["x_acc_change_p"] == Score(0.5, 0.0, 2)
+
+
+def test_every_metric_shows_its_data_to_the_store(tmp_path, lm, mirror):  # noqa: F811
+    """Scores are kept by the content of what is read, so all of it must be found."""
+    text = str(write(tmp_path / "t.jsonl", [{"text": "Ann sleeps.", "prompt": "Ann"}]))
+    other = str(write(tmp_path / "o.jsonl", [{"text": "Ben sings.", "prompt": "Ben"}]))
+    mirror("openai/gsm8k", "main", "test", [{"question": "3 + 4?", "answer": "#### 7"}])
+    suites = {
+        "perplexity": (Asked(data=text), 1),
+        "fluency": (Asked(data=text), 1),
+        "membership": (Asked(data=text, nonmembers=other), 2),
+        "tasks": (Asked(split="gsm8k"), 1),
+    }
+    for name, (asked, count) in suites.items():
+        for part in suite_of(name, asked).parts.values():
+            assert len(list(reads(part, lm.tokenizer))) == count, name
+
+
+def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
+    path = tmp_path / "t.jsonl"
+    suite = suite_of("perplexity", Asked(data=str(path)))
+    values = []
+    for text in ("The small fox sat near the mill.", "mill the near sat fox small The."):
+        write(path, [{"text": text}])
+        values.append(evaluate(suite, lm, tmp_path / "store").scores["perplexity"].value)
+    assert values[0] < values[1]
+
+
+def test_flags_that_would_do_nothing_are_refused():
+    with pytest.raises(ValueError, match="--form is for wmdp, mmlu, choice"):
+        suite_of("tasks", Asked(form="cloze"))
+    with pytest.raises(ValueError, match="suite membership needs them"):
+        suite_of("membership", Asked(data="d.jsonl"))
+    with pytest.raises(ValueError, match="suite membership needs them"):
+        suite_of("likelihood", Asked(data="d.jsonl", nonmembers="n.jsonl"))
+    with pytest.raises(ValueError, match="needs --data: names of tasks"):
+        suite_of("lm-eval", Asked())
+
+
+def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):
+    """As a user has it: two models, a reference, one table; the reference is not compared."""
+    draw = random.Random(0)
+    rows = [{**CHEESE, "answer": draw.randrange(4)} for _ in range(6)]
+    write(tmp_path / "q.jsonl", rows)
+    other = load_model("lab")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        other.model.lm_head.weight.add_(0.1 * torch.randn(other.model.lm_head.weight.shape))
+    other.model.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    done = ilu(
+        "evaluate", "other", "--suite", "choice", "--data", "q.jsonl", "--form", "cloze",
+        "--reference", "lab", "--out", "s.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "s.json").read_text())["models"]["other"]
+    assert {"choice_acc", "choice_acc_norm", "choice_acc_change", "choice_acc_change_p"} <= set(
+        found
+    )
+    assert found["choice_acc"]["n"] == 6
