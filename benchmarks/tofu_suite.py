@@ -28,7 +28,8 @@ from ilu.evals.tofu import Answers, closeness, truth_ratio_arithmetic, truth_rat
 from ilu.files import write_json
 from ilu.models import load_model
 from ilu.recipes.measure import Asked, suite_of
-from ilu.types import LM, Example, mean_score
+from ilu.scores import mean_score
+from ilu.types import LM, Example
 
 RESULTS = Path(__file__).parent / "results" / "tofu_suite.json"
 QUESTIONS, NEW_TOKENS, ROUNDS = 50, 50, 5

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ilu.rundir import RunDir
-from ilu.types import Score, mean_score
+from ilu.scores import mean_score
+from ilu.types import Score
 
 Items = Sequence[float]
 QUESTIONS = {"type": "some.questions", "count": 8}

@@ -19,7 +19,8 @@ from ilu.evals.choice import (
 from ilu.evals.compare import mcnemar, paired_bootstrap, paired_t
 from ilu.forward import ModelForward, logits_at, takes_positions
 from ilu.losses.tokens import sequence_nll
-from ilu.types import LM, Example, Question, Score, mean_score
+from ilu.scores import mean_score
+from ilu.types import LM, Example, Question, Score
 from tests.test_math import Words
 
 

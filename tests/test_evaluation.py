@@ -23,10 +23,11 @@ from ilu.recipes.asked import Asked
 from ilu.recipes.measure import SUITES, brings_data, suite_of
 from ilu.recipes.oracle import oracle
 from ilu.run import run
+from ilu.scores import mean_score
 from ilu.sources.text import Dataset
 from ilu.suite import Suite, measure
 from ilu.train import Optim
-from ilu.types import LM, Score, mean_score
+from ilu.types import LM, Score
 from tests.conftest import make_tiny
 
 

@@ -26,7 +26,8 @@ from ilu.robust.invariance import (
     scale_gradient,
     tensors,
 )
-from ilu.types import LM, Example, Question, Slope, mean_score
+from ilu.scores import mean_score
+from ilu.types import LM, Example, Question, Slope
 from ilu.vectors import angles, by_module, cosine, task_vector
 from tests.build import batch
 

@@ -7,7 +7,7 @@ import torch
 
 from ilu.evals.answers import Read, read_answers, without_end
 from ilu.evals.memorisation import exact_memorisation, extraction_strength, probability
-from ilu.evals.muse import LowestShare, auc, before_next_question, kept, membership_auc, privleak
+from ilu.evals.muse import MinK, before_next_question, kept, membership_auc, privleak
 from ilu.evals.overlap import bleu, rouge_l
 from ilu.evals.refusal import refuses
 from ilu.evals.tofu import (
@@ -21,8 +21,9 @@ from ilu.evals.tofu import (
     truth_ratio_geometric,
 )
 from ilu.models import load_model
+from ilu.scores import mean_score
 from ilu.sources.refusals import REFUSALS
-from ilu.types import LM, Example, mean_score
+from ilu.types import LM, Example
 from tests.conftest import make_tiny
 
 LOG = math.log
@@ -110,7 +111,7 @@ def test_privleak_has_muses_sign():
     retrained = members([-2.0, -3.0], [-3.0, -2.0])
     memorised = members([-0.1, -0.2], [-3.0, -2.0])
     crushed = members([-9.0, -9.5], [-3.0, -2.0])
-    assert auc(retrained) == 0.5
+    assert membership_auc(retrained)["membership_auc"].value == 0.5
     assert privleak(memorised, retrained)["privleak"].value == -100
     assert privleak(crushed, retrained)["privleak"].value == 100
     assert privleak(retrained, retrained)["privleak"].value == 0
@@ -121,8 +122,8 @@ def test_privleak_has_muses_sign():
 
 def test_the_lowest_share_takes_the_least_likely_and_at_least_one():
     logp = torch.tensor([-1.0, -5.0, -2.0, -4.0, -3.0])
-    assert LowestShare(0.4)(logp) == pytest.approx(-4.5)
-    assert LowestShare(0.4)(logp[:1]) == -1.0
+    assert MinK(0.4)(logp) == pytest.approx(-4.5)
+    assert MinK(0.4)(logp[:1]) == -1.0
 
 
 def test_kept_is_relative_to_the_original():

@@ -11,7 +11,8 @@ from ilu.evaluation import evaluate, reads
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import suite_of
-from ilu.types import Score, mean_score
+from ilu.scores import mean_score
+from ilu.types import Score
 from tests.test_sources import write
 from tests.test_tasks import CHEESE, mirror  # noqa: F401, a fixture
 

@@ -99,6 +99,13 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
 
 
+def counterpart(batch: Batch, index: int, what: str) -> Batch:
+    """Counterpart ``index`` of every example; ``what`` it should be is for the error."""
+    if index >= len(batch.others):
+        raise ValueError(f"this loss compares each example with a {what}, and the data has none")
+    return batch.others[index]
+
+
 def split(batch: Batch, size: int | None) -> list[Batch]:
     """Cut a batch into micro-batches of at most ``size`` examples; None leaves it whole."""
     if size is None or size >= len(batch):

@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from ilu.rundir import RunDir
+from ilu.scores import mean_score
 from ilu.summary import FORGET, OTHERS, TASK, UTILITY
-from ilu.types import STAGES, Score, mean_score
+from ilu.types import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> metric -> score, with the value of every item where it was kept."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from ilu.models import read_weights
 from ilu.rundir import RunDir
-from ilu.types import STAGES, mean_score
+from ilu.scores import mean_score
+from ilu.types import STAGES
 from ilu.vectors import Angles, angles
 
 FORGET = "forget_accuracy"

@@ -247,31 +247,3 @@ class Attack(Protocol):
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
         """Attack ``lm.model`` in place."""
         ...
-
-
-def mean_score(items: Sequence[float | None]) -> Score:
-    """Mean and standard error of per-item values; None is an item that cannot be scored.
-
-    No item, or none that can be scored, is an error and not a zero.
-    """
-    scored = [item for item in items if item is not None]
-    if not scored:
-        why = f"none of the {len(items)} items can be scored" if items else "there are no items"
-        raise ValueError(f"nothing to score: {why}")
-    x = torch.tensor(scored, dtype=torch.float64)
-    stderr = x.std().item() / len(scored) ** 0.5 if len(scored) > 1 else 0.0
-    unscored = len(items) - len(scored)
-    return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
-
-
-def counterpart(batch: Batch, index: int, what: str) -> Batch:
-    """Counterpart ``index`` of every example; ``what`` it should be is for the error."""
-    if index >= len(batch.others):
-        raise ValueError(f"this loss compares each example with a {what}, and the data has none")
-    return batch.others[index]
-
-
-def check_limit(limit: int | None) -> None:
-    """Refuse to measure on no item, or on all but the last few."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")

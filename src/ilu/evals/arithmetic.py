@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from ilu.evals.generation import continuations
 from ilu.forward import context_length
+from ilu.scores import mean_score
 from ilu.sources.files import Row
 from ilu.sources.tasks import Problems
 from ilu.sources.text import encode
-from ilu.types import LM, Score, mean_score
+from ilu.types import LM, Score
 
 NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 

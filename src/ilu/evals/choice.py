@@ -14,8 +14,9 @@ from torch import Tensor
 from ilu.data import collate
 from ilu.forward import context_length, logits_at, takes_positions
 from ilu.losses.tokens import at_least_float32
+from ilu.scores import mean_score
 from ilu.sources.pairs import encode_pairs
-from ilu.types import LM, Example, Question, Questions, Score, mean_score
+from ilu.types import LM, Example, Question, Questions, Score
 
 MOST_OPTIONS = 10
 """Up to so many different options are counted one by one: letters and labels, not sentences."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ilu.extras import need
-from ilu.types import Score, mean_score
+from ilu.scores import mean_score
+from ilu.types import Score
 
 Scores = Mapping[str, Score]
 

@@ -10,8 +10,9 @@ import torch
 
 from ilu.evals.generation import generate
 from ilu.models import usable
+from ilu.scores import mean_score
 from ilu.sources.passages import Passages
-from ilu.types import LM, Score, mean_score
+from ilu.types import LM, Score
 
 CLASSIFIERS: Mapping[str, str] = {
     "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",

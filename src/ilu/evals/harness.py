@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from ilu.forward import context_length
+from ilu.scores import check_limit, mean_score
 from ilu.sources.harness import HarnessTasks
-from ilu.types import LM, Score, check_limit, mean_score
+from ilu.types import LM, Score
 
 RESAMPLES = 200
 

@@ -8,7 +8,8 @@ import torch
 from ilu.data import check_lengths, collate
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import mean_nll
-from ilu.types import LM, Score, Source, check_limit, mean_score
+from ilu.scores import check_limit, mean_score
+from ilu.types import LM, Score, Source
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 from ilu.evals.answers import read_answers
 from ilu.evals.generation import continuations
 from ilu.evals.overlap import rouge_l
-from ilu.extras import need
-from ilu.types import LM, Score, Source, mean_score
+from ilu.evals.privacy import auc, min_k
+from ilu.scores import mean_score
+from ilu.types import LM, Score, Source
 
 NEXT_QUESTION = re.compile(r"\n\n|\nQuestion|Question:")
 
@@ -58,8 +59,8 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class LowestShare:
-    """Mean of the lowest ``share`` of token log-probabilities: Min-K% (arXiv 2310.16789).
+class MinK:
+    """Min-K% as a statistic of a text (arXiv 2310.16789).
 
     At least one token is taken; MUSE's code takes none of a text that is too short, which is NaN.
     """
@@ -67,8 +68,7 @@ class LowestShare:
     share: float = 0.4
 
     def __call__(self, logp: Float[Tensor, " S"]) -> float:
-        count = max(1, int(self.share * len(logp)))
-        return logp.double().sort().values[:count].mean().item()
+        return min_k(logp, share=self.share)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Membership:
 
     forget: Source
     holdout: Source
-    statistic: Callable[[Float[Tensor, " S"]], float] = LowestShare()
+    statistic: Callable[[Float[Tensor, " S"]], float] = MinK()
     batch_size: int = 8
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
@@ -93,25 +93,16 @@ class Membership:
         return [self.statistic(r.logp) if len(r.logp) else None for r in read]
 
 
-def auc(scores: Mapping[str, Score]) -> float:
+def likelier_holdout(scores: Mapping[str, Score]) -> Score:
     """P(a holdout text has the larger statistic than a forget text), ties counted half."""
-    need("scipy", "evals", "PrivLeak")
-    from scipy.stats import mannwhitneyu
-
-    holdout, forget = (scored(scores[f"membership_{name}"]) for name in ("holdout", "forget"))
-    return float(mannwhitneyu(holdout, forget).statistic) / (len(holdout) * len(forget))
-
-
-def scored(score: Score) -> list[float]:
-    """The items that can be scored."""
-    return [item for item in score.items if item is not None]
+    return auc(*(scores[f"membership_{name}"].items for name in ("holdout", "forget")))
 
 
 def membership_auc(scores: Mapping[str, Score]) -> Mapping[str, Score]:
     """AUC of the forget set against the holdout, in MUSE's orientation: 0 is perfect memory."""
     if "membership_forget" not in scores:
         return {}
-    return {"membership_auc": Score(auc(scores), 0.0, scores["membership_forget"].n)}
+    return {"membership_auc": likelier_holdout(scores)}
 
 
 def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Mapping[str, Score]:
@@ -122,7 +113,7 @@ def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Map
     """
     if "membership_forget" not in scores:
         return {}
-    mine, theirs = auc(scores), auc(reference)
+    mine, theirs = (likelier_holdout(s).value for s in (scores, reference))
     if not theirs:
         raise ValueError(
             "PrivLeak is undefined: to the reference model every forget text is likelier than "

@@ -20,7 +20,8 @@ from ilu.extras import need
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import at_least_float32, mean_nll
 from ilu.models import load_model
-from ilu.types import LM, Example, Score, Source, check_limit
+from ilu.scores import check_limit
+from ilu.types import LM, Example, Score, Source
 
 Logps = Sequence[float] | Float[Tensor, " T"]
 """Log-probability of each token of one text, in nats."""

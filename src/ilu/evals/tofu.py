@@ -12,7 +12,8 @@ from ilu.evals.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.overlap import rouge_l
 from ilu.evals.refusal import refuses
 from ilu.extras import need
-from ilu.types import LM, Example, Score, Source, mean_score
+from ilu.scores import mean_score
+from ilu.types import LM, Example, Score, Source
 
 Logps = Sequence[float]
 """Mean log-probability per token of several answers to one question."""

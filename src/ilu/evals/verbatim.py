@@ -8,7 +8,8 @@ from ilu.evals.generation import continuations
 from ilu.evals.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.overlap import bleu, rouge_l
 from ilu.evals.refusal import refuses
-from ilu.types import LM, Example, Score, Source, check_limit, mean_score
+from ilu.scores import check_limit, mean_score
+from ilu.types import LM, Example, Score, Source
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.data import counterpart
 from ilu.forget.npo import check_beta
 from ilu.losses.tokens import sequence_nll
-from ilu.types import Batch, Forward, counterpart
+from ilu.types import Batch, Forward
 
 
 def dpo(

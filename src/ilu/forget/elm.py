@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.data import counterpart
 from ilu.losses.tokens import answered, at_least_float32, masked_mean, token_cross_entropy
-from ilu.types import Batch, Forward, counterpart
+from ilu.types import Batch, Forward
 
 
 def erased_logits(

@@ -6,8 +6,9 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.data import counterpart
 from ilu.losses.tokens import answered, masked_mean, one_hot_jsd, with_targets
-from ilu.types import Batch, Forward, counterpart
+from ilu.types import Batch, Forward
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.data import counterpart
 from ilu.losses.tokens import mean_nll
-from ilu.types import Batch, Forward, counterpart
+from ilu.types import Batch, Forward
 
 
 def offset_logits(

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ilu.data import counterpart
 from ilu.losses.tokens import at_least_float32, mean_nll
-from ilu.types import Batch, Forward, counterpart
+from ilu.types import Batch, Forward
 
 WIDTHS = (0.2, 0.5, 0.9, 1.3)
 """Kernel widths, relative to the distance of two independent normal vectors."""

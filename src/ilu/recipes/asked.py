@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from ilu.recipes.own import column_names, dataset, full
+from ilu.scores import check_limit
 from ilu.sources.choice import Form
 from ilu.sources.known import place
 from ilu.sources.passages import Passages
 from ilu.sources.text import Dataset
-from ilu.types import check_limit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ from ilu.evals.choice import ChoiceReport
 from ilu.evals.compare import changes
 from ilu.recipes.asked import Asked
 from ilu.recipes.own import column_names, full
+from ilu.scores import mean_score
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.exams import MMLU, WMDP, Domain, TruthfulQA
 from ilu.sources.tasks import LabelledQuestions, Problems
 from ilu.suite import Scores, Suite
-from ilu.types import Questions, mean_score
+from ilu.types import Questions
 
 TaskSplit = Literal["ag_news", "sst2", "winogrande", "mnli", "qqp", "gsm8k"]
 

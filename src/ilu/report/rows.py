@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from ilu.measures import Measured, headline, worst_case
 from ilu.report.text import printable
+from ilu.scores import mean_score
 from ilu.significance import Interval, Z, overlap, student, wilson
-from ilu.types import Score, mean_score
+from ilu.types import Score
 
 COLUMNS = {
     "forget_quality": "forget quality",

@@ -8,7 +8,7 @@ from ilu.measures import SHARES, Measured, curve, relearning
 from ilu.plots import Line, colour, dash, figure
 from ilu.report.cells import Broken
 from ilu.report.rows import Row, Table
-from ilu.types import mean_score
+from ilu.scores import mean_score
 
 HIDDEN = {"step", "lr", "grad_norm"}
 """Columns of train.jsonl that are not terms of the objective."""

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from ilu.scores import check_limit
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.text import renamed
-from ilu.types import Question, check_limit
+from ilu.types import Question
 
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")

@@ -7,10 +7,11 @@ lm-evaluation-harness 0.4.13, without examples, unless a docstring says otherwis
 from dataclasses import dataclass
 from typing import Literal
 
+from ilu.scores import check_limit
 from ilu.sources.choice import Form, choice_questions, spread
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
-from ilu.types import Question, check_limit
+from ilu.types import Question
 
 HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
 Domain = Literal["bio", "cyber", "chem"]

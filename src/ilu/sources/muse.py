@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ilu.scores import check_limit
 from ilu.sources.hub import load_rows
 from ilu.sources.text import encode_pair
-from ilu.types import Example, check_limit
+from ilu.types import Example
 
 
 @dataclass(frozen=True)

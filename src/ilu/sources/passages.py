@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from ilu.scores import check_limit
 from ilu.sources.hub import load_rows
-from ilu.types import check_limit
 
 
 @dataclass(frozen=True)

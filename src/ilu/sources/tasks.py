@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ilu.scores import check_limit
 from ilu.sources.choice import UNLABELLED, answer_index, spread
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.text import encode_answers
-from ilu.types import Example, Question, check_limit
+from ilu.types import Example, Question
 
 GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 GSM8K = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"

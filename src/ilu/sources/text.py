@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ilu.scores import check_limit
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.pairs import encode_pairs
 from ilu.sources.shapes import reshaped
-from ilu.types import Example, check_limit
+from ilu.types import Example
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
 """Columns that can be read, in the order in which they are looked for."""

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ilu.scores import check_limit
 from ilu.sources.files import Row
 from ilu.sources.hub import load_rows
 from ilu.sources.text import encode
-from ilu.types import Example, check_limit
+from ilu.types import Example
 
 QA = ("question", "answer")
 
