@@ -350,9 +350,12 @@ def test_few_questions_seeds_and_lost_utility_are_said_plainly(tmp_path):
 def test_a_mask_becomes_a_heat_map_with_blocks_in_order(tmp_path):
     path = defended(tmp_path / "a")
     density = {"mlp.down_proj": {"10": 0.5, "2": 0.25}, "embed_tokens": {"-": 0.125}}
-    RunDir(path).write("mask", {"score": "wagle", "fraction": 0.3, "density": density})
+    sizes = {"0.5": 1.5e-7, "0.9": 4e-6}
+    mask = {"score": "wagle", "fraction": 0.3, "density": density, "quantiles": sizes}
+    RunDir(path).write("mask", mask)
     text = page(table_of(path), [])
     grid = text[text.index('class="mask"') :]
+    assert "50% below 1.5e-07; 90% below 4e-06." in text
     assert re.findall(r"<bdi>(\d+|outside)</bdi></th>", grid) == ["2", "10", "outside"]
     assert re.findall(r"--share:([\d.]+)", grid[: grid.index("</table>")]) == [
         "0.25",

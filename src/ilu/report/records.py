@@ -44,6 +44,7 @@ class MaskMap(NamedTuple):
     fraction: float
     blocks: Sequence[str]
     density: Mapping[str, Sequence[float | None]]
+    quantiles: Mapping[str, float]
 
 
 def masks(rows: Sequence[Row]) -> list[MaskMap]:
@@ -60,7 +61,8 @@ def mask_map(label: str, record: Mapping[str, Any]) -> MaskMap:
         module: [float(row[b]) if b in row else None for b in blocks]
         for module, row in density.items()
     }
-    return MaskMap(label, str(record["score"]), float(record["fraction"]), blocks, grid)
+    quantiles = {f"{float(q):.0%}": float(x) for q, x in (record.get("quantiles") or {}).items()}
+    return MaskMap(label, str(record["score"]), float(record["fraction"]), blocks, grid, quantiles)
 
 
 def block_order(block: str) -> tuple[bool, int, str]:
