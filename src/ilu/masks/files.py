@@ -36,11 +36,18 @@ def unpack(packed: UInt8[Tensor, " bytes"], shape: Iterable[int]) -> Bool[Tensor
 def save_mask(
     path: Path, mask: Iterable[tuple[str, Bool[Tensor, "..."]]], record: Mapping[str, Any]
 ) -> None:
-    """Write a mask in one move; ``record`` says how it was made and for which model."""
+    """Write a mask in one move; ``record`` says how it was made and for which model.
+
+    The bits are collected in one growing block: kept apart, each would pin freed memory behind it.
+    """
     shapes: dict[str, list[int]] = {}
-    packed: dict[str, Tensor] = {}
+    bits, sizes = bytearray(), list[int]()
     for name, each in mask:
-        shapes[name], packed[name] = list(each.shape), pack(each)
+        part = pack(each).numpy().tobytes()
+        shapes[name] = list(each.shape)
+        sizes.append(len(part))
+        bits += part
+    packed = dict(zip(shapes, torch.frombuffer(bits, dtype=torch.uint8).split(sizes), strict=True))
     metadata = {KEY: json.dumps({**record, "shapes": shapes}, allow_nan=False)}
     with new_file(path) as half:
         save_file(packed, half, metadata=metadata)
