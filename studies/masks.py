@@ -78,10 +78,10 @@ def mask_path(folder: Path, target: str, score: str, fraction: float) -> Path:
 
 
 def jobs(out: Path, seeds: int) -> dict[Path, Recipe]:
-    """Every run: first all without the penalty, seed by seed."""
+    """Every run, the larger fractions first, because the smallest moves little."""
     targets = {"po": "refusal", "rmu": "rmu"}
     found: dict[Path, Recipe] = {}
-    for ending, fractions in (("", FRACTIONS), ("-ilu", (WITH_ILU,))):
+    for ending, fractions in (("", FRACTIONS[1:]), ("-ilu", (WITH_ILU,)), ("", FRACTIONS[:1])):
         for seed in range(seeds):
             for method in METHODS:
                 found[out / f"{method}{ending}_none_1_seed{seed}"] = recipe(method + ending, seed)
