@@ -430,3 +430,34 @@ def test_data_inside_a_script_element_cannot_end_it():
     assert text == '{"\\u003c/script\\u003e":"\\u003c!-- \\u0026 \\ufffd"}'
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json(float("nan"))
+
+
+def evaluation(path, value=0.25, name="a<script>"):
+    first = {"forget_rouge": {"value": value, "stderr": 0.01, "n": 40}, "weights": "abc"}
+    second = {"forget_quality": {"value": 0.5, "stderr": 0.0, "n": 30}}
+    record = {"suite": "tofu", "models": {name: first, "b": second}}
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_files_of_scores_become_a_table_of_models(tmp_path):
+    write_report([evaluation(tmp_path / "s.json")], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    part = text[text.index("Scores:") :]
+    head = re.findall(r"<th>(?:<bdi>)?(.*?)<", part)
+    assert head[:4] == ["metric", "a&lt;script&gt;", "b", "n"]
+    (rouge,) = re.findall(r"<tr[^>]*><td[^>]*><bdi>forget_rouge.*?</tr>", part)
+    assert "0.250" in rouge
+    assert "<td>-</td>" in rouge
+    assert rouge.endswith("<td>40</td></tr>")
+    assert "No run is here" not in text
+
+
+@pytest.mark.parametrize("bad", ["{", "[]", '{"models": {"a": {"m": {"value": NaN}}}}'])
+def test_files_that_are_no_scores_are_refused(tmp_path, bad):
+    (tmp_path / "s.json").write_text(bad)
+    with pytest.raises(ValueError, match=r"s\.json is no file of scores"):
+        write_report([tmp_path / "s.json"], tmp_path / "r.html")
+    with pytest.raises(ValueError, match="on the page only"):
+        write_report([evaluation(tmp_path / "t.json")], tmp_path / "r.md")
+    assert not list(tmp_path.glob("r.*"))

@@ -32,7 +32,7 @@ class Report:
     Example: ilu report runs/first runs/second --out report.html
 
     Args:
-        runs: run directories, or folders of them.
+        runs: run directories, folders of them, or files of scores by ilu evaluate --out.
         out: the page; the endings .md, .json, .csv and .tex give the table of models instead.
         against: compare all with this model, such as one that never knew; the best if left out.
     """

@@ -10,6 +10,7 @@ from typing import Any
 from ilu.files import write_text
 from ilu.report import text
 from ilu.report.cells import Broken, gather
+from ilu.report.evaluations import read_evaluation
 from ilu.report.page import page
 from ilu.report.rows import Cell, Row, Table, make_table
 
@@ -17,13 +18,18 @@ from ilu.report.rows import Cell, Row, Table, make_table
 def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
     """Write the report on run directories in the format that the ending of ``out`` names.
 
-    ``against``: the model that the others are compared with, question by question.
+    ``against``: the model that the others are compared with, question by question. The page also
+    shows files of scores, known by their ending .json.
     """
     write = FORMATS.get(out.suffix)
     if write is None:
         raise ValueError(f"--out {out}: the ending must be one of {', '.join(FORMATS)}")
-    runs, broken = gather(paths)
-    write_text(out, write(make_table(runs, against), broken))
+    scores = [read_evaluation(path) for path in paths if path.suffix == ".json"]
+    runs, broken = gather([path for path in paths if path.suffix != ".json"])
+    table = make_table(runs, against)
+    if scores and write is not page:
+        raise ValueError(f"--out {out}: files of scores are shown on the page only, give a .html")
+    write_text(out, page(table, broken, scores) if scores else write(table, broken))
 
 
 def to_markdown(table: Table, broken: Sequence[Broken]) -> str:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from ilu.report.cells import Broken
+from ilu.report.evaluations import Evaluated
 from ilu.report.paired import comparisons
 from ilu.report.questions import after_attacks, came_back, explorer, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
@@ -22,9 +23,15 @@ QUESTIONS = (2000, 500, 100, 20, 0)
 none fits no training curves either."""
 
 
-def page(table: Table, broken: Sequence[Broken], *, live: bool = False) -> str:
+def page(
+    table: Table,
+    broken: Sequence[Broken],
+    evaluations: Sequence[Evaluated] = (),
+    *,
+    live: bool = False,
+) -> str:
     """The page; ``live`` lets it ask where it came from whether the runs have gone on."""
-    shared = contents(table, broken)
+    shared = {**contents(table, broken), "evaluations": evaluations}
     html = ""
     for limit in QUESTIONS:
         html = render({**shared, **questions(table, limit), "live": live})
