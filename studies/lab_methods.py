@@ -133,7 +133,7 @@ THIRD: dict[str, dict[str, list[Any]]] = {
     "l1-sparse": {"lr": [1e-3], "steps": [200], "l1": [1e-6, 3e-6]},
     "ceu": {"lr": [3e-4, 1e-3], "gamma": [0.03, 0.1], "steps": [100]},
     "undial": {"lr": [1e-3], "beta": [30.0], "gamma": [0.0, 0.03, 0.1], "steps": [100]},
-    "jensun": {"lr": [3e-4], "gamma": [0.03, 0.1], "steps": [100]},
+    "jensun": {"lr": [3e-4, 1e-3], "gamma": [0.03, 0.1, 0.3], "steps": [100]},
     "random-labels": {"lr": [3e-4, 1e-3], "gamma": [0.1, 0.3], "steps": [100]},
     "whp": {
         "lr": [1e-3],

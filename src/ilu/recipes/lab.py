@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "simnpo": {"lr": 0.001, "beta": 0.5, "forget_weight": 1.0},
     "dpo": {"lr": 0.0003, "beta": 0.01},
     "po": {"lr": 0.003, "steps": 200},
-    "jensun": {"lr": 0.0003, "steps": 100},
+    "jensun": {"lr": 0.0003, "gamma": 0.1, "steps": 100},
     "random-labels": {"lr": 0.0003, "gamma": 0.1, "steps": 100},
     "undial": {"lr": 0.001, "beta": 30.0, "gamma": 0.3, "steps": 200},
     "ascent": {"lr": 0.0003, "steps": 10},
