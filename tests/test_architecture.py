@@ -78,7 +78,7 @@ def test_nothing_unsafe_is_loaded():
     for path in MODULES:
         text = path.read_text()
         assert len(re.findall(r"torch\.load\(", text)) == text.count("weights_only=True")
-        assert "pickle" not in text or path.name == "legacy.py", path.name
+        assert "pickle" not in text.replace("pickled", "") or path.name == "legacy.py", path.name
         for word in ("trust_remote_code=True", "shell=True", "exec("):
             assert word not in text, f"{path.name}: {word}"
 

@@ -174,6 +174,43 @@ def test_bad_input_leaves_nothing_behind(folder, tmp_path, flags, message):  # n
     assert list(tmp_path.iterdir()) == []
 
 
+def test_impossible_outputs_are_refused_before_the_model_is_loaded(folder, tmp_path):  # noqa: F811
+    out, scores = f"--out={tmp_path / 'm.st'}", f"--scores={tmp_path / 's'}"
+    for flags, message in (
+        (["--fraction=0", scores], "above 0 and at most 1"),
+        (["--fraction=0.1", "--fraction=0.1"], "written twice"),
+        (["--fraction=0.1", f"--scores={tmp_path / 'm.st'}"], "written twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mask_command(["wagle", "--model=nowhere", *flags, out])
+    with pytest.raises(ValueError, match="whole layers"):
+        mask_command(["rmu", "--model=nowhere", "--fraction=0.5", out])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_made_mask_that_lets_nothing_move_leaves_no_run(folder, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match="lets nothing move"):
+        run(recipe(folder, "npo", mask="random:0.0000001"), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fraction_is_of_the_weights_that_the_method_trains(folder, tmp_path):  # noqa: F811
+    out = run(recipe(folder, "rmu", mask="random:0.5", seed=7), tmp_path / "run")
+    masks = dict(MaskFile(out.path / "mask.safetensors"))
+    assert all("down_proj" in name for name in masks)
+    assert sum(int(m.sum()) for m in masks.values()) == sum(m.numel() for m in masks.values()) / 2
+    assert recipe(folder, "rmu", mask="random:0.5", seed=7).mask.scoring.score.mask_seed == 7
+    assert isinstance(recipe(folder, "po-lat", mask="wagle:0.5").mask.scoring.forget_loss, Refusal)
+
+
+def test_a_mask_of_the_model_in_half_precision_fits_it(folder, tmp_path):  # noqa: F811
+    path = tmp_path / "m.safetensors"
+    flags = ["--fraction=0.2", "--precision=bfloat16", f"--out={path}"]
+    mask_command(arguments(folder, "snip", *flags))
+    run(recipe(folder, "npo", mask=str(path)), tmp_path / "run")
+    assert MaskFile(path).record["precision"] == "bfloat16"
+
+
 def test_a_mask_of_another_model_is_refused_before_anything_is_written(folder, tmp_path):  # noqa: F811
     model = load_model(str(folder / "model")).model
     masks = ((n, torch.ones_like(p, dtype=torch.bool)) for n, p in model.named_parameters())

@@ -8,12 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, collate
 from ilu.forward import ModelForward
 from ilu.losses.tokens import mean_nll
+from ilu.masking import make_masks
 from ilu.masks.attribution import Gradient, Magnitude, Random, Snip, Wanda
 from ilu.masks.describe import counts, density, distribution, joined, overlaps, place
 from ilu.masks.evidence import fisher, gradient, input_squares
@@ -30,7 +38,7 @@ from ilu.optimizers.moving import moving
 from ilu.retain.likelihood import NLL
 from ilu.robust.rules import SAM
 from ilu.train import Optim, Stopped, fit
-from ilu.types import Example
+from ilu.types import LM, Example
 from tests.conftest import make_tiny
 
 FORGET = [Example([(i * k) % 31 + 1 for k in range(3, 9 - i % 3)], prompt=1) for i in range(1, 9)]
@@ -103,8 +111,9 @@ def test_fisher_is_the_mean_of_the_squares_and_not_the_square_of_the_mean():
     squares = [gradient(model, named, NLL(), [e], batch_size=1) for e in RETAIN]
     found = fisher(model, named, NLL(), RETAIN)
     for name, f in found.items():
-        mean = torch.stack([g[name].square() for g in squares]).mean(0)
-        torch.testing.assert_close(f, mean, rtol=1e-4, atol=1e-9)
+        tokens = [len(e.ids) - e.prompt for e in RETAIN]
+        weighted = [t * g[name].square() for t, g in zip(tokens, squares, strict=True)]
+        torch.testing.assert_close(f, torch.stack(weighted).mean(0), rtol=1e-4, atol=1e-9)
     curved = scores_of(FisherWagle(1e-2), model)
     g_f = gradient(model, named, NLL(), FORGET, batch_size=4)
     g_r = gradient(model, named, NLL(), RETAIN, batch_size=4)
@@ -153,11 +162,24 @@ def test_wanda_sees_inputs_but_no_padding():
     torch.testing.assert_close(scores["model.layers.1.mlp.down_proj.weight"], wanted.detach())
 
 
+def test_wanda_reads_layers_that_are_given_all_tokens_in_a_row():
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=32, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=32, word_embed_proj_dim=16,
+    )  # fmt: skip
+    scores = scores_of(Wanda(), OPTForCausalLM(config).eval())
+    assert any("fc1.weight" in name for name in scores)
+
+
 def test_wanda_knows_transposed_layers():
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=32, n_positions=32, n_embd=16, n_layer=1, n_head=2)
-    scores = scores_of(Wanda(), GPT2LMHeadModel(config).eval())
+    model = GPT2LMHeadModel(config).eval()
+    scores = scores_of(Wanda(), model)
     assert scores["transformer.h.0.mlp.c_fc.weight"].shape == (16, 64)
+    with pytest.raises(ValueError, match="rows of this model's layers are inputs"):
+        make_masks(scoring(Wanda()), [], "row", LM(model, None), DATA)
 
 
 def test_a_score_names_the_data_it_needs():
@@ -319,7 +341,20 @@ def test_modules_by_the_effect_of_removing_them():
     assert by_mean["l.0.a.weight"].all()
 
 
+def test_a_unit_that_is_too_large_leaves_room_for_smaller_ones():
+    scores = {"l.0.a.weight": torch.full((100,), 9.0), "l.0.b.weight": torch.ones(10)}
+    mask = dict(Units("modules")(scores.items(), 0.5))
+    assert mask["l.0.b.weight"].all()
+    assert not mask["l.0.a.weight"].any()
+
+
 def test_units_that_cannot_be_are_refused():
+    fused = {"m.layers.0.mlp.gate_up_proj.weight": torch.ones(8, 4),
+             "m.layers.0.mlp.down_proj.weight": torch.ones(4, 4)}  # fmt: skip
+    with pytest.raises(ValueError, match="together in one matrix"):
+        list(Units("neurons")(fused.items(), 0.5))
+    with pytest.raises(ValueError, match="above 0"):
+        choose(fused.items(), [2.0], Units("modules"))
     with pytest.raises(ValueError, match="how many key-value heads"):
         Units("heads")
     with pytest.raises(ValueError, match="found no neurons"):
@@ -434,7 +469,8 @@ class Trap:
 def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
     (tmp_path / "a.pt").write_bytes(pickle.dumps(Trap()))
     torch.save({"w": Trap()}, tmp_path / "b.pt")
-    for name in ("a.pt", "b.pt"):
+    (tmp_path / "torn.pt").write_bytes(b"\x80\x02.")
+    for name in ("a.pt", "b.pt", "torn.pt"):
         with pytest.raises(ValueError, match="not a mask that torch can load safely"):
             read_legacy(tmp_path / name)
     assert capsys.readouterr().out == ""
@@ -448,6 +484,9 @@ def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
         convert({"strange": torch.ones(1)}, make_tiny())
     with pytest.raises(ValueError, match="does not exist"):
         read_legacy(tmp_path / "e.pt")
+    taller = {"model.layers.0.self_attn.k_proj.weight": torch.ones(20, 16).bool()}
+    with pytest.raises(ValueError, match="the model's weight"):
+        convert(taller, make_tiny())
 
 
 # -- what masks look like ----------------------------------------------------------------------
@@ -470,8 +509,10 @@ def test_overlap_of_independent_masks_is_that_of_chance():
     assert whole.chance_iou == pytest.approx(0.04 / 0.36, rel=0.03)
     same = joined(overlaps(a.items(), a.items()).values())
     assert same.iou == 1.0
+    alone = joined(overlaps({}.items(), a.items()).values())
+    assert alone == (0, sum(int(m.sum()) for m in a.values()), 0.0)
     with pytest.raises(ValueError, match="different models"):
-        overlaps(a.items(), {}.items())
+        overlaps(a.items(), {"weight": torch.ones(2, dtype=torch.bool)}.items())
 
 
 # -- training ----------------------------------------------------------------------------------

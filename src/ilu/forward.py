@@ -179,7 +179,10 @@ def block(model: nn.Module, layer: int) -> nn.Module:
 
 def named_trained(model: nn.Module, pattern: str) -> Mapping[str, nn.Parameter]:
     """Parameters whose name contains a match of the regular expression ``pattern``."""
-    found = {n: p for n, p in model.named_parameters() if re.search(pattern, n)}
+    try:
+        found = {n: p for n, p in model.named_parameters() if re.search(pattern, n)}
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     if not found:
         some = ", ".join(n for n, _ in list(model.named_parameters())[:3])
         raise ValueError(f"no weight name matches {pattern!r}; names look like: {some}")

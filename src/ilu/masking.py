@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ilu.data import Stream, fingerprint
@@ -26,7 +27,9 @@ def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
     """The mask that a recipe brings as a file, if it was made for these weights."""
     if not isinstance(recipe.mask, str):
         return None
-    return load_mask(Path(recipe.mask), model, weights_hash(model))
+    path = Path(recipe.mask)
+    scored = getattr(torch, MaskFile(path).record.get("precision", "float32"))
+    return load_mask(path, model, weights_hash(model, scored))
 
 
 def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
@@ -72,6 +75,10 @@ def make_masks(
     With ``store`` the scores go to that folder as they are made and are read from there; otherwise
     they stay in memory.
     """
+    if choice == "row" and transposed(lm.model):
+        raise ValueError(
+            "rows of this model's layers are inputs, not outputs: rank each tensor (--per tensor)"
+        )
     began = time.monotonic()
     found = score_weights(scoring, lm.model, data, progress)
     scores = store_scores(found.scores, store) if store else dict(found.scores).items()
@@ -79,6 +86,7 @@ def make_masks(
         "scoring": describe(scoring),
         "choice": describe(choice),
         "model": weights_hash(lm.model),
+        "precision": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
         **measured(scores, found.scales),
     }
@@ -86,6 +94,13 @@ def make_masks(
     for (fraction, path), mask in zip(paths, masks, strict=True):
         seconds = round(time.monotonic() - began, 3)
         save_mask(path, mask, {**record, "fraction": fraction, "seconds": seconds})
+
+
+def transposed(model: nn.Module) -> bool:
+    """Whether linear layers have their inputs as rows, as in GPT-2."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def measured(scores: Scores, scales: Scales | None) -> dict[str, Any]:

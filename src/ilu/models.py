@@ -114,12 +114,15 @@ def fingerprint_model(name: str) -> dict[str, str]:
 
 
 @torch.no_grad()
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of the names and values of all weights, whatever the precision that holds them."""
+def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
+    """SHA-256 of the names and values of all weights, whatever the precision that holds them.
+
+    ``rounded`` is for comparing with a model that was loaded in less.
+    """
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}:{tuple(p.shape)};".encode())
-        digest.update(p.detach().float().cpu().contiguous().numpy().data)
+        digest.update(p.detach().to(rounded).float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -103,6 +103,8 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, progress: Progress) ->
         write_text(folder / "code.diff", code_diff())
         if recipe.mask:
             begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, progress)
+            mask = mask_of(recipe, prepared.lm.model, folder)
+            check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
     return RunDir(path)
 
 

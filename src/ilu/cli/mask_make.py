@@ -20,7 +20,7 @@ from ilu.masks.attribution import Attribution
 from ilu.masks.evidence import Reduction
 from ilu.masks.files import MaskFile
 from ilu.masks.make import Scoring
-from ilu.masks.select import Per
+from ilu.masks.select import Per, check_fractions
 from ilu.masks.units import Unit
 from ilu.models import LAB, load_model
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
@@ -37,7 +37,8 @@ class Making:
 
     Args:
         model: folder, hub id, or lab, which brings its own data.
-        forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT.
+        forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
+            flag for several topics.
         retain: what is to be kept, for scores that ask for it.
         forget_columns: names of columns that differ, as wanted=present.
         retain_columns: the same for the retain set.
@@ -61,7 +62,7 @@ class Making:
 
     model: str
     out: Path
-    forget: str | None = None
+    forget: tuple[str, ...] = ()
     retain: str | None = None
     forget_columns: tuple[str, ...] = ()
     retain_columns: tuple[str, ...] = ()
@@ -82,11 +83,9 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
     """Carry out ``ilu mask SCORE``."""
     kind = mask_kind(name)
     wanted, score = read(name, kind, argv)
-    paths = outputs(wanted, needs_fraction=kind.score is not Layers)
-    choice_of(kind, wanted.per, heads=1)
+    paths = outputs(wanted, whole_layers=kind.score is Layers)
     lm = load_model(wanted.model, device=wanted.device, dtype=getattr(torch, wanted.precision))
-    model: Any = lm.model
-    heads = getattr(model.config, "num_key_value_heads", model.config.num_attention_heads)
+    choice = choice_of(kind, wanted.per, heads_of(lm.model) if wanted.per == "heads" else None)
     scoring = Scoring(
         score=score,
         forget_loss=Refusal() if wanted.refusal else NLL(),
@@ -96,24 +95,24 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
         limit=wanted.limit,
         parameters=wanted.parameters,
     )
-    with interruptible("the same command") as stop, progress() as shown:
+    with interruptible("the same command, from the beginning") as stop, progress() as shown:
 
         def watched(piece: str, done: int, total: int) -> None:
             shown(piece, done, total)
             if stop():
                 raise Stopped
 
-        make_masks(
-            scoring,
-            paths,
-            choice_of(kind, wanted.per, heads),
-            lm,
-            data(wanted, lm),
-            watched,
-            wanted.scores,
-        )
+        make_masks(scoring, paths, choice, lm, data(wanted, lm), watched, wanted.scores)
     for _, path in paths:
         show_mask(MaskFile(path))
+
+
+def heads_of(model: Any) -> int:
+    """Heads with keys of their own."""
+    for name in ("num_key_value_heads", "num_attention_heads"):
+        if getattr(model.config, name, None):
+            return int(getattr(model.config, name))
+    raise ValueError("this model's configuration names no attention heads: choose another --per")
 
 
 def read(name: str, kind: Kind, argv: Sequence[str]) -> tuple[Making, Attribution]:
@@ -125,40 +124,47 @@ def read(name: str, kind: Kind, argv: Sequence[str]) -> tuple[Making, Attributio
     return found.making, found.score.named() if kind.score is Layers else found.score
 
 
-def outputs(wanted: Making, *, needs_fraction: bool) -> list[tuple[float | None, Path]]:
-    """The file of each fraction; refuses what is there already."""
-    fractions: tuple[float | None, ...] = wanted.fraction
-    if not fractions:
-        if needs_fraction:
-            raise ValueError("--fraction is missing: the share of the weights that may move")
-        fractions = (None,)
-    out = wanted.out
-    paths: list[tuple[float | None, Path]] = [(fractions[0], out)]
+def outputs(wanted: Making, *, whole_layers: bool) -> list[tuple[float | None, Path]]:
+    """The file of each fraction; refuses what cannot be before anything is loaded."""
+    fractions, out = wanted.fraction, wanted.out
+    if whole_layers and (fractions or wanted.per):
+        raise ValueError("this score takes whole layers: leave out --fraction and --per")
+    if not fractions and not whole_layers:
+        raise ValueError("--fraction is missing: the share of the weights that may move")
+    check_fractions(fractions)
+    paths: list[tuple[float | None, Path]] = [(fractions[0] if fractions else None, out)]
     if len(fractions) > 1:
-        paths = [(f, out.with_name(f"{out.stem}-{f:g}{out.suffix}")) for f in fractions]
-    for path in (*(p for _, p in paths), *([wanted.scores] if wanted.scores else [])):
+        paths = [(f, out.with_name(f"{out.stem}-{f}{out.suffix}")) for f in fractions]
+    files = [*(path for _, path in paths), *([wanted.scores] if wanted.scores else [])]
+    twice = [path for path in files if files.count(path) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} would be written twice: give each fraction once")
+    for path in files:
         if path.exists():
             raise ValueError(f"{path} exists already: choose another name, or delete it")
+    out.parent.mkdir(parents=True, exist_ok=True)
     return paths
 
 
 def data(wanted: Making, lm: LM) -> Mapping[str, Sequence[Example]]:
     """The forget and retain sets, from the user or the lab."""
     lab = wanted.model == LAB
-    places: dict[str, Source | None] = {
-        "forget": source(wanted.forget, wanted.forget_columns, wanted.truncate)
-        or (Documents("agents") if lab else None),
-        "retain": source(wanted.retain, wanted.retain_columns, wanted.truncate)
-        or (Documents("people") if lab else None),
+    retain = (wanted.retain,) if wanted.retain else ()
+    forget = sources(wanted.forget, wanted.forget_columns, wanted.truncate)
+    kept = sources(retain, wanted.retain_columns, wanted.truncate)
+    forget = forget or ([Documents("agents")] if lab else [])
+    kept = kept or ([Documents("people")] if lab else [])
+    if wanted.refusal:
+        forget = [Refused(source) for source in forget]
+    found = {
+        name: [example for source in each for example in source(lm.tokenizer)]
+        for name, each in (("forget", forget), ("retain", kept))
     }
-    if wanted.refusal and places["forget"]:
-        places["forget"] = Refused(places["forget"])
-    found = {name: place(lm.tokenizer) for name, place in places.items() if place}
     for name, examples in found.items():
         check_lengths(examples, context_length(lm.model), f"--{name}")
     return found
 
 
-def source(place: str | None, columns: Sequence[str], truncate: int | None) -> Source | None:
-    """The user's data, if any was given."""
-    return dataset(place, columns, truncate) if place else None
+def sources(places: Sequence[str], columns: Sequence[str], truncate: int | None) -> list[Source]:
+    """The user's data."""
+    return [dataset(place, columns, truncate) for place in places]

@@ -88,6 +88,9 @@ def shade(x: float | None, most: float) -> str:
 
 def show_comparison(a: MaskFile, b: MaskFile) -> None:
     """Overlap by module, beside what independent masks of the same densities would have."""
+    models = {m for m in (a.record.get("model"), b.record.get("model")) if m}
+    if len(models) > 1:
+        raise ValueError(f"{a.path} and {b.path} were made for models with different weights")
     found = overlaps(a, b)
     grouped: dict[str, list[Overlap]] = defaultdict(list)
     for name, each in found.items():

@@ -95,20 +95,18 @@ class Overlap(NamedTuple):
 
 
 def overlaps(a: Bits, b: Bits) -> dict[str, Overlap]:
-    """The overlap in each tensor; both masks must be of the same model."""
+    """The overlap in each tensor; a mask that does not name one lets nothing in it move."""
     others = dict(b)
     found: dict[str, Overlap] = {}
     for name, each in a:
-        other = others.pop(name, None)
-        if other is None or other.shape != each.shape:
+        other = others.pop(name, torch.zeros_like(each))
+        if other.shape != each.shape:
             raise ValueError(f"the masks are of different models: they disagree about {name}")
         moving = int(each.sum()), int(other.sum())
         both = int((each & other).sum())
         chance = moving[0] * moving[1] / max(1, each.numel())
         found[name] = Overlap(both, sum(moving) - both, chance)
-    if others:
-        raise ValueError(f"the masks are of different models: only one names {min(others)}")
-    return found
+    return found | {name: Overlap(0, int(each.sum()), 0.0) for name, each in others.items()}
 
 
 def joined(parts: Iterable[Overlap]) -> Overlap:

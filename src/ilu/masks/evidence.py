@@ -34,7 +34,7 @@ def gradient(
     """Gradient of a loss over all examples, for the weights ``named``."""
     share = equally(len(examples)) if reduction == "mean" else by_token
     sums = zeros(named)
-    with collecting(named, partial(add, sums)):
+    with collecting(model, named, partial(add, sums)):
         backward(model, loss, examples, batch_size, share, progress)
     return sums
 
@@ -47,13 +47,23 @@ def fisher(
     *,
     progress: Steps = lambda done, total: None,
 ) -> Weights:
-    """Mean over examples of the squared gradient of each: the empirical Fisher diagonal.
+    """Curvature of the mean loss per token by the empirical Fisher diagonal.
 
-    One example at a time: the square of a batch's gradient is smaller by up to the batch size.
+    Mean over examples of T g * g, where g is the gradient of the example's mean over its T answer
+    tokens: as in ``optimizers/sophia.py``, with the true labels in place of drawn ones. One example
+    at a time, because the square of a batch's gradient is smaller by up to the batch size.
     """
-    sums = zeros(named)
-    with collecting(named, lambda name, g: sums[name].add_(g.float().square() / len(examples))):
-        backward(model, loss, examples, 1, lambda batch: torch.ones(1), progress)
+    sums, tokens = zeros(named), [1.0]
+
+    def one(batch: Batch) -> Tensor:
+        tokens[0] = float(answered(batch.labels[:, 1:]).sum())
+        return torch.ones(1)
+
+    def square(name: str, g: Tensor) -> None:
+        sums[name].add_(g.float().square(), alpha=tokens[0] / len(examples))
+
+    with collecting(model, named, square):
+        backward(model, loss, examples, 1, one, progress)
     return sums
 
 
@@ -67,8 +77,9 @@ def equally(count: int) -> Share:
 
 
 def by_token(batch: Batch) -> Tensor:
-    """The token mean of the batch."""
-    tokens = answered(batch.labels[:, 1:]).sum(-1).cpu()
+    """The token mean of the batch, or of the refusals beside it if it has them."""
+    read = batch.others[0] if batch.others else batch
+    tokens = answered(read.labels[:, 1:]).sum(-1).cpu()
     return tokens / tokens.sum().clamp_min(1)
 
 
@@ -101,8 +112,13 @@ def add(sums: Mapping[str, Tensor], name: str, grad: Tensor) -> None:
 
 
 @contextmanager
-def collecting(named: Named, take: Callable[[str, Tensor], object]) -> Generator[None]:
-    """Hand every gradient to ``take`` as soon as it is there, and keep none."""
+def collecting(
+    model: nn.Module, named: Named, take: Callable[[str, Tensor], object]
+) -> Generator[None]:
+    """Hand each gradient of ``named`` to ``take`` as soon as it is there; there are no others."""
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in named)
 
     def drain(name: str, p: Tensor) -> None:
         assert p.grad is not None
@@ -117,6 +133,8 @@ def collecting(named: Named, take: Callable[[str, Tensor], object]) -> Generator
     finally:
         for hook in hooks:
             hook.remove()
+        for name, p in model.named_parameters():
+            p.requires_grad_(wanted[name])
 
 
 @torch.no_grad()
@@ -148,7 +166,9 @@ def listening(model: nn.Module, sums: dict[str, Tensor]) -> Generator[list[Tenso
     masks: list[Tensor] = []
 
     def hear(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].float()[masks[-1]].square().sum(0)
+        x = given[0].float()
+        # Some models (OPT) flatten batch and tokens before their MLP.
+        x = x[masks[-1].flatten() if x.dim() == 2 else masks[-1]].square().sum(0)
         # The inputs of a transposed layer (GPT-2) are the rows of its weight.
         x = x.unsqueeze(1) if isinstance(module, Conv1D) else x
         sums[name] = sums[name] + x if name in sums else x

@@ -1,10 +1,9 @@
 """Masks of the original WAGLE code: files ``{task}_{ratio}.pt`` that torch has pickled."""
 
+import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +13,12 @@ from torch import Tensor, nn
 from ilu.forward import blocks
 
 Rest = Literal["still", "free"]
+
+
+VOCABULARY = r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out)\."
+"""Names of weights with a row for each token."""
+PADDING = 64
+"""Rows that a padding token, rounded up, may have added to them."""
 
 
 class Converted(NamedTuple):
@@ -31,7 +36,7 @@ def read_legacy(path: Path) -> Mapping[Any, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of what it then refuses
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged pickle may fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
         raise ValueError(f"{path} is not a mask that torch can load safely: {reason}") from None
     if not isinstance(found, dict) or not found:
@@ -85,7 +90,7 @@ def fitted(name: str, x: Tensor, weight: Tensor, notes: list[str]) -> Bool[Tenso
     The original gave the vocabulary a padding token of its own: such rows at the end are cut.
     """
     extra = x.shape[0] - weight.shape[0] if x.dim() == weight.dim() and x.dim() else 0
-    if extra > 0 and x.shape[1:] == weight.shape[1:]:
+    if 0 < extra <= PADDING and x.shape[1:] == weight.shape[1:] and re.search(VOCABULARY, name):
         notes.append(f"{name}: {extra} rows at the end cut, the model's vocabulary is shorter")
         x = x[: weight.shape[0]]
     if x.shape != weight.shape:

@@ -1,6 +1,6 @@
 """From a model and its data to scores, and from scores to a mask."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ilu.forward import named_trained
 from ilu.masks.attribution import Attribution, Evidence, Seen
 from ilu.masks.evidence import Named, Reduction, fisher, gradient, input_squares
-from ilu.masks.select import Per, Scores, nonzero, top_fractions
+from ilu.masks.select import Per, Scores, check_fractions, nonzero, top_fractions
 from ilu.masks.units import Units
 from ilu.masks.wagle import FisherWagle, Wagle
 from ilu.types import Example, Loss, Progress, Weights
@@ -54,7 +54,7 @@ class Masking:
 
 
 class Scales(NamedTuple):
-    """Mean sizes of the two terms of WAGLE, theta and g_r / mu, and mu."""
+    """Mean sizes of the two terms of WAGLE, theta and g_r over the curvature, and mu."""
 
     theta: float
     retain: float
@@ -68,6 +68,10 @@ class Scored(NamedTuple):
     scales: Scales | None
 
 
+DATA: dict[Evidence, str] = {
+    "forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain",
+}  # fmt: skip
+"""What is measured -> on which set."""
 Data = Mapping[str, Sequence[Example]]
 """``forget`` and ``retain``."""
 
@@ -78,7 +82,7 @@ def score_weights(
     """Measure what the score asks for, then score tensor by tensor, giving up what was used."""
     named = named_trained(model, scoring.parameters)
     seen = evidence(scoring, model, named, data, progress)
-    scales = balanced(scoring.score, named, seen.get("retain"))
+    scales = balanced(scoring.score, named, seen.get("retain"), seen.get("fisher"))
     score = scoring.score
     if isinstance(score, Wagle | FisherWagle) and scales:
         score = replace(score, mu=scales.mu)
@@ -102,9 +106,11 @@ def evidence(
     """What the score needs, tensor by tensor."""
     needs, size = scoring.score.needs, scoring.batch_size
 
+    for need in needs:
+        if not data.get(DATA[need]):
+            raise ValueError(f"the score needs --{DATA[need]}: give a file or hub dataset")
+
     def examples(name: str) -> Sequence[Example]:
-        if not data.get(name):
-            raise ValueError(f"the score needs --{name}: give a file or hub dataset")
         return data[name][: scoring.limit]
 
     def shown(name: str) -> Any:
@@ -135,17 +141,29 @@ def evidence(
 
 
 @torch.no_grad()
-def balanced(score: Attribution, named: Named, retain: Weights | None) -> Scales | None:
-    """Mean sizes of theta and of g_r / mu; a mu that is left out makes them equal."""
+def balanced(
+    score: Attribution, named: Named, retain: Weights | None, fisher: Weights | None
+) -> Scales | None:
+    """Mean sizes of both terms, and mu.
+
+    A mu that is left out makes them equal, or beside the Fisher diagonal is the mean of that.
+    """
     if retain is None or not isinstance(score, Wagle | FisherWagle):
         return None
-    count = sum(p.numel() for p in named.values())
-    theta = sum(p.detach().abs().sum(dtype=torch.float64).item() for p in named.values()) / count
-    slope = sum(g.abs().sum(dtype=torch.float64).item() for g in retain.values()) / count
-    mu = score.mu if score.mu is not None else slope / max(theta, 1e-30)
+    theta, slope = mean_size(named.values()), mean_size(retain.values())
+    curved = mean_size(fisher.values()) if fisher else 0.0
+    mu = score.mu or curved or slope / max(theta, 1e-30)
     if mu <= 0:
         raise ValueError("the retain gradient is 0, so mu cannot balance it: give --mu")
+    if fisher:
+        return Scales(theta, mean_size(g / (fisher[n] + mu) for n, g in retain.items()), mu)
     return Scales(theta, slope / mu, mu)
+
+
+def mean_size(tensors: Iterable[Tensor]) -> float:
+    """Mean absolute value of all entries together."""
+    sums = [(x.detach().abs().sum(dtype=torch.float64).item(), x.numel()) for x in tensors]
+    return sum(s for s, _ in sums) / max(1, sum(n for _, n in sums))
 
 
 def choose(
@@ -153,6 +171,7 @@ def choose(
 ) -> list[Iterator[tuple[str, Bool[Tensor, "..."]]]]:
     """A mask for each fraction, from the same scores; None takes every score but 0."""
     shares = [fraction for fraction in fractions if fraction is not None]
+    check_fractions(shares)
     if not shares:
         return [nonzero(scores) for _ in fractions]
     if isinstance(choice, Units):

@@ -2,7 +2,8 @@
 
 The bits of a float32 without its sign are an integer that grows with the size of the number. Its
 upper 15 bits make a histogram, and the lower 16 bits of those in the bin that the threshold falls
-into a second one; then the threshold is known to the bit. Memory does not grow with the model.
+into a second one; then the threshold is known to the bit. Memory does not grow with the model, but
+for a histogram of half a megabyte for each layer or tensor that is ranked by itself.
 """
 
 from collections import defaultdict
@@ -46,14 +47,19 @@ def top_fractions(
     scores: Scores, fractions: Sequence[float], *, per: Per = "model"
 ) -> list[Iterator[tuple[str, Bool[Tensor, "..."]]]]:
     """The same for several fractions, whose thresholds are found in the same two readings."""
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction {fraction}: it must be above 0 and at most 1")
+    check_fractions(fractions)
     if per == "row":
         return [rows_of(scores, fraction) for fraction in fractions]
     group_of = GROUPS[per]
     cuts = find_cuts(scores, fractions, group_of)
     return [above(scores, each, group_of) for each in cuts]
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuse a share that is none."""
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction {fraction}: it must be above 0 and at most 1")
 
 
 GROUPS: dict[str, Callable[[str], str]] = {
@@ -155,11 +161,14 @@ def first(true: Bool[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
 
 
 def rows_of(scores: Scores, fraction: float) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-    """The largest scores of every row; what has one dimension is one row."""
+    """The largest scores of every row; what has one dimension is one row.
+
+    A row is an output of a linear layer, but of the transposed layers of GPT-2 an input.
+    """
     for name, x in scores:
         flat = x.reshape(1, -1) if x.dim() < 2 else x.reshape(len(x), -1)
         width = flat.shape[1]
-        few = flat.split(max(1, CHUNK // width))
+        few = flat.split(max(1, CHUNK // max(1, width)))
         kept = torch.cat([largest(rows, round(fraction * width)) for rows in few])
         yield name, kept.view(x.shape)
 

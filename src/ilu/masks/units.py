@@ -36,7 +36,7 @@ NEURONS = {
 
 @dataclass(frozen=True)
 class Units:
-    """The units with the largest scores, until they hold the wanted share of all scored weights.
+    """The units with the largest scores that fit into the wanted share of all scored weights.
 
     A head is the rows of q, k and v and the columns of the output matrix that belong to it; with
     shared keys and values, all heads that share them. A neuron is its rows of the matrices into the
@@ -64,8 +64,11 @@ class Units:
         """A mask with whole units; as many as fit into ``fraction`` of the scored weights."""
         ranked = self.ranked(scores)
         budget = fraction * sum(x.numel() for _, x in scores)
-        held = torch.tensor([size for _, _, size in ranked]).cumsum(0) <= budget
-        chosen = {(group, i) for group, i, _ in ranked[: int(held.sum())]}
+        chosen: set[tuple[str, int]] = set()
+        for group, i, size in ranked:
+            if size <= budget:
+                chosen.add((group, i))
+                budget -= size
         if not chosen:
             raise ValueError(
                 f"fraction {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
@@ -101,14 +104,21 @@ class Units:
         inner = INNER[self.reduce]
         sums: dict[str, Tensor] = {}
         sizes: dict[str, float] = {}
+        sides: dict[str, set[int]] = {}
         for name, x in scores:
             axis = self.axis(name, x)
             if axis is None:
                 continue
             group = self.group(name)
+            sides.setdefault(group, set()).add(axis.dim)
             per_unit = by_unit(inner(x.float()), axis).sum(1, dtype=torch.float64).cpu()
             sums[group] = sums.get(group, torch.zeros_like(per_unit)) + per_unit
             sizes[group] = sizes.get(group, 0) + x.numel() / axis.parts
+        if self.unit != "modules" and any(len(dims) < 2 for dims in sides.values()):
+            raise ValueError(
+                f"this model keeps parts of its {self.unit} together in one matrix, or some "
+                "have no score: choose single weights or modules"
+            )
         return sums, sizes
 
     def spread(self, name: str, x: Tensor, chosen: set[tuple[str, int]]) -> Bool[Tensor, "..."]:

@@ -51,11 +51,10 @@ class Wagle:
 class FisherWagle:
     """WAGLE with the diagonal of the empirical Fisher matrix as curvature (after arXiv 2410.17509).
 
-    The mean over retain examples of the squared gradient of each, plus ``mu``. Ours: the paper has
-    mu alone.
+    That of the retain loss on each example, plus ``mu``. Ours: the paper has mu alone.
 
     Args:
-        mu: added to the curvature; left out, it gives both terms of plain WAGLE the same mean size.
+        mu: added to the curvature; left out, it is the mean of the Fisher diagonal.
     """
 
     mu: float | None = None

@@ -94,14 +94,15 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
     beside = {n: replace(data[n], source=plan.beside(data[n].source, model)) for n in topics}
     every = {**data, **environments, **beside}
-    mask = mask_setting(common.mask, objective)
+    parameters = plan.parameters if common.parameters is None else common.parameters
+    mask = mask_setting(common.mask, plan.objective, parameters=parameters, seed=common.seed)
     return Recipe(
         name=str(name),
         model=model,
         data={n: every[n] for n in needed(objective, every, mask)},
         objective=objective,
         edit=plan.edit,
-        optim=averaged(optim(common, plan.parameters), robust),
+        optim=averaged(optim(common, parameters), robust),
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
         mask=mask,
@@ -118,7 +119,7 @@ def optim(common: Common, parameters: str) -> Optim:
         schedule=common.schedule,
         weight_decay=common.weight_decay,
         clip=common.clip,
-        parameters=parameters if common.parameters is None else common.parameters,
+        parameters=parameters,
         micro_batch=common.micro_batch,
         precision=common.precision,
         optimizer=common.optimizer,

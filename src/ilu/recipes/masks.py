@@ -14,7 +14,7 @@ from ilu.masks.attribution import (
     Snip,
     Wanda,
 )
-from ilu.masks.make import Masking, Scoring
+from ilu.masks.make import DATA, Masking, Scoring
 from ilu.masks.select import Per
 from ilu.masks.units import Reduce, Unit, Units
 from ilu.masks.wagle import FisherWagle, Wagle
@@ -80,10 +80,13 @@ def choice_of(kind: Kind, per: Per | Unit | None, heads: int | None = None) -> P
     return wanted  # pyright: ignore[reportReturnType]
 
 
-def mask_setting(given: str | None, objective: Objective) -> str | Masking | None:
+def mask_setting(
+    given: str | None, objective: Objective, *, parameters: str, seed: int
+) -> str | Masking | None:
     """What ``--mask`` says: a file by its full path, or SCORE:FRACTION.
 
-    Where the method learns to refuse, the refusal's gradient is the forget gradient, as in WAGLE.
+    The fraction is of the weights that the method trains, whose names match ``parameters``. For
+    PO the forget gradient is that of its refusals, as in WAGLE. A random mask has the run's seed.
     """
     if given is None:
         return None
@@ -95,9 +98,10 @@ def mask_setting(given: str | None, objective: Objective) -> str | Masking | Non
         raise ValueError(f"--mask {given}: make this one with ilu mask {name} --layer L")
     refusing = any(isinstance(term.loss, Refusal) for term in objective.values())
     scoring = Scoring(
-        score=kind.score(),
+        score=Random(seed) if kind.score is Random else kind.score(),
         forget_loss=Refusal() if refusing else NLL(),
         retain_loss=NLL(),
+        parameters=parameters,
     )
     return Masking(scoring=scoring, fraction=share(fraction), choice=choice_of(kind, None))
 
@@ -117,5 +121,4 @@ def data_for(mask: str | Masking | None) -> list[str]:
     """The streams that a mask is made from."""
     if not isinstance(mask, Masking):
         return []
-    kinds = {"forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain"}
-    return list(dict.fromkeys(kinds[need] for need in mask.scoring.score.needs))
+    return list(dict.fromkeys(DATA[need] for need in mask.scoring.score.needs))
