@@ -19,6 +19,7 @@ from transformers import (
 
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, collate
+from ilu.forget.refusal import Refusal
 from ilu.forward import ModelForward
 from ilu.losses.tokens import mean_nll
 from ilu.masking import make_masks
@@ -91,6 +92,16 @@ def test_the_mean_gradient_is_that_of_all_examples_whatever_the_batches():
         for g, e in zip(found.values(), exact, strict=True):
             torch.testing.assert_close(g.double(), e, rtol=1e-4, atol=1e-6)
     assert all(p.grad is None for p in small.parameters())
+
+
+def test_sums_weigh_refusals_by_their_own_tokens():
+    model = make_tiny()
+    named = dict(model.named_parameters())
+    refusals = [Example(e.ids[:2] + [7] * (1 + i), prompt=2) for i, e in enumerate(FORGET)]
+    beside = [e._replace(others=(r,)) for e, r in zip(FORGET, refusals, strict=True)]
+    found = gradient(model, named, Refusal(), beside, batch_size=3, reduction="sum")
+    for name, g in summed(model, refusals, 3).items():
+        torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_half_precision_weights_are_added_in_float32():

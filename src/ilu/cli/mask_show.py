@@ -11,6 +11,7 @@ from ilu.cli.show import console, number, table
 from ilu.masks.describe import OUTSIDE, Overlap, counts, density, joined, overlaps, place, total
 from ilu.masks.files import MaskFile
 
+BARS = " ▁▂▃▄▅▆▇█"
 SHADES = " ░▒▓█"
 """Densities from 0 to the largest."""
 
@@ -48,17 +49,26 @@ def made(record: Mapping[str, Any]) -> list[str]:
     if record.get("scores"):
         quantiles = record["scores"]["quantiles"].items()
         sizes = "  ".join(f"{float(q):.0%} {x:.3g}" for q, x in quantiles)
-        lines.append(f"sizes of scores: {sizes}  (exactly 0: {record['scores']['zero']})")
+        lines.append(f"sizes of scores: {sizes}  (0: {record['scores']['zero']})")
+        lines.append(bars(record["scores"]["octaves"]))
     if not record:
         lines.append("no record of how it was made, or for which model")
     return lines
 
 
+def bars(octaves: Mapping[str, int]) -> str:
+    """How many scores have each power of 2 as size, as bars from the smallest to the largest."""
+    if not octaves:
+        return "no score is above 0"
+    low, high = min(map(int, octaves)), max(map(int, octaves))
+    counts = [octaves.get(str(e), 0) for e in range(low, high + 1)]
+    shown = "".join(BARS[-(-8 * n // max(counts))] for n in counts)
+    return f"sizes from 2^{low} to 2^{high}: {shown}"
+
+
 def heat_map(densities: Mapping[str, Mapping[str, float]]) -> None:
     """Shaded cells beside the density of each module over all its blocks."""
-    blocks = sorted(
-        {b for row in densities.values() for b in row}, key=lambda b: (b == "-", b.zfill(9))
-    )
+    blocks = sorted({b for row in densities.values() for b in row}, key=in_order)
     most = max((x for row in densities.values() for x in row.values()), default=0.0)
     shown = Table(
         title=f"density by module and block; the darkest is {most:.3f}", title_justify="left"

@@ -38,4 +38,5 @@ PUBLISHED: dict[str, Method] = {
     ),
 }
 """The five configurations of WAGLE (arXiv 2410.17509). The first forget set of those on WMDP is
-given out on request only; see https://huggingface.co/datasets/cais/wmdp-corpora."""
+given out on request only; see https://huggingface.co/datasets/cais/wmdp-corpora. The original also
+keeps the cyber corpus; here the retain set is the larger one, biology."""
