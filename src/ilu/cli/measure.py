@@ -6,16 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, number, progress, table
+from ilu.cli.show import console, number, table
 from ilu.cli.unlearn import Place
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import SuiteName, suite_of
 from ilu.recipes.tuning import task_attack, tuned
-from ilu.run import run
 from ilu.rundir import RunDir
-from ilu.tracking import tracking
 from ilu.train import Optim
 
 
@@ -83,13 +80,7 @@ def attack(argv: Sequence[str]) -> None:
         seed=wanted.seed,
     )
     recipe = tuned(wanted.model, wanted.task, task, metrics, seed=wanted.seed)
-    place = wanted.place
-    with (
-        tracking(place.track, recipe, place.out) as track,
-        interruptible() as stop,
-        progress() as shown,
-    ):
-        out = run(recipe, place.out, place.options(shown, stop, track))
+    out = wanted.place.run(recipe)
     show_stages(out)
 
 

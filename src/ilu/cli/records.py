@@ -12,17 +12,14 @@ import tyro
 from ilu.cli.catalogue import entries
 from ilu.cli.doctor import findings
 from ilu.cli.document import page
-from ilu.cli.interrupt import interruptible
 from ilu.cli.measure import show_stages
 from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, print_json, progress, table
+from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import Place
 from ilu.files import write_text
 from ilu.recipe import differences, restore
 from ilu.report.formats import write_report
-from ilu.run import run
 from ilu.rundir import RunDir
-from ilu.tracking import tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +69,7 @@ def rerun(argv: Sequence[str]) -> None:
     if not record.is_file():
         raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
     recipe = restore(json.loads(record.read_text(encoding="utf-8")))
-    place = wanted.place
-    with (
-        tracking(place.track, recipe, place.out) as track,
-        interruptible() as stop,
-        progress() as shown,
-    ):
-        out = run(recipe, place.out, place.options(shown, stop, track))
+    out = wanted.place.run(recipe)
     old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)

@@ -20,8 +20,7 @@ from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir
-from ilu.tracking import Track, Tracker, tracking, untracked
-from ilu.types import Progress
+from ilu.tracking import Tracker, tracking
 
 HELP = """\
 usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]
@@ -59,18 +58,22 @@ class Place:
     resume: bool = False
     track: Tracker | None = None
 
-    def options(
-        self, shown: Progress, stop: Callable[[], bool], track: Track = untracked
-    ) -> Options:
-        """The same for a run, with its progress, its way to stop and where it is followed."""
-        return Options(
-            device=self.device,
-            save_every=self.save_every,
-            resume=self.resume,
-            progress=shown,
-            stop=stop,
-            track=track,
-        )
+    def run(self, recipe: Recipe) -> RunDir:
+        """Carry out ``recipe`` here, with progress bars, stopping when asked to."""
+        with (
+            tracking(self.track, recipe, self.out) as track,
+            interruptible() as stop,
+            progress() as shown,
+        ):
+            options = Options(
+                device=self.device,
+                save_every=self.save_every,
+                resume=self.resume,
+                progress=shown,
+                stop=stop,
+                track=track,
+            )
+            return run(recipe, self.out, options)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,13 +89,7 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    with (
-        tracking(place.track, recipe, place.out) as track,
-        interruptible() as stop,
-        progress() as shown,
-    ):
-        out = run(recipe, place.out, place.options(shown, stop, track))
-    summarise(out)
+    summarise(place.run(recipe))
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
