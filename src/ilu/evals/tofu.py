@@ -1,4 +1,8 @@
-"""TOFU's metrics: one forward pass over every answer of a set, one generation, pure functions."""
+"""TOFU's metrics: one forward pass over every answer of a set, one generation, pure functions.
+
+The two are pieces of work of their own: an interrupted suite keeps what it has of either. The
+metrics within a piece share its work and are kept together.
+"""
 
 import math
 import statistics
@@ -65,20 +69,18 @@ def bounded_exp(x: float) -> float:
 
 @dataclass(frozen=True)
 class Answers:
-    """All of TOFU's metrics on one set, under names that begin with ``name`` (arXiv 2401.06121).
+    """TOFU's metrics of known answers on one set, under names that begin with ``name``.
 
-    ``source`` has beside each answer its paraphrase and then the wrong answers. Probability, truth
-    ratios (both means, and the score in [0, 1] made of the geometric one by ``truth``), exact
-    memorisation and extraction strength come from one forward pass; ROUGE-L recall (stemmed) and
-    the refusal rate from one greedy answer of at most ``max_new_tokens``. The token that ends an
-    answer counts in probabilities, as in training, and in nothing else.
+    ``source`` has beside each answer its paraphrase and then the wrong answers (arXiv 2401.06121).
+    Probability, truth ratios (both means, and the score in [0, 1] made of the geometric one by
+    ``truth``), exact memorisation and extraction strength come from one forward pass. The token
+    that ends an answer counts in probabilities, as in training, and in nothing else.
     """
 
     name: str
     source: Source
     likelihood: Callable[[float, Logps], float] = alone
     truth: Callable[[float], float] = preference
-    max_new_tokens: int = 200
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
@@ -86,13 +88,7 @@ class Answers:
         asked = [one for e in examples for one in (e, *e.others)]
         read = iter(read_answers(lm, asked, batch_size=self.batch_size, name=self.name))
         rows = [[next(read) for _ in (e, *e.others)] for e in examples]
-        said = continuations(
-            lm,
-            [e.ids[: e.prompt] for e in examples],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
-        items = {**self.likelihoods(rows, lm.tokenizer), **texts(examples, said, lm.tokenizer)}
+        items = self.likelihoods(rows, lm.tokenizer)
         return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
 
     def likelihoods(
@@ -112,6 +108,28 @@ class Answers:
             "exact_memorisation": [exact_memorisation(first) for first in firsts],
             "extraction_strength": [extraction_strength(first) for first in firsts],
         }
+
+
+@dataclass(frozen=True)
+class Replies:
+    """TOFU's metrics of what a model answers by itself, under names that begin with ``name``.
+
+    ROUGE-L recall (stemmed, arXiv 2401.06121) and the refusal rate of one greedy answer of at most
+    ``max_new_tokens``.
+    """
+
+    name: str
+    source: Source
+    max_new_tokens: int = 200
+    batch_size: int = 16
+
+    def __call__(self, lm: LM) -> Mapping[str, Score]:
+        examples = self.source(lm.tokenizer)
+        heads = [e.ids[: e.prompt] for e in examples]
+        new, size = self.max_new_tokens, self.batch_size
+        said = continuations(lm, heads, max_new_tokens=new, batch_size=size)
+        items = texts(examples, said, lm.tokenizer)
+        return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
 
 
 def texts(
