@@ -130,6 +130,37 @@ def test_several_fractions_and_scores_on_disk(folder, tmp_path, capsys):  # noqa
     assert "0.250" in out  # a tenth inside four tenths
 
 
+def test_a_later_call_selects_from_scores_on_disk(folder, tmp_path, monkeypatch):  # noqa: F811
+    def mask(name, *flags):
+        mask_command(arguments(folder, *flags, f"--out={tmp_path / name}"))
+        return MaskFile(tmp_path / name)
+
+    scores = f"--scores={tmp_path / 's'}"
+    mask("a.st", "wagle", "--fraction=0.1", scores)
+    fresh = mask("b.st", "wagle", "--fraction=0.3", "--per=tensor")
+
+    def never(*args):
+        pytest.fail("scored again")
+
+    monkeypatch.setattr("ilu.masking.score_weights", never)
+    again = mask("c.st", "wagle", "--fraction=0.3", "--per=tensor", scores)
+    assert all(torch.equal(m, dict(again)[n]) for n, m in fresh)
+    assert {**again.record, "seconds": 0} == {**fresh.record, "seconds": 0}
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "Something else"}\n', encoding="utf-8")
+    for flags, changed in (
+        (["snip", "--fraction=0.3"], "made.scoring"),
+        (["wagle", "--fraction=0.3", "--mu=2"], "made.scoring"),
+        (["wagle", "--fraction=0.3", f"--forget={other}"], "made.data.forget"),
+        (["wagle", "--fraction=0.3", "--model=lab"], "made.model"),
+    ):
+        with pytest.raises(ValueError, match=f"made from something else \\({changed}"):
+            mask("d.st", *flags, scores)
+    with pytest.raises(ValueError, match="holds no scores"):
+        mask("d.st", "wagle", "--fraction=0.3", f"--scores={folder}")
+    assert not (tmp_path / "d.st").exists()
+
+
 def test_rmu_layers_heads_and_refusals(folder, tmp_path, capsys):  # noqa: F811
     mask_command(arguments(folder, "rmu", "--layer=1", f"--out={tmp_path / 'r.safetensors'}"))
     chosen = {n for n, m in MaskFile(tmp_path / "r.safetensors") if m.any()}
