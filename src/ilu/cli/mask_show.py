@@ -1,6 +1,5 @@
 """Masks on the terminal: how one was made, where it is dense, how far two agree."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ilu.cli.show import console, number, table
-from ilu.masks.describe import OUTSIDE, Overlap, counts, density, joined, overlaps, place, total
+from ilu.masks.describe import OUTSIDE, Overlap, by_module, counts, density, overlaps, total
 from ilu.masks.files import MaskFile
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -101,12 +100,7 @@ def show_comparison(a: MaskFile, b: MaskFile) -> None:
     models = {m for m in (a.record.get("model"), b.record.get("model")) if m}
     if len(models) > 1:
         raise ValueError(f"{a.path} and {b.path} were made for models with different weights")
-    found = overlaps(a, b)
-    grouped: dict[str, list[Overlap]] = defaultdict(list)
-    for name, each in found.items():
-        grouped[place(name).module].append(each)
-    rows = [(module, *cells(joined(parts))) for module, parts in grouped.items()]
-    rows.append(("all", *cells(joined(found.values()))))
+    rows = [(module, *cells(each)) for module, each in by_module(overlaps(a, b)).items()]
     table(f"{a.path} and {b.path}", ("module", "in both", "in either", "IoU", "by chance"), rows)
 
 
