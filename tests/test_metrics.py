@@ -20,6 +20,7 @@ from ilu.evals.muse import (
 from ilu.evals.overlap import bleu, rouge_l
 from ilu.evals.refusal import refuses
 from ilu.evals.tofu import (
+    Answers,
     alone,
     among,
     closeness,
@@ -133,6 +134,27 @@ def test_the_lowest_share_takes_the_least_likely_and_at_least_one():
     logp = torch.tensor([-1.0, -5.0, -2.0, -4.0, -3.0])
     assert MinK(0.4)(logp) == pytest.approx(-4.5)
     assert MinK(0.4)(logp[:1]) == -1.0
+
+
+def test_an_answer_without_tokens_leaves_its_question_unscored():
+    def read(*logps):
+        logp = torch.tensor(logps)
+        return Read(torch.ones(len(logps), dtype=torch.long), logp, logp > -1)
+
+    whole = [read(-1.0), read(-2.0), read(-1.0, -3.0)]
+    found = Answers("x", lambda t: []).likelihoods([whole, [*whole[:2], read()]], Blank())
+    assert found["truth_ratio"] == [1.0, None]
+    assert found["probability"] == [pytest.approx(math.exp(-1)), None]
+    ratios = {"forget_truth_ratio": mean_score([0.1, None, 0.3])}
+    assert forget_quality(ratios, ratios)["forget_quality"].n == 2
+    with pytest.raises(ValueError, match="item 2 is not a number"):
+        mean_score([0.5, math.nan])
+
+
+class Blank:
+    """A tokenizer that ends no text."""
+
+    eos_token_id = None
 
 
 def test_utility_kept_is_relative_to_the_original():

@@ -96,6 +96,10 @@ def test_flags_that_would_do_nothing_are_refused():
         suite_of("membership", Asked(data="d.jsonl"))
     with pytest.raises(ValueError, match="suite membership needs them"):
         suite_of("likelihood", Asked(data="d.jsonl", nonmembers="n.jsonl"))
+    with pytest.raises(ValueError, match="--batch-size is for lm-eval"):
+        suite_of("mmlu", Asked(batch_size=4))
+    (harness,) = suite_of("lm-eval", Asked(data="mmlu", batch_size="auto")).parts.values()
+    assert harness.batch_size == "auto"
     with pytest.raises(ValueError, match="needs --data: names of tasks"):
         suite_of("lm-eval", Asked())
 

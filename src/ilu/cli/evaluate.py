@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import number, progress, table
@@ -54,6 +54,7 @@ class Evaluate:
         columns: names of columns that differ, as wanted=present.
         truncate: cut longer examples to this many tokens.
         limit: use the first so many items of each set.
+        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
             quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and
             to multiple choice the paired difference.
@@ -73,6 +74,7 @@ class Evaluate:
     columns: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     reference: str | None = None
     out: Path | None = None
     device: str = "cpu"
@@ -93,6 +95,7 @@ def main(argv: Sequence[str]) -> None:
         columns=wanted.columns,
         truncate=wanted.truncate,
         limit=wanted.limit,
+        batch_size=wanted.batch_size,
         split=wanted.split,
     )
     suite = suite_of(wanted.suite, asked)

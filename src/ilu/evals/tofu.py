@@ -94,20 +94,31 @@ class Answers:
     def likelihoods(
         self, rows: Sequence[Sequence[Read]], tokenizer: Any
     ) -> dict[str, list[float | None]]:
-        """What the tokens' log-probabilities say of each question."""
-        means = [[r.logp.double().mean().item() for r in row] for row in rows]
-        ratios = [truth_ratio_geometric(right, wrong) for _, right, *wrong in means]
+        """What the tokens' log-probabilities say of each question; None where one has no token."""
+        found = [None if means is None else self.of(*means) for means in map(means_of, rows)]
         firsts = [without_end(row[0], tokenizer.eos_token_id).first for row in rows]
+        names = ("probability", "truth_ratio", "truth_ratio_arithmetic", "truth")
         return {
-            "probability": [self.likelihood(answer, wrong) for answer, _, *wrong in means],
-            "truth_ratio": [*ratios],
-            "truth_ratio_arithmetic": [
-                truth_ratio_arithmetic(right, wrong) for _, right, *wrong in means
-            ],
-            "truth": [self.truth(ratio) for ratio in ratios],
+            **{
+                n: [None if each is None else each[i] for each in found]
+                for i, n in enumerate(names)
+            },
             "exact_memorisation": [exact_memorisation(first) for first in firsts],
             "extraction_strength": [extraction_strength(first) for first in firsts],
         }
+
+    def of(self, answer: float, right: float, *wrong: float) -> tuple[float, float, float, float]:
+        """Probability, both truth ratios and the score made of the geometric one."""
+        ratio = truth_ratio_geometric(right, wrong)
+        arithmetic = truth_ratio_arithmetic(right, wrong)
+        return self.likelihood(answer, wrong), ratio, arithmetic, self.truth(ratio)
+
+
+def means_of(row: Sequence[Read]) -> list[float] | None:
+    """Mean log-probability per token of every answer, if all of them have tokens."""
+    if not all(len(read.logp) for read in row):
+        return None
+    return [read.logp.double().mean().item() for read in row]
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,10 @@ def forget_quality(
     need("scipy", "evals", "forget quality")
     from scipy import stats
 
-    mine, theirs = (s["forget_truth_ratio"].items for s in (scores, reference))
+    mine, theirs = (
+        [ratio for ratio in s["forget_truth_ratio"].items if ratio is not None]
+        for s in (scores, reference)
+    )
     found: Any = stats.ks_2samp(mine, theirs)
     p = max(float(found.pvalue), 5e-324)  # the smallest that has a logarithm
     n = min(len(mine), len(theirs))

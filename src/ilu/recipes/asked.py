@@ -1,6 +1,7 @@
 """What the user says of the data of a suite."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ilu.evals.fluency import CLASSIFIERS
 from ilu.models import Beside, full_name
@@ -17,7 +18,7 @@ class Asked:
     """What the user says of a suite's data; ``split`` chooses among those that a suite brings.
 
     ``form`` is that of multiple choice; ``nonmembers`` are texts that the model never saw;
-    ``classifiers`` say ``class=model``.
+    ``classifiers`` say ``class=model``; ``batch_size`` is that of lm-evaluation-harness.
     """
 
     data: str | None = None
@@ -27,6 +28,7 @@ class Asked:
     classifiers: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     split: str | None = None
 
     def __post_init__(self) -> None:

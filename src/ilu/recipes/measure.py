@@ -63,6 +63,8 @@ def check_data(name: SuiteName, asked: Asked) -> None:
         raise ValueError(f"the suite {name} needs --data: {what}")
     if asked.classifiers and name not in ("fluency", "toxicity"):
         raise ValueError(f"the suite {name} asks no classifier: leave --classifiers out")
+    if asked.batch_size is not None and name != "lm-eval":
+        raise ValueError(f"the suite {name} sets its own batches: --batch-size is for lm-eval")
     if (name == "membership") != (asked.nonmembers is not None):
         raise ValueError("--nonmembers are texts never seen, and the suite membership needs them")
 
@@ -105,7 +107,8 @@ def membership(asked: Asked) -> Suite:
 def harness(asked: Asked) -> Suite:
     """Tasks of lm-evaluation-harness, named with commas between."""
     names = tuple(full(name.strip()) for name in (asked.data or "").split(","))
-    return Suite({"lm_eval": Harness(HarnessTasks(names), asked.limit)})
+    size = asked.batch_size or Harness.batch_size
+    return Suite({"lm_eval": Harness(HarnessTasks(names), asked.limit, size)})
 
 
 def verbatim(asked: Asked) -> Suite:
