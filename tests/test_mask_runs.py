@@ -126,6 +126,7 @@ def test_several_fractions_and_scores_on_disk(folder, tmp_path, capsys):  # noqa
     assert (tmp_path / "s" / "scores-00000.safetensors").is_file()
     mask_command(["compare", *(str(tmp_path / f"m-{f}.safetensors") for f in ("0.1", "0.4"))])
     out = capsys.readouterr().out
+    assert "by block" in out
     assert "by chance" in out
     assert "0.250" in out  # a tenth inside four tenths
 

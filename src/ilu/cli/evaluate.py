@@ -60,7 +60,8 @@ class Evaluate:
             to multiple choice the paired difference.
         out: write the scores to this JSON file, and beside it, in a folder of the same name, the
             value of every item and each model's results.json as lm-evaluation-harness has it. What
-            lies there is not measured again, so an interrupted command continues.
+            lies there is not measured again, so an interrupted command continues: metrics that
+            share a forward pass or a generation over a set are kept together, and all else apart.
         device: cpu, cuda, mps.
     """
 

@@ -7,7 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ilu.cli.show import console, number, table
-from ilu.masks.describe import OUTSIDE, Overlap, by_module, counts, density, overlaps, total
+from ilu.masks.describe import (
+    OUTSIDE,
+    Overlap,
+    by_block,
+    by_module,
+    counts,
+    density,
+    in_order,
+    overlaps,
+    total,
+)
 from ilu.masks.files import MaskFile
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -28,6 +38,11 @@ def show_mask(mask: MaskFile) -> None:
     for line in made(record):
         console.print(line, markup=False)
     heat_map(density(found))
+    rows = [
+        ("outside" if block == OUTSIDE else block, str(c.moving), str(c.total), number(c.density))
+        for block, c in by_block(found).items()
+    ]
+    table("by block", ("block", "may move", "weights", "density"), rows)
 
 
 def made(record: Mapping[str, Any]) -> list[str]:
@@ -80,11 +95,6 @@ def heat_map(densities: Mapping[str, Mapping[str, float]]) -> None:
         cells = "".join(shade(row.get(b), most) for b in blocks)
         shown.add_row(module, Text(cells), number(sum(row.values()) / len(row)))
     console.print(shown)
-
-
-def in_order(block: str) -> tuple[bool, int]:
-    """Blocks by number, what lies outside them last."""
-    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
 
 
 def shade(x: float | None, most: float) -> str:

@@ -72,6 +72,19 @@ def density(found: Mapping[str, Count]) -> dict[str, dict[str, float]]:
     return dict(table)
 
 
+def by_block(found: Mapping[str, Count]) -> dict[str, Count]:
+    """The count of each block, what lies outside them last."""
+    grouped: dict[str, list[Count]] = defaultdict(list)
+    for name, count in found.items():
+        grouped[place(name).block].append(count)
+    return {block: total(grouped[block]) for block in sorted(grouped, key=in_order)}
+
+
+def in_order(block: str) -> tuple[bool, int]:
+    """Blocks by number, what lies outside them last."""
+    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
+
+
 class Overlap(NamedTuple):
     """Two masks on the same weights: how many move in both, in either, and by chance in both.
 
