@@ -199,6 +199,12 @@ def test_every_suite_can_be_recorded_and_restored(name):
     assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 
+def test_a_series_of_models_can_be_recorded():
+    suite = suite_of("muse", Asked(split="news-sust"))
+    assert suite.followed is not None
+    assert restore(json.loads(json.dumps(describe(suite)))) == suite
+
+
 SENTENCES = ["Ann sleeps.", "Ben sings near the mill.", "The miller sleeps.", "Tom sings."]
 
 

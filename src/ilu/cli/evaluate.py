@@ -43,8 +43,7 @@ class Evaluate:
         split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
             (news if left out, books), or news-scal or news-sust, where models that unlearned larger
             sets, or one set after another, follow the original and keep a share of its utility;
-            domain of wmdp (bio, cyber, chem) or one of the tasks (all
-            if left out).
+            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
         form: of multiple choice: letters, or cloze, which does not show the options.
         data: file or hub dataset for the suites that bring none.
         nonmembers: for the suite membership, texts that the model never saw.

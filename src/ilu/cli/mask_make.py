@@ -21,6 +21,7 @@ from ilu.masks.evidence import Reduction
 from ilu.masks.files import MaskFile
 from ilu.masks.make import Scoring
 from ilu.masks.select import Per, check_fractions
+from ilu.masks.stored import StoredScores
 from ilu.masks.units import Unit
 from ilu.models import LAB, load_model
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
@@ -143,6 +144,8 @@ def outputs(wanted: Making, *, whole_layers: bool) -> list[tuple[float | None, P
     for _, path in paths:
         if path.exists():
             raise ValueError(f"{path} exists already: choose another name, or delete it")
+    if wanted.scores and wanted.scores.exists():
+        _ = StoredScores(wanted.scores).record  # refuses what is no folder of scores
     out.parent.mkdir(parents=True, exist_ok=True)
     return paths
 
