@@ -14,7 +14,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
-    {"types", "files", "extras", "seeds", "significance"},
+    {"types", "files", "extras", "seeds", "significance", "locks"},
     {"losses", "vectors", "forward", "scores"},
     {"data"},
     {"forget", "retain", "masks", "sources", "optimizers"},
@@ -25,9 +25,10 @@ LAYERS = [
     {"attacks", "evals", "reinforce", "suite"},
     {"lab"},
     {"recipe", "rundir", "environment"},
-    {"masking", "tracking"},
-    {"run", "summary", "plots", "evaluation"},
-    {"pool", "once", "measures"},
+    {"masking", "tracking", "evaluation"},
+    {"run", "summary", "plots"},
+    {"worker", "once", "measures"},
+    {"pool", "clusters"},
     {"report"},
     {"recipes"},
     {"cli"},

@@ -29,6 +29,7 @@ from ilu.rundir import RunDir
 from ilu.summary import model_summary, summarise, write_angles
 from ilu.train import Optim, Stopped
 from ilu.types import Example
+from ilu.worker import Conditions
 from tests.conftest import make_tiny
 
 OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "measured": 4}
@@ -165,9 +166,12 @@ def test_a_pool_outlives_its_runs(folder, tmp_path):
     jobs[tmp_path / "bad"] = jobs[tmp_path / "good"]
     assert [o.error for o in pool.run_all(jobs, workers=2)] == [None, None]
     assert len(gather([tmp_path])[0]) == 2
+    assert [o.error for o in pool.run_all(jobs, workers=1, stop=lambda: True)] == [None, None]
+    jobs[tmp_path / "more"] = jobs[tmp_path / "good"]
     with pytest.raises(Stopped):
         list(pool.run_all(jobs, workers=1, stop=lambda: True))
-    killed = pool.start(tmp_path / "killed", jobs[tmp_path / "good"], "cpu")
+    record = describe(jobs[tmp_path / "good"])
+    killed = pool.start(tmp_path / "killed", record, Conditions())
     killed.process.kill()
     killed.process.join()
     assert "code -9" in pool.outcome(killed).error

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ilu.files import new_folder, write_json
 from ilu.optimizers.optimizer import Named
+from ilu.types import LM, Reached, Steps
 
 
 @runtime_checkable
@@ -82,6 +83,26 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the checkpoints of a finished run."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An attack that can go on from its last checkpoint; others start over."""
+
+    def proceed(
+        self,
+        lm: LM,
+        *,
+        reached: Reached,
+        progress: Steps,
+        checkpoints: Checkpoints,
+        stop: Callable[[], bool],
+    ) -> None:
+        """Attack ``lm.model``, which has the weights before the attack, from the last checkpoint.
+
+        Save one whenever it is due, and before raising ``Stopped`` once ``stop()`` is true.
+        """
+        ...
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

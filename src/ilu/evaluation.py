@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import ilu
 from ilu.environment import installed
 from ilu.files import json_hash, write_json
+from ilu.locks import alone
 from ilu.models import weights_hash
 from ilu.recipe import describe
-from ilu.suite import Scores, Suite, named
-from ilu.types import LM, Score, Steps
+from ilu.suite import Scores, Suite, measure, named
+from ilu.types import LM, Group, Metric, Score, Steps
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "rouge-score", "sacrebleu", "scipy")
 """Whose versions may change a score."""
@@ -49,6 +50,14 @@ def evaluate(
                 write_scores(file, name, part, base, scores)
         progress(i, len(suite.parts))
     return Evaluation(weights, keys, {**found, **suite.derived(found)})
+
+
+def evaluate_once(metrics: Mapping[str, Metric | Group], lm: LM, folder: Path | None) -> Scores:
+    """Every score of the metrics; processes that share ``folder`` wait for the one that measures."""
+    if folder is None:
+        return measure(metrics, lm)
+    with alone(folder / "evaluation", wait=True):
+        return evaluate(Suite(metrics), lm, folder / "evaluation").scores
 
 
 def beside(suite: Suite, own: Evaluation, reference: Evaluation) -> Evaluation:

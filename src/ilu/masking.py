@@ -1,8 +1,10 @@
 """The mask of a run: made when the run begins, or brought by the user."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 from torch import nn
 
 from ilu.data import Stream, fingerprint
-from ilu.files import write_json
+from ilu.files import json_hash, new_file, write_json
+from ilu.locks import alone
 from ilu.masks.describe import counts, density, distribution, total
 from ilu.masks.files import MaskFile, load_mask, save_mask
 from ilu.masks.make import Data, Masking, Scoring, choose, score_weights
@@ -40,15 +43,34 @@ def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
 
 
 def begin_mask(
-    mask: str | Masking, lm: LM, streams: Mapping[str, Stream], run: Path, progress: Progress
+    mask: str | Masking,
+    lm: LM,
+    streams: Mapping[str, Stream],
+    run: Path,
+    progress: Progress,
+    shared: Path | None = None,
 ) -> None:
-    """Make the mask if it is to be made, and write what is known of it into the run's folder."""
+    """Make the mask if it is to be made, and write what is known of it into the run's folder.
+
+    Other runs that want the same mask of the same weights and data find it in ``shared``.
+    """
     path = Path(mask) if isinstance(mask, str) else run / FILE
     if isinstance(mask, Masking):
-        make_masks(
-            mask.scoring, [(mask.fraction, path)], mask.choice, lm, data_of(streams), progress
-        )
+        data = data_of(streams)
+        made = path if shared is None else shared / f"mask-{mask_key(mask, lm, data)}.safetensors"
+        with nullcontext() if shared is None else alone(made, wait=True):
+            if not made.is_file():
+                make_masks(mask.scoring, [(mask.fraction, made)], mask.choice, lm, data, progress)
+        if made != path:
+            with new_file(path) as half:
+                shutil.copyfile(made, half)
     write_json(run / "mask.json", summary(path))
+
+
+def mask_key(mask: Masking, lm: LM, data: Data) -> str:
+    """Hash of everything that decides a mask."""
+    read = {name: fingerprint(examples) for name, examples in data.items()}
+    return json_hash([describe(mask), weights_hash(lm.model), read])
 
 
 def data_of(streams: Mapping[str, Stream]) -> Data:

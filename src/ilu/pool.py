@@ -1,26 +1,17 @@
-"""Many runs, each in a process of its own, so that a failure or its memory stays there."""
+"""Many runs on this machine, each in a process of its own: its failure and memory stay there."""
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-
-from ilu.extras import quiet_libraries
 from ilu.recipe import Recipe
-from ilu.run import Options, run
-from ilu.rundir import RunDir
 from ilu.train import Stopped
+from ilu.worker import STOPPED, Conditions, Outcome, carry_out, finished, recorded
 
-
-class Outcome(NamedTuple):
-    """A run that has ended, and why it failed if it did."""
-
-    path: Path
-    error: str | None
+Record = Mapping[str, Any]
 
 
 class Running(NamedTuple):
@@ -35,37 +26,63 @@ def run_all(
     jobs: Mapping[Path, Recipe],
     *,
     workers: int,
-    device: str = "cpu",
+    conditions: Conditions = Conditions(),
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
     """Carry out every recipe in its folder, ``workers`` at a time; yield them as they end.
 
-    Finished runs are skipped and interrupted ones continued. Once ``stop()`` is true no run is
-    begun; those under way end, and ``Stopped`` is raised if some are left. One thread each:
-    processes that share cores and use several threads wait for each other.
+    Finished runs are skipped without a process and interrupted ones continued. Once ``stop()`` is
+    true those under way save and stop, and ``Stopped`` is raised if any run is left.
     """
+    records = {path: recorded(recipe) for path, recipe in jobs.items()}
+    yield from carry_out_all(records, workers=workers, conditions=conditions, stop=stop)
+
+
+def carry_out_all(
+    records: Mapping[Path, Record],
+    *,
+    workers: int,
+    conditions: Conditions,
+    stop: Callable[[], bool],
+) -> Iterator[Outcome]:
+    """The same with recipes that are recorded already."""
     if workers < 1:
         raise ValueError(f"--workers {workers}: it must be at least 1")
-    waiting, running = list(jobs.items()), list[Running]()
-    while running or (waiting and not stop()):
-        while waiting and len(running) < workers and not stop():
-            running.append(start(*waiting.pop(0), device))
+    done = [path for path, record in records.items() if finished(path, record)]
+    yield from (Outcome(path, None) for path in done)
+    waiting = [(path, record) for path, record in records.items() if path not in done]
+    running, stopped, stopping = list[Running](), 0, False
+    while running or (waiting and not stopping):
+        if not stopping and stop():
+            stopping = True
+            for one in running:
+                one.process.terminate()  # a request: it saves first
+        while waiting and len(running) < workers and not stopping:
+            running.append(start(*waiting.pop(0), conditions))
         connection.wait([one.process.sentinel for one in running], timeout=1)
-        ended = [one for one in running if not one.process.is_alive()]
-        running = [one for one in running if one not in ended]
-        yield from map(outcome, ended)
-    if waiting:
+        ended = [outcome(one) for one in running if not one.process.is_alive()]
+        running = [one for one in running if one.path not in {each.path for each in ended}]
+        stopped += sum(each.error == STOPPED for each in ended)
+        yield from (each for each in ended if each.error != STOPPED)
+    if waiting or stopped:
         raise Stopped
 
 
-def start(path: Path, recipe: Recipe, device: str) -> Running:
+def start(path: Path, record: Record, conditions: Conditions) -> Running:
     """Begin a run."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=carry_out, args=(recipe, path, device, theirs))
+    process = context.Process(target=tell, args=(record, path, conditions, theirs))
     process.start()
     theirs.close()
     return Running(path, process, ours)
+
+
+def tell(
+    record: Record, path: Path, conditions: Conditions, result: connection.Connection
+) -> None:
+    """Carry out a run in this process and send what became of it."""
+    result.send(carry_out(record, path, conditions))
 
 
 def outcome(ended: Running) -> Outcome:
@@ -73,27 +90,6 @@ def outcome(ended: Running) -> Outcome:
     try:
         return Outcome(ended.path, ended.result.recv())
     except EOFError:
-        return Outcome(ended.path, f"its process ended with code {ended.process.exitcode}")
-
-
-def carry_out(recipe: Recipe, path: Path, device: str, result: connection.Connection) -> None:
-    """One run in this process; an error is a result, so that the others go on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
-    quiet_libraries()
-    torch.set_num_threads(1)
-    forget_failure(path)
-    try:
-        run(recipe, path, Options(device=device, resume=True))
-    except Exception as error:  # whatever it was, it is reported and the other runs go on
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        RunDir(path).write("failed", {"error": why})  # so that a report can list it
-        result.send(why)
-    else:
-        result.send(None)
-
-
-def forget_failure(path: Path) -> None:
-    """Make way for another try, also where nothing but the failure was recorded."""
-    RunDir(path).file("failed").unlink(missing_ok=True)
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+        code = ended.process.exitcode
+        asked = code == -signal.SIGTERM  # before it could hear
+        return Outcome(ended.path, STOPPED if asked else f"its process ended with code {code}")

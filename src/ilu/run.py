@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from ilu import suite
-from ilu.checkpoint import Checkpoints
+from ilu.checkpoint import Checkpoints, Resumable
 from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
+from ilu.evaluation import evaluate_once
 from ilu.files import file_hash, new_folder, write_text
 from ilu.forward import Frozen, ModelForward, named_trained
+from ilu.locks import alone
 from ilu.lora import adapted_layers, adapting
 from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
@@ -25,12 +27,15 @@ from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Group, Mask, Metric, Progress
+from ilu.types import LM, Attack, Group, Mask, Metric, Progress, Score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run needs beside its recipe; nothing here changes a number."""
+    """What a run needs beside its recipe; nothing here changes a number.
+
+    ``shared`` is a folder for what several runs have in common: it is computed once.
+    """
 
     device: str = "cpu"
     save_every: int | None = None
@@ -38,6 +43,7 @@ class Options:
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
     track: Track = untracked
+    shared: Path | None = None
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -65,11 +71,17 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
 
 
 def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
-    """The same with model and data that are loaded already."""
+    """The same with model and data that are loaded already; no other process may do so now."""
+    with alone(path):
+        return fill(recipe, prepared, path, options)
+
+
+def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
+    """What ``run`` promises, in a folder that is ours alone."""
     refuse_existing(path, resume=options.resume)
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options.progress)
+    out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options)
     same_run(out, recipe, prepared)
     if out.has("done"):
         return out
@@ -92,17 +104,20 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
         raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
 
 
-def begin(recipe: Recipe, prepared: Prepared, path: Path, progress: Progress) -> RunDir:
+def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """Make the run's folder, in one move and with the first measurement in it."""
     with new_folder(path) as folder:
         out = RunDir(folder)
-        measure(recipe.metrics, prepared.lm, out, "before")
+        before = evaluate_once(recipe.metrics, prepared.lm, options.shared)
+        out.write_scores("before", before)
         out.write("environment", environment())
         out.write("data", prepared.data)
         out.write("recipe", describe(recipe))
         write_text(folder / "code.diff", code_diff())
         if recipe.mask:
-            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, progress)
+            begin_mask(
+                recipe.mask, prepared.lm, prepared.streams, folder, options.progress, options.shared
+            )
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
     return RunDir(path)
@@ -215,24 +230,36 @@ def carry_out(
         return
     set_weights(lm.model, out.path / "model")
 
+    end: dict[str, Score] = {}
+
     def reached(stage: str) -> None:
+        if out.has(f"scores/{name}-{stage}"):
+            return
         goals = attack.goals if stage == "end" else {}
-        measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
-        options.track(*of_attack(recipe, name, stage, measured[stage]))
+        scores = suite.measure({**recipe.metrics, **goals}, lm)
+        options.track(*of_attack(recipe, name, stage, scores))
+        if stage == "end":
+            end.update(scores)
+        else:
+            out.write_scores(f"{name}-{stage}", scores)
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)
-        if options.stop():
+        if options.stop() and not isinstance(attack, Resumable):
             raise Stopped
 
-    measured: dict[str, Any] = {}
-    attack(lm, reached=reached, progress=progress)
-    if recipe.keep_attacked:
-        folder = out.path / "attacks" / name / "model"
-        if not folder.is_dir():
-            save_model(lm, folder)
-    for stage, scores in measured.items():
-        out.write_scores(f"{name}-{stage}", scores)
+    checkpoints = Checkpoints(out.path / "checkpoints" / name, options.save_every)
+    if isinstance(attack, Resumable):
+        attack.proceed(
+            lm, reached=reached, progress=progress, checkpoints=checkpoints, stop=options.stop
+        )
+    else:
+        attack(lm, reached=reached, progress=progress)
+    folder = out.path / "attacks" / name / "model"
+    if recipe.keep_attacked and not folder.is_dir():
+        save_model(lm, folder)
+    out.write_scores(f"{name}-end", end)  # last, because it says that the attack is over
+    checkpoints.remove()
 
 
 @contextmanager

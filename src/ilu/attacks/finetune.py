@@ -1,8 +1,9 @@
 """Fine-tuning as an attack: ordinary training on other data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ilu.checkpoint import Checkpoints
 from ilu.data import Feed, Stream, open_stream
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
@@ -36,6 +37,18 @@ class FineTune:
         return self._stream(lm).examples
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
+        self.proceed(lm, reached=reached, progress=progress)
+
+    def proceed(
+        self,
+        lm: LM,
+        *,
+        reached: Reached,
+        progress: Steps,
+        checkpoints: Checkpoints | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Attack, from the last checkpoint if there is one."""
         stages = stages_by_step(self.steps)
 
         def log(row: Row) -> None:
@@ -45,7 +58,15 @@ class FineTune:
                 reached(stage)
 
         streams = {"task": self._stream(lm)}
-        fit(lm.model, {"task": Term(NLL(), on="task")}, streams, self.optim, log=log)
+        fit(
+            lm.model,
+            {"task": Term(NLL(), on="task")},
+            streams,
+            self.optim,
+            log=log,
+            checkpoints=checkpoints,
+            stop=stop,
+        )
 
     def _stream(self, lm: LM) -> Stream:
         return open_stream(self.feed, lm, seed=self.seed, name="--task")

@@ -14,6 +14,7 @@ from ilu.pool import run_all
 from ilu.recipes.bench import NAMES, QUICK, SIZE, jobs
 from ilu.rundir import RunDir
 from ilu.summary import over_seeds
+from ilu.worker import Conditions
 
 COLUMNS = {
     "forget_quality": "forget quality",
@@ -64,8 +65,9 @@ def main(argv: Sequence[str]) -> None:
     size = QUICK if wanted.quick else SIZE
     planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
     failed: dict[str, str] = {}
+    conditions = Conditions(device=wanted.device, shared=wanted.out / "shared")
     with interruptible("the same command") as stop, progress(total=len(planned)) as shown:
-        outcomes = run_all(planned, workers=wanted.workers, device=wanted.device, stop=stop)
+        outcomes = run_all(planned, workers=wanted.workers, conditions=conditions, stop=stop)
         for done, outcome in enumerate(outcomes, start=1):
             shown("runs", done, len(planned))
             if outcome.error:

@@ -45,8 +45,8 @@ class Place:
     Args:
         out: folder of the run; OUT/model is the unlearned model.
         device: cpu, cuda, cuda:1, mps.
-        save_every: steps between checkpoints of the unlearning; a signal saves one in any case. An
-            interrupted attack starts over.
+        save_every: steps between checkpoints of the unlearning and of every attack that trains; a
+            signal saves one in any case.
         resume: continue an interrupted run.
         track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
             a network, 'ilu[wandb]' or 'ilu[tensorboard]'.

@@ -1,0 +1,114 @@
+"""One run of many, in a process of its own: on this machine, in Ray or on a cluster."""
+
+import json
+import signal
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ilu.extras import quiet_libraries
+from ilu.locks import Busy
+from ilu.recipe import describe, restore
+from ilu.run import Options, run
+from ilu.rundir import RunDir
+from ilu.train import Stopped
+
+STOPPED = "stopped; what it has done is kept"
+"""What a run says that was asked to stop: it did not fail."""
+
+
+class Outcome(NamedTuple):
+    """A run that has ended, and why it did not come to its end."""
+
+    path: Path
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How runs are carried out, wherever that is; nothing here changes a number.
+
+    ``shared`` is a folder for what they have in common. ``cancel`` is a file that stops them all
+    when it appears, also on other machines.
+    """
+
+    device: str = "cpu"
+    save_every: int | None = None
+    shared: Path | None = None
+    cancel: Path | None = None
+
+    def cancelled(self) -> bool:
+        """Whether all is to stop."""
+        return self.cancel is not None and self.cancel.exists()
+
+
+def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> str | None:
+    """Carry out or continue the run of a recorded recipe; return why it did not end, if so.
+
+    One thread: processes that share cores and use several threads wait for each other. An error is
+    a result, so that the other runs go on; it is kept for reports.
+    """
+    quiet_libraries()
+    torch.set_num_threads(1)
+    forget_failure(path)
+    with terminable() as terminated:
+        options = Options(
+            device=conditions.device,
+            save_every=conditions.save_every,
+            resume=True,
+            shared=conditions.shared,
+            stop=lambda: terminated() or conditions.cancelled(),
+        )
+        try:
+            run(restore(record), path, options)
+        except (Stopped, KeyboardInterrupt):
+            return STOPPED
+        except Busy as error:  # the folder is another's, also for notes of failure
+            return str(error)
+        except Exception as error:  # whatever it was, it is reported and the other runs go on
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            RunDir(path).write("failed", {"error": why})
+            return why
+    return None
+
+
+@contextmanager
+def terminable() -> Generator[Callable[[], bool]]:
+    """Give a function that says whether SIGTERM has come; Ctrl-C is for who began this process."""
+    seen: list[int] = []
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number)),
+    }
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finished(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the run of exactly this recipe lies there, carried to its end."""
+    try:
+        same = RunDir(path).read("recipe") == json.loads(json.dumps(record))
+    except (OSError, ValueError):
+        return False
+    return same and RunDir(path).has("done")
+
+
+def recorded(recipe: Any) -> dict[str, Any]:
+    """A recipe as JSON, if another process can make it again from that."""
+    record: dict[str, Any] = json.loads(json.dumps(describe(recipe)))
+    restore(record)
+    return record
+
+
+def forget_failure(path: Path) -> None:
+    """Make way for another try, also where nothing but the failure was recorded."""
+    RunDir(path).file("failed").unlink(missing_ok=True)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
