@@ -53,7 +53,7 @@ def evaluate(
 
 
 def evaluate_once(metrics: Mapping[str, Metric | Group], lm: LM, folder: Path | None) -> Scores:
-    """Every score of the metrics; processes that share ``folder`` wait for the one that measures."""
+    """Every score; processes that share ``folder`` wait for the one of them that measures."""
     if folder is None:
         return measure(metrics, lm)
     with alone(folder / "evaluation", wait=True):

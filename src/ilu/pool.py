@@ -78,9 +78,7 @@ def start(path: Path, record: Record, conditions: Conditions) -> Running:
     return Running(path, process, ours)
 
 
-def tell(
-    record: Record, path: Path, conditions: Conditions, result: connection.Connection
-) -> None:
+def tell(record: Record, path: Path, conditions: Conditions, result: connection.Connection) -> None:
     """Carry out a run in this process and send what became of it."""
     result.send(carry_out(record, path, conditions))
 

@@ -27,7 +27,7 @@ from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Group, Mask, Metric, Progress, Score
+from ilu.types import LM, Attack, Group, Mask, Metric, Progress, Reached, Score, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,21 +245,35 @@ def carry_out(
 
     def progress(done: int, total: int) -> None:
         options.progress(f"{recipe.name}: {name}", done, total)
-        if options.stop() and not isinstance(attack, Resumable):
-            raise Stopped
 
     checkpoints = Checkpoints(out.path / "checkpoints" / name, options.save_every)
-    if isinstance(attack, Resumable):
-        attack.proceed(
-            lm, reached=reached, progress=progress, checkpoints=checkpoints, stop=options.stop
-        )
-    else:
-        attack(lm, reached=reached, progress=progress)
+    proceed(attack, lm, reached, progress, checkpoints, options.stop)
     folder = out.path / "attacks" / name / "model"
     if recipe.keep_attacked and not folder.is_dir():
         save_model(lm, folder)
     out.write_scores(f"{name}-end", end)  # last, because it says that the attack is over
     checkpoints.remove()
+
+
+def proceed(
+    attack: Attack,
+    lm: LM,
+    reached: Reached,
+    progress: Steps,
+    checkpoints: Checkpoints,
+    stop: Callable[[], bool],
+) -> None:
+    """Attack, from the last checkpoint if the attack can; one that cannot just stops when asked."""
+
+    def watched(done: int, total: int) -> None:
+        progress(done, total)
+        if stop():
+            raise Stopped
+
+    if isinstance(attack, Resumable):
+        attack.proceed(lm, reached=reached, progress=progress, checkpoints=checkpoints, stop=stop)
+    else:
+        attack(lm, reached=reached, progress=watched)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import OutOfMemoryError
 
 from ilu.cli.interrupt import Interrupt
 from ilu.extras import quiet_libraries
+from ilu.locks import Busy
 
 USAGE = """\
 ilu: make a language model forget, so that it stays forgotten.
@@ -24,6 +25,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
+  ilu sweep RECIPE --grid K=V,... --out D  every combination, here, in Ray or on Slurm
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
   ilu view RUNS_DIR                        the same in the browser, while runs go on
@@ -54,6 +56,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         measure,
         oracle,
         records,
+        sweep,
         unlearn,
         vectors,
         view,
@@ -63,6 +66,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
+        "sweep": sweep.main,
         "mask": mask.main,
         "evaluate": evaluate.main,
         "oracle": oracle.main,
@@ -97,7 +101,7 @@ def run(argv: Sequence[str]) -> int:
         return 128 + error.signal
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (ValueError, OSError, OutOfMemoryError) as error:
+    except (ValueError, OSError, OutOfMemoryError, Busy) as error:
         if debug:
             raise
         complain(f"error: {one_line(error)}")

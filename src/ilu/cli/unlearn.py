@@ -15,7 +15,6 @@ from ilu.recipe import Recipe
 from ilu.recipes.assemble import REPEATABLE, build, defaults
 from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
-from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
@@ -94,8 +93,16 @@ def main(argv: Sequence[str]) -> None:
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     """Parse the flags of the recipe ``name``."""
+    settings, place = read_settings(name, argv, f"ilu unlearn {name}", Place)
+    return build(name, settings), place
+
+
+def read_settings(
+    name: str, argv: Sequence[str], prog: str, place: type
+) -> tuple[dict[str, Any], Any]:
+    """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
     given = flags(argv, "--model")
-    values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
+    values: Any = parse(flag_type(name, given[0] if given else "", place), prog, argv)
     parts = {k: v for k, v in vars(values).items() if k != "place"}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
@@ -103,10 +110,10 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     for key in REPEATABLE:
         if not settings[key]:
             del settings[key]
-    return build(name, settings), values.place
+    return settings, values.place
 
 
-def flag_type(name: str, model: str) -> type:
+def flag_type(name: str, model: str, place: type) -> type:
     """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
     found, known = parse_name(name), defaults(name, model)
     plan = METHODS[found.method].plan
@@ -118,13 +125,14 @@ def flag_type(name: str, model: str) -> type:
     if found.robust:
         groups["robust"] = with_defaults(ROBUST[found.robust], known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
-    place = ("place", Place, dataclasses.field())
-    whole = dataclasses.make_dataclass("Flags", [place, *fields], frozen=True, kw_only=True)
+    whole = dataclasses.make_dataclass(
+        "Flags", [("place", place, dataclasses.field()), *fields], frozen=True, kw_only=True
+    )
     whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
     return whole
 
 
-def arguments_type(plan: Callable[..., Plan]) -> type:
+def arguments_type(plan: Callable[..., Any]) -> type:
     """The arguments of a method as a dataclass, which is what flags are made from."""
     arguments = inspect.signature(plan, eval_str=True).parameters
     fields = [(k, p.annotation, dataclasses.field(default=p.default)) for k, p in arguments.items()]

@@ -1,0 +1,237 @@
+"""``ilu sweep``: a grid of runs, carried out, looked at, continued and cancelled."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ilu import pool, search
+from ilu.cli.interrupt import interruptible
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import console
+from ilu.cli.sweep_plan import PROG, Where, Wish, goal_of, planned, read, trial
+from ilu.cli.sweep_show import following, show
+from ilu.clusters import slurm, tasks
+from ilu.files import write_json
+from ilu.locks import alone
+from ilu.recipe import Recipe
+from ilu.recipes.grid import read_grid
+from ilu.rundir import RunDir
+from ilu.sweep import (
+    PLAN,
+    cancel,
+    cancel_file,
+    place,
+    read_plan,
+    shared,
+    statuses,
+    write_plan,
+)
+from ilu.worker import Conditions, Outcome, recorded
+
+HELP = """\
+usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
+       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [arguments of its function recipe]
+       ilu sweep status DIR
+       ilu sweep resume DIR [--executor E] [--workers N]
+       ilu sweep cancel DIR
+
+Carry out every combination of the grid, each in a run directory of its own below DIR/runs. The same
+command again does only what is missing; more of the grid adds runs. What has been done is read off
+the run directories alone, so a sweep can go on with another executor or on another machine.
+
+  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attacks all --out sweeps/one
+  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 --search lr=1e-4:1e-3:log \\
+      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attacks all --out sweeps/tuned
+  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray --out sweeps/mine
+
+FILE.py is code: it is run, with all that it does, and only when it is named here. Its function
+recipe(...) returns a Recipe made of parts of ilu.
+
+Flags: ilu sweep RECIPE --help
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    if not argv or argv[0] in ("-h", "--help"):
+        if argv:
+            console.print(HELP, markup=False, end="")
+            return
+        raise ValueError("ilu sweep needs a recipe or a Python file first: see ilu sweep --help")
+    if argv[0] in SUBCOMMANDS:
+        SUBCOMMANDS[argv[0]](argv[1:])
+        return
+    wish = read(argv[0], argv[1:])
+    out = wish.asked.out
+    planned(wish)  # what cannot be is said before anything is made
+    with sweeping(out, wish.asked.where) as carry_out:
+        best = searched(wish, carry_out) if wish.asked.search else None
+        records = {name: recorded(each) for name, each in planned(wish, best).items()}
+        write_plan(out, records, search=best is not None)
+        carry_out(records)
+    ended(out)
+
+
+CarryOut = Callable[[Mapping[str, Any]], dict[str, str]]
+"""Carries out recorded recipes by name; returns why those that failed did."""
+
+
+@contextmanager
+def sweeping(out: Path, where: Where) -> Generator[CarryOut]:
+    """Be the only command that carries out this sweep, stopping when asked to."""
+    with (
+        alone(out / PLAN),
+        interruptible("the same command, or ilu sweep resume") as stop,
+        following(out, where.workers) as tell,
+    ):
+        cancel_file(out).unlink(missing_ok=True)
+
+        def carry_out(records: Mapping[str, Any]) -> dict[str, str]:
+            jobs = {place(out, name): record for name, record in records.items()}
+            errors: dict[str, str] = {}
+            for one in executed(jobs, out, where, stop):
+                tell(one.path.name, one.error)
+                if one.error:
+                    errors[one.path.name] = one.error
+            return errors
+
+        yield carry_out
+
+
+def executed(
+    jobs: Mapping[Path, Any], out: Path, where: Where, stop: Callable[[], bool]
+) -> Iterator[Outcome]:
+    """Carry out runs by the chosen executor."""
+    conditions = Conditions(
+        device=where.device,
+        save_every=where.save_every,
+        shared=shared(out).resolve(),
+        cancel=cancel_file(out).resolve(),
+    )
+    jobs = {path.resolve(): record for path, record in jobs.items()}
+
+    def stopping() -> bool:
+        return stop() or conditions.cancelled()
+
+    match where.executor:
+        case "local":
+            return pool.carry_out_all(
+                jobs, workers=where.workers, conditions=conditions, stop=stopping
+            )
+        case "ray":
+            return tasks.carry_out_all(
+                jobs,
+                resources=where.resources,
+                conditions=conditions,
+                stop=stopping,
+                address=where.address,
+            )
+        case "slurm":
+            return slurm.carry_out_all(
+                jobs,
+                resources=where.resources,
+                conditions=conditions,
+                stop=stopping,
+                logs=out / "slurm",
+            )
+
+
+def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
+    """The best settings of each recipe of the grid, each found in the same number of trials."""
+    grid = read_grid(wish.asked.grid)
+    ranges = search.read_ranges(wish.asked.search)
+    if twice := sorted(ranges.keys() & grid.keys()):
+        raise ValueError(f"{twice[0]} is in --grid and in --search: leave one out")
+    found = {name: tried(wish, name, ranges, carry_out) for name in grid.get("recipe", [""])}
+    best = {name or wish.make({}).name: search.best(trials) for name, trials in found.items()}
+    told = {name: [each._asdict() for each in trials] for name, trials in found.items()}
+    write_json(wish.asked.out / "search.json", {"best": best, "trials": told})
+    for name, settings in best.items():
+        values = ", ".join(f"{key} {value:.4g}" for key, value in settings.items())
+        console.print(f"{name}: best of {wish.asked.trials} trials: {values}", markup=False)
+    return {name: search.best(trials) for name, trials in found.items()}
+
+
+def tried(
+    wish: Wish, name: str, ranges: Mapping[str, search.Range], carry_out: CarryOut
+) -> list[search.Trial]:
+    """All trials of one recipe, as many at a time as there are workers."""
+    out, goal = wish.asked.out, goal_of(wish)
+    trials: list[search.Trial] = []
+    while (left := wish.asked.trials - len(trials)) > 0:
+        asked = search.ask(ranges, trials, min(left, wish.asked.where.workers), seed=0)
+        made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
+        records = {run: recorded(recipe) for run, recipe in made}
+        write_plan(out, records, search=True)
+        failed = carry_out(records)
+        for (run, _), settings in zip(made, asked, strict=True):
+            good = run not in failed
+            value = search.value(RunDir(place(out, run)), goal) if good else None
+            trials.append(search.Trial(settings, value))
+    return trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The folder of a sweep.
+
+    Args:
+        out: where the sweep is.
+    """
+
+    out: Positional[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Do what is missing of a sweep; its recipes are those that were planned.
+
+    Args:
+        out: where the sweep is.
+    """
+
+    out: Positional[Path]
+    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
+
+
+def show_status(argv: Sequence[str]) -> None:
+    """Carry out ``ilu sweep status``."""
+    show(parse(Folder, f"{PROG} status", argv).out, Where().workers)
+
+
+def resume(argv: Sequence[str]) -> None:
+    """Carry out ``ilu sweep resume``."""
+    wanted: Resume = parse(Resume, f"{PROG} resume", argv)
+    plan = read_plan(wanted.out)
+    with sweeping(wanted.out, wanted.where) as carry_out:
+        carry_out(plan["runs"])
+    if plan["search"]:
+        console.print("what was planned is done; a search goes on with its own command")
+    ended(wanted.out)
+
+
+def cancel_sweep(argv: Sequence[str]) -> None:
+    """Carry out ``ilu sweep cancel``."""
+    out = parse(Folder, f"{PROG} cancel", argv).out
+    cancel(out)
+    running = sum(each.state == "running" for each in statuses(out).values())
+    console.print(f"{running} runs are under way and stop after their step", markup=False)
+
+
+SUBCOMMANDS = {"status": show_status, "resume": resume, "cancel": cancel_sweep}
+
+
+def ended(out: Path) -> None:
+    """Say how a sweep came out; failures are an error, each with its reason."""
+    found = statuses(out)
+    failed = {name: each.reason for name, each in found.items() if each.state != "done"}
+    for name, reason in failed.items():
+        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(found)} runs failed: see above")
+    runs = out / "runs"
+    console.print(f"{len(found)} runs: ilu report {runs} --out report.html", markup=False)

@@ -1,0 +1,51 @@
+"""Attacks for every run of a sweep, by name."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ilu.attacks.finetune import FineTune
+from ilu.lab.tasks import TASKS
+from ilu.models import LAB
+from ilu.recipe import Recipe
+from ilu.recipes.tuning import KNOWN, task_attack
+from ilu.train import Optim
+from ilu.types import Attack
+
+RELEARN = "relearn"
+
+
+def attack_names(model: str) -> list[str]:
+    """What ``all`` means: the lab's six tasks or those of the hub, and relearning."""
+    return [*((t.name for t in TASKS) if model == LAB else KNOWN), RELEARN]
+
+
+def chosen(model: str, wanted: str) -> list[str]:
+    """Read ``all``, ``none``, or names and files with commas between."""
+    if wanted == "none":
+        return []
+    return attack_names(model) if wanted == "all" else wanted.split(",")
+
+
+def with_attacks(
+    recipe: Recipe, names: Sequence[str], optim: Optim, *, batch_size: int = 16
+) -> Recipe:
+    """The recipe with these attacks behind it; weights after them are not kept."""
+    found = {label(name): attack(recipe, name, optim, batch_size) for name in names}
+    return replace(recipe, attacks={**recipe.attacks, **found})
+
+
+def attack(recipe: Recipe, name: str, optim: Optim, batch_size: int) -> Attack:
+    """Fine-tuning on a task; relearning of the user's own data is on the forget set."""
+    if name == RELEARN and recipe.model != LAB:
+        if "forget" not in recipe.data:
+            raise ValueError("the attack 'relearn' needs a --forget set, which this recipe lacks")
+        return FineTune(recipe.data["forget"], optim, seed=recipe.seed)
+    return task_attack(
+        name, optim=optim, batch_size=batch_size, columns=(), truncate=None, seed=recipe.seed
+    )
+
+
+def label(name: str) -> str:
+    """What an attack is called in a run; files by their last part."""
+    last = name.replace(":", "-").rstrip("/").rpartition("/")[2]
+    return last.partition(".")[0] or last

@@ -1,0 +1,59 @@
+"""Recipes on which settings may be chosen: measured on one half of the items, and by one attack."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ilu.evals.choice import Choice
+from ilu.evals.likelihood import AnswerNLL
+from ilu.recipe import Recipe
+from ilu.sources.halves import Half, HalfOfExamples, HalfOfQuestions
+from ilu.types import Metric
+
+
+def on_half(recipe: Recipe, half: Half) -> Recipe:
+    """The recipe with every metric on that half of its items, and its attacks without their own."""
+    metrics = {name: halved(name, metric, half) for name, metric in recipe.metrics.items()}
+    attacks = {name: goalless(name, attack, half) for name, attack in recipe.attacks.items()}
+    return replace(recipe, metrics=metrics, attacks=attacks)
+
+
+def halved(name: str, metric: Any, half: Half) -> Metric:
+    """A metric on half of its items."""
+    if isinstance(metric, Choice):
+        return replace(metric, questions=HalfOfQuestions(metric.questions, half))
+    if isinstance(metric, AnswerNLL):
+        # The limit counts items of the whole, so that both halves come from the same items.
+        limit = metric.limit and max(1, metric.limit // 2)
+        return replace(metric, source=HalfOfExamples(metric.source, half), limit=limit)
+    raise ValueError(
+        f"the metric {name!r} cannot be split into validation and test: only multiple choice and "
+        "losses can, so settings cannot be searched for with it"
+    )
+
+
+def goalless(name: str, attack: Any, half: Half) -> Any:
+    """An attack of a trial has no goals of its own: those are measured on test items."""
+    return (
+        replace(attack, goals={}) if half == "validation" and hasattr(attack, "goals") else attack
+    )
+
+
+def read_goal(text: str) -> dict[tuple[str, str], float]:
+    """``METRIC@STAGE,-METRIC@STAGE``: what is to be large, and small after a minus."""
+    found: dict[tuple[str, str], float] = {}
+    for item in text.split(","):
+        metric, at, stage = item.lstrip("-").partition("@")
+        if not (metric and at and stage):
+            raise ValueError(
+                f"--goal {text!r}: write METRIC@STAGE with commas between and - before what is to "
+                "be small, like utility@after,-forget_accuracy@mood-end"
+            )
+        found[metric, stage] = -1.0 if item.startswith("-") else 1.0
+    return found
+
+
+def attacks_of(goal: Mapping[tuple[str, str], float]) -> list[str]:
+    """The attacks that a goal is measured after: they are for validation and not for the test."""
+    stages = [stage for _, stage in goal if stage not in ("before", "after")]
+    return list(dict.fromkeys(stage.rpartition("-")[0] for stage in stages))
