@@ -14,7 +14,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
-    {"types", "files", "extras", "seeds", "significance", "locks"},
+    {"types", "files", "extras", "seeds", "significance", "locks", "secrets"},
     {"losses", "vectors", "forward", "scores"},
     {"data"},
     {"forget", "retain", "masks", "sources", "optimizers"},

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ilu.secrets import hidden_arguments, without_secrets
+
 PACKAGES = (
     "ilu",
     "torch",
@@ -38,7 +40,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": git("rev-parse", "HEAD").strip() or None,
         "dirty": bool(git("status", "--porcelain")),
-        "argv": sys.argv[1:],
+        "argv": hidden_arguments(sys.argv[1:]),
     }
 
 
@@ -52,7 +54,7 @@ def installed(package: str) -> str | None:
 
 def code_diff() -> str:
     """Uncommitted changes to the package's code; empty where it is not in a checkout."""
-    return git("diff", "HEAD", "--", ".")
+    return without_secrets(git("diff", "HEAD", "--", "."))
 
 
 def git(*command: str) -> str:

@@ -27,6 +27,14 @@ def new_file(path: Path) -> Generator[Path]:
         raise
 
 
+def inside(root: Path, name: str) -> Path:
+    """``name`` below ``root``; names come from users and files, and may lead nowhere else."""
+    path = root / name
+    if "\0" in name or not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{name!r} leads out of the folder {root}: choose another name")
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file in one move, making its folder if needed."""
     with new_file(path) as half:

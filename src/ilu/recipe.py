@@ -1,6 +1,7 @@
 """A run as a value: everything that decides its numbers, and nothing else."""
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import isclass, isfunction
@@ -41,6 +42,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in (*self.attacks, *self.metrics, *self.data):
+            if not re.fullmatch(r"[\w][\w.:+ -]*", name):
+                raise ValueError(
+                    f"{name!r} cannot name an attack, a metric or data: it becomes the name of a "
+                    "file. Use letters, digits, and . : + - _ or spaces between"
+                )
         for name, term in self.objective.items():
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))

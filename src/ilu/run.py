@@ -25,6 +25,7 @@ from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
+from ilu.secrets import refuse_secrets
 from ilu.tracking import Track, of_attack, untracked
 from ilu.train import Row, Stopped, check_training, fit
 from ilu.types import LM, Attack, Group, Mask, Metric, Progress, Reached, Score, Steps
@@ -93,6 +94,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     measure(recipe.metrics, prepared.lm, out, "after")
     for name, attack in recipe.attacks.items():
         carry_out(attack, name, recipe, prepared.lm, out, options)
+    Checkpoints(out.path / "checkpoints").remove()
     out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
     return out
 
@@ -112,7 +114,9 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
         out.write_scores("before", before)
         out.write("environment", environment())
         out.write("data", prepared.data)
-        out.write("recipe", describe(recipe))
+        record = describe(recipe)
+        refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
+        out.write("recipe", record)
         write_text(folder / "code.diff", code_diff())
         if recipe.mask:
             begin_mask(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilu.files import write_json, write_text
+from ilu.files import inside, write_json, write_text
 from ilu.types import STAGES, Score
 
 
@@ -39,7 +39,7 @@ class RunDir:
 
     def file(self, name: str) -> Path:
         """Path of ``name``.json."""
-        return self.path / f"{name}.json"
+        return inside(self.path, f"{name}.json")
 
     def has(self, name: str) -> bool:
         """Whether ``name``.json is there, and so complete."""
@@ -77,7 +77,7 @@ class RunDir:
             lines = "".join(
                 json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
             )
-            write_text(self.path / "examples" / stage / f"{metric}.jsonl", lines)
+            write_text(inside(self.path, f"examples/{stage}/{metric}.jsonl"), lines)
         means = {m: without_items(s) for m, s in scores.items()}
         self.write(f"scores/{stage}", means)
 

@@ -15,6 +15,7 @@ from ilu.locks import Busy
 from ilu.recipe import describe, restore
 from ilu.run import Options, run
 from ilu.rundir import RunDir
+from ilu.secrets import without_secrets
 from ilu.train import Stopped
 
 STOPPED = "stopped; what it has done is kept"
@@ -70,7 +71,7 @@ def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> 
         except Busy as error:  # the folder is another's, also for notes of failure
             return str(error)
         except Exception as error:  # whatever it was, it is reported and the other runs go on
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
             RunDir(path).write("failed", {"error": why})
             return why
     return None

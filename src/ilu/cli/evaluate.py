@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from ilu.cli.show import number, progress, table
 from ilu.environment import environment
 from ilu.evaluation import Evaluation, beside, evaluate, follow, harness_results
 from ilu.files import write_json
+from ilu.locks import alone
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import SuiteName, suite_of
@@ -103,10 +105,11 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--split {wanted.split} needs the original and models that follow it")
     if suite.followed and wanted.reference:
         raise ValueError(f"--split {wanted.split} compares with the first model: no --reference")
-    found = evaluated(suite, wanted)
-    show(wanted.suite, found)
-    if wanted.out:
-        write(wanted, asked, found, wanted.out)
+    with alone(wanted.out) if wanted.out else nullcontext():
+        found = evaluated(suite, wanted)
+        show(wanted.suite, found)
+        if wanted.out:
+            write(wanted, asked, found, wanted.out)
 
 
 def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:

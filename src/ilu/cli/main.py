@@ -14,6 +14,7 @@ from torch import OutOfMemoryError
 from ilu.cli.interrupt import Interrupt
 from ilu.extras import quiet_libraries
 from ilu.locks import Busy
+from ilu.secrets import without_secrets
 
 USAGE = """\
 ilu: make a language model forget, so that it stays forgotten.
@@ -126,7 +127,7 @@ def complain(text: str) -> None:
     """Print to standard error."""
     from ilu.cli.show import errors
 
-    errors.print(text, markup=False, soft_wrap=True)
+    errors.print(without_secrets(text), markup=False, soft_wrap=True)
 
 
 def one_line(error: Exception) -> str:

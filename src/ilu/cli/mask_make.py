@@ -15,6 +15,7 @@ from ilu.data import check_lengths
 from ilu.forget.refusal import Refusal
 from ilu.forward import context_length
 from ilu.lab.sources import Documents
+from ilu.locks import alone
 from ilu.masking import make_masks
 from ilu.masks.attribution import Attribution
 from ilu.masks.evidence import Reduction
@@ -104,7 +105,8 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
             if stop():
                 raise Stopped
 
-        make_masks(scoring, paths, choice, lm, data(wanted, lm), watched, wanted.scores)
+        with alone(wanted.out):
+            make_masks(scoring, paths, choice, lm, data(wanted, lm), watched, wanted.scores)
     for _, path in paths:
         show_mask(MaskFile(path))
 

@@ -17,6 +17,7 @@ from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import Place
 from ilu.files import write_text
+from ilu.locks import alone
 from ilu.recipe import differences, restore
 from ilu.report.formats import write_report
 from ilu.rundir import RunDir
@@ -44,7 +45,8 @@ def report(argv: Sequence[str]) -> None:
     wanted: Report = parse(Report, "ilu report", argv)
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
-    write_report(wanted.runs, wanted.out, wanted.against)
+    with alone(wanted.out):
+        write_report(wanted.runs, wanted.out, wanted.against)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 

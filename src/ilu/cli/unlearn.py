@@ -119,7 +119,7 @@ def flag_type(name: str, model: str, place: type) -> type:
     plan = METHODS[found.method].plan
     # A flag that may be repeated adds to its default, so a published run's data is filled in later.
     once = {k: v for k, v in known.items() if k not in REPEATABLE}
-    groups = {"common": with_defaults(Common, {"model": tyro.MISSING, **once})}
+    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **once})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+LARGEST_ROW = 64 << 20
+"""Characters of one row: enough for a library's longest book, too few for a memory to fill."""
+LARGEST_FILE = 16 << 30
+"""Bytes of a Parquet file's columns when they are unpacked, whatever its size on the disk."""
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -40,7 +44,12 @@ def read_jsonl(path: Path) -> list[Row]:
     """One JSON object per line; blank lines are skipped."""
     rows: list[Row] = []
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LARGEST_ROW), ""), start=1):
+            if len(line) >= LARGEST_ROW:
+                raise ValueError(
+                    f"{path}, line {number} is longer than {LARGEST_ROW} characters: write one "
+                    "object per line, and cut long texts into several"
+                )
             if line.strip():
                 rows.append(json_object(line, f"{path}, line {number}"))
     return rows
@@ -52,6 +61,8 @@ def json_object(line: str, where: str) -> Row:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON ({error.msg}): write one object per line") from None
+    except (RecursionError, ValueError) as error:  # nested a thousand deep; a number of many digits
+        raise ValueError(f"{where} cannot be read: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where} holds a {type(row).__name__}, not an object with columns")
     return row
@@ -73,7 +84,18 @@ def read_parquet(path: Path) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
+    rows: list[Row] = []
+    size = 0
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file: {error}") from None
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                size += batch.nbytes
+                if size > LARGEST_FILE:
+                    raise ValueError(
+                        f"{path} unpacks to more than {LARGEST_FILE} bytes: take fewer rows"
+                    )
+                rows += batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is not a Parquet file that can be read: {reason}") from None
+    return rows

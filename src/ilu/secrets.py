@@ -1,0 +1,51 @@
+"""Keep passwords and tokens out of everything that is written or printed."""
+
+import os
+import re
+
+HIDDEN = "[hidden]"
+NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIALS?)$", re.I)
+"""Environment variables whose values are secret."""
+SHORTEST = 8
+"""Shorter values are left alone: they would be found in ordinary words."""
+PATTERNS = (
+    re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"),  # Hugging Face
+    re.compile(r"\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"),  # GitHub
+    re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\bAKIA[A-Z0-9]{12,}"),  # AWS
+    re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"),  # user:password@ in an address
+    re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/-]{8,}"),
+    re.compile(r"(?i)(?<=[?&]token=)[^\s&]+"),
+    re.compile(r"(?i)(?<=[?&]access_token=)[^\s&]+"),
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with every secret of the environment, and what looks like one, hidden."""
+    values = {v for k, v in os.environ.items() if NAMES.search(k) and len(v) >= SHORTEST}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    for pattern in PATTERNS:
+        text = pattern.sub(HIDDEN, text)
+    return text
+
+
+def hidden_arguments(argv: list[str]) -> list[str]:
+    """A command line without secrets: also what stands behind a flag of such a name."""
+    found: list[str] = []
+    secret = False
+    for word in argv:
+        flag, equals, _ = word.partition("=")
+        named = flag.startswith("-") and NAMES.search(flag) is not None
+        shown = f"{flag}={HIDDEN}" if named and equals else without_secrets(word)
+        found.append(HIDDEN if secret else shown)
+        secret = named and not equals
+    return found
+
+
+def refuse_secrets(text: str, what: str) -> None:
+    """Raise ValueError if ``text``, which is to be kept as it is, holds a secret."""
+    if without_secrets(text) != text:
+        raise ValueError(
+            f"{what} would hold a password or token: give it by the environment, such as HF_TOKEN"
+        )

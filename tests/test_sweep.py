@@ -1,0 +1,278 @@
+"""Sweeps: grids, what is missing and what is not, search, other executors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ilu import search, sweep
+from ilu.cli.main import run as command
+from ilu.cli.sweep_plan import planned, read, spread
+from ilu.clusters import slurm, tasks
+from ilu.clusters.resources import Resources
+from ilu.evals.choice import Choice
+from ilu.lab.sources import Facts
+from ilu.locks import alone
+from ilu.recipe import describe, restore
+from ilu.recipes.grid import cells, read_grid, run_name
+from ilu.recipes.validation import attacks_of, halved, read_goal
+from ilu.run import run
+from ilu.sources.halves import HalfOfQuestions
+from ilu.train import Stopped
+from ilu.types import Score
+from ilu.worker import STOPPED, Conditions, carry_out, recorded
+from tests.test_run import OWN, folder, recipe  # noqa: F401
+
+SOAK = pytest.mark.skipif("ILU_SOAK" not in os.environ, reason="a minute or more: make soak")
+
+
+def test_a_grid_is_every_combination_and_lambda_is_the_strength():
+    grid = read_grid(["lambda=0.05,0.1", "seed=0:3"])
+    assert grid == {"strength": ["0.05", "0.1"], "seed": ["0", "1", "2"]}
+    assert cells(grid)[:2] == [{"strength": "0.05", "seed": "0"}, {"strength": "0.05", "seed": "1"}]
+    assert len(cells(grid)) == 6
+    assert cells({}) == [{}]
+
+
+@pytest.mark.parametrize("bad", ["lambda", "=1", "a=", "a=1,,2", "seed=3:3", "a=1,1", "a b=1"])
+def test_a_grid_that_cannot_be_read_says_how_to_write_it(bad):
+    with pytest.raises(ValueError, match="--grid"):
+        read_grid([bad])
+
+
+def test_values_follow_their_flag_until_the_next():
+    words = ["--grid", "a=1", "b=2", "--out", "x", "y", "--grid", "c=3"]
+    assert spread(words, ["--grid"]) == [
+        "--grid", "a=1", "--grid", "b=2", "--out", "x", "y", "--grid", "c=3",
+    ]  # fmt: skip
+
+
+def lab(*words, name="npo-ilu"):
+    return read(name, ["--model", "lab", "--out", "s", *words])
+
+
+def test_a_cell_is_what_the_same_flags_make_of_ilu_unlearn():
+    found = planned(lab("--grid", "lambda=0.05,0.1", "lr=1e-4"))
+    assert [r.objective["invariance"].weight for r in found.values()] == [0.05, 0.1]
+    assert {r.optim.lr for r in found.values()} == {1e-4}
+    assert all(restore(recorded(r)) == r for r in found.values())
+
+
+def test_cells_that_come_to_the_same_recipe_are_one_run():
+    found = planned(lab("--grid", "recipe=npo,npo-ilu", "lambda=0.05,0.1"))
+    assert sorted(r.name for r in found.values()) == ["npo", "npo-ilu", "npo-ilu"]
+
+
+def test_attacks_by_name():
+    (all_of_them,) = planned(lab("--attacks", "all")).values()
+    assert len(all_of_them.attacks) == 7
+    (two,) = planned(lab("--attacks", "mood,relearn", "--attack-steps", "3")).values()
+    assert [a.steps for a in two.attacks.values()] == [3, 3]
+    with pytest.raises(ValueError, match="unknown task"):
+        planned(lab("--attacks", "modo"))
+
+
+def test_a_name_says_what_is_varied_and_leads_nowhere_else(folder):  # noqa: F811
+    one, other = (recipe(folder, "npo", seed=seed) for seed in (0, 1))
+    name = run_name(one, {"recipe": "npo", "forget": "../../etc/x y\0é", "seed": "0"})
+    assert name.startswith("npo-forget=.._.._etc_x_y_é-seed=0-")
+    assert Path(name).name == name
+    assert run_name(one, {}) != run_name(other, {})
+
+
+def test_a_file_is_code_whose_arguments_are_flags(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ilu.recipes.assemble import build\n"
+        "def recipe(strength: float = 0.1, steps: int = 4):\n"
+        "    settings = {'model': 'lab', 'strength': strength, 'steps': steps}\n"
+        "    return build('npo-ilu', settings)\n"
+    )
+    found = planned(read(str(file), ["--out", "s", "--steps", "7", "--grid", "strength=0.2,0.3"]))
+    assert [r.objective["invariance"].weight for r in found.values()] == [0.2, 0.3]
+    assert {r.optim.steps for r in found.values()} == {7}
+    file.write_text("def other(): pass")
+    with pytest.raises(ValueError, match="no function recipe"):
+        read(str(file), ["--out", "s"])
+    with pytest.raises(ValueError, match="does not exist"):
+        read(str(tmp_path / "none.py"), ["--out", "s"])
+
+
+def argv(folder, out, *more):  # noqa: F811
+    words = [f"--{k.replace('_', '-')}={v}" for k, v in OWN.items()]
+    data = [f"--{name}={folder / name}.jsonl" for name in ("forget", "retain", "environment")]
+    place = [f"--model={folder / 'model'}", f"--out={out}", "--attack-steps=3"]
+    return ["npo-ilu", *words, *data, *place, *more]
+
+
+def results(out):
+    kept = [out / "train.jsonl", out / "model" / "model.safetensors", *out.glob("scores/*.json")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in kept}
+
+
+def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys):  # noqa: F811
+    """Driver and worker die by SIGKILL within the attack; the result is equal to the byte."""
+    out = tmp_path / "with a space é"
+    grid = ("--grid", "lr=1e-3,1e30", "--attacks", "relearn", "--save-every", "1", "--workers=1")
+    words = ["sweep", *argv(folder, out, *grid, "--attack-steps=30")]
+    code = "import sys; from ilu.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    driver = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
+    until = time.monotonic() + 120
+    while not list(out.glob("runs/*/scores/relearn-quarter.json")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    while any(each.state == "running" for each in sweep.statuses(out).values()):
+        assert time.monotonic() < until  # the worker's end is the system's to tell
+    killed = sweep.statuses(out)
+    assert sorted(each.state for each in killed.values()) == ["interrupted", "waiting"]
+    assert list(out.glob("runs/*/checkpoints/relearn/*/optimizer.safetensors"))
+
+    assert command(words) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 runs failed" in said.err
+    assert "lower --lr" in said.out
+    found = sweep.statuses(out)
+    assert sorted(each.state for each in found.values()) == ["done", "failed"]
+    (good,) = (sweep.place(out, name) for name, each in found.items() if each.state == "done")
+    whole = run(restore(json.loads((good / "recipe.json").read_text())), tmp_path / "whole").path
+    assert results(whole) == results(good)
+    assert len(results(whole)) == 7
+    assert not [*good.rglob("*.partial"), *good.rglob("checkpoints"), *out.rglob(".*.lock")]
+    assert len(list((out / "shared" / "evaluation").glob("*.json"))) == 3  # once for both
+
+    assert command(["sweep", "status", str(out)]) == 0
+    assert "1 failed, 1 done" in capsys.readouterr().out
+    with alone(out / sweep.PLAN):
+        assert command(["sweep", "resume", str(out)]) == 2
+        assert "another process" in capsys.readouterr().err
+
+
+def test_cancelling_stops_runs_wherever_they_are_and_resuming_goes_on(folder, tmp_path):  # noqa: F811
+    wanted, cancel = recipe(folder, "npo"), tmp_path / "cancelled"
+    cancel.touch()
+    conditions = Conditions(cancel=cancel)
+    assert carry_out(describe(wanted), tmp_path / "run", conditions) == STOPPED
+    path = tmp_path / "run"
+    assert not (path / "done.json").exists()
+    assert sweep.status(path, describe(wanted)).state == "interrupted"
+    cancel.unlink()
+    assert carry_out(describe(wanted), path, conditions) is None
+    assert sweep.status(path, describe(wanted)) == sweep.Status(
+        "done", 1.0, json.loads((path / "done.json").read_text())["seconds"]
+    )
+
+
+def test_a_run_that_another_process_writes_is_left_alone(folder, tmp_path):  # noqa: F811
+    record, path = describe(recipe(folder, "npo")), tmp_path / "run"
+    with alone(path):
+        assert sweep.status(path, record).state == "running"
+        assert "another process" in (carry_out(record, path, Conditions()) or "")
+        assert not path.exists()
+    assert sweep.status(path, record).state == "waiting"
+
+
+def test_a_plan_cannot_name_places_outside_its_folder(tmp_path):
+    for name in ("../other", "/etc", "..", "a\0b", ""):
+        (tmp_path / sweep.PLAN).write_text(json.dumps({"search": False, "runs": {name: {}}}))
+        with pytest.raises(ValueError, match="not the name of a run"):
+            sweep.read_plan(tmp_path)
+    (tmp_path / sweep.PLAN).write_text('{"runs": ')
+    with pytest.raises(ValueError, match="damaged"):
+        sweep.read_plan(tmp_path)
+    with pytest.raises(ValueError, match="not the folder of a sweep"):
+        sweep.read_plan(tmp_path / "none")
+
+
+def test_time_left_counts_what_is_under_way():
+    done, failed = sweep.Status("done", 1.0, 10.0), sweep.Status("failed", 0.2)
+    half, waiting = sweep.Status("running", 0.5), sweep.Status("waiting", 0.0)
+    found = {"a": done, "b": failed, "c": half, "d": waiting}
+    assert sweep.seconds_left(found, workers=1) == 15.0
+    assert sweep.seconds_left(found, workers=3) == 5.0
+    assert sweep.seconds_left({"c": half}, workers=1) is None
+
+
+# --- Search ----------------------------------------------------------------------------------
+
+
+def test_halves_are_disjoint_and_together_the_whole():
+    facts = Facts("agents", count=11)
+    halves = [HalfOfQuestions(facts, half)() for half in ("validation", "test")]
+    assert [len(h) for h in halves] == [6, 5]
+    assert sorted(q.prompt for h in halves for q in h) == sorted(q.prompt for q in facts())
+    with pytest.raises(ValueError, match="cannot be split"):
+        halved("m", lambda lm: Score(0, 0, 1), "test")
+
+
+def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
+    goal = ("--goal", "utility@after,-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
+    wish = lab(*goal, "--attacks", "all", name="npo")
+    (test,) = planned(wish).values()
+    assert "mood" not in test.attacks
+    assert len(test.attacks) == 6
+    assert all(m.questions.half == "test" for m in test.metrics.values() if isinstance(m, Choice))
+    with pytest.raises(ValueError, match="for validation"):
+        planned(lab(*goal, "--attacks", "mood"))
+    with pytest.raises(ValueError, match="--goal"):
+        planned(lab("--search", "lr=1:2"))
+    assert attacks_of(read_goal("a@after,-b@mood-end,c@mood-half")) == ["mood"]
+
+
+@pytest.mark.parametrize("bad", ["lr", "lr=2:1", "lr=0:1:log", "lr=1:2:lin", "lr=a:b"])
+def test_ranges_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match="--search"):
+        search.read_ranges([bad])
+
+
+@pytest.mark.skipif(not find_spec("optuna"), reason="optuna is not installed")
+def test_a_search_asks_the_same_again_and_finds_the_better_half():
+    ranges = search.read_ranges(["lr=1e-4:1e-2:log", "steps=1:9"])
+    trials: list[search.Trial] = []
+    for _ in range(12):
+        asked = search.ask(ranges, trials, 2, seed=0)
+        assert asked == search.ask(ranges, trials, 2, seed=0)
+        assert all(1e-4 <= each["lr"] <= 1e-2 and each["steps"] in range(1, 10) for each in asked)
+        trials += [search.Trial(each, -abs(each["steps"] - 3)) for each in asked]
+    assert search.best(trials)["steps"] in (2, 3, 4)
+    trials.append(search.Trial(trials[0].settings, None))  # a failed trial is no obstacle
+    search.ask(ranges, trials, 1, seed=0)
+    with pytest.raises(ValueError, match="every trial"):
+        search.best([trials[-1]])
+
+
+# --- Clusters --------------------------------------------------------------------------------
+
+
+@SOAK
+@pytest.mark.skipif(not find_spec("submitit"), reason="submitit is not installed")
+def test_slurm_jobs_here_as_processes(folder, tmp_path):  # noqa: F811
+    records = {tmp_path / "run": describe(recipe(folder, "npo"))}
+    place = {"resources": Resources(), "conditions": Conditions(), "logs": tmp_path / "logs"}
+    for _ in range(2):  # the second finds it finished and submits nothing
+        found = list(slurm.carry_out_all(records, stop=lambda: False, cluster="local", **place))
+        assert [each.error for each in found] == [None]
+    asked = slurm.parameters(Resources(gpus=2.0, memory=80, partition="long"), "slurm")
+    assert (asked["gpus_per_node"], asked["mem_gb"], asked["slurm_partition"]) == (2, 80, "long")
+    with pytest.raises(ValueError, match="whole GPUs"):
+        slurm.parameters(Resources(gpus=0.5), "slurm")
+
+
+@SOAK
+@pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed")
+def test_ray_carries_out_skips_and_stops(folder, tmp_path):  # noqa: F811
+    records = {tmp_path / n: describe(recipe(folder, "npo", seed=i)) for i, n in enumerate("ab")}
+    conditions = Conditions(cancel=tmp_path / "cancelled")
+    place = {"resources": Resources(), "conditions": conditions}
+    with pytest.raises(Stopped):
+        list(tasks.carry_out_all(records, stop=lambda: True, **place))
+    found = list(tasks.carry_out_all(records, stop=lambda: False, **place))
+    assert {each.path.name: each.error for each in found} == {"a": None, "b": None}
+    assert len(list(tasks.carry_out_all(records, stop=lambda: False, **place))) == 2
