@@ -4,7 +4,7 @@ import os
 import re
 
 HIDDEN = "[hidden]"
-NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIALS?)$", re.I)
+NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]?KEY|CREDENTIALS?)$", re.I)
 """Environment variables whose values are secret."""
 SHORTEST = 8
 """Shorter values are left alone: they would be found in ordinary words."""

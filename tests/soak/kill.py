@@ -67,7 +67,7 @@ def commands(place: Path) -> dict[str, Command]:
             "--out", "mask.safetensors", ("",),
         ),
         "evaluate": Command(
-            ["evaluate", model, model + "/../other", "--suite=verbatim",
+            ["evaluate", model, str(place / "other"), "--suite=likelihood",
              f"--data={place}/retain.jsonl"],
             "--out", "scores.json", ("",),
         ),

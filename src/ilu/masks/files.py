@@ -63,7 +63,14 @@ class MaskFile:
     def record(self) -> dict[str, Any]:
         """How the mask was made, and for which model."""
         with open_mask(self.path) as file:
-            return json.loads((file.metadata() or {}).get(KEY, "{}"))
+            text = (file.metadata() or {}).get(KEY, "{}")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"mask {self.path} is damaged in its record: make it again")
+        return found
 
     def __iter__(self) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
         """Name and mask of each weight."""
