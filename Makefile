@@ -6,7 +6,7 @@ OUT ?= demo
 # Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check lint types format soak audit clean
 
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
@@ -22,6 +22,16 @@ lint: $(BIN)/.ready
 
 types: $(BIN)/.ready
 	$(BIN)/pyright
+
+# What takes long: 50 kills of every command, fuzzing, memory over many attacks, other executors where they are installed.
+soak: $(BIN)/.ready
+	$(BIN)/python -m tests.soak.kill --kills 50 --out results/soak/kills.json
+	$(BIN)/python -m tests.soak.memory --out results/soak/memory.json
+	ILU_SOAK=5000 $(BIN)/pytest tests/test_reliability.py tests/test_sweep.py
+
+audit: $(BIN)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
 format: $(BIN)/.ready
 	$(BIN)/ruff check --fix src tests studies benchmarks
