@@ -27,7 +27,7 @@ LAYERS = [
     {"recipe", "rundir", "environment"},
     {"masking", "tracking", "evaluation"},
     {"run", "summary", "plots"},
-    {"worker", "once", "measures"},
+    {"worker", "once", "measures", "sweep", "search"},
     {"pool", "clusters"},
     {"report"},
     {"recipes"},

@@ -89,12 +89,15 @@ def read_parquet(path: Path) -> list[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=256):
-                size += batch.nbytes
+                part = batch.to_pylist()
+                # What is stored once and repeated counts as often as it is there.
+                texts = (v for row in part for v in row.values() if isinstance(v, str | bytes))
+                size += max(batch.nbytes, sum(map(len, texts)))
                 if size > LARGEST_FILE:
                     raise ValueError(
                         f"{path} unpacks to more than {LARGEST_FILE} bytes: take fewer rows"
                     )
-                rows += batch.to_pylist()
+                rows += part
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is not a Parquet file that can be read: {reason}") from None
