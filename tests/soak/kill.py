@@ -214,8 +214,8 @@ def main(arguments: Sequence[str], tell: Callable[[str], None] = print) -> dict[
             began = time.monotonic()
             found[name] = soak(every[name], asked.kills, random.Random(asked.seed), place)
             tell(f"{name}: {found[name]._asdict()} in {time.monotonic() - began:.0f} s")
-    if asked.out:
-        write_json(asked.out, {name: each._asdict() for name, each in found.items()})
+            if asked.out:  # after each command, because all take long
+                write_json(asked.out, {name: each._asdict() for name, each in found.items()})
     return found
 
 
