@@ -19,6 +19,7 @@ COMMANDS = (
     "oracle",
     "attack",
     "vectors",
+    "landscape",
     "report",
     "view",
     "methods",
