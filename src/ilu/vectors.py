@@ -7,7 +7,7 @@ fine-tuned - unlearned (arXiv 2506.01339).
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ Gram = Float[Tensor, "K K"]
 """Inner products of task vectors with each other."""
 
 
+@runtime_checkable
 class Stored(Protocol):
     """Weights of a model that can be read in pieces."""
 

@@ -120,7 +120,7 @@ def axes_of(kind: Kind, origin: Weights, ends: Mapping[str, Weights], seed: int)
     if kind == "random":
         return [filter_normalised(origin, 2 * seed + i, f"random {i + 1}") for i in (0, 1)]
     first = towards("original", origin, ends["original"])
-    return [first, beside("finetuned", origin, ends["finetuned"], first)][: len(ends)]
+    return [first, *(beside(n, origin, w, first) for n, w in ends.items() if n != "original")]
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from ilu.scores import mean_score
 from ilu.sources.pairs import without_end
 from ilu.types import LM, Example, Question, Questions, Score
 
-States = Float[np.ndarray, "N D"]
+States = Float[np.ndarray, "_ D"]
 Items = list[float | None]
 
 
@@ -89,9 +89,14 @@ def cross_accuracy(x: States, asked: Sequence[Question], strength: float) -> flo
 def probed(
     x: States, labels: Sequence[str], y: States, asked: Sequence[Question], strength: float
 ) -> Items:
-    """Fit on ``x``; per question of ``y``, 1 where its right option has the largest logit."""
+    """Fit on ``x``; per question of ``y``, 1 where its right option has the largest logit.
+
+    None where one of its options is no class.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    if len(set(labels)) < 2:
+        return [None] * len(asked)
     centre, scale = x.mean(0), x.std(0) + 1e-8
     fitted: Any = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
     fitted.fit((x - centre) / scale, labels)

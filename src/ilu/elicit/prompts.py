@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ilu.elicit.split import Left, Taken
 from ilu.evals.choice import Choice, accuracy, option_logps, picked
 from ilu.sources.choice import ChoiceRows, Paraphrases, paraphrases
 from ilu.sources.pairs import encode_pairs
+from ilu.sources.split import Left, Taken
 from ilu.types import LM, Example, Question, Questions, Score
 
 

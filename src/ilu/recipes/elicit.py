@@ -8,13 +8,13 @@ from ilu.elicit.lens import LogitLens
 from ilu.elicit.probe import LinearProbe
 from ilu.elicit.prompts import Prefilled, Reworded, Shown, Wordings
 from ilu.elicit.sampling import Sampling
-from ilu.elicit.split import Left, Taken
 from ilu.elicit.suffix import Budget, Suffix
 from ilu.lab.sources import Facts, Form
 from ilu.recipes.asked import Asked
 from ilu.recipes.own import column_names, full
 from ilu.scores import mean_score
 from ilu.sources.choice import ChoiceRows
+from ilu.sources.split import Left, Taken
 from ilu.suite import Scores, Suite
 from ilu.types import Group, Questions
 

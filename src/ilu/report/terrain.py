@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ilu.plots import Line, figure, terrain
+from ilu.report.panels import Panel, entry
 from ilu.report.rows import Row
-from ilu.report.series import Panel, entry
 
 
 def landscape_figures(rows: Sequence[Row]) -> list[Panel]:
@@ -14,7 +14,7 @@ def landscape_figures(rows: Sequence[Row]) -> list[Panel]:
         Panel(f"{label}, {metric}", terrain(record, metric))
         for label, record in found
         if record
-        for metric in record["points"][0]["scores"]
+        for metric in dict.fromkeys(m for point in record["points"] for m in point["scores"])
     ]
 
 
