@@ -71,5 +71,5 @@ def vote(counts: Sequence[int], answer: int) -> float:
 def gives(text: str, option: str) -> bool:
     """Whether a text has an option as a word; a letter only as it is written."""
     word = option.strip()
-    flags = re.IGNORECASE if len(word) > 1 else 0
+    flags = re.I if len(word) > 1 else 0
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags) is not None
