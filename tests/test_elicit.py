@@ -1,5 +1,6 @@
 """Attacks that leave the weights alone: each finds what is there, and none sees its own test."""
 
+import json
 from dataclasses import dataclass, replace
 
 import pytest
@@ -16,8 +17,9 @@ from ilu.evals.generation import generate
 from ilu.forward import ModelForward, every_hidden
 from ilu.lab.sources import FORMS, Facts, domain
 from ilu.models import load_model
+from ilu.recipe import describe, restore
 from ilu.recipes.asked import Asked
-from ilu.recipes.elicit import elicit, lab
+from ilu.recipes.elicit import elicit, lab, probes
 from ilu.scores import mean_score
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.split import Left, Taken
@@ -255,6 +257,14 @@ def test_the_suite_on_the_lab_knows_what_the_lab_knows_and_names_the_strongest(l
     assert all(s.n == 20 for name, s in found.items() if name.endswith("_accuracy"))
     worst = {"a_accuracy": mean_score([0.0, 1.0]), "b_accuracy": mean_score([1.0, 1.0])}
     assert suite.derived({**worst, "c": mean_score([9.0])})["strongest_accuracy"].value == 1.0
+
+
+def test_probes_of_a_run_are_accuracies_under_the_name_of_the_way_of_asking(lm):
+    found = probes(20)
+    assert "direct" not in found
+    assert list(found["lens"](lm)) == ["lens"]
+    assert list(found["latent"](lm)) == ["latent_random", "latent_gradient"]
+    assert restore(json.loads(json.dumps(describe(found)))) == found
 
 
 def test_users_bring_a_file_with_paraphrases(lm, tmp_path):

@@ -8,7 +8,10 @@ from ilu.evals.choice import Choice, accuracy, option_logps, picked
 from ilu.sources.choice import ChoiceRows, Paraphrases, paraphrases
 from ilu.sources.pairs import encode_pairs
 from ilu.sources.split import Left, Taken
-from ilu.types import LM, Example, Question, Questions, Score
+from ilu.types import LM, Example, Group, Question, Questions, Score
+
+ACCURACY = "_accuracy"
+"""How scores end that say how many questions an attack gets right."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,20 @@ class Reworded:
             for part in (Taken, lambda form: Left(form, None, self.most))
         )
         return Wordings("reworded", asked, train)(lm) if forms else {}
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The accuracies of a group alone, by the way of asking: what a run's worst case is over.
+
+    Controls and what training questions have chosen are left out.
+    """
+
+    group: Group
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        found = self.group(lm).items()
+        return {k.removesuffix(ACCURACY): s for k, s in found if k.endswith(ACCURACY)}
 
 
 def chosen(value: float) -> Score:

@@ -14,7 +14,7 @@ from ilu.types import LM, Question, Questions, Score
 class Sampling:
     """What ``count`` free answers at ``temperature`` say; an option is given if a text has it.
 
-    ``sampling_any``: the right option is in at least one (a leak over samples, arXiv 2410.02879).
+    ``sampling_any``: the right option is in at least one (a leak over samples, arXiv 2410.03523).
     Guessing among the options would give ``sampling_any_wrong``, the same for the mean wrong one.
     ``sampling_accuracy``: the option in most texts is taken, equals share the point, so that
     guessing gives one over the number of options (self-consistency, arXiv 2203.11171).

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ilu.elicit.latent import LatentShift
 from ilu.elicit.lens import LogitLens
 from ilu.elicit.probe import LinearProbe
-from ilu.elicit.prompts import Prefilled, Reworded, Shown, Wordings
+from ilu.elicit.prompts import ACCURACY, Prefilled, Recovered, Reworded, Shown, Wordings
 from ilu.elicit.sampling import Sampling
 from ilu.elicit.suffix import Budget, Suffix
 from ilu.lab.sources import Facts, Form
@@ -35,6 +35,11 @@ def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     asked = tuple(Taken(form, count) for form in forms)
     train = tuple(Left(form, count, SOME) for form in forms)
     return {**found, "reworded": Wordings("reworded", asked, train)}
+
+
+def probes(count: int = 100, seed: int = 0) -> dict[str, Group]:
+    """The same as probes of a run on the lab: accuracies alone, without that of simply asking."""
+    return {name: Recovered(g) for name, g in lab(count, seed).items() if name != "direct"}
 
 
 def attacks(
@@ -84,6 +89,6 @@ def users(asked: Asked) -> dict[str, Group]:
 
 def strongest(scores: Scores) -> Scores:
     """The attack that gets most right; the largest of several is larger by chance as well."""
-    found: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith("_accuracy")}
+    found: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith(ACCURACY)}
     best = scores[max(found, key=lambda name: found[name])]
     return {"strongest_accuracy": mean_score(best.items)}
