@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ilu.files import file_hash, new_folder
+from ilu.ranks import ALONE, Ranks
+from ilu.sharding import whole_weights
 from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
@@ -83,12 +85,17 @@ def usable(device: str) -> torch.device:
         raise ValueError(f"cannot use device {device!r} ({reason}): try cpu, cuda or mps") from None
 
 
-def save_model(lm: LM, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder in one move."""
+def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
+    """Write an ordinary Hugging Face folder in one move; of several processes, the first does."""
     model: Any = lm.model
+    weights = whole_weights(lm.model)  # a part is asked of every process
+    if not ranks.leads:
+        ranks.any(True)
+        return
     with new_folder(folder) as half:
-        model.save_pretrained(half)
+        model.save_pretrained(half, state_dict=weights)
         lm.tokenizer.save_pretrained(half)
+    ranks.any(True)  # from here on the folder is there for all
 
 
 def read_weights(folder: Path) -> Weights:

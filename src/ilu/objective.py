@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from ilu.data import split
+from ilu.ranks import ALONE, Ranks
 from ilu.robust.rules import plain
 from ilu.types import Batch, Forward, GradRule, Grads, Loss, Params, Slope
 
@@ -67,7 +68,8 @@ Draw = Callable[[str], Batch]
 class Engine:
     """What evaluates a loss. ``exact`` is ``forward`` without autocast.
 
-    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches.
+    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
+    of which each of ``ranks`` holds its rows.
     """
 
     forward: Forward
@@ -75,15 +77,16 @@ class Engine:
     reference: Forward
     params: Params
     micro_batch: int | None = None
+    ranks: Ranks = ALONE
 
     def backward(self, loss: Loss, batch: Batch, *, weight: float, forward: Forward) -> float:
         """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
         total = 0.0
         for part in split(batch, self.micro_batch):
             value = loss(forward, self.reference, part).sum() / len(batch)
-            (weight * value).backward()
+            (weight * value / self.ranks.divisor).backward()
             total += value.item()
-        return total
+        return self.ranks.mean(total)
 
     def slope(self, loss: Loss, batch: Batch) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
@@ -94,6 +97,7 @@ class Engine:
         held = [p.grad for p in self.params]
         set_grads(self.params, [None] * len(held))
         value = self.backward(loss, batch, weight=1.0, forward=self.exact)
+        self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
         set_grads(self.params, held)
         return Slope(value, grads)
@@ -117,8 +121,10 @@ def accumulate(
         else:
             slope = ruled(term, batches[term.on], engine, draw, step)
             values[name] = slope.value
-            add(engine.params, slope.grads, weight * relation(term, name, memory, slope.value))
+            weight_here = engine.ranks.share * weight * relation(term, name, memory, slope.value)
+            add(engine.params, slope.grads, weight_here)
         remember(term, name, memory, weight, values[name])
+    engine.ranks.sum_grads(engine.params)
     return values
 
 

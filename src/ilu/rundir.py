@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ilu.files import write_json, write_text
+from ilu.ranks import ALONE, Ranks
 from ilu.types import STAGES, Score
 
 
@@ -16,10 +17,12 @@ class RunDir:
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
-    vectors.json, done.json; failed.json where a pool of runs met an error
+    vectors.json, done.json; failed.json where a pool of runs met an error. Of several processes
+    the first writes, and what it finds here is what all find.
     """
 
     path: Path
+    ranks: Ranks = ALONE
 
     @classmethod
     def finished(cls, path: Path) -> "RunDir":
@@ -43,18 +46,21 @@ class RunDir:
 
     def has(self, name: str) -> bool:
         """Whether ``name``.json is there, and so complete."""
-        return self.file(name).is_file()
+        return self.ranks.first(self.file(name).is_file)
 
     def write(self, name: str, value: Any) -> None:
         """Write ``value`` as ``name``.json."""
-        write_json(self.file(name), value)
+        if self.ranks.leads:
+            write_json(self.file(name), value)
 
     def read(self, name: str) -> Any:
         """Read ``name``.json."""
-        return json.loads(self.file(name).read_text(encoding="utf-8"))
+        return self.ranks.first(lambda: json.loads(self.file(name).read_text(encoding="utf-8")))
 
     def append(self, name: str, row: Mapping[str, float]) -> None:
         """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
+        if not self.ranks.leads:
+            return
         with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -68,11 +74,15 @@ class RunDir:
 
     def keep_rows(self, name: str, count: int) -> None:
         """Cut ``name``.jsonl after ``count`` lines: a resumed run writes the later ones again."""
+        if not self.ranks.leads:
+            return
         kept = self.rows(name)[:count]
         write_text(self.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
         """Write the value of every item, then the means."""
+        if not self.ranks.leads:
+            return
         for metric, score in scores.items():
             lines = "".join(
                 json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)

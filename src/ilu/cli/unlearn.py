@@ -11,6 +11,7 @@ import tyro
 from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
+from ilu.ranks import joined
 from ilu.recipe import Recipe
 from ilu.recipes.assemble import REPEATABLE, build, defaults
 from ilu.recipes.methods import METHODS
@@ -50,6 +51,7 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
             a network, 'ilu[wandb]' or 'ilu[tensorboard]'.
+        shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """
 
     out: Path
@@ -57,14 +59,17 @@ class Place:
     save_every: int | None = None
     resume: bool = False
     track: Tracker | None = None
+    shard: bool = False
 
     def run(self, recipe: Recipe) -> RunDir:
         """Carry out ``recipe`` here, with progress bars, stopping when asked to."""
         with (
-            tracking(self.track, recipe, self.out) as track,
+            joined(shard=self.shard) as ranks,
+            tracking(self.track if ranks.leads else None, recipe, self.out) as track,
             interruptible() as stop,
             progress() as shown,
         ):
+            console.quiet = not ranks.leads
             options = Options(
                 device=self.device,
                 save_every=self.save_every,
@@ -72,8 +77,10 @@ class Place:
                 progress=shown,
                 stop=stop,
                 track=track,
+                ranks=ranks,
             )
-            return run(recipe, self.out, options)
+            run(recipe, self.out, options)
+        return RunDir(self.out)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -121,6 +121,7 @@ def optim(common: Common, parameters: str) -> Optim:
         clip=common.clip,
         parameters=parameters,
         micro_batch=common.micro_batch,
+        recompute=common.recompute,
         precision=common.precision,
         optimizer=common.optimizer,
         average_from=common.average_from,

@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.losses.tokens import answered, masked_mean, token_entropy, token_logp
-from ilu.robust.rules import move, norm, restored
+from ilu.robust.rules import dot, move, norm, restored
 from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
 
 
@@ -96,13 +96,13 @@ def gradient(theta: Grads, g: Grads) -> Direction:
 
 def parameters(theta: Grads, g: Grads) -> Direction:
     """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1 (ILU, arXiv 2506.01339)."""
-    s = torch.stack([(t * x).sum() for t, x in zip(theta, g, strict=True)]).sum()
+    s = torch.stack([dot(t, x) for t, x in zip(theta, g, strict=True)]).sum()
     return Direction(v=tuple(s * t for t in theta), own=tuple(s * x for x in g))
 
 
 def tensors(theta: Grads, g: Grads) -> Direction:
     """P = sum over tensors of <theta_l, g_l>^2 (ILU, arXiv 2506.01339)."""
-    s = [(t * x).sum() for t, x in zip(theta, g, strict=True)]
+    s = [dot(t, x) for t, x in zip(theta, g, strict=True)]
     return Direction(
         v=tuple(a * t for a, t in zip(s, theta, strict=True)),
         own=tuple(a * x for a, x in zip(s, g, strict=True)),
@@ -131,7 +131,7 @@ class Penalty:
         theta = tuple(p.detach().clone() for p in params)
         _, g = here()
         v, own = self.reading(theta, g)
-        value = torch.stack([(x * y).sum() for x, y in zip(g, v, strict=True)]).sum()
+        value = torch.stack([dot(x, y) for x, y in zip(g, v, strict=True)]).sum()
         size = self.radius * norm(theta) / norm(v)
         with restored(params):
             move(params, v, size)
