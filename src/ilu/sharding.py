@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ilu.forward import blocks
 from ilu.ranks import Ranks
-from ilu.types import Batch, Forward, Outputs, Weights
+from ilu.types import Batch, Forward, Outputs, Tokens, Weights
 
 
 def shard(model: nn.Module, ranks: Ranks) -> None:
@@ -61,6 +61,12 @@ class PutBack:
     def __call__(self, batch: Batch) -> Outputs:
         with self.original():
             return self.inner(batch)
+
+    @torch.no_grad()
+    def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
+        """Return what the original model says of each target."""
+        with self.original():
+            return self.inner.tokens(batch, entropy=entropy)
 
     @torch.no_grad()
     def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:

@@ -20,6 +20,7 @@ from ilu.optimizers.choose import Kind, optimizer_for
 from ilu.optimizers.moving import movable, moving
 from ilu.optimizers.optimizer import Named, update
 from ilu.ranks import ALONE, Ranks
+from ilu.remembered import Remembered
 from ilu.robust.rules import plain
 from ilu.sharding import PutBack
 from ilu.trained import recomputed, training
@@ -127,8 +128,9 @@ def fit(
         free = moving(named, mask)
         optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(named, optim.average_from, optim.average_every)
-        parts = {"optimizer": optimizer, "average": average}
-        engine = engine_for(model, objective, named, optim, ranks)
+        remembered = Remembered()
+        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
+        engine = engine_for(model, objective, named, optim, remembered, ranks)
         state = State() if checkpoints is None else checkpoints.load(parts, named)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
@@ -193,14 +195,19 @@ def check_sharded(optim: Optim, mask: Mask | None) -> None:
 
 
 def engine_for(
-    model: nn.Module, objective: Objective, named: Named, optim: Optim, ranks: Ranks = ALONE
+    model: nn.Module,
+    objective: Objective,
+    named: Named,
+    optim: Optim,
+    remembered: Remembered,
+    ranks: Ranks = ALONE,
 ) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None
     forward = ModelForward(model, autocast=autocast)
-    frozen = Frozen(model, original, autocast=autocast)
+    frozen = Frozen(model, original, autocast=autocast, remembered=remembered)
     return Engine(
         forward=forward,
         exact=ModelForward(model),
