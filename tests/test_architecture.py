@@ -29,7 +29,7 @@ LAYERS = [
     {"recipe", "rundir", "environment"},
     {"masking", "tracking"},
     {"prepare"},
-    {"run", "summary", "plots", "evaluation"},
+    {"run", "summary", "plots", "evaluation", "memory"},
     {"pool", "once", "measures"},
     {"report"},
     {"recipes"},
