@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from ilu.masks.files import save_mask
 from ilu.measures import area, average, difference, headline, read, samples_to_recover, worst_case
+from ilu.report.agreement import agreements
 from ilu.report.cells import Broken, gather
 from ilu.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
 from ilu.report.page import LARGEST, page
@@ -364,6 +367,43 @@ def test_a_mask_becomes_a_heat_map_with_blocks_in_order(tmp_path):
     ]
     assert "wagle" in text
     assert 'class="mask"' not in page(table_of(defended(tmp_path / "b")), [])
+
+
+def masked(path: Path, name: str, model: str, **bits: list[int]) -> Path:
+    """A run with a mask of the model ``model``."""
+    make_run(path, name, KNOWN, LOST, {})
+    mask = {f"model.layers.0.{n}.weight": torch.tensor(b).bool() for n, b in bits.items()}
+    save_mask(path / "mask.safetensors", mask.items(), {"model": model})
+    shown = {"score": "snip", "fraction": 0.5, "density": {"mlp": {"0": 0.5}}, "quantiles": None}
+    RunDir(path).write("mask", shown)
+    return path
+
+
+def test_masks_of_several_runs_stand_beside_chance(tmp_path):
+    """By hand: up agrees on one of three, and chance gives 2 * 2 / 8 of them; down agrees."""
+    up, other = [1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0, 0, 0]
+    first = masked(tmp_path / "a", "npo", "same", up=up, down=[1, 0])
+    second = masked(tmp_path / "b", "rmu", "same", up=other, down=[1, 0])
+    third = masked(tmp_path / "c", "dpo", "another", up=up, down=[1, 0])
+    (pair,) = agreements(table_of(first, second, third).rows)
+    assert {pair.first, pair.second} == {"npo", "rmu"}
+    assert (pair.modules["up"].iou, pair.modules["down"].iou) == (1 / 3, 1)
+    assert pair.modules["up"].chance_iou == 0.5 / 3.5
+    assert (pair.modules["all"].both, pair.modules["all"].either) == (2, 4)
+    text = page(table_of(first, second), [])
+    grid = text[text.index('class="agreements"') :]
+    cells = re.findall(r"<td>([\d.]+) <span class=\"dim\">([\d.]+)", grid)
+    assert cells[0] == ("0.500", "0.200")  # all: 2 of 4, by chance 1 of 5
+    assert ("0.333", "0.143") in cells
+    assert 'class="agreements"' not in page(table_of(first, third), [])
+
+
+def test_a_damaged_mask_fails_its_own_run_alone(tmp_path):
+    runs = [masked(tmp_path / n, n, "same", up=[1, 0]) for n in ("a", "b")]
+    (runs[0] / "mask.safetensors").write_bytes(b"nothing")
+    found, broken = gather(runs)
+    assert [m.run.path for m in found] == [runs[1]]
+    assert "not a safetensors file" in broken[0].state
 
 
 # Text that is not trusted

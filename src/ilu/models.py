@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(shard, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118, not a dict
                 yield name, weights.get_tensor(name)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model that a metric asks beside the one that it measures; called, a hash of each file.
+
+    So scores are kept under the content of both.
+    """
+
+    name: str
+
+    def __call__(self) -> dict[str, str]:
+        files = sorted(path for path in Path(self.name).glob("*") if path.is_file())
+        return {path.name: file_hash(path) for path in files}
 
 
 def fingerprint_model(name: str) -> dict[str, str]:

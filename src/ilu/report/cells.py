@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.measures import Measured, numbers, read
+from ilu.report.agreement import agreements
 from ilu.report.join import join
 from ilu.report.questions import after_attacks, came_back, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
@@ -71,7 +72,9 @@ def look(path: Path) -> Measured | Broken:
 def tried(m: Measured) -> Measured:
     """Ask a run for all that a report will ask, so that a broken one fails here and alone."""
     alone = [row(m.run.path.name, [m])]
-    for ask in (after_attacks, came_back, recovery, cosines, masks, before_and_after, repeats):
+    for ask in (after_attacks, came_back, recovery, cosines, masks, agreements):
+        ask(alone)
+    for ask in (before_and_after, repeats):
         ask(alone)
     return m
 

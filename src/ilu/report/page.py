@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from ilu.report.agreement import MOST, agreements, modules
 from ilu.report.cells import Broken
 from ilu.report.evaluations import Evaluated
 from ilu.report.paired import comparisons
@@ -90,6 +91,9 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
         "masks": masks(rows),
+        "agreements": (pairs := agreements(rows)),
+        "modules": modules(pairs),
+        "most_masks": MOST,
         "before_and_after": before_and_after(rows),
         "training": training_figures(rows, broken),
         "shared": shared,
