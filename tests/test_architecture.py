@@ -15,7 +15,9 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 # A module may import only from the layers above it.
 LAYERS = [
     {"types", "files", "extras", "seeds", "significance"},
-    {"losses", "vectors", "forward", "scores"},
+    {"losses", "vectors", "output", "scores"},
+    {"remembered"},
+    {"forward"},
     {"data"},
     {"forget", "retain", "masks", "sources", "optimizers"},
     {"robust"},

@@ -20,6 +20,7 @@ from ilu.optimizers.bfloat16 import fits_bfloat16, to_bfloat16
 from ilu.optimizers.choose import Kind, optimizer_for
 from ilu.optimizers.moving import movable, moving
 from ilu.optimizers.optimizer import Named, update
+from ilu.remembered import Remembered
 from ilu.robust.rules import plain
 from ilu.types import Batch, Mask
 
@@ -122,8 +123,9 @@ def fit(
         free = moving(named, mask)
         optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(named, optim.average_from, optim.average_every)
-        parts = {"optimizer": optimizer, "average": average}
-        engine = engine_for(model, objective, named, optim)
+        remembered = Remembered()
+        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
+        engine = engine_for(model, objective, named, optim, remembered)
         state = State() if checkpoints is None else checkpoints.load(parts, named)
         draw = drawer(streams, state.drawn, engine.params[0].device)
         for step in range(state.step, optim.steps):
@@ -165,7 +167,9 @@ def check_training(model: nn.Module, objective: Objective, optim: Optim, mask: M
         )
 
 
-def engine_for(model: nn.Module, objective: Objective, named: Named, optim: Optim) -> Engine:
+def engine_for(
+    model: nn.Module, objective: Objective, named: Named, optim: Optim, remembered: Remembered
+) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
@@ -173,7 +177,7 @@ def engine_for(model: nn.Module, objective: Objective, named: Named, optim: Opti
     return Engine(
         forward=ModelForward(model, autocast=autocast),
         exact=ModelForward(model),
-        reference=Frozen(model, original, autocast=autocast),
+        reference=Frozen(model, original, autocast=autocast, remembered=remembered),
         params=list(named.values()),
         micro_batch=optim.micro_batch,
     )

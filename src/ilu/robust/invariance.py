@@ -26,35 +26,29 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import answered, masked_mean, token_entropy, token_logp
+from ilu.losses.tokens import masked_mean
 from ilu.robust.rules import move, norm, restored
-from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
+from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope, Tokens
 
 
-def token_scale_gradient(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
-) -> Float[Tensor, "B S"]:
+def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
     """d/dw of each token's cross-entropy of ``w * logits`` at w = 1: its NLL minus its entropy.
 
     Equal to sum_k p_k z_k - z_target, but without cancellation when all logits are large.
     """
-    logp, valid = token_logp(logits, targets)
-    return (-logp - token_entropy(logits)).where(valid, 0.0)
+    return -tokens.logp - tokens.entropy
 
 
-def scale_gradient(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
-) -> Float[Tensor, ""]:
+def scale_gradient(tokens: Tokens) -> Float[Tensor, ""]:
     """d/dw of the mean token cross-entropy of ``w * logits`` at w = 1 (IRMv1, arXiv 1907.02893).
 
     Zero exactly when the model is on average as surprised as it expects to be: also for a uniform
     prediction, so a penalty on it may be met by flattening.
     """
-    gap = token_scale_gradient(logits, targets)
-    return gap.sum() / answered(targets).sum().clamp_min(1)
+    return token_scale_gradient(tokens).sum() / tokens.valid.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -68,9 +62,8 @@ class ScaleGradient:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        gap = token_scale_gradient(out.logits, out.targets)
-        return masked_mean(gap, answered(out.targets))
+        tokens = forward.tokens(batch, entropy=True)
+        return masked_mean(token_scale_gradient(tokens), tokens.valid)
 
 
 @dataclass(frozen=True)
