@@ -56,7 +56,7 @@ def test_imports_point_down(path: Path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
 def test_no_inheritance_but_protocols(path: Path):
-    allowed = {"Protocol", "NamedTuple", "Exception"}
+    allowed = {"Protocol", "NamedTuple", "Exception", "torch.autograd.Function"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ClassDef):
             assert {ast.unparse(b) for b in node.bases} <= allowed, node.name

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from ilu.losses.head import tokens_of
 from ilu.output import Reached, head_of, states_and_head
 from ilu.remembered import Remembered
-from ilu.types import Batch, Outputs, Tokens, Weights
+from ilu.types import Batch, Forward, Outputs, Tokens, Weights
 
 
 class Shift(NamedTuple):
@@ -85,6 +85,35 @@ class ModelForward:
             return functional_call(
                 self.model, dict(self.weights), (), {**inputs, "use_cache": False}
             )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """``inner`` for several losses on the same batch: each batch is read once.
+
+    What a batch gave is kept with its graph, so this must not outlive the backward pass.
+    """
+
+    inner: Forward
+    outputs: dict[int, Outputs] = field(default_factory=dict[int, Outputs])
+    values: dict[int, Tokens] = field(default_factory=dict[int, Tokens])
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return self.outputs.get(id(batch)) or self.outputs.setdefault(id(batch), self.inner(batch))
+
+    def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
+        """Return log-probabilities, and entropies for whoever may ask."""
+        if id(batch) not in self.values:
+            self.values[id(batch)] = tokens_of(self(batch), entropy=True)
+        return self.values[id(batch)]
+
+    def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
+        """Return the output of block ``layer``."""
+        return self.inner.hidden(batch, layer)
+
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> Forward:
+        """Return the model with ``by`` added to block ``layer`` on ``batch``."""
+        return self.inner.shifted(layer, by, batch)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 
 from ilu.data import split
+from ilu.forward import Shared
+from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
 from ilu.types import Batch, Forward, GradRule, Grads, Loss, Params, Slope
 
@@ -85,6 +88,10 @@ class Engine:
             total += value.item()
         return total
 
+    def takes_whole(self, batch: Batch) -> bool:
+        """Whether the batch is not split."""
+        return self.micro_batch is None or len(batch) <= self.micro_batch
+
     def slope(self, loss: Loss, batch: Batch) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
 
@@ -104,22 +111,62 @@ def accumulate(
 ) -> dict[str, float]:
     """Add the gradient of the objective to ``.grad``; return the value of each term.
 
-    Terms on the same stream share one batch; a rule that asks for more gets fresh ones.
+    Terms on the same stream share one batch, neighbours among them one forward and backward pass;
+    a rule that asks for more gets fresh ones.
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
     values: dict[str, float] = {}
-    for name, term in objective.items():
-        weight = weight_of(term, name, memory, step)
-        if term.rule is plain and term.relative_to is None:
-            values[name] = engine.backward(
-                term.loss, batches[term.on], weight=weight, forward=engine.forward
-            )
-        else:
-            slope = ruled(term, batches[term.on], engine, draw, step)
-            values[name] = slope.value
-            add(engine.params, slope.grads, weight * relation(term, name, memory, slope.value))
-        remember(term, name, memory, weight, values[name])
+    for _, group in groupby(objective.items(), lambda item: company(*item)):
+        terms = dict(group)
+        batch = batches[next(iter(terms.values())).on]
+        if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
+            values |= together(terms, batch, engine, memory, step)
+            continue
+        for name, term in terms.items():
+            values[name] = apart(name, term, batch, engine, draw, memory, step)
     return values
+
+
+def joins(term: Term) -> bool:
+    """Whether the term is a function of the mean loss alone: it needs no gradient of its own."""
+    return term.rule is plain or isinstance(term.rule, Square)
+
+
+def company(name: str, term: Term) -> tuple[str, str]:
+    """What neighbours in one pass have in common."""
+    return ("stream", term.on) if joins(term) else ("term", name)
+
+
+def together(
+    terms: Objective, batch: Batch, engine: Engine, memory: Memory, step: int
+) -> dict[str, float]:
+    """Terms that share a forward pass on a batch, and the backward pass of their sum."""
+    forward = engine.forward if len(terms) == 1 else Shared(engine.forward)
+    values: dict[str, float] = {}
+    total = torch.zeros(())
+    for name, term in terms.items():
+        weight = weight_of(term, name, memory, step)
+        mean = term.loss(forward, engine.reference, batch).sum() / len(batch)
+        value = mean if term.rule is plain else mean.square()
+        values[name] = value.item()
+        total = weight * relation(term, name, memory, values[name]) * value + total
+        remember(term, name, memory, weight, values[name])
+    total.backward()
+    return values
+
+
+def apart(
+    name: str, term: Term, batch: Batch, engine: Engine, draw: Draw, memory: Memory, step: int
+) -> float:
+    """One term by itself, as its rule and micro-batches have it; return its value."""
+    weight = weight_of(term, name, memory, step)
+    if term.rule is plain and term.relative_to is None:
+        value = engine.backward(term.loss, batch, weight=weight, forward=engine.forward)
+    else:
+        value, grads = ruled(term, batch, engine, draw, step)
+        add(engine.params, grads, weight * relation(term, name, memory, value))
+    remember(term, name, memory, weight, value)
+    return value
 
 
 def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:

@@ -68,7 +68,10 @@ class ScaleGradient:
 
 @dataclass(frozen=True)
 class Square:
-    """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339)."""
+    """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339).
+
+    An unsplit batch needs no second gradient for it: the objective squares the mean itself.
+    """
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, grads = here()
