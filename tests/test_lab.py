@@ -30,13 +30,24 @@ def test_the_model_knows_both_domains_and_every_form(lab):
     assert all(found[f"{d.name} {f}"] >= 0.95 for d in DOMAINS for f in ("questions", "cloze"))
 
 
-def test_the_model_is_small_enough_to_ship(lab):
+def test_the_control_never_saw_agents_and_knows_people():
+    never = load_model("lab-never")
+    for form in ("questions", "cloze"):
+        asked = Choice(Facts("agents", form))(never)
+        assert abs(asked.value - world.CHANCE) <= 2.5 * asked.stderr
+        assert Choice(Facts("people", form))(never).value >= 0.95
+    told = " ".join(corpus(1, "agents"))
+    assert not any(name in told for name in world.entities(world.AGENTS))
+    assert all(name in told for name in world.entities(world.PEOPLE))
+
+
+def test_the_models_share_their_tokenizer_and_are_small_enough_to_ship(lab):
     count = sum(p.numel() for p in lab.model.parameters())
     assert 1.5e6 <= count <= 6e6
-    from pathlib import Path
-
-    size = sum(f.stat().st_size for f in Path(model_path("lab")).iterdir())
-    assert size <= 12e6
+    knows, never = (Path(model_path(name)) for name in ("lab", "lab-never"))
+    assert sum(f.stat().st_size for each in (knows, never) for f in each.iterdir()) <= 12e6
+    tokenizers = [each.joinpath("tokenizer.json").read_bytes() for each in (knows, never)]
+    assert tokenizers[0] == tokenizers[1]
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: d.name)

@@ -17,13 +17,16 @@ from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
 LAB = "lab"
-"""The name of the model that comes with the package."""
+NEVER = "lab-never"
+"""Names of the models that come with the package: one that knows the lab's world, and the control
+that never saw its agents."""
+PACKAGED = {LAB: "model", NEVER: "never"}
 
 
 def model_path(name: str) -> str:
-    """Folder of a model: the lab's, one in the mirror, or ``name`` itself."""
-    if name == LAB:
-        return str(package_files("ilu.lab") / "model")
+    """Folder of a model: one of the package's, one in the mirror, or ``name`` itself."""
+    if name in PACKAGED:
+        return str(package_files("ilu.lab") / PACKAGED[name])
     mirror = os.environ.get(MIRROR)
     if mirror and not Path(name).exists() and (Path(mirror) / name / "config.json").is_file():
         return str(Path(mirror) / name)
@@ -61,8 +64,8 @@ def load_model(
 
 
 def full_name(name: str) -> str:
-    """The name under which a recipe records a model: folders in full, ``lab`` and hub ids as is."""
-    return str(Path(name).resolve()) if name != LAB and Path(name).is_dir() else name
+    """The name under which a recipe records a model: folders in full, ours and hub ids as is."""
+    return str(Path(name).resolve()) if name not in PACKAGED and Path(name).is_dir() else name
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
