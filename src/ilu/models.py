@@ -43,9 +43,8 @@ def load_model(
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_name(name)
     path = model_path(name)
-    if not Path(path).is_dir() and (name.count("/") != 1 or name.startswith((".", "/"))):
-        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -61,6 +60,13 @@ def load_model(
     model, info = loaded
     check_whole(name, info["missing_keys"])
     return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def check_name(name: str) -> None:
+    """Refuse what can be no model."""
+    known = Path(model_path(name)).is_dir()
+    if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
 
 
 def full_name(name: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ilu import suite
+from ilu.attacking import Attacking, attack_all
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
@@ -23,9 +24,9 @@ from ilu.masking import begin_mask, given_mask, mask_of
 from ilu.models import fingerprint_model, load_model, save_model, set_weights
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
-from ilu.tracking import Track, of_attack, untracked
-from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Group, Mask, Metric, Progress
+from ilu.tracking import Track, untracked
+from ilu.train import Row, check_training, fit
+from ilu.types import LM, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Options:
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
     track: Track = untracked
+    kept: Path | None = None
+    """Folder of what attacks have left, by content, for other runs to take."""
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -58,7 +61,8 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
 
     Raises ValueError for anything wrong with the recipe, the model or the data before the folder
     is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished
-    run is returned as it is, if recipe, model and data are still the same.
+    run is returned as it is, if recipe, model and data are still the same; an attack that failed
+    is tried again.
     """
     refuse_existing(path, resume=options.resume)
     return run_prepared(recipe, prepare(recipe, options.device), path, options)
@@ -71,7 +75,7 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
     torch.manual_seed(recipe.seed)
     out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options.progress)
     same_run(out, recipe, prepared)
-    if out.has("done"):
+    if out.has("done") and not out.failures():
         return out
     mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
@@ -79,8 +83,7 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
     if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
         out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
-    for name, attack in recipe.attacks.items():
-        carry_out(attack, name, recipe, prepared.lm, out, options)
+    attack_all(attacking(recipe, prepared.lm, out, options))
     out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
     return out
 
@@ -167,6 +170,19 @@ def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: s
         out.write_scores(stage, suite.measure(metrics, lm))
 
 
+def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:
+    """The attacks of a run."""
+    return Attacking(
+        recipe=recipe,
+        lm=lm,
+        out=out,
+        progress=options.progress,
+        stop=options.stop,
+        track=options.track,
+        kept=options.kept,
+    )
+
+
 def unlearn(
     recipe: Recipe, prepared: Prepared, mask: Mask | None, out: RunDir, options: Options
 ) -> None:
@@ -205,34 +221,6 @@ def unlearn(
     save_model(prepared.lm, folder)
     model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
     checkpoints.remove()
-
-
-def carry_out(
-    attack: Attack, name: str, recipe: Recipe, lm: LM, out: RunDir, options: Options
-) -> None:
-    """Attack the unlearned weights and measure at every stage of the attack."""
-    if out.has(f"scores/{name}-end"):
-        return
-    set_weights(lm.model, out.path / "model")
-
-    def reached(stage: str) -> None:
-        goals = attack.goals if stage == "end" else {}
-        measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
-        options.track(*of_attack(recipe, name, stage, measured[stage]))
-
-    def progress(done: int, total: int) -> None:
-        options.progress(f"{recipe.name}: {name}", done, total)
-        if options.stop():
-            raise Stopped
-
-    measured: dict[str, Any] = {}
-    attack(lm, reached=reached, progress=progress)
-    if recipe.keep_attacked:
-        folder = out.path / "attacks" / name / "model"
-        if not folder.is_dir():
-            save_model(lm, folder)
-    for stage, scores in measured.items():
-        out.write_scores(f"{name}-{stage}", scores)
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Any
 from ilu.files import write_json, write_text
 from ilu.types import STAGES, Score
 
+PROBES = "probes"
+"""Stage at which a run is asked in other ways, once, after unlearning."""
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -16,7 +19,9 @@ class RunDir:
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
-    vectors.json, done.json; failed.json where a pool of runs met an error
+    curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
+    with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
+    error
     """
 
     path: Path
@@ -82,14 +87,19 @@ class RunDir:
         self.write(f"scores/{stage}", means)
 
     def scores(self, stage: str) -> dict[str, Score]:
-        """Read what was measured at ``stage``: ``before``, ``after`` or ``ATTACK-STAGE``."""
+        """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
 
     def stages(self) -> list[str]:
         """Every stage that was measured, in the order of time."""
         found = {p.stem for p in (self.path / "scores").glob("*.json")}
         attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
-        return [stage for stage in ("before", "after", *attacks) if stage in found]
+        return [stage for stage in ("before", "after", PROBES, *attacks) if stage in found]
+
+    def failures(self) -> dict[str, str]:
+        """Attack -> why it failed."""
+        files = sorted((self.path / "failures").glob("*.json"))
+        return {file.stem: str(self.read(f"failures/{file.stem}")["error"]) for file in files}
 
 
 def without_items(score: Score) -> dict[str, float]:
