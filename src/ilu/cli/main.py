@@ -22,7 +22,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
-  ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
+  ilu attack MODEL --task gsm8k --out D    attack it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories

@@ -58,8 +58,11 @@ class Place:
     resume: bool = False
     track: Tracker | None = None
 
-    def run(self, recipe: Recipe) -> RunDir:
-        """Carry out ``recipe`` here, with progress bars, stopping when asked to."""
+    def run(self, recipe: Recipe, kept: Path | None = None) -> RunDir:
+        """Carry out ``recipe`` here, with progress bars, stopping when asked to.
+
+        ``kept``: folder of results of attacks by content.
+        """
         with (
             tracking(self.track, recipe, self.out) as track,
             interruptible() as stop,
@@ -72,6 +75,7 @@ class Place:
                 progress=shown,
                 stop=stop,
                 track=track,
+                kept=kept,
             )
             return run(recipe, self.out, options)
 
