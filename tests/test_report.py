@@ -192,7 +192,9 @@ def test_the_fewest_examples_that_bring_half_back_are_told(tmp_path):
     rows = table_of(
         recovered("a", nothing, nothing), recovered("b", nothing, half), recovered("c", half, half)
     ).rows
-    assert recovery(rows) == {"a": "more than 50", "b": "50", "c": "5 or fewer"}
+    many = "50 (50 to more than 50)"
+    few = "5 or fewer (5 to more than 50)"
+    assert recovery(rows) == {"a": "more than 50", "b": many, "c": few}
 
 
 def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):
