@@ -167,7 +167,7 @@ def linear_weights(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
 
 
 def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Tensor, "out in"]:
-    """``weight`` at the nearest of 2^bits evenly spaced values, the largest of each group kept."""
+    """``weight`` at the nearest of 2^bits evenly spaced values around 0, which hold the largest."""
     from torchao.quantization.quant_primitives import (
         MappingType,
         choose_qparams_affine,
@@ -181,6 +181,8 @@ def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Ten
     limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     block: Any = (1, group)  # annotated as if weights had one dimension
     kind = torch.int8
-    scale, zero = choose_qparams_affine(whole, MappingType.SYMMETRIC, block, kind, *limits)
+    scale, zero = choose_qparams_affine(
+        whole, MappingType.SYMMETRIC_NO_CLIPPING_ERR, block, kind, *limits
+    )
     codes = quantize_affine(whole, block, scale, zero, kind, *limits)
     return dequantize_affine(codes, block, scale, zero, kind, *limits)[:, :width]
