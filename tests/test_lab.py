@@ -13,6 +13,7 @@ from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, model_path
 from ilu.recipes.assemble import build as recipe
 from ilu.recipes.lab import SETTINGS, SHOWN, attacks, relearn
+from ilu.recipes.lab_attacks import NAMES, QUICK, jobs
 from ilu.recipes.methods import METHODS
 from ilu.run import run
 from ilu.train import Optim
@@ -126,6 +127,25 @@ def test_relearning_shows_other_entities_than_it_asks_about(lab):
     assert len(Documents("agents", stop=3)(lab.tokenizer)) == 12
     assert len(Facts("people", count=7)()) == 7
     assert len(TaskTest("same", 9)()) == 9
+
+
+def test_every_defence_meets_the_same_attacks(lab, tmp_path):
+    planned = jobs(NAMES, 2, QUICK, tmp_path)
+    assert len(planned) == 2 * (2 + 4 * 4)
+    assert [path.name for path in planned][:3] == [
+        "original-seed0", "never-knew-seed0", "rmu-seed0"
+    ]  # fmt: skip
+    seeds = [list(planned.values())[i :: len(NAMES)] for i in (1, 2)]
+    known, never = planned[tmp_path / "original-seed1"], planned[tmp_path / "never-knew-seed1"]
+    assert (known.model, never.model) == ("lab", "lab-never")
+    assert all(made.attacks == known.attacks for made in (never, seeds[1][1]))
+    assert not any(made.keep_attacked for made in planned.values())
+    assert {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")} == {
+        5, 10, 20
+    }  # fmt: skip
+    tasks_alone = [n for n, a in known.attacks.items() if "task_accuracy" in a.goals]
+    assert tasks_alone == [t.name for t in tasks.TASKS]  # robust accuracy is over these
+    assert all(len(a.data(lab)) >= 20 for a in known.attacks.values() if a.steps)
 
 
 def test_the_lab_can_be_rebuilt(tmp_path):
