@@ -1,6 +1,7 @@
 """Attacks on a tiny model: what each changes, what it leaves, and that none spoils another."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -323,6 +324,22 @@ def test_results_are_found_again_by_content_alone(done, folder, tmp_path, monkey
     assert "NoneType" in other.failures()["noise"]  # other settings are not found
 
 
+def test_another_model_that_an_attack_reads_is_part_of_its_content(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    made = whole(folder, {"back": InTurn({"a": AtOnce(Interpolate(str(copy))), "b": tune(1)})})
+    options = Options(kept=tmp_path / "kept")
+    first = run(made, tmp_path / "a", options)
+    assert list(first.read("data")["attack back"]["models"]) == [str(copy)]
+    weights = load_model(str(copy))
+    Noise(0.1)(weights.model)
+    weights.model.save_pretrained(copy)
+    run(made, tmp_path / "b", options)
+    assert len(list(options.kept.iterdir())) == 2
+    with pytest.raises(ValueError, match=r"attack back\.models"):
+        run(made, first.path, Options(resume=True))
+
+
 def test_quarter_and_half_are_the_measured_points_next_to_them(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ilu.attacks.finetune.answer_accuracy", lambda *_: 0.5)
     until = {"mood": tune(90, every=10, until=Convergence(held_out=3), lr=0.05)}
@@ -376,6 +393,8 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
     relearned = made.attacks["relearn-5-3e-3"]
     assert isinstance(relearned, FineTune)
     assert (relearned.optim.lr, relearned.feed.source) == (3e-3, Documents("agents", stop=5))
+    assert by("relearn").feed.source == Documents("agents", stop=20)  # as a task, as ever
+    assert label("relearn") == "relearn"
     assert label("lora:./some/own file.jsonl") == "lora-own-file"
     assert label("openai/gsm8k:main:train") == "gsm8k-main-train"
 
@@ -389,6 +408,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         ("relearn:0", "say how many documents"),
         ("relearn:21", "the lab has from 1 to 20"),
         ("relearn:5@fast", "'fast' is no number"),
+        ("quantise", "'' is no number"),
         ("quantise:9", "bits must be from 2 to 8"),
         ("prune:1.5", "it must be from 0 to 1"),
         ("noise:-1", "it must be at least 0"),

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ilu import suite
+from ilu.attacks.sequence import other_models
+from ilu.data import fingerprint
 from ilu.evaluation import circumstances, part_key
 from ilu.files import write_json
-from ilu.models import save_model, weights_hash
+from ilu.models import fingerprint_model, save_model, weights_hash
 from ilu.recipe import Recipe
 from ilu.rundir import RunDir, without_items
 from ilu.tracking import Track, of_attack
@@ -163,6 +165,12 @@ def restore(model: nn.Module, start: Mapping[str, Tensor]) -> None:
         p.data = start[name].to(p.device, copy=True)
 
 
+def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
+    """What tells the data of an attack from other data, and the models that it reads."""
+    models = {name: fingerprint_model(name) for name in other_models(attack)}
+    return {**fingerprint(attack.data(lm)), **({"models": models} if models else {})}
+
+
 def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Path]:
     """Attack -> where its result is kept: by weights, attack, metrics, their data and the code.
 
@@ -170,11 +178,13 @@ def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Pat
     """
     if run.kept is None or run.recipe.keep_attacked:
         return {}
-    base = {"weights": weights_hash(run.lm.model), **circumstances(run.lm)}
-    return {
-        name: run.kept / f"{part_key('attack', (attack, run.recipe.metrics), run.lm, base)}.json"
-        for name, attack in attacks.items()
-    }
+    lm, metrics = run.lm, run.recipe.metrics
+    base = {"weights": weights_hash(lm.model), **circumstances(lm)}
+    found: dict[str, Path] = {}
+    for name, attack in attacks.items():
+        own = {**base, "models": [fingerprint_model(each) for each in other_models(attack)]}
+        found[name] = run.kept / f"{part_key('attack', (attack, metrics), lm, own)}.json"
+    return found
 
 
 def known(file: Path | None) -> Points | None:

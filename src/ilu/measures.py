@@ -194,9 +194,10 @@ def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
     unlearned model as it is.
     """
     ours, theirs = ({"": quality(each, "after"), **ends(each)} for each in (m, never))
-    found = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
-    found = {a: s for a, s in found.items() if s and (a or len(found) == 1)}
-    return min(found.items(), key=lambda each: each[1].value, default=None)
+    gaps = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
+    found = [(a, s) for a, s in gaps.items() if s]
+    attacked = [(a, s) for a, s in found if a]
+    return min(attacked or found, key=lambda each: each[1].value, default=None)
 
 
 def samples_to_recover(m: Measured, errors: float = 0.0) -> int | None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ilu import suite
-from ilu.attacking import Attacking, attack_all
+from ilu.attacking import Attacking, attack_all, fingerprint_attack
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, fingerprint, open_stream, split
 from ilu.environment import code_diff, environment, peak_memory
@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, device: str) -> Prepared:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
     check_training(lm.model, recipe.objective, recipe.optim, given_mask(recipe, lm.model))
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
-    attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
+    attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})

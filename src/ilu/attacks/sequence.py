@@ -1,8 +1,9 @@
 """Several attacks one after the other on the same weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ilu.attacks.weights import AtOnce, Interpolate
 from ilu.types import LM, Attack, Example, Metric, Reached, Steps
 
 
@@ -43,3 +44,12 @@ class InTurn:
             )
             done += attack.steps
             reached(f"step {done}" if i < len(rest) else "end")
+
+
+def other_models(attack: Attack) -> Iterator[str]:
+    """Models that an attack reads beside the one it is carried out on."""
+    if isinstance(attack, InTurn):
+        for part in attack.attacks.values():
+            yield from other_models(part)
+    if isinstance(attack, AtOnce) and isinstance(attack.change, Interpolate):
+        yield attack.change.original
