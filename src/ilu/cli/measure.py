@@ -57,8 +57,8 @@ class Attack:
         batch_size: examples per step of the attacker.
         lora_rank: of the adapters of lora:TASK.
         every: measure also after each so many steps, for a denser curve.
-        converge: end before that many steps once accuracy on 100 examples that are held out changes
-            by less than 1 % at three measurements; needs --every.
+        converge: end a task before that many steps once accuracy on 100 of its examples, which are
+            held out, changes by less than 1 % at three measurements; needs --every.
         seed: of the attacker's order of data, and of noise.
         keep: save the weights after every attack, not only after that on a task.
         cache: folder where results are kept by content: weights, attack, metrics, data, code. What

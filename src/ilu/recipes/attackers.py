@@ -32,7 +32,7 @@ ASKED = 200
 class Attacker:
     """What attacks have in common; ``forget``, ``retain`` and ``unrelated`` are the user's data.
 
-    Without them relearning is the lab's.
+    Without them relearning is the lab's. ``until`` is for tasks: documents are too few to spare some.
     """
 
     optim: Optim
@@ -60,7 +60,7 @@ class Attacker:
 
     def watched(self, attack: FineTune) -> FineTune:
         """The attack with what all share."""
-        return replace(attack, seed=self.seed, every=self.every, until=self.until)
+        return replace(attack, seed=self.seed, every=self.every)
 
 
 def tune(task: str, by: Attacker) -> FineTune:
@@ -73,7 +73,7 @@ def tune(task: str, by: Attacker) -> FineTune:
         truncate=by.truncate,
         seed=by.seed,
     )
-    return by.watched(found)
+    return replace(by.watched(found), until=by.until)
 
 
 def tune_lora(task: str, by: Attacker) -> FineTune:
@@ -82,7 +82,7 @@ def tune_lora(task: str, by: Attacker) -> FineTune:
 
 
 def tune_head(task: str, by: Attacker) -> FineTune:
-    """Fine-tune the output layer only."""
+    """Fine-tune the output layer only, where it does not share its weight with the embedding."""
     return tune_only(HEAD, task, by)
 
 
