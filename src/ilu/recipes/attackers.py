@@ -32,7 +32,7 @@ ASKED = 200
 class Attacker:
     """What attacks have in common; ``forget``, ``retain`` and ``unrelated`` are the user's data.
 
-    Without them relearning is the lab's. ``until`` is for tasks: documents are too few to spare some.
+    Without them relearning is the lab's. ``until`` is for tasks: of a few documents none is spared.
     """
 
     optim: Optim
