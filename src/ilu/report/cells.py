@@ -93,7 +93,7 @@ def progress(recipe: Any, run: RunDir) -> str:
 
 def incomplete(m: Measured) -> list[Broken]:
     """Attacks that a finished run was to carry out and that failed or left no score."""
-    failed = {a: why for each in (m, *m.attackers) for a, why in each.run.failures().items()}
+    failed = m.run.failures()
     missing = [a for a in m.recipe["attacks"] if a not in (*m.attacks, *failed)]
     told = [f"attack {a!r} failed: {why}" for a, why in failed.items()]
     told += [f"attack {a!r} left no score" for a in missing]
