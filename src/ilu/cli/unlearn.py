@@ -17,6 +17,7 @@ from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
 from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
+from ilu.recipes.tiny import shrink
 from ilu.recipes.variants import ROBUST, Invariance
 from ilu.run import Options, run
 from ilu.rundir import RunDir
@@ -80,6 +81,19 @@ class Place:
             return run(recipe, self.out, options)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """To see whether a command works.
+
+    Args:
+        tiny: try it in miniature, without a network: a random model of two blocks of the same
+            architecture, invented data with the same columns where no file is given, at most three
+            steps. Model and data are kept in OUT-tiny.
+    """
+
+    tiny: bool = False
+
+
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     if argv and argv[0] in ("-h", "--help"):
@@ -100,14 +114,22 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     """Parse the flags of the recipe ``name``."""
     given = flags(argv, "--model")
     values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
-    parts = {k: v for k, v in vars(values).items() if k != "place"}
+    parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
     for key in REPEATABLE:
         if not settings[key]:
             del settings[key]
+    if values.trial.tiny:
+        out: Path = values.place.out
+        settings = shrink({**defaults(name, settings["model"]), **settings}, beside(out))
     return build(name, settings), values.place
+
+
+def beside(out: Path) -> Path:
+    """Where model and data of a trial are kept."""
+    return out.with_name(f"{out.name}-tiny").resolve()
 
 
 def flag_type(name: str, model: str) -> type:
@@ -123,7 +145,8 @@ def flag_type(name: str, model: str) -> type:
         groups["robust"] = with_defaults(ROBUST[found.robust], known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     place = ("place", Place, dataclasses.field())
-    whole = dataclasses.make_dataclass("Flags", [place, *fields], frozen=True, kw_only=True)
+    trial = ("trial", Trial, dataclasses.field(default=Trial()))
+    whole = dataclasses.make_dataclass("Flags", [place, trial, *fields], frozen=True, kw_only=True)
     whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
     return whole
 
