@@ -23,6 +23,9 @@ COMMANDS = (
     "view",
     "methods",
     "rerun",
+    "card",
+    "push",
+    "import-config",
     "doctor",
 )
 QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ class RunDir:
         """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
 
+    def _repr_html_(self) -> str:
+        """The table of scores that a notebook shows."""
+        stages = {stage: self.scores(stage) for stage in self.stages()}
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
+        rows = "".join(
+            f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"
+            for m in dict.fromkeys(metric for scores in stages.values() for metric in scores)
+        )
+        title = escape(f"{self.name}: {self.path}")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+
     def stages(self) -> list[str]:
         """Every stage that was measured, in the order of time."""
         found = {p.stem for p in (self.path / "scores").glob("*.json")}
@@ -100,6 +112,11 @@ class RunDir:
         """Attack -> why it failed."""
         files = sorted((self.path / "failures").glob("*.json"))
         return {file.stem: str(self.read(f"failures/{file.stem}")["error"]) for file in files}
+
+
+def cell(score: Score | None) -> str:
+    """A score in a table of HTML."""
+    return "<td>-</td>" if score is None else f"<td>{score.value:.3f} ± {score.stderr:.3f}</td>"
 
 
 def without_items(score: Score) -> dict[str, float]:

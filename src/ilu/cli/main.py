@@ -29,6 +29,9 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu view RUNS_DIR                        the same in the browser, while runs go on
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
+  ilu card RUN [ATTACK...]                 a model card from what was measured
+  ilu push RUN --repo ORG/NAME             upload model, card and report to the hub
+  ilu import-config FILE.json              a configuration of the original code as a command
   ilu lab build --out D                    rebuild the lab's model
   ilu doctor                               is everything here that is needed
 
@@ -49,10 +52,12 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         bench,
         demo,
         evaluate,
+        import_config,
         lab,
         mask,
         measure,
         oracle,
+        publish,
         records,
         unlearn,
         vectors,
@@ -72,6 +77,9 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "view": view.view,
         "methods": records.methods,
         "rerun": records.rerun,
+        "card": publish.card,
+        "push": publish.push,
+        "import-config": import_config.main,
         "lab": lab.main,
         "doctor": records.doctor,
     }

@@ -19,6 +19,7 @@ from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.tiny import shrink
 from ilu.recipes.variants import ROBUST, Invariance
+from ilu.report.card import write_card
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.tracking import Tracker, tracking
@@ -107,7 +108,9 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    summarise(place.run(recipe))
+    out = place.run(recipe)
+    write_card(out.path)
+    summarise(out)
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
@@ -138,7 +141,7 @@ def flag_type(name: str, model: str) -> type:
     plan = METHODS[found.method].plan
     # A flag that may be repeated adds to its default, so a published run's data is filled in later.
     once = {k: v for k, v in known.items() if k not in REPEATABLE}
-    groups = {"common": with_defaults(Common, {"model": tyro.MISSING, **once})}
+    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **once})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:
