@@ -135,6 +135,8 @@ def weights(method: str, left: Values, notes: list[str]) -> Iterator[tuple[Any, 
             yield "--gamma", f"{1 / gamma:g}"
         case "GA+FT" | "NPO+FT" | "CL+FT" | "CL+KL" | "CL" | "RL":
             yield "--gamma", f"{gamma:g}"
+        case _:
+            pass
     yield from BESIDE.get(method, ())
     if method in REMARKS:
         notes.append(f"{method}: {REMARKS[method]}")
