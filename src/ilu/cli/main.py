@@ -23,13 +23,16 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
-  ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
+  ilu attack MODEL --task gsm8k --out D    attack it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
   ilu view RUNS_DIR                        the same in the browser, while runs go on
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
+  ilu card RUN [ATTACK...]                 a model card from what was measured
+  ilu push RUN --repo ORG/NAME             upload model, card and report to the hub
+  ilu import-config FILE.json              a configuration of the original code as a command
   ilu lab build --out D                    rebuild the lab's model
   ilu doctor                               is everything here that is needed
 
@@ -50,11 +53,13 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         bench,
         demo,
         evaluate,
+        import_config,
         lab,
         mask,
         measure,
         oracle,
         plan,
+        publish,
         records,
         unlearn,
         vectors,
@@ -75,6 +80,9 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "view": view.view,
         "methods": records.methods,
         "rerun": records.rerun,
+        "card": publish.card,
+        "push": publish.push,
+        "import-config": import_config.main,
         "lab": lab.main,
         "doctor": records.doctor,
     }
