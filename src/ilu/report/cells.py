@@ -95,6 +95,9 @@ def progress(recipe: Any, run: RunDir) -> str:
 
 
 def incomplete(m: Measured) -> list[Broken]:
-    """Attacks that a finished run was to carry out and that left no score."""
-    missing = [a for a in m.recipe["attacks"] if a not in m.attacks]
-    return [Broken(m.run.path, f"attack {a!r} left no score") for a in missing]
+    """Attacks that a finished run was to carry out and that failed or left no score."""
+    failed = m.run.failures()
+    missing = [a for a in m.recipe["attacks"] if a not in (*m.attacks, *failed)]
+    told = [f"attack {a!r} failed: {why}" for a, why in failed.items()]
+    told += [f"attack {a!r} left no score" for a in missing]
+    return [Broken(m.run.path, each) for each in told]
