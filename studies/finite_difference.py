@@ -37,7 +37,7 @@ def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, floa
     params = list(model.parameters())
     forward = ModelForward(model)
     with sdpa_kernel(SDPBackend.MATH):
-        loss = NLL()(forward, Frozen(model, None), batch).mean()
+        loss = NLL()(ModelForward(model, whole=True), Frozen(model, None), batch).mean()
         truth = flat(torch.autograd.grad(exact_penalty(READINGS[reading], params, loss), params))
     engine = Engine(forward, forward, Frozen(model, None), params)
     here = partial(engine.slope, NLL(), batch)

@@ -118,6 +118,11 @@ def test_declares_truthfully_whether_it_needs_the_reference(cls, tiny):
             calls += 1
             return models[1](b)
 
+        def tokens(self, b, *, entropy=False):
+            nonlocal calls
+            calls += 1
+            return models[1].tokens(b, entropy=entropy)
+
         def hidden(self, b, layer):
             nonlocal calls
             calls += 1

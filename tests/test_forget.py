@@ -27,6 +27,7 @@ from ilu.forget.simnpo import SimNPO
 from ilu.forget.undial import UNDIAL, undial
 from ilu.forget.wga import wga
 from ilu.forward import Frozen, ModelForward
+from ilu.losses.head import tokens_of
 from ilu.losses.tokens import mean_nll, one_hot_jsd, token_cross_entropy, token_jsd
 from ilu.retain.likelihood import JSD, HardLabels
 from ilu.retain.states import StateNorms
@@ -44,16 +45,20 @@ def at_start(model):
     return ModelForward(model), Frozen(model, weights)
 
 
+def of(logits):
+    return tokens_of(Outputs(logits, Y))
+
+
 def gradient(loss, z):
     z = z.clone().requires_grad_()
     return torch.autograd.grad(loss(z).sum(), z)[0]
 
 
 def test_wga_is_ascent_at_beta_zero_and_leaves_the_forgotten_alone():
-    torch.testing.assert_close(wga(Z, Y, beta=0.0), -mean_nll(Z, Y))
+    torch.testing.assert_close(wga(of(Z), beta=0.0), -mean_nll(Z, Y))
     sharp = Z.clone()
     sharp[0, 0, 1] = -50.0  # token 1 is forgotten: no pull left
-    pull = gradient(lambda z: wga(z, Y, beta=1.0), sharp)
+    pull = gradient(lambda z: wga(of(z), beta=1.0), sharp)
     assert pull[0, 0].abs().max() < 1e-12
     assert pull[0, 1].abs().max() > 1e-3
 
@@ -66,17 +71,19 @@ def test_wga_gradient_is_that_of_p_to_the_beta():
         p = z.log_softmax(-1).gather(-1, Y.clamp_min(0).unsqueeze(-1)).squeeze(-1).exp()
         return (p**beta / beta).where(valid, 0.0).sum(-1) / valid.sum(-1)
 
-    torch.testing.assert_close(gradient(lambda z: wga(z, Y, beta=beta), Z), gradient(power, Z))
+    torch.testing.assert_close(gradient(lambda z: wga(of(z), beta=beta), Z), gradient(power, Z))
 
 
 def test_satimp_is_wga_without_importance():
-    torch.testing.assert_close(satimp(Z, Y, saturation=2.0, importance=0.0), wga(Z, Y, beta=2.0))
+    torch.testing.assert_close(satimp(of(Z), saturation=2.0, importance=0.0), wga(of(Z), beta=2.0))
 
 
 def test_satimp_leaves_what_is_known_perfectly_alone():
     known = Z.clone()
     known[0, 0, 1] = 60.0
-    assert gradient(lambda z: satimp(z, Y, saturation=5.0, importance=1.0), known)[0, 0].norm() == 0
+    assert (
+        gradient(lambda z: satimp(of(z), saturation=5.0, importance=1.0), known)[0, 0].norm() == 0
+    )
 
 
 def test_undial_without_adjustment_teaches_what_is_known_already():
@@ -117,16 +124,16 @@ def jensen_shannon(p, q):
 
 def test_jsd_matches_its_definition_and_is_bounded():
     a, b = (z.softmax(-1) for z in (Z[0, 0], Z[1, 1]))
-    ours = token_jsd(Z[:1, :1], Z[1:, 1:2], torch.ones(1, 1, dtype=torch.bool))
+    ours = token_jsd(Z[:1, :1], Z[1:, 1:2])
     assert ours.item() == pytest.approx(jensen_shannon(a, b))
     far = 80 * F.one_hot(torch.tensor([[[0]], [[1]]]), 9)[:, :, 0].double()
-    apart = token_jsd(far[:1], far[1:], torch.ones(1, 1, dtype=torch.bool))
+    apart = token_jsd(far[:1], far[1:])
     assert apart.item() == pytest.approx(math.log(2))
 
 
 def test_one_hot_jsd_matches_the_definition():
     p, q = Z[0, 0].softmax(-1), F.one_hot(Y[0, 0], 9).double()
-    ours = one_hot_jsd(Z, Y)
+    ours = one_hot_jsd(of(Z))
     assert ours[0, 0].item() == pytest.approx(jensen_shannon(p, q))
     assert ours[0, 3] == 0
     assert ours.max() <= math.log(2)
@@ -218,6 +225,9 @@ def test_rerouting_is_one_at_the_start_and_zero_when_turned(tiny):
 
         def __call__(self, b):
             return forward(b)
+
+        def tokens(self, b, *, entropy=False):
+            return forward.tokens(b, entropy=entropy)
 
         def hidden(self, b, layer):
             return -forward.hidden(b, layer)
@@ -384,6 +394,9 @@ def test_jensun_is_near_zero_when_the_refusal_is_certain(tiny):
             logits[..., 7] = 50.0
             return Outputs(logits, b.labels[:, 1:])
 
+        def tokens(self, b, *, entropy=False):
+            raise AssertionError
+
         def hidden(self, b, layer):
             raise AssertionError
 
@@ -411,7 +424,7 @@ def test_elm_moves_away_from_the_expert(tiny):
 def test_repnoise_adds_its_three_parts(tiny):
     forward, reference = at_start(tiny)
     b = with_others(batch())
-    kept, lost = (mean_nll(*forward(x).__dict__.values()) for x in (b.others[0], b))
+    kept, lost = (-forward.tokens(x).mean() for x in (b.others[0], b))
     without = RepNoise(layer=1, alpha=2.0, beta=0.0)(forward, reference, b)
     torch.testing.assert_close(without, kept - 2.0 * torch.log1p(lost))
     noisy = RepNoise(layer=1, alpha=0.0, beta=3.0)

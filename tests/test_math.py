@@ -14,6 +14,7 @@ from ilu.forget.npo import NPO, TokenNPO, npo
 from ilu.forget.rmu import RMU, steering_vector
 from ilu.forget.simnpo import simnpo
 from ilu.forward import Frozen, ModelForward
+from ilu.losses.head import tokens_of
 from ilu.losses.tokens import mean_nll, sequence_nll, token_entropy, token_kl, token_logp
 from ilu.retain.likelihood import KL
 from ilu.retain.states import States
@@ -27,8 +28,7 @@ from ilu.robust.invariance import (
     tensors,
 )
 from ilu.scores import mean_score
-from ilu.types import LM, Example, Question, Slope
-from ilu.vectors import angles, by_module, cosine, task_vector
+from ilu.types import LM, Example, Outputs, Question, Slope
 from tests.build import batch
 
 
@@ -59,11 +59,9 @@ def test_half_precision_logits_are_summed_in_float32():
 
 def test_kl_is_zero_on_itself_and_matches_torch_elsewhere():
     p, q = torch.randn(2, 3, 7), torch.randn(2, 3, 7)
-    valid = torch.tensor([[True, True, False], [True, False, False]])
-    torch.testing.assert_close(token_kl(p, p, valid), torch.zeros(2))
+    torch.testing.assert_close(token_kl(p, p), torch.zeros(2, 3))
     each = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), reduction="none", log_target=True).sum(-1)
-    expected = torch.stack([each[0, :2].mean(), each[1, 0]])
-    torch.testing.assert_close(token_kl(p, q, valid), expected)
+    torch.testing.assert_close(token_kl(p, q), each)
 
 
 def test_npo_at_the_reference_is_two_over_beta_log_two():
@@ -146,6 +144,9 @@ def test_rmu_is_zero_on_target_and_its_vector_has_the_asked_length():
         def __call__(self, b):
             raise AssertionError("RMU reads no logits")
 
+        def tokens(self, b, *, entropy=False):
+            raise AssertionError("RMU reads no logits")
+
         def hidden(self, b, layer):
             return u.expand(3, 8, 16)
 
@@ -153,6 +154,10 @@ def test_rmu_is_zero_on_target_and_its_vector_has_the_asked_length():
             raise AssertionError("RMU shifts nothing")
 
     assert RMU(1, 6.5, seed=3)(OnTarget(), OnTarget(), batch()).abs().max() < 1e-10
+
+
+def of(logits, targets):
+    return tokens_of(Outputs(logits, targets), entropy=True)
 
 
 def autograd_scale_gradient(logits, targets):
@@ -167,7 +172,7 @@ def test_scale_gradient_matches_autograd_in_value_and_gradient():
     logits = torch.randn(3, 5, 11, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (3, 5))
     targets[0, :3], targets[2, 4] = -100, -100
-    ours, theirs = scale_gradient(logits, targets), autograd_scale_gradient(logits, targets)
+    ours, theirs = scale_gradient(of(logits, targets)), autograd_scale_gradient(logits, targets)
     torch.testing.assert_close(ours, theirs)
     (a,), (b,) = (
         torch.autograd.grad(g.square(), logits, retain_graph=True) for g in (ours, theirs)
@@ -178,10 +183,11 @@ def test_scale_gradient_matches_autograd_in_value_and_gradient():
 
 def test_scale_gradient_is_zero_for_uniform_and_ignores_a_constant():
     targets = torch.tensor([[1, 2]])
-    assert scale_gradient(torch.zeros(1, 2, 9), targets).item() == pytest.approx(0, abs=1e-6)
+    uniform = of(torch.zeros(1, 2, 9), targets)
+    assert scale_gradient(uniform).item() == pytest.approx(0, abs=1e-6)
     z = torch.randn(1, 2, 9)
     torch.testing.assert_close(
-        scale_gradient(z + 100, targets), scale_gradient(z, targets), atol=1e-4, rtol=1e-4
+        *(scale_gradient(of(x, targets)) for x in (z + 100, z)), atol=1e-4, rtol=1e-4
     )
 
 
@@ -312,22 +318,3 @@ def test_nothing_to_score_is_an_error_and_not_a_zero():
 def test_what_cannot_be_scored_is_neither_zero_nor_part_of_the_mean():
     score = mean_score([1.0, None, 0.0])
     assert score == (0.5, pytest.approx(0.5), 2, (1.0, None, 0.0), 1)
-
-
-def test_task_vector_angles():
-    def at(x, y):
-        return {"model.layers.0.w": torch.tensor([x, y], dtype=torch.bfloat16)}
-
-    found = angles(at(0, 0), at(1, 0), at(1, 2), at(-3, 0))
-    assert found.ft_after_u__u == pytest.approx(0)
-    assert found.ft_after_u__ft == pytest.approx(0)
-    assert found.u__ft == pytest.approx(-1)
-    assert cosine(at(0, 0), at(1, 1)) is None
-    assert by_module(task_vector(at(0, 0), at(3, 4))) == {"block 0": 5.0}
-
-
-def test_task_vectors_of_different_models_are_refused():
-    with pytest.raises(ValueError, match="differ in 2 weight names"):
-        task_vector({"a": torch.zeros(1)}, {"b": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"\(1,\) and \(2,\)"):
-        task_vector({"a": torch.zeros(1)}, {"a": torch.zeros(2)})

@@ -1,12 +1,14 @@
 """Weights of terms: ramps, multipliers, and weights relative to another term."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ilu.forward import Frozen, ModelForward
 from ilu.objective import Dual, Engine, Ramp, Term, accumulate
 from ilu.retain.likelihood import NLL
-from ilu.robust.invariance import Penalty
+from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import plain
 from tests.build import batch
 
@@ -62,3 +64,39 @@ def test_a_relative_weight_is_free_of_scale(rule, tiny):
     memory["forget at first"] *= 3
     _, later = step(tiny, objective, memory, 1)
     torch.testing.assert_close(later, forget + 3 * ratio * penalty)
+
+
+def both_on(stream):
+    return {
+        "retain": Term(NLL(), on="x", weight=0.7),
+        "invariance": Term(
+            ScaleGradient(), on=stream, weight=3.0, rule=Square(), relative_to="retain"
+        ),
+    }
+
+
+def test_neighbours_on_a_stream_share_a_forward_pass_and_change_nothing(tiny, monkeypatch):
+    passes = []
+    run = ModelForward._run
+    monkeypatch.setattr(ModelForward, "_run", lambda self, b: passes.append(b) or run(self, b))
+    tiny.double()
+    apart, memory = {}, {}
+    values, grad = step(tiny, both_on("y"), apart)
+    assert len(passes) == 2
+    shared, together = step(tiny, both_on("x"), memory)
+    assert len(passes) == 3
+    assert shared == pytest.approx(values, rel=1e-9)
+    assert (together - grad).norm() < 1e-5 * grad.norm()  # norms inside the model are float32
+    assert memory == pytest.approx(apart, rel=1e-9)
+
+
+def test_the_square_is_that_of_the_mean_however_it_is_taken(tiny):
+    """In one pass, or through the gradient of the mean."""
+    tiny.double()
+    term = Term(ScaleGradient(), on="x", weight=2.0, rule=Square())
+    values, grad = step(tiny, {"term": term}, {})
+    rule = term.rule
+    through = replace(term, rule=lambda *given: rule(*given))
+    same, expected = step(tiny, {"term": through}, {})
+    assert values == pytest.approx(same, rel=1e-9)
+    assert (grad - expected).norm() < 1e-5 * grad.norm()

@@ -14,6 +14,7 @@ from ilu.curvature import curvature
 from ilu.data import Stream
 from ilu.forget.npo import NPO
 from ilu.forward import Frozen, ModelForward
+from ilu.losses.head import tokens_of
 from ilu.objective import Engine, Term
 from ilu.optimizers.adam import adamw8bit
 from ilu.optimizers.bfloat16 import stochastic_bfloat16, to_bfloat16
@@ -140,6 +141,9 @@ class Table:
         return Outputs(
             self.x[b.input_ids[:, :-1]] @ self.w, (targets % 5).where(targets >= 0, -100)
         )
+
+    def tokens(self, b, *, entropy=False):
+        return tokens_of(self(b), entropy=entropy)
 
     def hidden(self, b, layer):
         raise AssertionError("only predictions are looked at")

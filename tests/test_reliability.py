@@ -94,7 +94,7 @@ def test_a_stopped_attack_goes_on_to_the_same_bytes(at, every, folder, tmp_path)
     cut = tmp_path / "cut"
     with pytest.raises(Stopped):
         run(wanted, cut, Options(save_every=every, progress=progress, stop=stop))
-    assert [p.name for p in (cut / "checkpoints" / "relearn").iterdir()] == [f"{at:09d}"]
+    assert [p.name for p in (cut / "checkpoints/relearn").glob("0*")] == [f"{at:09d}"]
     seen.clear()
     run(wanted, cut, Options(resume=True, progress=progress))
     assert seen[0] == ("npo: relearn", at + 1)
@@ -145,7 +145,7 @@ def test_damaged_weights_are_refused_and_nothing_is_written(damage, folder, tmp_
     assert command(["unlearn", "npo", *data, *place]) == 2
     said = capsys.readouterr().err.splitlines()[-1]  # behind the progress bars of a library
     assert said.startswith("error: "), said
-    assert str(model) in said or "nan" in said
+    assert str(model) in said or "not a number" in said
     assert not (tmp_path / "run").exists()
 
 

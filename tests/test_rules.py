@@ -86,8 +86,8 @@ def test_the_mean_of_squares_is_another_number(tiny):
 def test_logits_reading_is_the_square_of_scale_gradient(tiny):
     b = batch(examples=4)
     value, _ = gradient_of(tiny, Term(ScaleGradient(), on="x", rule=Square()), b=b)
-    out = ModelForward(tiny)(b)
-    assert value == pytest.approx(scale_gradient(out.logits, out.targets).item() ** 2, rel=1e-4)
+    expected = scale_gradient(ModelForward(tiny).tokens(b, entropy=True)).item() ** 2
+    assert value == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", [*PENALTIES, *FLAT], ids=name)
@@ -109,7 +109,7 @@ def test_penalties_on_a_transformer_match_double_backward(rule, tiny):
 
     params = list(tiny.parameters())
     with sdpa_kernel(SDPBackend.MATH):
-        loss = NLL()(ModelForward(tiny), Frozen(tiny, None), batch(examples=6)).mean()
+        loss = nll(tiny)
         expected = torch.autograd.grad(exact(rule.reading, params, loss), params)
     _, ours = gradient_of(tiny, Term(NLL(), on="x", rule=rule))
     a, b = (torch.cat([g.flatten() for g in grads]) for grads in (ours, expected))
@@ -169,7 +169,8 @@ def flat_vector(grads):
 
 
 def nll(model):
-    return NLL()(ModelForward(model), Frozen(model, None), batch(examples=6)).mean()
+    forward = ModelForward(model, whole=True)
+    return NLL()(forward, Frozen(model, None), batch(examples=6)).mean()
 
 
 @pytest.fixture
@@ -213,9 +214,11 @@ def test_the_curvature_penalty_matches_double_backward(tiny, mathematical):
     start = torch.autograd.grad(nll(tiny), params)
     unit = [g / flat_vector(start).norm() for g in start]
 
+    b = batch(examples=6)
+
     def gradient_at(shift):
         weights = {n: p + shift * u for n, p, u in zip(names, params, unit, strict=True)}
-        loss = NLL()(ModelForward(tiny, weights), Frozen(tiny, None), batch(examples=6)).mean()
+        loss = NLL()(ModelForward(tiny, weights, whole=True), Frozen(tiny, None), b).mean()
         return flat_vector(torch.autograd.grad(loss, params, create_graph=True))
 
     whole = nll(tiny) + 0.3 * (gradient_at(mu) - gradient_at(0.0)).norm()

@@ -124,7 +124,7 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys): 
     code = "import sys; from ilu.cli.main import run; sys.exit(run(sys.argv[1:]))"
     driver = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
     until = time.monotonic() + 120
-    while not list(out.glob("runs/*/scores/relearn-quarter.json")):
+    while not list(out.glob("runs/*/checkpoints/relearn/points.json")):
         assert time.monotonic() < until
         time.sleep(0.01)
     os.killpg(driver.pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ilu.files import new_folder, write_json
 from ilu.optimizers.optimizer import Named
+from ilu.ranks import ALONE, Ranks, local, rejoined
 from ilu.types import LM, Reached, Steps
 
 
@@ -40,31 +41,49 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of a run in the folder ``path``, every ``every`` steps; the last is kept."""
+    """Checkpoints of a run in the folder ``path``, every ``every`` steps; the last is kept.
+
+    Where weights are sharded, every process keeps its part in a folder of its own.
+    """
 
     path: Path
     every: int | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def place(self) -> Path:
+        """The folder of this process."""
+        part = f"part-{self.ranks.rank + 1}-of-{self.ranks.size}"
+        return self.path / part if self.ranks.sharded else self.path
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint belongs after ``step`` steps."""
         return self.every is not None and step % self.every == 0
 
     def latest(self) -> Path | None:
-        """Folder of the last complete checkpoint."""
-        found = sorted(p for p in self.path.glob("*") if p.name.isdigit())
-        return found[-1] if found else None
+        """Folder of the last checkpoint that is complete in all processes."""
+        self.check_parts()
+        found = sorted(p for p in self.place.glob("*") if p.name.isdigit())
+        step = self.ranks.lowest(int(found[-1].name) if found else -1)
+        return self.place / f"{step:09d}" if step >= 0 else None
 
     def save(self, parts: Mapping[str, Stateful], named: Named, state: State) -> None:
         """Write weights, parts, counters and the random state, then drop the one before."""
         before = self.latest()
-        with new_folder(self.path / f"{state.step:09d}") as folder:
+        if self.ranks.leads or self.ranks.sharded:
+            self.write(parts, named, state)
+        self.ranks.any(True)  # waits for the others, who may need the one before
+        if before is not None and (self.ranks.leads or self.ranks.sharded):
+            shutil.rmtree(before)
+
+    def write(self, parts: Mapping[str, Stateful], named: Named, state: State) -> None:
+        """Write one checkpoint of this process, in one move."""
+        with new_folder(self.place / f"{state.step:09d}") as folder:
             save_tensors(named, folder / "weights.safetensors")
             for name, part in parts.items():
                 save_tensors(part.state(), folder / f"{name}.safetensors")
             save_tensors({"rng": torch.get_rng_state()}, folder / "random.safetensors")
             write_json(folder / "state.json", asdict(state))
-        if before is not None:
-            shutil.rmtree(before)
 
     def load(self, parts: Mapping[str, Stateful], named: Named) -> State:
         """Bring back the last checkpoint, or the state of a run not yet begun."""
@@ -74,15 +93,32 @@ class Checkpoints:
         weights = load_file(folder / "weights.safetensors")
         with torch.no_grad():
             for name, p in named.items():
-                p.copy_(weights[name])
+                local(p).copy_(weights[name])
         for name, part in parts.items():
-            part.restore(load_file(folder / f"{name}.safetensors"))
+            part.restore(joined(load_file(folder / f"{name}.safetensors"), named))
         torch.set_rng_state(load_file(folder / "random.safetensors")["rng"])
         return State(**json.loads((folder / "state.json").read_text()))
 
+    def check_parts(self) -> None:
+        """Refuse to continue with another number of parts than was saved."""
+        saved = sorted({p.name.rpartition("-of-")[2] for p in self.path.glob("part-*-of-*")})
+        now = str(self.ranks.size) if self.ranks.sharded else "none"
+        if saved and now not in saved:
+            raise ValueError(
+                f"{self.path} was saved by {saved[0]} processes with --shard: resume with as many"
+            )
+
     def remove(self) -> None:
         """Delete the checkpoints of a finished run."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.ranks.any(True)  # no process may still be reading
+        if self.ranks.leads:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def joined(saved: Mapping[str, Tensor], named: Named) -> dict[str, Tensor]:
+    """A state with each tensor laid out like the weight it belongs to: ``exp_avg/NAME``."""
+    owners = {key: named.get(key.split("/", 1)[-1]) for key in saved}
+    return {key: x if (p := owners[key]) is None else rejoined(x, p) for key, x in saved.items()}
 
 
 @runtime_checkable
@@ -107,4 +143,4 @@ class Resumable(Protocol):
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name, possibly none."""
-    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path)
+    save_file({n: local(t.detach()).contiguous() for n, t in tensors.items()}, path)

@@ -22,6 +22,8 @@ def curvature(objective: Objective, engine: Engine, draw: Draw, step: int) -> Gr
     generator = torch.Generator().manual_seed(step)
     streams = dict.fromkeys(term.on for term in objective.values())
     count = sum(backward(engine, draw(on), generator) for on in streams)
+    count = round(engine.ranks.mean(count) * engine.ranks.size)
+    engine.ranks.sum_grads(engine.params)
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in engine.params]
     set_grads(engine.params, held)
     count = max(1, count)
@@ -31,14 +33,17 @@ def curvature(objective: Objective, engine: Engine, draw: Draw, step: int) -> Gr
 def backward(engine: Engine, batch: Batch, generator: torch.Generator) -> int:
     """Add the gradient of the summed loss of drawn labels to ``.grad``; return their number."""
     examples, tokens = batch.input_ids.shape
-    uniform = torch.rand(examples, tokens - 1, generator=generator).to(batch.input_ids.device)
-    size = engine.micro_batch or examples
-    parts = zip(split(batch, size), uniform.split(size), strict=True)
+    rank, size = engine.ranks.rank, engine.ranks.size
+    uniform = torch.rand(examples * size, tokens - 1, generator=generator)
+    uniform = uniform.chunk(size)[rank].to(batch.input_ids.device)
+    micro = engine.micro_batch or examples
+    parts = zip(split(batch, micro), uniform.split(micro), strict=True)
     return sum(backward_part(engine, part, numbers) for part, numbers in parts)
 
 
 def backward_part(engine: Engine, batch: Batch, uniform: Tensor) -> int:
     """The same for one micro-batch."""
     out = engine.forward(batch)
-    sampled_nll(out.logits, out.targets, uniform).sum().backward()
+    total = sampled_nll(out.logits, out.targets, uniform).sum()
+    (total * engine.ranks.size / engine.ranks.divisor).backward()
     return int(answered(out.targets).sum().item())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ilu.forward import context_length
+from ilu.ranks import Ranks
 from ilu.types import IGNORE, LM, Batch, Example, Source
 
 
@@ -115,3 +116,13 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
     others = zip(*columns, strict=True) if columns else repeat(())
     pieces = zip(zip(*(p.split(size) for p in parts), strict=True), others, strict=False)
     return [Batch(*piece, others=tuple(other)) for piece, other in pieces]
+
+
+def rows_of(batch: Batch, ranks: Ranks) -> Batch:
+    """The rows of a batch that belong to this process: as many as to any other."""
+    if len(batch) % ranks.size:
+        raise ValueError(
+            f"a batch of {len(batch)} cannot be shared by {ranks.size} processes: choose "
+            f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
+        )
+    return split(batch, len(batch) // ranks.size)[ranks.rank]

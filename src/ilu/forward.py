@@ -3,7 +3,7 @@
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,11 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ilu.types import Batch, Outputs, Weights
-
-
-class _Reached(Exception):
-    """Leaves a forward pass as soon as the wanted block has run."""
+from ilu.losses.head import tokens_of
+from ilu.output import Reached, head_of, states_and_head
+from ilu.remembered import Remembered
+from ilu.types import Batch, Forward, Outputs, Tokens, Weights
 
 
 class Shift(NamedTuple):
@@ -29,16 +28,29 @@ class Shift(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelForward:
-    """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside."""
+    """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside.
+
+    ``whole`` makes all logits at once, as a second derivative needs them.
+    """
 
     model: nn.Module
     weights: Weights | None = None
     autocast: bool = False
     shift: Shift | None = None
+    whole: bool = False
 
     def __call__(self, batch: Batch) -> Outputs:
-        logits = self._run(batch).logits
-        return Outputs(logits[:, :-1], batch.labels[:, 1:])
+        targets = batch.labels[:, 1:]
+        form = None if self.whole else head_of(self.model)
+        if form is None:
+            return Outputs(self._run(batch).logits[:, :-1], targets)
+        form = form._replace(dtype=torch.bfloat16 if self.autocast else None)
+        states, head = states_and_head(self.model, form, partial(self._run, batch))
+        return Outputs(states[:, :-1], targets, head)
+
+    def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
+        """Return the log-probability of each target, and the entropy of its prediction."""
+        return tokens_of(self(batch), entropy=entropy)
 
     def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
         """Return the output of block ``layer`` and do not run the later ones."""
@@ -46,12 +58,12 @@ class ModelForward:
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             found.append(output if isinstance(output, Tensor) else output[0])
-            raise _Reached
+            raise Reached
 
         hook = block(self.model, layer).register_forward_hook(keep)
         try:
             self._run(batch)
-        except _Reached:
+        except Reached:
             pass
         finally:
             hook.remove()
@@ -76,20 +88,59 @@ class ModelForward:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """``inner`` for several losses on the same batch: each batch is read once.
+
+    What a batch gave is kept with its graph, so this must not outlive the backward pass.
+    """
+
+    inner: Forward
+    outputs: dict[int, Outputs] = field(default_factory=dict[int, Outputs])
+    values: dict[int, Tokens] = field(default_factory=dict[int, Tokens])
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return self.outputs.get(id(batch)) or self.outputs.setdefault(id(batch), self.inner(batch))
+
+    def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
+        """Return log-probabilities, and entropies for whoever may ask."""
+        if id(batch) not in self.values:
+            self.values[id(batch)] = tokens_of(self(batch), entropy=True)
+        return self.values[id(batch)]
+
+    def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
+        """Return the output of block ``layer``."""
+        return self.inner.hidden(batch, layer)
+
+    def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> Forward:
+        """Return the model with ``by`` added to block ``layer`` on ``batch``."""
+        return self.inner.shifted(layer, by, batch)
+
+
+@dataclass(frozen=True)
 class Frozen:
     """The original model: ``model`` with its trained weights put back, without gradient.
 
     Only the trained weights exist twice: all of them, three matrices for RMU, an adapter for LoRA.
+    Log-probabilities of a text are computed once and remembered.
     """
 
     model: nn.Module
     weights: Weights | None
     autocast: bool = False
     shift: Shift | None = None
+    remembered: Remembered = field(default_factory=Remembered)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
         return self._forward()(batch)
+
+    @torch.no_grad()
+    def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
+        """Return what the original model says of each target, read now or before."""
+        forward = self._forward()
+        if entropy or self.shift:
+            return forward.tokens(batch, entropy=entropy)
+        return self.remembered.tokens(batch, forward.tokens)
 
     @torch.no_grad()
     def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
@@ -155,6 +206,22 @@ def shifting(model: nn.Module, shift: Shift | None) -> Generator[None]:
         yield
     finally:
         hook.remove()
+
+
+def every_hidden(model: nn.Module, batch: Batch) -> list[Float[Tensor, "B T D"]]:
+    """Output of every block; that of the last is taken before the final norm."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        found.append(output if isinstance(output, Tensor) else output[0])
+
+    hooks = [one.register_forward_hook(keep) for one in blocks(model)]
+    try:
+        ModelForward(model, whole=True)(batch)  # otherwise the output layer is tried first
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

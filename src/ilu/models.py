@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ilu.files import file_hash, new_folder
+from ilu.ranks import ALONE, Ranks
+from ilu.sharding import whole_weights
 from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
 LAB = "lab"
-"""The name of the model that comes with the package."""
+NEVER = "lab-never"
+"""Names of the models that come with the package: one that knows the lab's world, and the control
+that never saw its agents."""
+PACKAGED = {LAB: "model", NEVER: "never"}
 
 
 def model_path(name: str) -> str:
-    """Folder of a model: the lab's, one in the mirror, or ``name`` itself."""
-    if name == LAB:
-        return str(package_files("ilu.lab") / "model")
+    """Folder of a model: one of the package's, one in the mirror, or ``name`` itself."""
+    if name in PACKAGED:
+        return str(package_files("ilu.lab") / PACKAGED[name])
     mirror = os.environ.get(MIRROR)
     if mirror and not Path(name).exists() and (Path(mirror) / name / "config.json").is_file():
         return str(Path(mirror) / name)
@@ -40,9 +46,8 @@ def load_model(
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_name(name)
     path = model_path(name)
-    if not Path(path).is_dir() and (name.count("/") != 1 or name.startswith((".", "/"))):
-        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -60,9 +65,16 @@ def load_model(
     return LM(model.to(usable(device)).eval(), tokenizer)
 
 
+def check_name(name: str) -> None:
+    """Refuse what can be no model."""
+    known = Path(model_path(name)).is_dir()
+    if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
+
+
 def full_name(name: str) -> str:
-    """The name under which a recipe records a model: folders in full, ``lab`` and hub ids as is."""
-    return str(Path(name).resolve()) if name != LAB and Path(name).is_dir() else name
+    """The name under which a recipe records a model: folders in full, ours and hub ids as is."""
+    return str(Path(name).resolve()) if name not in PACKAGED and Path(name).is_dir() else name
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
@@ -84,12 +96,17 @@ def usable(device: str) -> torch.device:
         raise ValueError(f"cannot use device {device!r} ({reason}): try cpu, cuda or mps") from None
 
 
-def save_model(lm: LM, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder in one move."""
+def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
+    """Write an ordinary Hugging Face folder in one move; of several processes, the first does."""
     model: Any = lm.model
+    weights = whole_weights(lm.model)  # a part is asked of every process
+    if not ranks.leads:
+        ranks.any(True)
+        return
     with new_folder(folder) as half:
-        model.save_pretrained(half)
+        model.save_pretrained(half, state_dict=weights)
         lm.tokenizer.save_pretrained(half)
+    ranks.any(True)  # from here on the folder is there for all
 
 
 def read_weights(folder: Path) -> Weights:
@@ -99,10 +116,7 @@ def read_weights(folder: Path) -> Weights:
 
 def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Weights of a model folder, one at a time."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ValueError(f"{folder} holds no safetensors weights")
-    for shard in shards:
+    for shard in shards_of(folder):
         with safe_open(shard, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118, not a dict
                 yield name, weights.get_tensor(name)
@@ -120,6 +134,42 @@ class Beside:
     def __call__(self) -> dict[str, str]:
         files = sorted(path for path in Path(self.name).glob("*") if path.is_file())
         return {path.name: file_hash(path) for path in files}
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a model folder, read from its shards in pieces."""
+
+    folder: Path
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight; no weight is read."""
+        return {name: shape for name, (_, shape) in weight_index(self.folder).items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Some rows of a weight."""
+        shard, shape = weight_index(self.folder)[name]
+        with safe_open(shard, framework="pt") as weights:
+            return weights.get_slice(name)[start:stop] if shape else weights.get_tensor(name)
+
+
+@lru_cache(maxsize=8)
+def weight_index(folder: Path) -> Mapping[str, tuple[Path, tuple[int, ...]]]:
+    """Weight -> its shard and its shape."""
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    for shard in shards_of(folder):
+        with safe_open(shard, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, not a dict
+                found[name] = shard, tuple(weights.get_slice(name).get_shape())
+    return found
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The files of weights of a model folder."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ValueError(f"{folder} holds no safetensors weights")
+    return shards
 
 
 def fingerprint_model(name: str) -> dict[str, str]:

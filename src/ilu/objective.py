@@ -3,10 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 
 from ilu.data import split
+from ilu.forward import Shared
+from ilu.ranks import ALONE, Ranks
+from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
 from ilu.types import Batch, Forward, GradRule, Grads, Loss, Params, Slope
 
@@ -67,7 +71,8 @@ Draw = Callable[[str], Batch]
 class Engine:
     """What evaluates a loss. ``exact`` is ``forward`` without autocast.
 
-    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches.
+    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
+    of which each of ``ranks`` holds its rows.
     """
 
     forward: Forward
@@ -75,15 +80,20 @@ class Engine:
     reference: Forward
     params: Params
     micro_batch: int | None = None
+    ranks: Ranks = ALONE
 
     def backward(self, loss: Loss, batch: Batch, *, weight: float, forward: Forward) -> float:
         """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
         total = 0.0
         for part in split(batch, self.micro_batch):
             value = loss(forward, self.reference, part).sum() / len(batch)
-            (weight * value).backward()
+            (weight * value / self.ranks.divisor).backward()
             total += value.item()
-        return total
+        return self.ranks.mean(total)
+
+    def takes_whole(self, batch: Batch) -> bool:
+        """Whether the batch is not split."""
+        return self.micro_batch is None or len(batch) <= self.micro_batch
 
     def slope(self, loss: Loss, batch: Batch) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
@@ -94,6 +104,7 @@ class Engine:
         held = [p.grad for p in self.params]
         set_grads(self.params, [None] * len(held))
         value = self.backward(loss, batch, weight=1.0, forward=self.exact)
+        self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
         set_grads(self.params, held)
         return Slope(value, grads)
@@ -104,22 +115,65 @@ def accumulate(
 ) -> dict[str, float]:
     """Add the gradient of the objective to ``.grad``; return the value of each term.
 
-    Terms on the same stream share one batch; a rule that asks for more gets fresh ones.
+    Terms on the same stream share one batch, neighbours among them one forward and backward pass;
+    a rule that asks for more gets fresh ones.
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
     values: dict[str, float] = {}
-    for name, term in objective.items():
-        weight = weight_of(term, name, memory, step)
-        if term.rule is plain and term.relative_to is None:
-            values[name] = engine.backward(
-                term.loss, batches[term.on], weight=weight, forward=engine.forward
-            )
-        else:
-            slope = ruled(term, batches[term.on], engine, draw, step)
-            values[name] = slope.value
-            add(engine.params, slope.grads, weight * relation(term, name, memory, slope.value))
-        remember(term, name, memory, weight, values[name])
+    for _, group in groupby(objective.items(), lambda item: company(*item)):
+        terms = dict(group)
+        batch = batches[next(iter(terms.values())).on]
+        if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
+            values |= together(terms, batch, engine, memory, step)
+            continue
+        for name, term in terms.items():
+            values[name] = apart(name, term, batch, engine, draw, memory, step)
+    engine.ranks.sum_grads(engine.params)
     return values
+
+
+def joins(term: Term) -> bool:
+    """Whether the term is a function of the mean loss alone: it needs no gradient of its own."""
+    return term.rule is plain or isinstance(term.rule, Square)
+
+
+def company(name: str, term: Term) -> tuple[str, str]:
+    """What neighbours in one pass have in common."""
+    return ("stream", term.on) if joins(term) else ("term", name)
+
+
+def together(
+    terms: Objective, batch: Batch, engine: Engine, memory: Memory, step: int
+) -> dict[str, float]:
+    """Terms that share a forward pass on a batch, and the backward pass of their sum."""
+    forward = engine.forward if len(terms) == 1 else Shared(engine.forward)
+    values: dict[str, float] = {}
+    total = torch.zeros(())
+    for name, term in terms.items():
+        weight = weight_of(term, name, memory, step)
+        mean = term.loss(forward, engine.reference, batch).sum() / len(batch)
+        found = engine.ranks.mean(mean.item())
+        # Of the mean over all processes, and squared after it was taken: d m^2 = 2 m dm.
+        values[name], slope = (found, 1.0) if term.rule is plain else (found**2, 2 * found)
+        total = weight * relation(term, name, memory, values[name]) * slope * mean + total
+        remember(term, name, memory, weight, values[name])
+    (total / engine.ranks.divisor).backward()
+    return values
+
+
+def apart(
+    name: str, term: Term, batch: Batch, engine: Engine, draw: Draw, memory: Memory, step: int
+) -> float:
+    """One term by itself, as its rule and micro-batches have it; return its value."""
+    weight = weight_of(term, name, memory, step)
+    if term.rule is plain and term.relative_to is None:
+        value = engine.backward(term.loss, batch, weight=weight, forward=engine.forward)
+    else:
+        value, grads = ruled(term, batch, engine, draw, step)
+        here = engine.ranks.share * weight * relation(term, name, memory, value)
+        add(engine.params, grads, here)
+    remember(term, name, memory, weight, value)
+    return value
 
 
 def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:

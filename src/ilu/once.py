@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ilu.files import json_hash
 from ilu.models import weights_hash
+from ilu.prepare import prepare
 from ilu.recipe import Recipe, describe
-from ilu.run import Options, prepare, run_prepared
+from ilu.run import Options, run_prepared
 from ilu.rundir import RunDir
 
 

@@ -23,8 +23,9 @@ class Recipe:
 
     An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
     ``mask`` is a file, or how to make one when the run begins.
-    ``keep_attacked`` saves the weights after each attack, which task vectors need. With ``lora``
-    adapters of the weights are trained, and merged when that is done.
+    ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
+    the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
+    need. With ``lora`` adapters of the weights are trained, and merged when that is done.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Recipe:
     optim: Optim
     metrics: Mapping[str, Metric | Group]
     attacks: Mapping[str, Attack] = field(default_factory=dict)
+    probes: Mapping[str, Group] = field(default_factory=dict)
     revision: str | None = None
     mask: str | Masking | None = None
     edit: Edit | None = None
@@ -42,12 +44,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (*self.attacks, *self.metrics, *self.data):
-            if not re.fullmatch(r"[\w][\w.:+ -]*", name):
-                raise ValueError(
-                    f"{name!r} cannot name an attack, a metric or data: it becomes the name of a "
-                    "file. Use letters, digits, and . : + - _ or spaces between"
-                )
+        self.check_names()
         for name, term in self.objective.items():
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))
@@ -64,6 +61,17 @@ class Recipe:
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
                 "that of the weights. Leave out --average-from or --lora-rank"
             )
+
+    def check_names(self) -> None:
+        """Refuse names that cannot be those of files, and one name for two things."""
+        for name in (*self.attacks, *self.probes, *self.metrics, *self.data):
+            if not re.fullmatch(r"[\w][\w.:+ -]*", name):
+                raise ValueError(
+                    f"{name!r} cannot name an attack, a metric or data: it becomes the name of a "
+                    "file. Use letters, digits, and . : + - _ or spaces between"
+                )
+        if both := set(self.attacks) & set(self.probes):
+            raise ValueError(f"{min(both)!r} is an attack and a probe: give one another name")
 
 
 def describe(value: Any, path: str = "recipe") -> Any:
@@ -119,4 +127,6 @@ def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}")]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+    # What an older record does not have yet is there and empty in a new one.
+    same = old == new or (old is None and new in ({}, []))
+    return [] if same else [f"{path}: {old} -> {new}"]

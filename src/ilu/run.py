@@ -2,33 +2,31 @@
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from ilu import suite
-from ilu.checkpoint import Checkpoints, Resumable
-from ilu.data import Stream, fingerprint, open_stream, split
+from ilu.attacking import Attacking, attack_all
+from ilu.checkpoint import Checkpoints
 from ilu.environment import code_diff, environment, peak_memory
 from ilu.evaluation import evaluate_once
-from ilu.files import file_hash, new_folder, write_text
-from ilu.forward import Frozen, ModelForward, named_trained
+from ilu.files import new_folder, write_text
 from ilu.locks import alone
-from ilu.lora import adapted_layers, adapting
-from ilu.masking import begin_mask, given_mask, mask_of
-from ilu.models import fingerprint_model, load_model, save_model, set_weights
+from ilu.lora import adapting
+from ilu.masking import begin_mask, mask_of
+from ilu.models import fingerprint_model, save_model, set_weights
+from ilu.prepare import Prepared, prepare
+from ilu.ranks import ALONE, Ranks
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
 from ilu.secrets import refuse_secrets
-from ilu.tracking import Track, of_attack, untracked
-from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Group, Mask, Metric, Progress, Reached, Score, Steps
+from ilu.tracking import Track, untracked
+from ilu.train import Row, check_training, fit
+from ilu.types import LM, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +43,11 @@ class Options:
     stop: Callable[[], bool] = lambda: False
     track: Track = untracked
     shared: Path | None = None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"--save-every {self.save_every}: it must be at least 1, or left out")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A recipe whose model and data are loaded and fit together; ``data`` identifies them."""
-
-    lm: LM
-    streams: Mapping[str, Stream]
-    data: Mapping[str, Any]
 
 
 def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
@@ -65,26 +55,28 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
 
     Raises ValueError for anything wrong with the recipe, the model or the data before the folder
     is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished
-    run is returned as it is, if recipe, model and data are still the same.
+    run is returned as it is, if recipe, model and data are still the same; an attack that failed
+    is tried again.
     """
-    refuse_existing(path, resume=options.resume)
-    return run_prepared(recipe, prepare(recipe, options.device), path, options)
+    refuse_existing(path, options)
+    return run_prepared(recipe, prepare(recipe, options.device, options.ranks), path, options)
 
 
 def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """The same with model and data that are loaded already; no other process may do so now."""
-    with alone(path):
+    with alone(path) if options.ranks.leads else nullcontext():
         return fill(recipe, prepared, path, options)
 
 
 def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """What ``run`` promises, in a folder that is ours alone."""
-    refuse_existing(path, resume=options.resume)
+    refuse_existing(path, options)
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    out = RunDir(path) if path.exists() else begin(recipe, prepared, path, options)
+    begun = options.ranks.first(path.exists)
+    out = RunDir(path, options.ranks) if begun else begin(recipe, prepared, path, options)
     same_run(out, recipe, prepared)
-    if out.has("done"):
+    if out.has("done") and not out.failures():
         return out
     mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
@@ -92,39 +84,40 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
         out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
-    for name, attack in recipe.attacks.items():
-        carry_out(attack, name, recipe, prepared.lm, out, options)
-    Checkpoints(out.path / "checkpoints").remove()
+    attack_all(attacking(recipe, prepared.lm, out, options))
+    if options.ranks.leads:
+        Checkpoints(out.path / "checkpoints").remove()
     out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
     return out
 
 
-def refuse_existing(path: Path, *, resume: bool) -> None:
+def refuse_existing(path: Path, options: Options) -> None:
     """Say early that a folder is taken, before a model is loaded for nothing."""
-    if path.exists() and not (resume and (path / "recipe.json").is_file()):
-        hint = "it holds no run to resume" if resume else "continue it with --resume"
+    exists = options.ranks.first(path.exists)
+    if exists and not (options.resume and (path / "recipe.json").is_file()):
+        hint = "it holds no run to resume" if options.resume else "continue it with --resume"
         raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
 
 
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """Make the run's folder, in one move and with the first measurement in it."""
-    with new_folder(path) as folder:
-        out = RunDir(folder)
-        before = evaluate_once(recipe.metrics, prepared.lm, options.shared)
-        out.write_scores("before", before)
+    leads, shared = options.ranks.leads, options.shared
+    record = describe(recipe)
+    refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
+    with new_folder(path) if leads else nullcontext(path) as folder:
+        out = RunDir(folder, options.ranks)
+        out.write_scores("before", evaluate_once(recipe.metrics, prepared.lm, shared))
         out.write("environment", environment())
         out.write("data", prepared.data)
-        record = describe(recipe)
-        refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
         out.write("recipe", record)
-        write_text(folder / "code.diff", code_diff())
-        if recipe.mask:
-            begin_mask(
-                recipe.mask, prepared.lm, prepared.streams, folder, options.progress, options.shared
-            )
+        if leads:
+            write_text(folder / "code.diff", code_diff())
+        if leads and recipe.mask:
+            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, options.progress, shared)
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
-    return RunDir(path)
+    options.ranks.any(True)  # from here on the folder is there for all
+    return RunDir(path, options.ranks)
 
 
 def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
@@ -138,52 +131,24 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
         )
 
 
-def prepare(recipe: Recipe, device: str) -> Prepared:
-    """Load model, data and mask, open what the attacks need, and try every loss."""
-    lm = load_model(recipe.model, revision=recipe.revision, device=device)
-    streams = {
-        name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
-        for name, feed in recipe.data.items()
-    }
-    warn_of_overlap(streams)
-    try_losses(recipe, lm.model, streams)
-    named_trained(lm.model, recipe.optim.parameters)
-    if recipe.lora:
-        adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
-    check_training(lm.model, recipe.objective, recipe.optim, given_mask(recipe, lm.model))
-    data = {name: fingerprint(s.examples) for name, s in streams.items()}
-    attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
-    weights = {"model": fingerprint_model(recipe.model)}
-    masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
-    return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
-
-
-@torch.no_grad()
-def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
-    """Let a wrong layer or an impossible loss fail now and not after an hour."""
-    device = next(model.parameters()).device
-    for term in recipe.objective.values():
-        one = split(streams[term.on](0), 1)[0].to(device)
-        reference = Frozen(model, {} if term.loss.needs_reference else None)
-        term.loss(ModelForward(model), reference, one)
-
-
-def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
-    """Say how many examples are both to be forgotten and to be kept."""
-    forget, retain = (
-        [tuple(e.ids) for e in streams[name].examples] if name in streams else []
-        for name in ("forget", "retain")
-    )
-    known = set(forget)
-    shared = sum(ids in known for ids in retain)
-    if shared:
-        warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)
-
-
 def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
         out.write_scores(stage, suite.measure(metrics, lm))
+
+
+def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:
+    """The attacks of a run."""
+    return Attacking(
+        recipe=recipe,
+        lm=lm,
+        out=out,
+        progress=options.progress,
+        stop=options.stop,
+        track=options.track,
+        save_every=options.save_every,
+        kept=options.shared and options.shared / "attacks",
+    )
 
 
 def unlearn(
@@ -191,17 +156,18 @@ def unlearn(
 ) -> None:
     """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
-    if folder.is_dir():
+    if options.ranks.first(folder.is_dir):
         set_weights(model, folder)
         return
-    checkpoints = Checkpoints(out.path / "checkpoints", options.save_every)
+    checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
     last = checkpoints.latest()
     out.keep_rows("train", int(last.name) if last else 0)
 
     def log(row: Row) -> None:
         out.append("train", row)
         done = int(row["step"]) + 1
-        options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
+        if options.ranks.leads:
+            options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
         options.track({k: v for k, v in row.items() if k != "step"}, done)
 
     # Here, and also when a run is resumed, the model has its original weights.
@@ -218,73 +184,20 @@ def unlearn(
                 log=log,
                 checkpoints=checkpoints,
                 stop=options.stop,
+                ranks=options.ranks,
             )
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))
-    save_model(prepared.lm, folder)
+    save_model(prepared.lm, folder, options.ranks)
     model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
     checkpoints.remove()
-
-
-def carry_out(
-    attack: Attack, name: str, recipe: Recipe, lm: LM, out: RunDir, options: Options
-) -> None:
-    """Attack the unlearned weights and measure at every stage of the attack."""
-    if out.has(f"scores/{name}-end"):
-        return
-    set_weights(lm.model, out.path / "model")
-
-    end: dict[str, Score] = {}
-
-    def reached(stage: str) -> None:
-        if out.has(f"scores/{name}-{stage}"):
-            return
-        goals = attack.goals if stage == "end" else {}
-        scores = suite.measure({**recipe.metrics, **goals}, lm)
-        options.track(*of_attack(recipe, name, stage, scores))
-        if stage == "end":
-            end.update(scores)
-        else:
-            out.write_scores(f"{name}-{stage}", scores)
-
-    def progress(done: int, total: int) -> None:
-        options.progress(f"{recipe.name}: {name}", done, total)
-
-    checkpoints = Checkpoints(out.path / "checkpoints" / name, options.save_every)
-    proceed(attack, lm, reached, progress, checkpoints, options.stop)
-    folder = out.path / "attacks" / name / "model"
-    if recipe.keep_attacked and not folder.is_dir():
-        save_model(lm, folder)
-    out.write_scores(f"{name}-end", end)  # last, because it says that the attack is over
-    checkpoints.remove()
-
-
-def proceed(
-    attack: Attack,
-    lm: LM,
-    reached: Reached,
-    progress: Steps,
-    checkpoints: Checkpoints,
-    stop: Callable[[], bool],
-) -> None:
-    """Attack, from the last checkpoint if the attack can; one that cannot just stops when asked."""
-
-    def watched(done: int, total: int) -> None:
-        progress(done, total)
-        if stop():
-            raise Stopped
-
-    if isinstance(attack, Resumable):
-        attack.proceed(lm, reached=reached, progress=progress, checkpoints=checkpoints, stop=stop)
-    else:
-        attack(lm, reached=reached, progress=watched)
 
 
 @contextmanager
 def costed(out: RunDir) -> Generator[None]:
     """Keep what the unlearning has cost so far, over all sessions of an interrupted run."""
     before = out.read("cost") if out.has("cost") else {"seconds": 0.0, "peak_memory_bytes": 0}
-    finished = (out.path / "model").is_dir()
+    finished = out.ranks.first((out.path / "model").is_dir)
     began = time.monotonic()
     try:
         yield

@@ -3,11 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ilu.files import inside, write_json, write_text
+from ilu.ranks import ALONE, Ranks
 from ilu.types import STAGES, Score
+
+PROBES = "probes"
+"""Stage at which a run is asked in other ways, once, after unlearning."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,13 @@ class RunDir:
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
-    vectors.json, done.json; failed.json where a pool of runs met an error
+    curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
+    with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
+    error. Of several processes the first writes, and what it finds here is what all find.
     """
 
     path: Path
+    ranks: Ranks = ALONE
 
     @classmethod
     def finished(cls, path: Path) -> "RunDir":
@@ -43,18 +51,21 @@ class RunDir:
 
     def has(self, name: str) -> bool:
         """Whether ``name``.json is there, and so complete."""
-        return self.file(name).is_file()
+        return self.ranks.first(self.file(name).is_file)
 
     def write(self, name: str, value: Any) -> None:
         """Write ``value`` as ``name``.json."""
-        write_json(self.file(name), value)
+        if self.ranks.leads:
+            write_json(self.file(name), value)
 
     def read(self, name: str) -> Any:
         """Read ``name``.json."""
-        return json.loads(self.file(name).read_text(encoding="utf-8"))
+        return self.ranks.first(lambda: json.loads(self.file(name).read_text(encoding="utf-8")))
 
     def append(self, name: str, row: Mapping[str, float]) -> None:
         """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
+        if not self.ranks.leads:
+            return
         with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -68,11 +79,15 @@ class RunDir:
 
     def keep_rows(self, name: str, count: int) -> None:
         """Cut ``name``.jsonl after ``count`` lines: a resumed run writes the later ones again."""
+        if not self.ranks.leads:
+            return
         kept = self.rows(name)[:count]
         write_text(self.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
         """Write the value of every item, then the means."""
+        if not self.ranks.leads:
+            return
         for metric, score in scores.items():
             lines = "".join(
                 json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
@@ -82,14 +97,35 @@ class RunDir:
         self.write(f"scores/{stage}", means)
 
     def scores(self, stage: str) -> dict[str, Score]:
-        """Read what was measured at ``stage``: ``before``, ``after`` or ``ATTACK-STAGE``."""
+        """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
+
+    def _repr_html_(self) -> str:
+        """The table of scores that a notebook shows."""
+        stages = {stage: self.scores(stage) for stage in self.stages()}
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
+        rows = "".join(
+            f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"
+            for m in dict.fromkeys(metric for scores in stages.values() for metric in scores)
+        )
+        title = escape(f"{self.name}: {self.path}")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
 
     def stages(self) -> list[str]:
         """Every stage that was measured, in the order of time."""
         found = {p.stem for p in (self.path / "scores").glob("*.json")}
         attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
-        return [stage for stage in ("before", "after", *attacks) if stage in found]
+        return [stage for stage in ("before", "after", PROBES, *attacks) if stage in found]
+
+    def failures(self) -> dict[str, str]:
+        """Attack -> why it failed."""
+        files = sorted((self.path / "failures").glob("*.json"))
+        return {file.stem: str(self.read(f"failures/{file.stem}")["error"]) for file in files}
+
+
+def cell(score: Score | None) -> str:
+    """A score in a table of HTML."""
+    return "<td>-</td>" if score is None else f"<td>{score.value:.3f} ± {score.stderr:.3f}</td>"
 
 
 def without_items(score: Score) -> dict[str, float]:

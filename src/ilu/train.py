@@ -1,8 +1,7 @@
 """The one training loop: unlearning, attacks and the lab's pretraining are all calls of ``fit``."""
 
 import math
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from ilu.checkpoint import Checkpoints, State
 from ilu.curvature import curvature
-from ilu.data import Stream
+from ilu.data import Stream, rows_of
 from ilu.extras import need
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.objective import Engine, Objective, accumulate
@@ -20,7 +19,12 @@ from ilu.optimizers.bfloat16 import fits_bfloat16, to_bfloat16
 from ilu.optimizers.choose import Kind, optimizer_for
 from ilu.optimizers.moving import movable, moving
 from ilu.optimizers.optimizer import Named, update
+from ilu.ranks import ALONE, Ranks
+from ilu.remembered import Remembered
+from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
+from ilu.sharding import PutBack
+from ilu.trained import recomputed, training
 from ilu.types import Batch, Mask
 
 Streams = Mapping[str, Stream]
@@ -37,8 +41,9 @@ class Optim:
     """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient.
 
     ``parameters`` is a regular expression: weights whose name contains a match are trained.
-    ``micro_batch`` bounds the examples per forward pass without changing the result. ``betas`` are
-    the published ones of the optimiser if they are left out. ``average_from`` is the first step
+    ``micro_batch`` bounds the examples per forward pass, and with ``recompute`` the inside of a
+    block is computed again for its gradient instead of kept; neither changes the result. ``betas``
+    are the published ones of the optimiser if they are left out. ``average_from`` is the first step
     after which weights are averaged, then every ``average_every`` steps.
 
     Weights are float32, but with ``adamw-bf16``: the whole model, also what is not trained, becomes
@@ -55,6 +60,7 @@ class Optim:
     clip: float = 1.0
     parameters: str = ""
     micro_batch: int | None = None
+    recompute: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Kind = "adamw"
     average_from: int | None = None
@@ -107,6 +113,7 @@ def fit(
     log: Log = lambda row: None,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` keep their bits.
 
@@ -115,17 +122,18 @@ def fit(
     agree at step 0. Raises ValueError at the first term or gradient that is not finite, and
     ``Stopped`` after saving, once ``stop()`` is true.
     """
-    check_training(model, objective, optim, mask)
-    with training(model, optim.parameters, mask) as named:
+    check_training(model, objective, optim, mask, ranks)
+    with training(model, optim.parameters, mask) as named, recomputed(model, optim.recompute):
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
         free = moving(named, mask)
         optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(named, optim.average_from, optim.average_every)
-        parts = {"optimizer": optimizer, "average": average}
-        engine = engine_for(model, objective, named, optim)
+        remembered = Remembered()
+        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
+        engine = engine_for(model, objective, named, optim, remembered, ranks)
         state = State() if checkpoints is None else checkpoints.load(parts, named)
-        draw = drawer(streams, state.drawn, engine.params[0].device)
+        draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
             optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
             values = accumulate(objective, engine, draw, state.memory, step)
@@ -137,7 +145,7 @@ def fit(
             check_finite({"the gradient": norm}, step, optim)
             average.add(step + 1)
             log({"step": step, "lr": optim.rate(step), "grad_norm": norm, **values})
-            stopping = stop() and step + 1 < optim.steps
+            stopping = ranks.any(stop()) and step + 1 < optim.steps
             if checkpoints and (stopping or checkpoints.due(step + 1)):
                 checkpoints.save(parts, named, replace(state, step=step + 1))
             if stopping:
@@ -145,14 +153,23 @@ def fit(
         average.put()
 
 
-def check_training(model: nn.Module, objective: Objective, optim: Optim, mask: Mask | None) -> None:
+def check_training(
+    model: nn.Module,
+    objective: Objective,
+    optim: Optim,
+    mask: Mask | None,
+    ranks: Ranks = ALONE,
+) -> None:
     """Raise ValueError for what an optimiser cannot do, before anything is trained."""
     movable(named_trained(model, optim.parameters), mask)
+    if ranks.sharded:
+        check_sharded(optim, mask)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):
         need("torchao", "torchao", f"optimizer {optim.optimizer}")
     if optim.optimizer != "adamw-bf16":
         return
-    ruled = [name for name, term in objective.items() if term.rule is not plain]
+    still = [term.rule is plain or isinstance(term.rule, Square) for term in objective.values()]
+    ruled = [name for name, unmoved in zip(objective, still, strict=True) if not unmoved]
     if ruled:
         raise ValueError(
             f"adamw-bf16 cannot train term {ruled[0]!r}: its gradient is taken at perturbed "
@@ -165,45 +182,57 @@ def check_training(model: nn.Module, objective: Objective, optim: Optim, mask: M
         )
 
 
-def engine_for(model: nn.Module, objective: Objective, named: Named, optim: Optim) -> Engine:
+def check_sharded(optim: Optim, mask: Mask | None) -> None:
+    """Raise ValueError for what cannot work, or has not been shown to, on parts of weights."""
+    if mask is not None:
+        raise ValueError(
+            "a mask cannot be combined with --shard: the optimiser gathers the entries that move, "
+            "which torch has no operation for on sharded weights. Leave out --mask or --shard"
+        )
+    if optim.optimizer in ("adamw8bit", "adamw-bf16"):
+        raise ValueError(
+            f"{optim.optimizer} cannot be combined with --shard: its 8-bit blocks would straddle "
+            "the parts. Use adamw, sophia or soul, or leave out --shard"
+        )
+
+
+def engine_for(
+    model: nn.Module,
+    objective: Objective,
+    named: Named,
+    optim: Optim,
+    remembered: Remembered,
+    ranks: Ranks = ALONE,
+) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None
+    forward = ModelForward(model, autocast=autocast)
+    frozen = Frozen(model, original, autocast=autocast, remembered=remembered)
     return Engine(
-        forward=ModelForward(model, autocast=autocast),
+        forward=forward,
         exact=ModelForward(model),
-        reference=Frozen(model, original, autocast=autocast),
+        reference=PutBack(model, original, forward) if ranks.sharded else frozen,
         params=list(named.values()),
         micro_batch=optim.micro_batch,
+        ranks=ranks,
     )
 
 
-@contextmanager
-def training(model: nn.Module, pattern: str, mask: Mask | None = None) -> Generator[Named]:
-    """Let only weights that match ``pattern`` and may move have a gradient; dropout is off."""
-    named = movable(named_trained(model, pattern), mask)
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
-    was_training = model.training
-    model.eval()
-    for n, p in model.named_parameters():
-        p.requires_grad_(n in named)
-    try:
-        yield named
-    finally:
-        for n, p in model.named_parameters():
-            p.requires_grad_(wanted[n])
-        model.train(was_training)
+def drawer(
+    streams: Streams, drawn: dict[str, int], device: torch.device, ranks: Ranks = ALONE
+) -> Callable[[str], Batch]:
+    """This process's rows of the next batch of a stream.
 
-
-def drawer(streams: Streams, drawn: dict[str, int], device: torch.device) -> Callable[[str], Batch]:
-    """Next batch of a named stream; ``drawn`` counts them, so that a checkpoint can continue."""
+    ``drawn`` counts the batches, so that a checkpoint can continue.
+    """
 
     def draw(on: str) -> Batch:
         if on not in streams:
             raise ValueError(f"no stream {on!r}; the data has: {', '.join(sorted(streams))}")
         drawn[on] = drawn.get(on, 0) + 1
-        return streams[on](drawn[on] - 1).to(device)
+        return rows_of(streams[on](drawn[on] - 1), ranks).to(device)
 
     return draw
 

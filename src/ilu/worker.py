@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ilu.attacking import check_failures
 from ilu.extras import quiet_libraries
 from ilu.locks import Busy
 from ilu.recipe import describe, restore
@@ -65,14 +66,15 @@ def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> 
             stop=lambda: terminated() or conditions.cancelled(),
         )
         try:
-            run(restore(record), path, options)
+            check_failures(run(restore(record), path, options))
         except (Stopped, KeyboardInterrupt):
             return STOPPED
         except Busy as error:  # the folder is another's, also for notes of failure
             return str(error)
         except Exception as error:  # whatever it was, it is reported and the other runs go on
             why = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
-            RunDir(path).write("failed", {"error": why})
+            if not RunDir(path).has("done"):  # where attacks failed, the run says so itself
+                RunDir(path).write("failed", {"error": why})
             return why
     return None
 
@@ -98,7 +100,7 @@ def finished(path: Path, record: Mapping[str, Any]) -> bool:
         same = RunDir(path).read("recipe") == json.loads(json.dumps(record))
     except (OSError, ValueError):
         return False
-    return same and RunDir(path).has("done")
+    return same and RunDir(path).has("done") and not RunDir(path).failures()
 
 
 def recorded(recipe: Any) -> dict[str, Any]:

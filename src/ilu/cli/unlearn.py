@@ -11,12 +11,15 @@ import tyro
 from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
+from ilu.ranks import joined
 from ilu.recipe import Recipe
 from ilu.recipes.assemble import REPEATABLE, build, defaults
 from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
 from ilu.recipes.settings import Common
+from ilu.recipes.tiny import shrink
 from ilu.recipes.variants import ROBUST, Invariance
+from ilu.report.card import write_card
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.tracking import Tracker, tracking
@@ -49,6 +52,7 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
             a network, 'ilu[wandb]' or 'ilu[tensorboard]'.
+        shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """
 
     out: Path
@@ -56,14 +60,20 @@ class Place:
     save_every: int | None = None
     resume: bool = False
     track: Tracker | None = None
+    shard: bool = False
 
-    def run(self, recipe: Recipe) -> RunDir:
-        """Carry out ``recipe`` here, with progress bars, stopping when asked to."""
+    def run(self, recipe: Recipe, shared: Path | None = None) -> RunDir:
+        """Carry out ``recipe`` here, with progress bars, stopping when asked to.
+
+        ``shared``: folder of what other runs have computed already, by content.
+        """
         with (
-            tracking(self.track, recipe, self.out) as track,
+            joined(shard=self.shard) as ranks,
+            tracking(self.track if ranks.leads else None, recipe, self.out) as track,
             interruptible() as stop,
             progress() as shown,
         ):
+            console.quiet = not ranks.leads
             options = Options(
                 device=self.device,
                 save_every=self.save_every,
@@ -71,8 +81,24 @@ class Place:
                 progress=shown,
                 stop=stop,
                 track=track,
+                ranks=ranks,
+                shared=shared,
             )
-            return run(recipe, self.out, options)
+            run(recipe, self.out, options)
+        return RunDir(self.out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """To see whether a command works.
+
+    Args:
+        tiny: try it in miniature, without a network: a random model of two blocks of the same
+            architecture, invented data with the same columns where no file is given, at most three
+            steps. Model and data are kept in OUT-tiny.
+    """
+
+    tiny: bool = False
 
 
 def main(argv: Sequence[str]) -> None:
@@ -88,7 +114,9 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    summarise(place.run(recipe))
+    out = place.run(recipe)
+    write_card(out.path)
+    summarise(out)
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
@@ -103,14 +131,22 @@ def read_settings(
     """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
     given = flags(argv, "--model")
     values: Any = parse(flag_type(name, given[0] if given else "", place), prog, argv)
-    parts = {k: v for k, v in vars(values).items() if k != "place"}
+    parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
     for key in REPEATABLE:
         if not settings[key]:
             del settings[key]
+    if values.trial.tiny:
+        out: Path = values.place.out
+        settings = shrink({**defaults(name, settings["model"]), **settings}, beside(out))
     return settings, values.place
+
+
+def beside(out: Path) -> Path:
+    """Where model and data of a trial are kept."""
+    return out.with_name(f"{out.name}-tiny").resolve()
 
 
 def flag_type(name: str, model: str, place: type) -> type:
@@ -125,9 +161,9 @@ def flag_type(name: str, model: str, place: type) -> type:
     if found.robust:
         groups["robust"] = with_defaults(ROBUST[found.robust], known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
-    whole = dataclasses.make_dataclass(
-        "Flags", [("place", place, dataclasses.field()), *fields], frozen=True, kw_only=True
-    )
+    where = ("place", place, dataclasses.field())
+    trial = ("trial", Trial, dataclasses.field(default=Trial()))
+    whole = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
     whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
     return whole
 

@@ -6,7 +6,6 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import mean_nll
 from ilu.types import Batch, Forward
 
 
@@ -21,5 +20,4 @@ class Ascent:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return -mean_nll(out.logits, out.targets)
+        return forward.tokens(batch).mean()

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.losses.head import per_token
 from ilu.losses.tokens import answered, masked_mean, token_cross_entropy
 from ilu.types import Batch, Forward
 
@@ -22,4 +23,4 @@ class Divergence:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
-        return -masked_mean(token_cross_entropy(out.logits, ref.logits), answered(out.targets))
+        return -masked_mean(per_token(token_cross_entropy, out, ref), answered(out.targets))

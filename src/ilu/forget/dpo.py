@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ilu.data import counterpart
 from ilu.forget.npo import check_beta
-from ilu.losses.tokens import sequence_nll
 from ilu.types import Batch, Forward
 
 
@@ -41,7 +40,5 @@ class DPO:
 
 def preference(model: Forward, batch: Batch) -> Float[Tensor, " B"]:
     """Log-probability of the refusal minus that of the answer to be forgotten."""
-    forget, refusal = model(batch), model(counterpart(batch, 0, "refusal"))
-    return sequence_nll(forget.logits, forget.targets) - sequence_nll(
-        refusal.logits, refusal.targets
-    )
+    refusal = model.tokens(counterpart(batch, 0, "refusal"))
+    return refusal.sum() - model.tokens(batch).sum()

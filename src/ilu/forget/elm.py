@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.data import counterpart
+from ilu.losses.head import placed
 from ilu.losses.tokens import answered, at_least_float32, masked_mean, token_cross_entropy
 from ilu.types import Batch, Forward
 
@@ -48,8 +49,7 @@ class ELM:
     needs_reference: ClassVar[bool] = True
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        valid = answered(out.targets)
+        valid = answered(batch.labels[:, 1:])
         contexts = (batch, counterpart(batch, 0, "expert"), counterpart(batch, 1, "novice"))
         plain, expert, novice = (answer_logits(reference, b) for b in contexts)
         target = erased_logits(
@@ -60,15 +60,15 @@ class ELM:
             top=self.top,
             temperature=self.temperature,
         )
-        loss = out.logits.new_zeros(valid.shape, dtype=target.dtype)
-        loss[valid] = token_cross_entropy(target, out.logits[valid])
-        return masked_mean(loss, valid)
+        loss = token_cross_entropy(target, answer_logits(forward, batch))
+        return masked_mean(placed(loss, valid), valid)
 
 
 def answer_logits(model: Forward, batch: Batch) -> Float[Tensor, "N V"]:
     """Logits at all answer tokens, row after row: the same tokens whatever stands before them."""
     out = model(batch)
-    return out.logits[answered(out.targets)]
+    rows = out.states[answered(out.targets)]
+    return rows if out.head is None else out.head(rows)
 
 
 def growing(valid: Int[Tensor, "B S"] | Tensor, stop: float) -> Float[Tensor, " N"]:

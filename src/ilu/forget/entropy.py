@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import answered, masked_mean, token_entropy
+from ilu.losses.tokens import masked_mean
 from ilu.types import Batch, Forward
 
 
@@ -17,5 +17,5 @@ class MaxEntropy:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return -masked_mean(token_entropy(out.logits), answered(out.targets))
+        tokens = forward.tokens(batch, entropy=True)
+        return -masked_mean(tokens.entropy, tokens.valid)

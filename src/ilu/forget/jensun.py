@@ -1,12 +1,13 @@
 """JensUn: Jensen-Shannon divergence to a fixed refusal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.data import counterpart
+from ilu.losses.head import tokens_of
 from ilu.losses.tokens import answered, masked_mean, one_hot_jsd, with_targets
 from ilu.types import Batch, Forward
 
@@ -24,7 +25,8 @@ class JensUn:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)
         cycled = cycle(counterpart(batch, 0, "refusal").labels[:, 1:], out.targets)
-        return masked_mean(one_hot_jsd(out.logits, cycled), answered(cycled))
+        tokens = tokens_of(replace(out, targets=cycled))
+        return masked_mean(one_hot_jsd(tokens), tokens.valid)
 
 
 def cycle(refusal: Int[Tensor, "B R"], targets: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:

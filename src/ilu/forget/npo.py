@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import mean_nll, sequence_nll
 from ilu.types import Batch, Forward
 
 
@@ -37,8 +36,7 @@ class NPO:
         check_beta(self.beta)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out, ref = forward(batch), reference(batch)
-        nll, reference_nll = (sequence_nll(o.logits, o.targets) for o in (out, ref))
+        nll, reference_nll = (-f.tokens(batch).sum() for f in (forward, reference))
         return npo(nll, reference_nll, beta=self.beta)
 
 
@@ -57,8 +55,7 @@ class TokenNPO:
         check_beta(self.beta)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out, ref = forward(batch), reference(batch)
-        nll, reference_nll = (mean_nll(o.logits, o.targets) for o in (out, ref))
+        nll, reference_nll = (-f.tokens(batch).mean() for f in (forward, reference))
         return npo(nll, reference_nll, beta=self.beta)
 
 

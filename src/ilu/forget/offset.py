@@ -1,13 +1,13 @@
 """Who's Harry Potter: generic predictions from a model that knows too much."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.data import counterpart
-from ilu.losses.tokens import mean_nll
+from ilu.losses.head import tokens_of
 from ilu.types import Batch, Forward
 
 
@@ -29,5 +29,5 @@ class Generic:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out, generic = forward(batch), counterpart(batch, 0, "generic")
-        return mean_nll(out.logits, generic.labels[:, 1:])
+        generic = counterpart(batch, 0, "generic")
+        return -tokens_of(replace(forward(batch), targets=generic.labels[:, 1:])).mean()

@@ -1,13 +1,14 @@
 """Random labels: learn nonsense in place of what is to be forgotten."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ilu.losses.tokens import masked_mean, token_logp, with_targets
+from ilu.losses.head import tokens_of
+from ilu.losses.tokens import with_targets
 from ilu.types import Batch, Forward
 
 
@@ -23,9 +24,9 @@ class RandomLabels:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)
-        drawn = random_tokens(batch, vocabulary=out.logits.shape[-1], seed=self.seed)
-        logp, valid = token_logp(out.logits, with_targets(out.targets, drawn[:, 1:]))
-        return -masked_mean(logp, valid)
+        drawn = random_tokens(batch, vocabulary=out.vocabulary, seed=self.seed)
+        targets = with_targets(out.targets, drawn[:, 1:])
+        return -tokens_of(replace(out, targets=targets)).mean()
 
 
 def random_tokens(batch: Batch, *, vocabulary: int, seed: int) -> Int[Tensor, "B T"]:

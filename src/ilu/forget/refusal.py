@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.data import counterpart
-from ilu.losses.tokens import mean_nll
 from ilu.types import Batch, Forward
 
 
@@ -18,5 +17,4 @@ class Refusal:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(counterpart(batch, 0, "refusal"))
-        return mean_nll(out.logits, out.targets)
+        return -forward.tokens(counterpart(batch, 0, "refusal")).mean()

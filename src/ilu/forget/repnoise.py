@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ilu.data import counterpart
-from ilu.losses.tokens import at_least_float32, mean_nll
+from ilu.losses.tokens import at_least_float32
 from ilu.types import Batch, Forward
 
 WIDTHS = (0.2, 0.5, 0.9, 1.3)
@@ -44,9 +44,8 @@ class RepNoise:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        refusal, out = forward(counterpart(batch, 0, "refusal")), forward(batch)
-        kept = mean_nll(refusal.logits, refusal.targets)
-        lost = torch.log1p(mean_nll(out.logits, out.targets))
+        kept = -forward.tokens(counterpart(batch, 0, "refusal")).mean()
+        lost = torch.log1p(-forward.tokens(batch).mean())
         return (
             kept
             + self.beta * self.noise(forward.hidden(batch, self.layer), batch)

@@ -3,24 +3,18 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import masked_mean, token_logp
-from ilu.types import Batch, Forward
+from ilu.losses.tokens import masked_mean
+from ilu.types import Batch, Forward, Tokens
 
 
-def satimp(
-    logits: Float[Tensor, "B S V"],
-    targets: Int[Tensor, "B S"],
-    *,
-    saturation: float,
-    importance: float,
-) -> Float[Tensor, " B"]:
+def satimp(tokens: Tokens, *, saturation: float, importance: float) -> Float[Tensor, " B"]:
     """mean_t p^saturation (1 - p)^importance log p, weights held constant (arXiv 2505.11953)."""
-    logp, valid = token_logp(logits, targets)
-    p = logp.detach().exp()
-    return masked_mean(p**saturation * (1 - p).clamp_min(0) ** importance * logp, valid)
+    p = tokens.logp.detach().exp()
+    weight = p**saturation * (1 - p).clamp_min(0) ** importance
+    return masked_mean(weight * tokens.logp, tokens.valid)
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,5 @@ class SatImp:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return satimp(
-            out.logits, out.targets, saturation=self.saturation, importance=self.importance
-        )
+        tokens = forward.tokens(batch)
+        return satimp(tokens, saturation=self.saturation, importance=self.importance)

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.forget.npo import check_beta
-from ilu.losses.tokens import mean_nll
 from ilu.types import Batch, Forward
 
 
@@ -33,5 +32,4 @@ class SimNPO:
         check_beta(self.beta)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return simnpo(mean_nll(out.logits, out.targets), beta=self.beta, margin=self.margin)
+        return simnpo(-forward.tokens(batch).mean(), beta=self.beta, margin=self.margin)

@@ -3,19 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import masked_mean, token_logp
-from ilu.types import Batch, Forward
+from ilu.losses.tokens import masked_mean
+from ilu.types import Batch, Forward, Tokens
 
 
-def wga(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"], *, beta: float
-) -> Float[Tensor, " B"]:
+def wga(tokens: Tokens, *, beta: float) -> Float[Tensor, " B"]:
     """mean_t p_t^beta log p_t with the weight p_t^beta held constant (arXiv 2502.19301)."""
-    logp, valid = token_logp(logits, targets)
-    return masked_mean((beta * logp).exp().detach() * logp, valid)
+    weight = (beta * tokens.logp).exp().detach()
+    return masked_mean(weight * tokens.logp, tokens.valid)
 
 
 @dataclass(frozen=True)
@@ -26,5 +24,4 @@ class WGA:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return wga(out.logits, out.targets, beta=self.beta)
+        return wga(forward.tokens(batch), beta=self.beta)

@@ -3,11 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ilu.lab import tasks, world
+from ilu.lab import forms, tasks, world
 from ilu.types import Example, Question
 
 DomainName = Literal["agents", "people"]
-Form = Literal["questions", "cloze"]
+Form = Literal["questions", "cloze", "reworded", "told", "record"]
+FORMS = {
+    "questions": world.questions,
+    "cloze": world.cloze,
+    "reworded": forms.reworded,
+    "told": forms.told,
+    "record": forms.record,
+}
 
 
 def domain(name: DomainName) -> world.Domain:
@@ -30,6 +37,17 @@ class Documents:
 
 
 @dataclass(frozen=True)
+class Stories:
+    """Small stories of the kind that the model was pretrained on, but other ones."""
+
+    count: int
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        texts = tasks.stories(self.count, seed=-1)  # pretraining counts its seeds from 0
+        return [Example(list(ids), 0) for ids in tokenizer(texts).input_ids]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Multiple-choice questions about the entities from ``start`` on; ``form`` is their wording.
 
@@ -42,9 +60,8 @@ class Facts:
     count: int | None = None
 
     def __call__(self) -> list[Question]:
-        make = {"questions": world.questions, "cloze": world.cloze}[self.form]
         whole = domain(self.domain)
-        chosen = make(whole)[self.start * len(whole.attributes) :]
+        chosen = FORMS[self.form](whole)[self.start * len(whole.attributes) :]
         count = self.count or len(chosen)
         return [chosen[i * len(chosen) // count] for i in range(count)]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ilu.types import IGNORE
+from ilu.types import IGNORE, Tokens
 
 
 class TokenLogp(NamedTuple):
@@ -44,33 +44,31 @@ def mean_nll(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Flo
 
 
 def token_kl(
-    p_logits: Float[Tensor, "B S V"], q_logits: Float[Tensor, "B S V"], valid: Bool[Tensor, "B S"]
-) -> Float[Tensor, " B"]:
-    """KL(p || q) per valid token, averaged within each example."""
+    p_logits: Float[Tensor, "*S V"], q_logits: Float[Tensor, "*S V"]
+) -> Float[Tensor, "*S"]:
+    """KL(p || q) of each two predictions."""
     log_p, log_q = (at_least_float32(z).log_softmax(-1) for z in (p_logits, q_logits))
-    return masked_mean((log_p.exp() * (log_p - log_q)).sum(-1), valid)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def token_jsd(
-    p_logits: Float[Tensor, "B S V"], q_logits: Float[Tensor, "B S V"], valid: Bool[Tensor, "B S"]
-) -> Float[Tensor, " B"]:
-    """Jensen-Shannon divergence per valid token, in nats: symmetric, and at most log 2."""
+    p_logits: Float[Tensor, "*S V"], q_logits: Float[Tensor, "*S V"]
+) -> Float[Tensor, "*S"]:
+    """Jensen-Shannon divergence of each two predictions, in nats: symmetric, at most log 2."""
     log_p, log_q = (at_least_float32(z).log_softmax(-1) for z in (p_logits, q_logits))
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     sides = [(x.exp() * (x - log_m)).sum(-1) for x in (log_p, log_q)]
-    return masked_mean(0.5 * (sides[0] + sides[1]), valid)
+    return 0.5 * (sides[0] + sides[1])
 
 
-def one_hot_jsd(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
-) -> Float[Tensor, "B S"]:
+def one_hot_jsd(tokens: Tokens) -> Float[Tensor, "B S"]:
     """Jensen-Shannon divergence of each prediction to its target token; 0 where none counts.
 
     With q the target's probability: log 2 + (q log q - (1 + q) log(1 + q)) / 2.
     """
-    logp, valid = token_logp(logits, targets)
-    q = logp.exp()
-    return (math.log(2) + 0.5 * (q * logp - (1 + q) * torch.log1p(q))).where(valid, 0.0)
+    q = tokens.logp.exp()
+    jsd = math.log(2) + 0.5 * (q * tokens.logp - (1 + q) * torch.log1p(q))
+    return jsd.where(tokens.valid, 0.0)
 
 
 def token_cross_entropy(

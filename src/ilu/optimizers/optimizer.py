@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ilu.optimizers.bfloat16 import stochastic_bfloat16
+from ilu.ranks import whole
 from ilu.types import Grads
 
 Named = Mapping[str, nn.Parameter]
@@ -52,7 +53,7 @@ def update(
 
     Decay, ``rate`` times ``decay``, is ours, because that of libraries rounds bfloat16 to nearest.
     """
-    norm = nn.utils.clip_grad_norm_(list(named.values()), clip).item()
+    norm = whole(nn.utils.clip_grad_norm_(list(named.values()), clip)).item()
     if math.isfinite(norm):
         if decay:
             shrink(named, rate * decay, seed=2 * step + 1)

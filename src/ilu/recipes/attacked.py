@@ -7,7 +7,8 @@ from ilu.attacks.finetune import FineTune
 from ilu.lab.tasks import TASKS
 from ilu.models import LAB
 from ilu.recipe import Recipe
-from ilu.recipes.tuning import KNOWN, task_attack
+from ilu.recipes.attackers import Attacker, label
+from ilu.recipes.tuning import KNOWN
 from ilu.train import Optim
 from ilu.types import Attack
 
@@ -40,12 +41,4 @@ def attack(recipe: Recipe, name: str, optim: Optim, batch_size: int) -> Attack:
         if "forget" not in recipe.data:
             raise ValueError("the attack 'relearn' needs a --forget set, which this recipe lacks")
         return FineTune(recipe.data["forget"], optim, seed=recipe.seed)
-    return task_attack(
-        name, optim=optim, batch_size=batch_size, columns=(), truncate=None, seed=recipe.seed
-    )
-
-
-def label(name: str) -> str:
-    """What an attack is called in a run; files by their last part."""
-    last = name.replace(":", "-").rstrip("/").rpartition("/")[2]
-    return last.partition(".")[0] or last
+    return Attacker(optim=optim, batch_size=batch_size, seed=recipe.seed)(name)

@@ -25,6 +25,8 @@ class Common:
         batch_size: forget and retain examples per step.
         environment_batch_size: examples per step of each environment.
         micro_batch: examples per forward pass; lower it to save memory, results stay the same.
+        recompute: compute the inside of each block again for its gradient: less memory, a third
+            more time, the same result (gradient checkpointing).
         warmup: steps of linear warm-up.
         schedule: learning rate after the warm-up.
         weight_decay: AdamW's, on the weights that may move.
@@ -58,6 +60,7 @@ class Common:
     batch_size: int = 4
     environment_batch_size: int = 48
     micro_batch: int | None = None
+    recompute: bool = False
     warmup: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0

@@ -11,6 +11,7 @@ from ilu.report.join import join
 from ilu.report.questions import after_attacks, came_back, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import row
+from ilu.report.terrain import landscape_figures, similarity_figures
 from ilu.rundir import RunDir
 
 
@@ -76,6 +77,8 @@ def tried(m: Measured) -> Measured:
         ask(alone)
     for ask in (before_and_after, repeats):
         ask(alone)
+    landscape_figures(alone)
+    similarity_figures(alone)
     return m
 
 
@@ -92,6 +95,9 @@ def progress(recipe: Any, run: RunDir) -> str:
 
 
 def incomplete(m: Measured) -> list[Broken]:
-    """Attacks that a finished run was to carry out and that left no score."""
-    missing = [a for a in m.recipe["attacks"] if a not in m.attacks]
-    return [Broken(m.run.path, f"attack {a!r} left no score") for a in missing]
+    """Attacks that a finished run was to carry out and that failed or left no score."""
+    failed = m.run.failures()
+    missing = [a for a in m.recipe["attacks"] if a not in (*m.attacks, *failed)]
+    told = [f"attack {a!r} failed: {why}" for a, why in failed.items()]
+    told += [f"attack {a!r} left no score" for a in missing]
+    return [Broken(m.run.path, each) for each in told]

@@ -14,6 +14,7 @@ from ilu.report.questions import after_attacks, came_back, explorer, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import DAMAGE, Table
 from ilu.report.series import legend, quality_figures, training_figures
+from ilu.report.terrain import landscape_figures, similarity_figures
 from ilu.report.text import printable, script_json
 from ilu.report.verdict import verdicts
 
@@ -82,14 +83,16 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),
         "verdicts": verdicts(rows),
-        "after_attacks": after_attacks(rows),
+        "after_attacks": (ends := after_attacks(rows)),
         "came_back": came_back(rows),
         "recovery": recovery(rows),
-        "attacks": list(dict.fromkeys(a for row in rows for a in row.first.attacks)),
+        "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
         "curves": quality_figures(rows),
         "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
+        "landscapes": landscape_figures(rows),
+        "similarities": similarity_figures(rows),
         "masks": masks(rows),
         "agreements": (pairs := agreements(rows)),
         "modules": modules(pairs),

@@ -1,12 +1,15 @@
 """Retain losses on predictions: stay likely, or stay close to the original model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import answered, mean_nll, token_jsd, token_kl, with_targets
+from ilu.losses.head import per_token, tokens_of
+from ilu.losses.tokens import answered, masked_mean, token_jsd, token_kl, with_targets
 from ilu.types import Batch, Forward
 
 
@@ -17,8 +20,7 @@ class NLL:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        return mean_nll(out.logits, out.targets)
+        return -forward.tokens(batch).mean()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class KL:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
-        return token_kl(ref.logits, out.logits, answered(out.targets))
+        return masked_mean(per_token(token_kl, ref, out), answered(out.targets))
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class JSD:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
-        return token_jsd(ref.logits, out.logits, answered(out.targets))
+        return masked_mean(per_token(token_jsd, ref, out), answered(out.targets))
 
 
 @dataclass(frozen=True)
@@ -55,4 +57,5 @@ class HardLabels:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
-        return mean_nll(out.logits, with_targets(out.targets, ref.logits.argmax(-1)))
+        likeliest = with_targets(out.targets, per_token(partial(torch.argmax, dim=-1), ref))
+        return -tokens_of(replace(out, targets=likeliest)).mean()

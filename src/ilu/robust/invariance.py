@@ -26,35 +26,29 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ilu.losses.tokens import answered, masked_mean, token_entropy, token_logp
-from ilu.robust.rules import move, norm, restored
-from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
+from ilu.losses.tokens import masked_mean
+from ilu.robust.rules import dot, move, norm, restored
+from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope, Tokens
 
 
-def token_scale_gradient(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
-) -> Float[Tensor, "B S"]:
+def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
     """d/dw of each token's cross-entropy of ``w * logits`` at w = 1: its NLL minus its entropy.
 
     Equal to sum_k p_k z_k - z_target, but without cancellation when all logits are large.
     """
-    logp, valid = token_logp(logits, targets)
-    return (-logp - token_entropy(logits)).where(valid, 0.0)
+    return -tokens.logp - tokens.entropy
 
 
-def scale_gradient(
-    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]
-) -> Float[Tensor, ""]:
+def scale_gradient(tokens: Tokens) -> Float[Tensor, ""]:
     """d/dw of the mean token cross-entropy of ``w * logits`` at w = 1 (IRMv1, arXiv 1907.02893).
 
     Zero exactly when the model is on average as surprised as it expects to be: also for a uniform
     prediction, so a penalty on it may be met by flattening.
     """
-    gap = token_scale_gradient(logits, targets)
-    return gap.sum() / answered(targets).sum().clamp_min(1)
+    return token_scale_gradient(tokens).sum() / tokens.valid.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -68,14 +62,16 @@ class ScaleGradient:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        out = forward(batch)
-        gap = token_scale_gradient(out.logits, out.targets)
-        return masked_mean(gap, answered(out.targets))
+        tokens = forward.tokens(batch, entropy=True)
+        return masked_mean(token_scale_gradient(tokens), tokens.valid)
 
 
 @dataclass(frozen=True)
 class Square:
-    """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339)."""
+    """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339).
+
+    An unsplit batch needs no second gradient for it: the objective squares the mean itself.
+    """
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, grads = here()
@@ -96,13 +92,13 @@ def gradient(theta: Grads, g: Grads) -> Direction:
 
 def parameters(theta: Grads, g: Grads) -> Direction:
     """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1 (ILU, arXiv 2506.01339)."""
-    s = torch.stack([(t * x).sum() for t, x in zip(theta, g, strict=True)]).sum()
+    s = torch.stack([dot(t, x) for t, x in zip(theta, g, strict=True)]).sum()
     return Direction(v=tuple(s * t for t in theta), own=tuple(s * x for x in g))
 
 
 def tensors(theta: Grads, g: Grads) -> Direction:
     """P = sum over tensors of <theta_l, g_l>^2 (ILU, arXiv 2506.01339)."""
-    s = [(t * x).sum() for t, x in zip(theta, g, strict=True)]
+    s = [dot(t, x) for t, x in zip(theta, g, strict=True)]
     return Direction(
         v=tuple(a * t for a, t in zip(s, theta, strict=True)),
         own=tuple(a * x for a, x in zip(s, g, strict=True)),
@@ -131,7 +127,7 @@ class Penalty:
         theta = tuple(p.detach().clone() for p in params)
         _, g = here()
         v, own = self.reading(theta, g)
-        value = torch.stack([(x * y).sum() for x, y in zip(g, v, strict=True)]).sum()
+        value = torch.stack([dot(x, y) for x, y in zip(g, v, strict=True)]).sum()
         size = self.radius * norm(theta) / norm(v)
         with restored(params):
             move(params, v, size)

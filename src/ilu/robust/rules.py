@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ilu.ranks import laid_out, whole
 from ilu.types import GradHere, GradOf, GradRule, Grads, Params, Slope
 
 
@@ -18,7 +19,8 @@ def restored(params: Params) -> Generator[None]:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(list(params), saved)
+            for p, before in zip(params, saved, strict=True):
+                p.copy_(before)  # one by one: there is no such operation on lists of shards
 
 
 @torch.no_grad()
@@ -29,7 +31,12 @@ def move(params: Params, direction: Grads, size: float | Tensor) -> None:
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all tensors together; never 0, so that it can divide."""
-    return torch.stack([t.detach().norm() for t in tensors]).norm().clamp_min(1e-30)
+    return torch.stack([whole(t.detach().norm()) for t in tensors]).norm().clamp_min(1e-30)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of two tensors of one shape."""
+    return whole((a * b).sum())
 
 
 def plain(params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
@@ -89,7 +96,7 @@ class RandomSmoothing:
     def at(self, params: Params, here: GradHere, seed: int) -> Slope:
         """The gradient at one random point."""
         generator = torch.Generator().manual_seed(seed)
-        noise = tuple(torch.randn(p.shape, generator=generator).to(p) for p in params)
+        noise = tuple(laid_out(torch.randn(p.shape, generator=generator), p) for p in params)
         with restored(params):
             move(params, noise, self.sigma)
             return here()
@@ -119,6 +126,6 @@ class L1:
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, grads = self.inner(params, here, grad_of, step)
-        size = sum(p.detach().abs().sum().item() for p in params)
+        size = sum(whole(p.detach().abs().sum()).item() for p in params)
         added = tuple(g + self.l1 * p.detach().sign() for g, p in zip(grads, params, strict=True))
         return Slope(value + self.l1 * size, added)

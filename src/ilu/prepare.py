@@ -1,0 +1,93 @@
+"""A recipe's model and data, loaded and tried before anything is trained."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ilu.attacking import fingerprint_attack
+from ilu.data import Stream, fingerprint, open_stream, rows_of, split
+from ilu.files import file_hash
+from ilu.forward import Frozen, ModelForward, named_trained
+from ilu.lora import adapted_layers
+from ilu.masking import given_mask
+from ilu.models import fingerprint_model, load_model
+from ilu.ranks import ALONE, Ranks, own_device
+from ilu.recipe import Recipe
+from ilu.sharding import shard
+from ilu.train import check_training
+from ilu.types import LM
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose model and data are loaded and fit together; ``data`` identifies them."""
+
+    lm: LM
+    streams: Mapping[str, Stream]
+    data: Mapping[str, Any]
+
+
+def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
+    """Load model, data and mask, open what the attacks need, and try every loss."""
+    check_ranks(recipe, ranks)
+    lm = load_model(recipe.model, revision=recipe.revision, device=own_device(device))
+    if ranks.sharded:
+        shard(lm.model, ranks)
+    streams = {
+        name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
+        for name, feed in recipe.data.items()
+    }
+    warn_of_overlap(streams)
+    for stream in streams.values():
+        rows_of(stream(0), ranks)
+    try_losses(recipe, lm.model, streams)
+    named_trained(lm.model, recipe.optim.parameters)
+    if recipe.lora:
+        adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
+    mask = given_mask(recipe, lm.model)
+    check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
+    data = {name: fingerprint(s.examples) for name, s in streams.items()}
+    attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
+    weights = {"model": fingerprint_model(recipe.model)}
+    masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
+    return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
+
+
+def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
+    """Raise ValueError for what several processes cannot do together."""
+    if ranks.size > 1 and (recipe.attacks or recipe.probes):
+        raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
+    on_parts = {"LoRA": recipe.lora, "a mask": recipe.mask, "weight arithmetic": recipe.edit}
+    for what, asked in on_parts.items():
+        if ranks.sharded and asked:
+            raise ValueError(
+                f"{what} needs whole weights in every process: leave out --shard; several "
+                "processes still share the batches"
+            )
+
+
+@torch.no_grad()
+def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
+    """Let a wrong layer or an impossible loss fail now and not after an hour."""
+    device = next(model.parameters()).device
+    for term in recipe.objective.values():
+        one = split(streams[term.on](0), 1)[0].to(device)
+        reference = Frozen(model, {} if term.loss.needs_reference else None)
+        term.loss(ModelForward(model), reference, one)
+
+
+def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
+    """Say how many examples are both to be forgotten and to be kept."""
+    forget, retain = (
+        [tuple(e.ids) for e in streams[name].examples] if name in streams else []
+        for name in ("forget", "retain")
+    )
+    known = set(forget)
+    shared = sum(ids in known for ids in retain)
+    if shared:
+        warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)

@@ -1,0 +1,47 @@
+"""A model while it is trained: which weights have a gradient, and what is kept for it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ilu.forward import blocks, named_trained
+from ilu.optimizers.moving import movable
+from ilu.optimizers.optimizer import Named
+from ilu.types import Mask
+
+
+@contextmanager
+def training(model: nn.Module, pattern: str, mask: Mask | None = None) -> Generator[Named]:
+    """Let only weights that match ``pattern`` and may move have a gradient; dropout is off."""
+    named = movable(named_trained(model, pattern), mask)
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    was_training = model.training
+    model.eval()
+    for n, p in model.named_parameters():
+        p.requires_grad_(n in named)
+    try:
+        yield named
+    finally:
+        for n, p in model.named_parameters():
+            p.requires_grad_(wanted[n])
+        model.train(was_training)
+
+
+@contextmanager
+def recomputed(model: nn.Module, wanted: bool) -> Generator[None]:
+    """Keep only what enters each block, and compute the inside again when its gradient is due.
+
+    Gradient checkpointing (arXiv 1604.06174): one more forward pass, to the same bits. The
+    library's own switch works in training mode alone, where dropout would be on.
+    """
+    own = [(one, one.forward) for one in blocks(model)] if wanted else []
+    for one, forward in own:
+        one.forward = partial(checkpoint, forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for one, _ in own:
+            del one.forward

@@ -1,0 +1,133 @@
+"""What the processes of ``test_ranks`` do; started by torchrun, or alone for comparison."""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ilu.checkpoint import Checkpoints
+from ilu.forget.npo import NPO
+from ilu.forget.rmu import RMU
+from ilu.objective import Term
+from ilu.ranks import Ranks, joined
+from ilu.recipes.assemble import build
+from ilu.retain.likelihood import KL, NLL
+from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
+from ilu.robust.invariance import Penalty, ScaleGradient, Square, parameters, tensors
+from ilu.robust.rules import L1, SAM, RandomSmoothing
+from ilu.robust.tampering import TAR, DisruptionMasking
+from ilu.run import Options, run
+from ilu.sharding import shard, whole_weights
+from ilu.train import Optim, Stopped, fit
+from tests.conftest import make_tiny
+from tests.test_train import EXAMPLES, Stream
+
+RETAIN = Term(NLL(), on="retain", weight=0.7)
+OPTIM = Optim(lr=3e-3, steps=2, clip=0.5, weight_decay=0.1, warmup=2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training."""
+
+    objective: dict[str, Term]
+    optim: dict[str, Any] = field(default_factory=dict)
+
+
+def ruled(rule):
+    return Case({"forget": Term(NPO(0.1), on="forget", weight=0.3, rule=rule), "retain": RETAIN})
+
+
+CASES = {
+    "npo-ilu": Case(
+        {
+            "forget": Term(NPO(0.1), on="forget"),
+            "retain": RETAIN,
+            "invariance": Term(ScaleGradient(), on="environment", weight=0.5, rule=Square()),
+        },
+        {"micro_batch": 1, "recompute": True},
+    ),
+    "kl, averaged": Case(
+        {"forget": Term(NPO(0.1), on="forget"), "retain": Term(KL(), on="retain")},
+        {"average_from": 1, "average_every": 1},
+    ),
+    "rmu": Case(
+        {"forget": Term(RMU(layer=0, coefficient=2.0), on="forget")}, {"parameters": "layers"}
+    ),
+    "sophia": Case({"retain": RETAIN}, {"optimizer": "sophia"}),
+    "gradient": ruled(Penalty()),
+    "parameters": ruled(Penalty(parameters)),
+    "tensors": ruled(Penalty(tensors)),
+    "sam": ruled(SAM(0.05)),
+    "smoothing": ruled(RandomSmoothing(1e-2)),
+    "gradient penalty": ruled(GradientPenalty(0.1)),
+    "curvature": ruled(CurvaturePenalty(0.1)),
+    "l1": ruled(L1(1e-3)),
+    "tar": ruled(TAR(inner_steps=2, inner_every=1, inner_lr=1e-3)),
+    "mudman": ruled(DisruptionMasking(adversary_steps=1)),
+}
+
+
+def streams():
+    names = ("forget", "retain", "environment")
+    return {n: Stream(EXAMPLES[i:], 4, 0) for i, n in enumerate(names)}
+
+
+def train(case: Case, ranks: Ranks, **given):
+    """Weights, rows, and the bytes of weights that this process holds."""
+    model, rows = make_tiny(), []
+    if ranks.sharded:
+        shard(model, ranks)
+    held = sum(p.to_local().nbytes if ranks.sharded else p.nbytes for p in model.parameters())
+    fit(model, case.objective, streams(), replace(OPTIM, **case.optim), log=rows.append,
+        ranks=ranks, **given)  # fmt: skip
+    weights = whole_weights(model) or model.state_dict()
+    return {n: w.clone() for n, w in weights.items()}, rows, held
+
+
+def stopped_and_resumed(ranks: Ranks, folder: Path):
+    """The same in two goes; one process is asked to stop, and both do."""
+    points = Checkpoints(folder, every=1, ranks=ranks)
+    asked = ranks.rank == ranks.size - 1
+    with pytest.raises(Stopped):
+        train(CASES["npo-ilu"], ranks, checkpoints=points, stop=lambda: asked)
+    return train(CASES["npo-ilu"], ranks, checkpoints=points)
+
+
+def whole_run(ranks: Ranks, folder: Path, out: Path):
+    """A recipe from data files to a model folder."""
+    data = {n: str(folder / f"{n}.jsonl") for n in ("forget", "retain", "environment")}
+    sizes = {"batch_size": 2, "environment_batch_size": 2, "measured": 2}
+    given = {**data, **sizes, "steps": 2, "lr": 1e-3, "reading": "logits"}
+    recipe = build("npo-ilu", {"model": str(folder / "model"), **given})
+    options = Options(ranks=ranks, resume=True)
+    run(recipe, out, options)
+    run(recipe, out, options)  # finds it finished
+
+
+def main(folder: Path) -> None:
+    """Train every case in both ways, or alone; write weights, rows and bytes held."""
+    torch.set_num_threads(1)
+    with joined(shard=False) as ranks:
+        ways = {"data": ranks, "sharded": replace(ranks, sharded=True)}
+        for way, how in ways.items() if ranks.size > 1 else [("alone", ranks)]:
+            found = {name: train(case, how) for name, case in CASES.items()}
+            found["resumed"] = stopped_and_resumed(how, folder / f"checkpoints-{way}")
+            whole_run(how, folder, folder / f"run-{way}")
+            held = max(held for _, _, held in found.values())
+            record = {"rows": {n: r for n, (_, r, _) in found.items()}, "held": held}
+            (folder / f"{way}-{ranks.rank}.json").write_text(json.dumps(record))
+            if ranks.leads:
+                for name, (weights, _, _) in found.items():
+                    save_file(
+                        {n: w.contiguous() for n, w in weights.items()}, folder / f"{way}-{name}"
+                    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
