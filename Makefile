@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make test`. Everything CI needs: `make check`.
+# Everything a newcomer needs: `make demo`, `make test`. Everything CI needs: `make check`, `make wheel`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ OUT ?= demo
 # Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check lint types format docs wheel wheel-demo clean
 
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
@@ -17,22 +17,41 @@ test: $(BIN)/.ready
 check: lint types test
 
 lint: $(BIN)/.ready
-	$(BIN)/ruff check src tests studies benchmarks
-	$(BIN)/ruff format --check src tests studies benchmarks
+	$(BIN)/ruff check src tests studies benchmarks docs
+	$(BIN)/ruff format --check src tests studies benchmarks docs
 
 types: $(BIN)/.ready
 	$(BIN)/pyright
 
 format: $(BIN)/.ready
-	$(BIN)/ruff check --fix src tests studies benchmarks
-	$(BIN)/ruff format src tests studies benchmarks
+	$(BIN)/ruff check --fix src tests studies benchmarks docs
+	$(BIN)/ruff format src tests studies benchmarks docs
+
+docs: $(BIN)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+# The wheel in an environment of its own, which borrows the libraries of the other: not the package.
+wheel: $(BIN)/.ready
+	rm -rf dist/wheel && mkdir -p dist/wheel
+	$(BIN)/hatchling build --target wheel --directory dist
+	$(BIN)/python -m venv dist/wheel
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > $$(dist/wheel/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth
+	dist/wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/ilu-*.whl
+	cd dist/wheel && bin/python -c "import ilu; assert 'dist/wheel' in ilu.__file__, ilu.__file__"
+	cd dist/wheel && bin/ilu unlearn npo --model lab --steps 1 --out run && bin/ilu report run --out report.html
+
+# Minutes: the same demo that the tests run from the checkout.
+wheel-demo: wheel
+	cd dist/wheel && bin/ilu demo --quick --out demo
 
 # Torch goes first and alone: its version decides which of the builds on offer is taken.
-$(BIN)/.ready: pyproject.toml constraints.txt
+$(BIN)/.ready: pyproject.toml constraints.txt requirements-dev.txt requirements-docs.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache dist site

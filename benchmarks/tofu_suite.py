@@ -24,7 +24,13 @@ from ilu.evals.generation import continuations
 from ilu.evals.memorisation import exact_memorisation, extraction_strength, probability
 from ilu.evals.overlap import rouge_l
 from ilu.evals.refusal import refuses
-from ilu.evals.tofu import Answers, closeness, truth_ratio_arithmetic, truth_ratio_geometric
+from ilu.evals.tofu import (
+    Answers,
+    Replies,
+    closeness,
+    truth_ratio_arithmetic,
+    truth_ratio_geometric,
+)
 from ilu.files import write_json
 from ilu.models import load_model
 from ilu.recipes.measure import Asked, suite_of
@@ -35,12 +41,12 @@ RESULTS = Path(__file__).parent / "results" / "tofu_suite.json"
 QUESTIONS, NEW_TOKENS, ROUNDS = 50, 50, 5
 
 
-def one_reading(part: Answers, lm: LM) -> dict[str, float]:
+def one_reading(part: Answers, replies: Replies, lm: LM) -> dict[str, float]:
     """The suite as it is."""
-    return {name: score.value for name, score in part(lm).items()}
+    return {name: score.value for each in (part, replies) for name, score in each(lm).items()}
 
 
-def pass_per_metric(part: Answers, lm: LM) -> dict[str, float]:
+def pass_per_metric(part: Answers, replies: Replies, lm: LM) -> dict[str, float]:
     """The same scores, each from its own passes over the data."""
     examples = part.source(lm.tokenizer)
     plain: dict[str, Callable[[], list[float | None]]] = {
@@ -58,8 +64,8 @@ def pass_per_metric(part: Answers, lm: LM) -> dict[str, float]:
             extraction_strength(without_end(r, lm.tokenizer.eos_token_id).first)
             for r in read(part, lm, examples)
         ],
-        "rouge": lambda: rouge(part, lm, examples),
-        "refusals": lambda: [float(refuses(text)) for text in said(part, lm, examples)],
+        "rouge": lambda: rouge(replies, lm, examples),
+        "refusals": lambda: [float(refuses(text)) for text in said(replies, lm, examples)],
     }
     return {f"{part.name}_{name}": mean_score(items()).value for name, items in plain.items()}
 
@@ -84,14 +90,14 @@ def mean(read: Read) -> float:
     return read.logp.double().mean().item()
 
 
-def said(part: Answers, lm: LM, examples: list[Example]) -> list[str]:
+def said(part: Replies, lm: LM, examples: list[Example]) -> list[str]:
     """A generation."""
     heads = [e.ids[: e.prompt] for e in examples]
     new, size = part.max_new_tokens, part.batch_size
     return continuations(lm, heads, max_new_tokens=new, batch_size=size)
 
 
-def rouge(part: Answers, lm: LM, examples: list[Example]) -> list[float | None]:
+def rouge(part: Replies, lm: LM, examples: list[Example]) -> list[float | None]:
     """ROUGE-L recall of a generation of its own."""
     decode = lm.tokenizer.decode
     true = [decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
@@ -111,15 +117,16 @@ def main(model: str) -> None:
     """Measure in turns, compare, write."""
     torch.set_num_threads(1)
     lm = load_model(model)
-    part: Any = suite_of("tofu", Asked(limit=QUESTIONS)).parts["forget"]
-    part = replace(part, max_new_tokens=NEW_TOKENS)
+    parts: Any = suite_of("tofu", Asked(limit=QUESTIONS)).parts
+    part = parts["forget"]
+    replies = replace(parts["forget_replies"], max_new_tokens=NEW_TOKENS)
     ours: list[float] = []
     theirs: list[float] = []
-    scores = one_reading(part, lm)
+    scores = one_reading(part, replies, lm)
     for _ in range(ROUNDS):
-        took, mine = seconds(lambda: one_reading(part, lm))
+        took, mine = seconds(lambda: one_reading(part, replies, lm))
         ours.append(took)
-        took, other = seconds(lambda: pass_per_metric(part, lm))
+        took, other = seconds(lambda: pass_per_metric(part, replies, lm))
         theirs.append(took)
         for found in (mine, other):
             assert all(abs(found[n] - v) < 1e-4 * max(1, abs(v)) for n, v in scores.items())

@@ -119,6 +119,40 @@ def test_few_shots_stand_before_every_question(tmp_path, tokenizer):
     assert answer == "Ann"
 
 
+ROWS = {
+    "locuslab/TOFU": {"question": "Who?", "answer": "Ann"},
+    "muse-bench/MUSE-News:verbmem": {"prompt": "The old", "gt": "mill"},
+    "muse-bench/MUSE-Books:verbmem": {"prompt": "The old", "gt": "mill"},
+    "muse-bench/MUSE-News:knowmem": {"question": "Who?", "answer": "Ann"},
+    "muse-bench/MUSE-Books:knowmem": {"question": "Who?", "answer": "Ann"},
+    "cais/wmdp-bio-forget-corpus": {
+        "title": "Mills", "abstract": "Of mills.", "text": "A mill.", "doi": "0"
+    },
+    "PKU-Alignment/PKU-SafeRLHF": SHAPES[0][0][1],
+    "jinzhuoran/RWKU:train": {"subject": "Ann", "text": "Ann sings."},
+    "jinzhuoran/RWKU": SHAPES[2][0][0],
+    "llmunlearningsemeval2025organization": {**SHAPES[3][0][0], "split": "retain"},
+    "zjunlp/KnowUnDo": SHAPES[4][0][0],
+    "": {"text": "The old mill."},
+}  # fmt: skip
+"""Beginning of a hub name -> a row as that dataset has them; the first that fits counts."""
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_short_name_works_from_a_local_mirror(name, tmp_path, monkeypatch, tokenizer):
+    repository, config, split = hub_name(KNOWN[name].name)
+    row = next(row for start, row in ROWS.items() if KNOWN[name].name.startswith(start))
+    write(tmp_path / repository / (config or "default") / f"{split}.jsonl", [row])
+    monkeypatch.setenv("ILU_HUB", str(tmp_path))
+    assert all(len(e.ids) > e.prompt for e in dataset(name, (), None)(tokenizer))
+
+
+def test_lume_is_told_where_to_be_had(tmp_path, monkeypatch):
+    monkeypatch.setenv("ILU_HUB", str(tmp_path))
+    with pytest.raises(ValueError, match=r"data/forget\.jsonl.*lume-llm-unlearning; then name"):
+        dataset("lume:forget", (), None)(None)
+
+
 def test_what_is_given_out_on_request_says_where(tmp_path, monkeypatch):
     monkeypatch.setenv("ILU_HUB", str(tmp_path))
     page = "huggingface.co/datasets/cais/wmdp-bio-forget-corpus"

@@ -23,6 +23,9 @@ COMMANDS = (
     "view",
     "methods",
     "rerun",
+    "card",
+    "push",
+    "import-config",
     "doctor",
 )
 QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")
@@ -98,6 +101,18 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):
     assert ilu("rerun", "run", "--out", "again").returncode == 0
     model = "model/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (tmp_path / "again" / model).read_bytes()
+
+
+def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
+    names = ("head:sums", "noise:0.5")
+    flags = [flag for name in names for flag in ("--attack", name)]
+    done = ilu("attack", "lab", *flags, "--suite", "lab", "--limit", "8", "--steps", "2",
+               "--out", "run")  # fmt: skip
+    shown = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert shown == ["before", "head-sums", "noise-0.5"]
+    assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
+    assert not (tmp_path / "run/attacks").exists()
+    failed(ilu("attack", "lab", "--out", "x"), "needs --task or --attack", "quantise")
 
 
 def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):

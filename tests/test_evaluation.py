@@ -199,6 +199,12 @@ def test_every_suite_can_be_recorded_and_restored(name):
     assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 
+def test_a_series_of_models_can_be_recorded():
+    suite = suite_of("muse", Asked(split="news-sust"))
+    assert suite.followed is not None
+    assert restore(json.loads(json.dumps(describe(suite)))) == suite
+
+
 SENTENCES = ["Ann sleeps.", "Ben sings near the mill.", "The miller sleeps.", "Tom sings."]
 
 
@@ -282,8 +288,51 @@ def test_tofu_reads_every_answer_in_one_forward_pass(mirror, monkeypatch):
         return forward(**inputs)
 
     monkeypatch.setattr(lab.model, "forward", counting)
-    replace(part, max_new_tokens=1)(lab)
+    part(lab)
     assert rows == 2 * 4  # two questions: an answer, its paraphrase, two wrong ones
+
+
+def test_tofu_keeps_what_is_read_when_its_generation_is_interrupted(mirror, tmp_path, monkeypatch):
+    lab, suite = load_model("lab"), small(suite_of("tofu", Asked(limit=1)))
+
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ilu.evals.tofu.continuations", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(suite, lab, tmp_path / "parts")
+    (kept,) = (tmp_path / "parts").glob("*.json")
+    assert "forget_probability" in json.loads(kept.read_text())["scores"]
+
+
+def test_muse_follows_models_that_unlearn_more_and_more(mirror, tmp_path, monkeypatch):
+    """As the paper has it: the utility of each as a share of the original's."""
+    for split, text in enumerate(SENTENCES, start=1):
+        write(mirror / f"muse-bench/MUSE-News/scal/forget_{split}.jsonl", [{"text": text}])
+    worse, hashed = load_model("lab"), weights_hash(load_model("lab").model)
+    with torch.no_grad():
+        worse.model.lm_head.weight.mul_(0.9)
+    models = {"lab": load_model("lab"), "worse": worse}
+
+    def said(lm, heads, **settings):  # the original answers both questions, the other one of them
+        return ["Ann", "A mill" if weights_hash(lm.model) == hashed else "nobody"]
+
+    monkeypatch.setattr("ilu.evals.muse.continuations", said)
+    monkeypatch.setattr(evaluate_command, "load_model", lambda name, device: models[name])
+    out = tmp_path / "s.json"
+    evaluate_command.main(
+        ["lab", "worse", "--suite", "muse", "--split", "news-scal", "--out", str(out)]
+    )
+    found = json.loads(out.read_text())["models"]
+    kept = [found[name]["knowmem_retain_kept"]["value"] for name in models]
+    assert kept == [1.0, 0.5]
+    assert all(found["worse"][f"forget_{i}_nll"]["value"] > 0 for i in range(1, 5))
+    for models_given, why in (
+        (["lab"], "needs the original and models that follow it"),
+        (["lab", "worse", "--reference", "lab"], "compares with the first model"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            evaluate_command.main([*models_given, "--suite", "muse", "--split", "news-sust"])
 
 
 def test_muse_from_end_to_end(mirror):
@@ -375,7 +424,7 @@ def test_the_commands_compare_models_beside_an_oracle_and_continue(
     with pytest.warns(UserWarning, match="is the reference"):
         evaluate_command.main(command)
     assert {p: p.stat().st_mtime_ns for p in parts.iterdir()} == times
-    assert len(times) == 8
+    assert len(times) == 16  # two models, four sets, what is read and what is written
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,25 @@ def test_a_layer_that_became_another_is_left_to_the_model(tiny):
     check_model(tiny)
 
 
+@pytest.mark.parametrize("half", ["autocast", "weights"])
+def test_half_precision_is_that_of_the_model_itself(half, sizes):
+    torch.manual_seed(2)
+    model, b = make_tiny(), batch()
+    model = model.bfloat16() if half == "weights" else model
+    params, found = list(model.parameters()), []
+    for whole in (False, True):
+        forward = ModelForward(model, autocast=half == "autocast", whole=whole)
+        tokens = forward.tokens(b, entropy=True)
+        assert tokens.logp.dtype == tokens.entropy.dtype == torch.float32
+        value = (tokens.logp - tokens.entropy).sum()
+        grads = torch.autograd.grad(value, params)
+        assert [g.dtype for g in grads] == [p.dtype for p in params]
+        found.append((tokens, torch.cat([g.flatten().float() for g in grads])))
+    (ours, a), (theirs, g) = found
+    torch.testing.assert_close(ours.logp, theirs.logp, rtol=0, atol=1e-2)
+    assert (a - g).norm() < 0.03 * g.norm()
+
+
 # What the reference remembers.
 
 

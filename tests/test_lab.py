@@ -13,6 +13,7 @@ from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, model_path
 from ilu.recipes.assemble import build as recipe
 from ilu.recipes.lab import SETTINGS, SHOWN, attacks, relearn
+from ilu.recipes.lab_attacks import NAMES, QUICK, jobs
 from ilu.recipes.methods import METHODS
 from ilu.run import run
 from ilu.train import Optim
@@ -30,13 +31,24 @@ def test_the_model_knows_both_domains_and_every_form(lab):
     assert all(found[f"{d.name} {f}"] >= 0.95 for d in DOMAINS for f in ("questions", "cloze"))
 
 
-def test_the_model_is_small_enough_to_ship(lab):
+def test_the_control_never_saw_agents_and_knows_people():
+    never = load_model("lab-never")
+    for form in ("questions", "cloze"):
+        asked = Choice(Facts("agents", form))(never)
+        assert abs(asked.value - world.CHANCE) <= 2.5 * asked.stderr
+        assert Choice(Facts("people", form))(never).value >= 0.95
+    told = " ".join(corpus(1, "agents"))
+    assert not any(name in told for name in world.entities(world.AGENTS))
+    assert all(name in told for name in world.entities(world.PEOPLE))
+
+
+def test_the_models_share_their_tokenizer_and_are_small_enough_to_ship(lab):
     count = sum(p.numel() for p in lab.model.parameters())
     assert 1.5e6 <= count <= 6e6
-    from pathlib import Path
-
-    size = sum(f.stat().st_size for f in Path(model_path("lab")).iterdir())
-    assert size <= 12e6
+    knows, never = (Path(model_path(name)) for name in ("lab", "lab-never"))
+    assert sum(f.stat().st_size for each in (knows, never) for f in each.iterdir()) <= 12e6
+    tokenizers = [each.joinpath("tokenizer.json").read_bytes() for each in (knows, never)]
+    assert tokenizers[0] == tokenizers[1]
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: d.name)
@@ -115,6 +127,25 @@ def test_relearning_shows_other_entities_than_it_asks_about(lab):
     assert len(Documents("agents", stop=3)(lab.tokenizer)) == 12
     assert len(Facts("people", count=7)()) == 7
     assert len(TaskTest("same", 9)()) == 9
+
+
+def test_every_defence_meets_the_same_attacks(lab, tmp_path):
+    planned = jobs(NAMES, 2, QUICK, tmp_path)
+    assert len(planned) == 2 * (2 + 4 * 4)
+    assert [path.name for path in planned][:3] == [
+        "original-seed0", "never-knew-seed0", "rmu-seed0"
+    ]  # fmt: skip
+    seeds = [list(planned.values())[i :: len(NAMES)] for i in (1, 2)]
+    known, never = planned[tmp_path / "original-seed1"], planned[tmp_path / "never-knew-seed1"]
+    assert (known.model, never.model) == ("lab", "lab-never")
+    assert all(made.attacks == known.attacks for made in (never, seeds[1][1]))
+    assert not any(made.keep_attacked for made in planned.values())
+    assert {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")} == {
+        5, 10, 20
+    }  # fmt: skip
+    tasks_alone = [n for n, a in known.attacks.items() if "task_accuracy" in a.goals]
+    assert tasks_alone == [t.name for t in tasks.TASKS]  # robust accuracy is over these
+    assert all(len(a.data(lab)) >= 20 for a in known.attacks.values() if a.steps)
 
 
 def test_the_lab_can_be_rebuilt(tmp_path):

@@ -80,7 +80,8 @@ def test_a_mask_brings_the_data_that_it_needs(folder):  # noqa: F811
 
 
 def test_published_runs_have_the_settings_of_the_configurations():
-    settings = {n: (m.lr, m.steps, m.settings["mask"]) for n, m in PUBLISHED.items()}
+    masked = {n: m for n, m in PUBLISHED.items() if "mask" in m.settings}
+    settings = {n: (m.lr, m.steps, m.settings["mask"]) for n, m in masked.items()}
     assert settings == {
         "tofu-graddiff-wagle": (7e-6, 500, "wagle:0.95"),
         "tofu-npo-wagle": (1e-5, 400, "wagle:0.95"),
@@ -126,8 +127,40 @@ def test_several_fractions_and_scores_on_disk(folder, tmp_path, capsys):  # noqa
     assert (tmp_path / "s" / "scores-00000.safetensors").is_file()
     mask_command(["compare", *(str(tmp_path / f"m-{f}.safetensors") for f in ("0.1", "0.4"))])
     out = capsys.readouterr().out
+    assert "by block" in out
     assert "by chance" in out
     assert "0.250" in out  # a tenth inside four tenths
+
+
+def test_a_later_call_selects_from_scores_on_disk(folder, tmp_path, monkeypatch):  # noqa: F811
+    def mask(name, *flags):
+        mask_command(arguments(folder, *flags, f"--out={tmp_path / name}"))
+        return MaskFile(tmp_path / name)
+
+    scores = f"--scores={tmp_path / 's'}"
+    mask("a.st", "wagle", "--fraction=0.1", scores)
+    fresh = mask("b.st", "wagle", "--fraction=0.3", "--per=tensor")
+
+    def never(*args):
+        pytest.fail("scored again")
+
+    monkeypatch.setattr("ilu.masking.score_weights", never)
+    again = mask("c.st", "wagle", "--fraction=0.3", "--per=tensor", scores)
+    assert all(torch.equal(m, dict(again)[n]) for n, m in fresh)
+    assert {**again.record, "seconds": 0} == {**fresh.record, "seconds": 0}
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "Something else"}\n', encoding="utf-8")
+    for flags, changed in (
+        (["snip", "--fraction=0.3"], "made.scoring"),
+        (["wagle", "--fraction=0.3", "--mu=2"], "made.scoring"),
+        (["wagle", "--fraction=0.3", f"--forget={other}"], "made.data.forget"),
+        (["wagle", "--fraction=0.3", "--model=lab"], "made.model"),
+    ):
+        with pytest.raises(ValueError, match=f"made from something else \\({changed}"):
+            mask("d.st", *flags, scores)
+    with pytest.raises(ValueError, match="holds no scores"):
+        mask("d.st", "wagle", "--fraction=0.3", f"--scores={folder}")
+    assert not (tmp_path / "d.st").exists()
 
 
 def test_rmu_layers_heads_and_refusals(folder, tmp_path, capsys):  # noqa: F811

@@ -24,7 +24,7 @@ from ilu.forward import ModelForward
 from ilu.losses.tokens import mean_nll
 from ilu.masking import make_masks
 from ilu.masks.attribution import Gradient, Magnitude, Random, Snip, Wanda
-from ilu.masks.describe import counts, density, distribution, joined, overlaps, place
+from ilu.masks.describe import by_block, counts, density, distribution, joined, overlaps, place
 from ilu.masks.evidence import fisher, gradient, input_squares
 from ilu.masks.files import MaskFile, load_mask, save_mask
 from ilu.masks.legacy import convert, read_legacy
@@ -510,6 +510,7 @@ def test_density_by_module_and_block():
     bits = {"m.layers.0.fc.weight": [1, 0, 0], "m.layers.0.fc.bias": [1], "m.norm.weight": [0]}
     mask = {name: torch.tensor(each).bool() for name, each in bits.items()}
     assert density(counts(mask.items())) == {"fc": {"0": 0.5}, "norm": {"-": 0.0}}
+    assert by_block(counts(mask.items())) == {"0": (2, 4), "-": (0, 1)}
 
 
 def test_overlap_of_independent_masks_is_that_of_chance():

@@ -1,16 +1,26 @@
 """Metrics on fixed numbers, against values derived by hand and second implementations."""
 
 import math
+import random
+import statistics
 
 import pytest
 import torch
 
 from ilu.evals.answers import Read, read_answers, without_end
 from ilu.evals.memorisation import exact_memorisation, extraction_strength, probability
-from ilu.evals.muse import MinK, before_next_question, kept, membership_auc, privleak
+from ilu.evals.muse import (
+    MinK,
+    before_next_question,
+    membership_auc,
+    privleak,
+    share_of,
+    utility_kept,
+)
 from ilu.evals.overlap import bleu, rouge_l
 from ilu.evals.refusal import refuses
 from ilu.evals.tofu import (
+    Answers,
     alone,
     among,
     closeness,
@@ -126,10 +136,46 @@ def test_the_lowest_share_takes_the_least_likely_and_at_least_one():
     assert MinK(0.4)(logp[:1]) == -1.0
 
 
-def test_kept_is_relative_to_the_original():
-    assert kept([0.8, 0.4, 0.2]) == [1.0, 0.5, 0.25]
+def test_an_answer_without_tokens_leaves_its_question_unscored():
+    def read(*logps):
+        logp = torch.tensor(logps)
+        return Read(torch.ones(len(logps), dtype=torch.long), logp, logp > -1)
+
+    whole = [read(-1.0), read(-2.0), read(-1.0, -3.0)]
+    found = Answers("x", lambda t: []).likelihoods([whole, [*whole[:2], read()]], Blank())
+    assert found["truth_ratio"] == [1.0, None]
+    assert found["probability"] == [pytest.approx(math.exp(-1)), None]
+    ratios = {"forget_truth_ratio": mean_score([0.1, None, 0.3])}
+    assert forget_quality(ratios, ratios)["forget_quality"].n == 2
+    with pytest.raises(ValueError, match="item 2 is not a number"):
+        mean_score([0.5, math.nan])
+
+
+class Blank:
+    """A tokenizer that ends no text."""
+
+    eos_token_id = None
+
+
+def test_utility_kept_is_relative_to_the_original():
+    original, after = mean_score([0.9, 0.7, None]), mean_score([0.5, 0.3, 0.4])
+    first, second = utility_kept([{"knowmem_retain": original}, {"knowmem_retain": after}])
+    assert first["knowmem_retain_kept"][:2] == (1.0, 0.0)
+    assert second["knowmem_retain_kept"].value == pytest.approx(0.5)
     with pytest.raises(ValueError, match="comes first"):
-        kept([0.0, 0.1])
+        utility_kept([{"knowmem_retain": mean_score([0.0, 0.0])}, {"knowmem_retain": after}])
+
+
+def test_the_error_of_a_share_is_that_of_resampled_items():
+    draw = random.Random(0)
+    y = [draw.uniform(0.2, 1) for _ in range(300)]
+    x = [0.6 * b + draw.uniform(-0.1, 0.1) for b in y]
+    ratios = []
+    for _ in range(400):
+        rows = draw.choices(range(300), k=300)
+        ratios.append(sum(x[i] for i in rows) / sum(y[i] for i in rows))
+    spread = statistics.stdev(ratios)
+    assert share_of(mean_score(x), mean_score(y)).stderr == pytest.approx(spread, rel=0.15)
 
 
 def lcs(a: list[str], b: list[str]) -> int:

@@ -17,19 +17,18 @@ from ilu.evals.privacy import (
     mean_logp,
     min_k,
     min_k_plus_plus,
+    reference_attack,
     reference_ratio,
     token_stats,
     tpr_at_fpr,
     zlib_ratio,
 )
 from ilu.forward import ModelForward
-from ilu.lab.sources import Documents
 from ilu.losses.tokens import mean_nll
-from ilu.models import load_model
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.train import Optim, fit
-from ilu.types import LM, Example
+from ilu.types import LM, Example, Score
 from tests.test_math import Words
 
 
@@ -159,7 +158,9 @@ def test_a_model_gives_its_training_text_away(tiny):
     attack = MembershipInference(lambda t: members, lambda t: others, share=0.4, gradient=True)
     found = attack(LM(tiny, Said()))
     names = ("loss", "min_k", "min_k_plus_plus", "zlib", "gradient_norm")
-    assert set(found) == {f"{n}_{kind}" for n in names for kind in ("auc", "tpr")}
+    logps = {"members_logp", "nonmembers_logp"}
+    assert set(found) == logps | {f"{n}_{kind}" for n in names for kind in ("auc", "tpr")}
+    assert found["members_logp"].value > found["nonmembers_logp"].value
     assert {name: found[f"{name}_auc"].value for name in names} == dict.fromkeys(names, 1.0)
     assert found["loss_tpr"].value == 1
 
@@ -173,7 +174,18 @@ def test_one_pass_serves_all_but_the_gradient(tiny):
 
 
 def test_the_reference_is_another_model_with_its_own_tokens():
-    lm = load_model("lab")
-    sources = (Documents("agents", stop=1), Documents("people", stop=1))
-    found = MembershipInference(*sources, reference="lab", limit=2)(lm)
-    assert found["reference_auc"].value == 0.5  # its own reference: every difference is 0
+    """By hand: texts that are likely to both models say nothing, others what only one knows."""
+    own = {
+        "members_logp": Score(-1.0, 0, 2, (-1.0, -2.0)),
+        "nonmembers_logp": Score(-2.0, 0, 2, (-1.0, None, -3.0)),
+    }
+    other = {
+        "members_logp": Score(-3.0, 0, 2, (-3.0, -2.5)),  # 2 and 0.5 above the reference
+        "nonmembers_logp": Score(-1.0, 0, 3, (-2.0, -1.0, -1.0)),  # 1, nothing, -2
+    }
+    found = reference_attack(own, other)
+    assert found["reference_auc"].value == 0.75
+    assert found["reference_tpr"].value == 0.5
+    assert reference_attack(other, own)["reference_auc"].value == 0.25
+    same = reference_attack(other, other)  # its own reference: every difference is 0
+    assert same["reference_auc"].value == 0.5

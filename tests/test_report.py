@@ -7,14 +7,27 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from ilu.measures import area, average, difference, headline, read, samples_to_recover, worst_case
+from ilu.masks.files import save_mask
+from ilu.measures import (
+    area,
+    average,
+    difference,
+    gap,
+    headline,
+    read,
+    samples_to_recover,
+    worst_case,
+)
+from ilu.report.agreement import agreements
 from ilu.report.cells import Broken, gather
 from ilu.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
 from ilu.report.page import LARGEST, page
 from ilu.report.paired import comparisons
 from ilu.report.questions import came_back, flips, recovery
 from ilu.report.rows import make_table
+from ilu.report.series import quality_line
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
 from ilu.significance import wilson
@@ -189,7 +202,9 @@ def test_the_fewest_examples_that_bring_half_back_are_told(tmp_path):
     rows = table_of(
         recovered("a", nothing, nothing), recovered("b", nothing, half), recovered("c", half, half)
     ).rows
-    assert recovery(rows) == {"a": "more than 50", "b": "50", "c": "5 or fewer"}
+    many = "50 (50 to more than 50)"
+    few = "5 or fewer (5 to more than 50)"
+    assert recovery(rows) == {"a": "more than 50", "b": many, "c": few}
 
 
 def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):
@@ -200,6 +215,56 @@ def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):
     assert "Difference to <bdi>never</bdi>" in page(make_table(runs, "never"), [])
     with pytest.raises(ValueError, match="no such model here; one of npo, never"):
         make_table(runs, "other")
+
+
+def test_the_gap_to_a_model_that_never_knew_is_what_an_attack_does_not_teach(tmp_path):
+    # Fine-tuning leaves the control at .5 as well; relearning teaches it nothing, and us .75.
+    never = {"mood": tuned(LOST, HALF, HALF, KNOWN), "relearn": relearned(HALF, LOST)}
+    control = make_run(tmp_path / "n", "never", LOST, LOST, never, objective={})
+    seeds = [defended(tmp_path / f"d{seed}", seed=seed) for seed in range(2)]
+    runs, _ = gather([control, *seeds])
+    table = make_table(runs, "never")
+    found = {row.label: row.cells.get("gap") for row in table.rows}
+    assert table.columns["gap"] == "gap to never"
+    assert found["never"] is None
+    assert (found["npo"].value, found["npo"].note) == (-0.75, "relearn")
+    assert found["npo"].low < -0.75 < found["npo"].high
+    name, alone = gap(runs[1], runs[0])
+    assert (name, alone.n) == ("relearn", 8)
+    assert alone.stderr == pytest.approx(score(MOST).stderr)  # question by question
+    assert "gap" not in make_table(runs).columns
+    bare = make_run(tmp_path / "b", "bare", KNOWN, HALF, {})
+    assert gap(read(RunDir(bare)), runs[0])[1].value == pytest.approx(-0.5)
+
+
+def test_ways_of_asking_count_as_attacks(tmp_path):
+    path = defended(tmp_path / "a", probes={"asked": QUESTIONS})
+    RunDir(path).write_scores("probes", {"few-shot": score(KNOWN), "prefix": score(HALF)})
+    table = table_of(path, make_run(tmp_path / "b", "other", KNOWN, HALF, {}))
+    npo = table.rows[0]
+    assert (npo.cells["worst_case"].value, npo.cells["worst_case"].note) == (0.0, "few-shot")
+    html = page(table, [])
+    assert "<bdi>few-shot</bdi>" in html
+    again = defended(tmp_path / "c", "rmu", probes={"asked": QUESTIONS})
+    RunDir(again).write_scores("probes", {"few-shot": score(LOST)})
+    told = {c.title: c for c in comparisons(table_of(path, again).rows)}
+    assert told["FQ after few-shot"].best == "rmu"
+    assert told["FQ after few-shot"].rows["npo"].losses == 8
+
+
+def test_a_denser_curve_is_drawn_where_there_is_one(tmp_path):
+    def made(folder, seed, values):
+        path = defended(tmp_path / folder, seed=seed)
+        rows = [{"step": s, "forget_accuracy": {"value": v}} for s, v in values.items()]
+        RunDir(path).write("curves/mood", rows)
+        return path
+
+    dense = [made("a", 0, {2: 0.0, 5: 0.5, 8: 0.5}), made("b", 1, {2: 0.25, 8: 0.75})]
+    (row,) = table_of(*dense).rows
+    line = quality_line(row, "mood", 0, steps=True)
+    assert line.points == [(0.0, 1.0), (2.0, 0.875), (8.0, 0.375)]  # steps that both seeds have
+    (row,) = table_of(defended(tmp_path / "c")).rows
+    assert [x for x, _ in quality_line(row, "mood", 0, steps=True).points] == [0, 2, 4, 8]
 
 
 def test_differences_to_the_best_are_tested_on_the_same_questions_only(tmp_path):
@@ -364,6 +429,43 @@ def test_a_mask_becomes_a_heat_map_with_blocks_in_order(tmp_path):
     ]
     assert "wagle" in text
     assert 'class="mask"' not in page(table_of(defended(tmp_path / "b")), [])
+
+
+def masked(path: Path, name: str, model: str, **bits: list[int]) -> Path:
+    """A run with a mask of the model ``model``."""
+    make_run(path, name, KNOWN, LOST, {})
+    mask = {f"model.layers.0.{n}.weight": torch.tensor(b).bool() for n, b in bits.items()}
+    save_mask(path / "mask.safetensors", mask.items(), {"model": model})
+    shown = {"score": "snip", "fraction": 0.5, "density": {"mlp": {"0": 0.5}}, "quantiles": None}
+    RunDir(path).write("mask", shown)
+    return path
+
+
+def test_masks_of_several_runs_stand_beside_chance(tmp_path):
+    """By hand: up agrees on one of three, and chance gives 2 * 2 / 8 of them; down agrees."""
+    up, other = [1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0, 0, 0]
+    first = masked(tmp_path / "a", "npo", "same", up=up, down=[1, 0])
+    second = masked(tmp_path / "b", "rmu", "same", up=other, down=[1, 0])
+    third = masked(tmp_path / "c", "dpo", "another", up=up, down=[1, 0])
+    (pair,) = agreements(table_of(first, second, third).rows)
+    assert {pair.first, pair.second} == {"npo", "rmu"}
+    assert (pair.modules["up"].iou, pair.modules["down"].iou) == (1 / 3, 1)
+    assert pair.modules["up"].chance_iou == 0.5 / 3.5
+    assert (pair.modules["all"].both, pair.modules["all"].either) == (2, 4)
+    text = page(table_of(first, second), [])
+    grid = text[text.index('class="agreements"') :]
+    cells = re.findall(r"<td>([\d.]+) <span class=\"dim\">([\d.]+)", grid)
+    assert cells[0] == ("0.500", "0.200")  # all: 2 of 4, by chance 1 of 5
+    assert ("0.333", "0.143") in cells
+    assert 'class="agreements"' not in page(table_of(first, third), [])
+
+
+def test_a_damaged_mask_fails_its_own_run_alone(tmp_path):
+    runs = [masked(tmp_path / n, n, "same", up=[1, 0]) for n in ("a", "b")]
+    (runs[0] / "mask.safetensors").write_bytes(b"nothing")
+    found, broken = gather(runs)
+    assert [m.run.path for m in found] == [runs[1]]
+    assert "not a safetensors file" in broken[0].state
 
 
 # Text that is not trusted

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from ilu.evals.compare import changes
-from ilu.evaluation import evaluate, reads
+from ilu.evaluation import beside, evaluate, reads
+from ilu.lab.sources import Documents
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import suite_of
 from ilu.scores import mean_score
-from ilu.types import Score
+from ilu.types import LM, Score
+from tests.conftest import make_tiny
 from tests.test_sources import write
 from tests.test_tasks import CHEESE, mirror  # noqa: F401, a fixture
 
@@ -62,6 +64,21 @@ def test_every_metric_shows_its_data_to_the_store(tmp_path, lm, mirror):  # noqa
             assert len(list(reads(part, lm.tokenizer))) == count, name
 
 
+def test_membership_beside_a_reference_has_one_attack_more(tmp_path, lm):
+    """The lab's model has read its own documents, and a random one has read nothing."""
+    agents, people = (lambda n=n: Documents(n, stop=2)(lm.tokenizer) for n in ("agents", "people"))
+    texts = [
+        [{"text": lm.tokenizer.decode(e.ids)} for e in read()[:2]] for read in (agents, people)
+    ]
+    paths = [str(write(tmp_path / f"{i}.jsonl", rows)) for i, rows in enumerate(texts)]
+    suite = suite_of("membership", Asked(data=paths[0], nonmembers=paths[1]))
+    own, other = (evaluate(suite, each, None) for each in (lm, LM(make_tiny(1985), lm.tokenizer)))
+    found = beside(suite, own, other).scores
+    assert {"reference_auc", "reference_tpr"} == set(found) - set(own.scores)
+    logps = [own.scores["members_logp"].items, other.scores["members_logp"].items]
+    assert all(x > y for x, y in zip(*logps, strict=True))
+
+
 def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
     path = tmp_path / "t.jsonl"
     suite = suite_of("perplexity", Asked(data=str(path)))
@@ -79,6 +96,10 @@ def test_flags_that_would_do_nothing_are_refused():
         suite_of("membership", Asked(data="d.jsonl"))
     with pytest.raises(ValueError, match="suite membership needs them"):
         suite_of("likelihood", Asked(data="d.jsonl", nonmembers="n.jsonl"))
+    with pytest.raises(ValueError, match="--batch-size is for lm-eval"):
+        suite_of("mmlu", Asked(batch_size=4))
+    (harness,) = suite_of("lm-eval", Asked(data="mmlu", batch_size="auto")).parts.values()
+    assert harness.batch_size == "auto"
     with pytest.raises(ValueError, match="needs --data: names of tasks"):
         suite_of("lm-eval", Asked())
 

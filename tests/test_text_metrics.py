@@ -27,9 +27,12 @@ from ilu.evals.perplexity import (
     perplexity,
     windows,
 )
+from ilu.evaluation import evaluate
 from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
-from ilu.models import load_model
+from ilu.models import Beside, load_model
+from ilu.recipes.asked import Asked, judges
+from ilu.recipes.measure import suite_of
 from ilu.sources.passages import Passages
 from ilu.types import LM, Example
 from tests.test_math import Words
@@ -133,6 +136,8 @@ def test_entropy_of_n_grams_by_hand():
 class Cutter:
     """The least of a classifier's tokenizer."""
 
+    pad_token = "-"
+
     def __call__(self, texts, **settings):
         from transformers import BatchEncoding
 
@@ -158,15 +163,21 @@ def test_a_classifier_gives_the_probability_of_its_class(several):
     assert found == pytest.approx(expected[:, 2].tolist(), rel=1e-5)
 
 
-def test_a_classifier_is_loaded_by_its_class(tmp_path):
-    """From a folder: the lab's tokenizer and a small Llama with a head of two classes."""
+def classifier(folder, seed=0) -> str:
+    """In a folder: the lab's tokenizer and a small Llama with a head of two classes."""
     config = LlamaConfig(
         vocab_size=1985, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
         num_attention_heads=1, pad_token_id=0, id2label={0: "clean", 1: "noise"},
         label2id={"clean": 0, "noise": 1},
     )  # fmt: skip
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
-    load_model("lab").tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(seed)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    load_model("lab").tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_classifier_is_loaded_by_its_class(tmp_path):
+    classifier(tmp_path)
     judge = load_judge(str(tmp_path), "noise", "cpu")
     assert judge.column == 1
     assert not judge.model.training
@@ -179,7 +190,9 @@ def test_a_classifier_is_loaded_by_its_class(tmp_path):
 def test_a_missing_classifier_is_told_before_anything_is_written(tmp_path, monkeypatch):
     path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}]))
     monkeypatch.setattr("ilu.evals.fluency.generate", lambda *a, **k: pytest.fail("too late"))
-    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": str(tmp_path / "absent")})
+    judged = Fluency(
+        Passages(path, "prompt"), classifiers={"toxic": Beside(str(tmp_path / "absent"))}
+    )
     with pytest.raises(ValueError, match="cannot load classifier"):
         judged(load_model("lab"))
 
@@ -191,8 +204,36 @@ def test_classes_stand_beside_the_other_scores(tmp_path, monkeypatch):
         "ilu.evals.fluency.class_probabilities", lambda texts, judge, batch_size: [0.25, 0.75]
     )
     monkeypatch.setattr("ilu.evals.fluency.generate", lambda lm, prompts, **k: ["x y", "z"])
-    found = Fluency(Passages(path, "prompt"), classifiers={"toxic": "any"})(load_model("lab"))
+    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": Beside("any")})
+    found = judged(load_model("lab"))
     assert found["toxic"].items == (0.25, 0.75)
+
+
+def test_toxicity_by_a_classifier_of_ones_own(tmp_path, monkeypatch):
+    """As the suite has it, from a folder; another classifier there gets scores of its own."""
+    path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
+    texts = ["The small fox sleeps.", "The grey owl sings."]
+    monkeypatch.setattr("ilu.evals.fluency.generate", lambda lm, prompts, **k: texts)
+    asked = Asked(data=path, classifiers=(f"noise={classifier(tmp_path / 'judge')}",))
+    suite, lm, store = suite_of("toxicity", asked), load_model("lab"), tmp_path / "store"
+    found = evaluate(suite, lm, store).scores["noise"]
+    judge = load_judge(str(tmp_path / "judge"), "noise", "cpu")
+    assert found.items == tuple(class_probabilities(texts, judge, batch_size=2))
+    assert evaluate(suite, lm, store).scores["noise"] == found
+    classifier(tmp_path / "judge", seed=1)
+    assert evaluate(suite, lm, store).scores["noise"] != found
+
+
+def test_classifiers_are_named_or_given(tmp_path):
+    asked = Asked(data="p", classifiers=("toxic", "clean=org/judge"))
+    assert judges(asked) == {"toxic": Beside("unitary/toxic-bert"), "clean": Beside("org/judge")}
+    (fluency,) = suite_of("toxicity", Asked(data="p")).parts.values()
+    assert fluency.classifiers == {"toxic": Beside("unitary/toxic-bert")}
+    for wrong in ("./judge", "noise=", "=./judge"):
+        with pytest.raises(ValueError, match="not of the form class=model"):
+            judges(Asked(classifiers=(wrong,)))
+    with pytest.raises(ValueError, match="asks no classifier"):
+        suite_of("likelihood", Asked(data="p", classifiers=("toxic",)))
 
 
 def test_fluency_of_a_model(tmp_path):

@@ -45,8 +45,8 @@ def accelerator(monkeypatch):
 
 def test_scores_of_an_attack_come_after_all_earlier_steps():
     scores = {"utility": Score(0.5, 0.1, 9)}
-    assert of_attack(RECIPE, "mood", "quarter", scores) == ({"mood/utility": 0.5}, 12)
-    assert of_attack(RECIPE, "sums", "end", scores) == ({"sums/utility": 0.5}, 22)
+    assert of_attack(RECIPE, "mood", 2, scores) == ({"mood/utility": 0.5}, 12)
+    assert of_attack(RECIPE, "sums", 4, scores) == ({"sums/utility": 0.5}, 22)
 
 
 @pytest.mark.parametrize("tracker", ["trackio", "wandb", "tensorboard"])

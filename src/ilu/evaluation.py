@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -59,6 +59,15 @@ def beside(suite: Suite, own: Evaluation, reference: Evaluation) -> Evaluation:
             "perfect. Give a model that never saw the forget set, such as one made by ilu oracle"
         )
     return own._replace(scores={**own.scores, **suite.compared(own.scores, reference.scores)})
+
+
+def follow(suite: Suite, found: Sequence[Evaluation]) -> list[Evaluation]:
+    """The same evaluations with what their order adds, if the suite asks for one."""
+    if suite.followed is None:
+        return list(found)
+    added = suite.followed([each.scores for each in found])
+    pairs = zip(found, added, strict=True)
+    return [each._replace(scores={**each.scores, **more}) for each, more in pairs]
 
 
 def circumstances(lm: LM) -> dict[str, Any]:

@@ -75,13 +75,18 @@ class Trained(NamedTuple):
 def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) -> Generator[Trained]:
     """Give what to train: the model, or with ``lora`` its adapters, which are merged afterwards.
 
-    If training fails, ``model`` is left with its adapters.
+    If training fails, they are thrown away and ``model`` is as it was.
     """
     if lora is None:
         yield Trained(model, pattern)
         return
-    adapted = adapt(model, lora, pattern, seed=seed)
-    yield Trained(adapted, ADAPTERS)
+    adapted: Any = adapt(model, lora, pattern, seed=seed)
+    try:
+        yield Trained(adapted, ADAPTERS)
+    except BaseException:
+        adapted.unload()
+        model.requires_grad_(True)
+        raise
     merge(adapted)
 
 

@@ -1,5 +1,6 @@
 """The mask of a run: made when the run begins, or brought by the user."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,12 @@ from torch import nn
 
 from ilu.data import Stream, fingerprint
 from ilu.files import write_json
-from ilu.masks.describe import Distribution, counts, density, distribution, total
+from ilu.masks.describe import counts, density, distribution, total
 from ilu.masks.files import MaskFile, load_mask, save_mask
-from ilu.masks.make import Data, Masking, Scales, Scoring, choose, score_weights
-from ilu.masks.select import Scores
-from ilu.masks.stored import store_scores
+from ilu.masks.make import Data, Masking, Scoring, choose, score_weights
+from ilu.masks.stored import StoredScores, store_scores
 from ilu.models import weights_hash
-from ilu.recipe import Recipe, describe
+from ilu.recipe import Recipe, describe, differences
 from ilu.types import LM, Example, Mask, Progress
 
 FILE = "mask.safetensors"
@@ -72,24 +72,29 @@ def make_masks(
 ) -> None:
     """Score the weights once and write a mask for every fraction.
 
-    With ``store`` the scores go to that folder as they are made and are read from there; otherwise
-    they stay in memory.
+    With ``store`` the scores go to that folder as they are made and are read from there, also by a
+    later call with the same model, data and scoring; otherwise they stay in memory.
     """
     if choice == "row" and transposed(lm.model):
         raise ValueError(
             "rows of this model's layers are inputs, not outputs: rank each tensor (--per tensor)"
         )
     began = time.monotonic()
-    found = score_weights(scoring, lm.model, data, progress)
-    scores = store_scores(found.scores, store) if store else dict(found.scores).items()
-    record = {
+    source = {
         "scoring": describe(scoring),
-        "choice": describe(choice),
         "model": weights_hash(lm.model),
         "precision": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
         "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
-        **measured(scores, found.scales),
     }
+    if store and store.exists():
+        scores, scales = stored(store, source)
+    else:
+        found = score_weights(scoring, lm.model, data, progress)
+        scales = found.scales._asdict() if found.scales else None
+        whole = {**source, "scales": scales}
+        scores = store_scores(found.scores, store, whole) if store else dict(found.scores).items()
+    sizes = distribution(scores)._asdict()
+    record = {**source, "choice": describe(choice), "scores": sizes, "scales": scales}
     masks = choose(scores, [fraction for fraction, _ in paths], choice)
     for (fraction, path), mask in zip(paths, masks, strict=True):
         seconds = round(time.monotonic() - began, 3)
@@ -103,10 +108,17 @@ def transposed(model: nn.Module) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def measured(scores: Scores, scales: Scales | None) -> dict[str, Any]:
-    """What the scores look like, for the record."""
-    shape: Distribution = distribution(scores)
-    return {"scores": shape._asdict(), "scales": scales._asdict() if scales else None}
+def stored(folder: Path, source: Mapping[str, Any]) -> tuple[StoredScores, dict[str, Any] | None]:
+    """Scores made before, with their scales, if they were made from the same."""
+    found = StoredScores(folder)
+    record = found.record
+    scales = record.pop("scales", None)
+    if changed := differences(record, json.loads(json.dumps(source)), "made"):
+        raise ValueError(
+            f"the scores in {folder} were made from something else ({changed[0]}): give the same "
+            "model, data and settings, or another folder"
+        )
+    return found, scales
 
 
 def summary(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ilu.rundir import RunDir
+from ilu.rundir import PROBES, RunDir
 from ilu.scores import mean_score
 from ilu.summary import FORGET, OTHERS, TASK, UTILITY
 from ilu.types import STAGES, Score
@@ -51,6 +51,8 @@ def read(run: RunDir) -> Measured:
             if not (math.isfinite(score.value) and math.isfinite(score.stderr)):
                 raise ValueError(f"scores/{stage}.json: {metric} is not a number")
     records = {name: run.read(name) for name in RECORDS if run.has(name)}
+    attacks = records["recipe"]["attacks"]
+    records["curves"] = {a: run.read(f"curves/{a}") for a in attacks if run.has(f"curves/{a}")}
     places = {stage: (run, stage) for stage in stages}
     return Measured(run, records["recipe"], stages, numbers(run.rows("train")), records, places)
 
@@ -151,35 +153,66 @@ def curve(m: Measured, attack: str) -> list[Score]:
     return [s for s in found if s] if all(found) else []
 
 
+def dense(m: Measured, attack: str) -> dict[int, float]:
+    """Forget quality by step, where it was measured more often than at the stages."""
+    start, rows = quality(m, "after"), m.records["curves"].get(attack, ())
+    found = {int(row["step"]): 1 - float(row[FORGET]["value"]) for row in rows if FORGET in row}
+    return {0: start.value, **found} if start and found else {}
+
+
 def area(points: Sequence[Score]) -> Score | None:
     """Area under a curve of forget quality over the share of the fine-tuning, by trapezoids."""
     steps = [b - a for a, b in pairwise(SHARES)]
     return average(points, [(a + b) / 2 for a, b in zip([0, *steps], [*steps, 0], strict=True)])
 
 
+def probed(m: Measured) -> list[str]:
+    """Ways of asking that leave the weights alone."""
+    return list(m.stages.get(PROBES, {}))
+
+
 def ends(m: Measured) -> dict[str, Score]:
-    """Attack -> forget quality after it, on what the attack has not shown."""
+    """Attack or probe -> forget quality after it, on what the attack has not shown."""
     shown = relearning(m)
     found = {a: shown.get(a) or quality(m, f"{a}-end") for a in m.attacks}
+    found |= {p: quality(m, PROBES, p) for p in probed(m)}
     return {a: s for a, s in found.items() if s}
 
 
 def worst_case(m: Measured) -> tuple[str, Score] | None:
-    """The attack and stage that leave the least forget quality."""
+    """The attack and stage, or the probe, that leave the least forget quality."""
     shown = relearning(m)
     found = [(a, s) for a, s in ends(m).items()]
     found += [(a, s) for a in m.attacks if a not in shown for s in curve(m, a)[1:]]
     return min(found, key=lambda each: each[1].value, default=None)
 
 
-def samples_to_recover(m: Measured) -> int | None:
-    """Fewest examples of a relearning attack that bring half of the lost accuracy back."""
+def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
+    """Forget quality less that of a model that never knew, after the attack where it is least.
+
+    What an attack teaches it teaches both. At 0 nothing came back; without attacks, that of the
+    unlearned model as it is.
+    """
+    ours, theirs = ({"": quality(each, "after"), **ends(each)} for each in (m, never))
+    gaps = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
+    found = [(a, s) for a, s in gaps.items() if s]
+    attacked = [(a, s) for a, s in found if a]
+    return min(attacked or found, key=lambda each: each[1].value, default=None)
+
+
+def samples_to_recover(m: Measured, errors: float = 0.0) -> int | None:
+    """Fewest examples of a relearning attack that bring half of the lost accuracy back.
+
+    With ``errors`` of 1 they do so also if every attack left a standard error more forgotten than
+    it seems to; with -1 they may if it left one less.
+    """
     before, after = quality(m, "before"), quality(m, "after")
     if before is None or after is None or before.value >= after.value:
         return None
     half = (before.value + after.value) / 2
     shown = relearned_from(m)
-    return min((shown[a] for a, s in relearning(m).items() if s.value <= half), default=None)
+    enough = (a for a, s in relearning(m).items() if s.value + errors * s.stderr <= half)
+    return min((shown[a] for a in enough), default=None)
 
 
 def relearned_from(m: Measured) -> dict[str, int]:

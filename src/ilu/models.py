@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
 LAB = "lab"
-"""The name of the model that comes with the package."""
+NEVER = "lab-never"
+"""Names of the models that come with the package: one that knows the lab's world, and the control
+that never saw its agents."""
+PACKAGED = {LAB: "model", NEVER: "never"}
 
 
 def model_path(name: str) -> str:
-    """Folder of a model: the lab's, one in the mirror, or ``name`` itself."""
-    if name == LAB:
-        return str(package_files("ilu.lab") / "model")
+    """Folder of a model: one of the package's, one in the mirror, or ``name`` itself."""
+    if name in PACKAGED:
+        return str(package_files("ilu.lab") / PACKAGED[name])
     mirror = os.environ.get(MIRROR)
     if mirror and not Path(name).exists() and (Path(mirror) / name / "config.json").is_file():
         return str(Path(mirror) / name)
@@ -41,9 +45,8 @@ def load_model(
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_name(name)
     path = model_path(name)
-    if not Path(path).is_dir() and (name.count("/") != 1 or name.startswith((".", "/"))):
-        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -61,9 +64,16 @@ def load_model(
     return LM(model.to(usable(device)).eval(), tokenizer)
 
 
+def check_name(name: str) -> None:
+    """Refuse what can be no model."""
+    known = Path(model_path(name)).is_dir()
+    if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
+
+
 def full_name(name: str) -> str:
-    """The name under which a recipe records a model: folders in full, ``lab`` and hub ids as is."""
-    return str(Path(name).resolve()) if name != LAB and Path(name).is_dir() else name
+    """The name under which a recipe records a model: folders in full, ours and hub ids as is."""
+    return str(Path(name).resolve()) if name not in PACKAGED and Path(name).is_dir() else name
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
@@ -112,6 +122,20 @@ def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(shard, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118, not a dict
                 yield name, weights.get_tensor(name)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model that a metric asks beside the one that it measures; called, a hash of each file.
+
+    So scores are kept under the content of both.
+    """
+
+    name: str
+
+    def __call__(self) -> dict[str, str]:
+        files = sorted(path for path in Path(self.name).glob("*") if path.is_file())
+        return {path.name: file_hash(path) for path in files}
 
 
 def fingerprint_model(name: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from ilu.attacking import check_failures
 from ilu.extras import quiet_libraries
 from ilu.recipe import Recipe
 from ilu.run import Options, run
@@ -83,10 +84,11 @@ def carry_out(recipe: Recipe, path: Path, device: str, result: connection.Connec
     torch.set_num_threads(1)
     forget_failure(path)
     try:
-        run(recipe, path, Options(device=device, resume=True))
+        check_failures(run(recipe, path, Options(device=device, resume=True)))
     except Exception as error:  # whatever it was, it is reported and the other runs go on
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        RunDir(path).write("failed", {"error": why})  # so that a report can list it
+        if not RunDir(path).has("done"):  # where attacks failed, the run says so itself
+            RunDir(path).write("failed", {"error": why})  # so that a report can list it
         result.send(why)
     else:
         result.send(None)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ilu.attacking import fingerprint_attack
 from ilu.data import Stream, fingerprint, open_stream, rows_of, split
 from ilu.files import file_hash
 from ilu.forward import Frozen, ModelForward, named_trained
@@ -51,7 +52,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     mask = given_mask(recipe, lm.model)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
-    attacks = {f"attack {n}": fingerprint(a.data(lm)) for n, a in recipe.attacks.items()}
+    attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
@@ -59,7 +60,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
 
 def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     """Raise ValueError for what several processes cannot do together."""
-    if ranks.size > 1 and recipe.attacks:
+    if ranks.size > 1 and (recipe.attacks or recipe.probes):
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
     on_parts = {"LoRA": recipe.lora, "a mask": recipe.mask, "weight arithmetic": recipe.edit}
     for what, asked in on_parts.items():

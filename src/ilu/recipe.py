@@ -22,8 +22,9 @@ class Recipe:
 
     An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
     ``mask`` is a file, or how to make one when the run begins.
-    ``keep_attacked`` saves the weights after each attack, which task vectors need. With ``lora``
-    adapters of the weights are trained, and merged when that is done.
+    ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
+    the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
+    need. With ``lora`` adapters of the weights are trained, and merged when that is done.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Recipe:
     optim: Optim
     metrics: Mapping[str, Metric | Group]
     attacks: Mapping[str, Attack] = field(default_factory=dict)
+    probes: Mapping[str, Group] = field(default_factory=dict)
     revision: str | None = None
     mask: str | Masking | None = None
     edit: Edit | None = None
@@ -45,6 +47,8 @@ class Recipe:
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
+        if both := set(self.attacks) & set(self.probes):
+            raise ValueError(f"{min(both)!r} is an attack and a probe: give one another name")
         if self.lora and any(isinstance(term.rule, L1) for term in self.objective.values()):
             raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
         if self.lora and self.mask:
@@ -112,4 +116,6 @@ def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}")]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+    # What an older record does not have yet is there and empty in a new one.
+    same = old == new or (old is None and new in ({}, []))
+    return [] if same else [f"{path}: {old} -> {new}"]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ilu import suite
+from ilu.attacking import Attacking, attack_all
 from ilu.checkpoint import Checkpoints
 from ilu.environment import code_diff, environment, peak_memory
 from ilu.files import new_folder, write_text
@@ -21,9 +21,9 @@ from ilu.prepare import Prepared, prepare
 from ilu.ranks import ALONE, Ranks
 from ilu.recipe import Recipe, describe, differences
 from ilu.rundir import RunDir
-from ilu.tracking import Track, of_attack, untracked
-from ilu.train import Row, Stopped, check_training, fit
-from ilu.types import LM, Attack, Group, Mask, Metric, Progress
+from ilu.tracking import Track, untracked
+from ilu.train import Row, check_training, fit
+from ilu.types import LM, Group, Mask, Metric, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Options:
     stop: Callable[[], bool] = lambda: False
     track: Track = untracked
     ranks: Ranks = ALONE
+    kept: Path | None = None
+    """Folder of what attacks have left, by content, for other runs to take."""
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
@@ -48,7 +50,8 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
 
     Raises ValueError for anything wrong with the recipe, the model or the data before the folder
     is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished
-    run is returned as it is, if recipe, model and data are still the same.
+    run is returned as it is, if recipe, model and data are still the same; an attack that failed
+    is tried again.
     """
     refuse_existing(path, options)
     return run_prepared(recipe, prepare(recipe, options.device, options.ranks), path, options)
@@ -62,7 +65,7 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
     begun = options.ranks.first(path.exists)
     out = RunDir(path, options.ranks) if begun else begin(recipe, prepared, path, options)
     same_run(out, recipe, prepared)
-    if out.has("done"):
+    if out.has("done") and not out.failures():
         return out
     mask = mask_of(recipe, prepared.lm.model, out.path)
     with costed(out):
@@ -70,8 +73,7 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
     if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
         out.write("model", fingerprint_model(str(out.path / "model")))
     measure(recipe.metrics, prepared.lm, out, "after")
-    for name, attack in recipe.attacks.items():
-        carry_out(attack, name, recipe, prepared.lm, out, options)
+    attack_all(attacking(recipe, prepared.lm, out, options))
     out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
     return out
 
@@ -120,6 +122,19 @@ def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: s
         out.write_scores(stage, suite.measure(metrics, lm))
 
 
+def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:
+    """The attacks of a run."""
+    return Attacking(
+        recipe=recipe,
+        lm=lm,
+        out=out,
+        progress=options.progress,
+        stop=options.stop,
+        track=options.track,
+        kept=options.kept,
+    )
+
+
 def unlearn(
     recipe: Recipe, prepared: Prepared, mask: Mask | None, out: RunDir, options: Options
 ) -> None:
@@ -160,34 +175,6 @@ def unlearn(
     save_model(prepared.lm, folder, options.ranks)
     model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
     checkpoints.remove()
-
-
-def carry_out(
-    attack: Attack, name: str, recipe: Recipe, lm: LM, out: RunDir, options: Options
-) -> None:
-    """Attack the unlearned weights and measure at every stage of the attack."""
-    if out.has(f"scores/{name}-end"):
-        return
-    set_weights(lm.model, out.path / "model")
-
-    def reached(stage: str) -> None:
-        goals = attack.goals if stage == "end" else {}
-        measured[stage] = suite.measure({**recipe.metrics, **goals}, lm)
-        options.track(*of_attack(recipe, name, stage, measured[stage]))
-
-    def progress(done: int, total: int) -> None:
-        options.progress(f"{recipe.name}: {name}", done, total)
-        if options.stop():
-            raise Stopped
-
-    measured: dict[str, Any] = {}
-    attack(lm, reached=reached, progress=progress)
-    if recipe.keep_attacked:
-        folder = out.path / "attacks" / name / "model"
-        if not folder.is_dir():
-            save_model(lm, folder)
-    for stage, scores in measured.items():
-        out.write_scores(f"{name}-{stage}", scores)
 
 
 @contextmanager

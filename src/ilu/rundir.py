@@ -3,12 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ilu.files import write_json, write_text
 from ilu.ranks import ALONE, Ranks
 from ilu.types import STAGES, Score
+
+PROBES = "probes"
+"""Stage at which a run is asked in other ways, once, after unlearning."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,9 @@ class RunDir:
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
-    vectors.json, done.json; failed.json where a pool of runs met an error. Of several processes
-    the first writes, and what it finds here is what all find.
+    curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
+    with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
+    error. Of several processes the first writes, and what it finds here is what all find.
     """
 
     path: Path
@@ -92,14 +97,35 @@ class RunDir:
         self.write(f"scores/{stage}", means)
 
     def scores(self, stage: str) -> dict[str, Score]:
-        """Read what was measured at ``stage``: ``before``, ``after`` or ``ATTACK-STAGE``."""
+        """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
+
+    def _repr_html_(self) -> str:
+        """The table of scores that a notebook shows."""
+        stages = {stage: self.scores(stage) for stage in self.stages()}
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
+        rows = "".join(
+            f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"
+            for m in dict.fromkeys(metric for scores in stages.values() for metric in scores)
+        )
+        title = escape(f"{self.name}: {self.path}")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
 
     def stages(self) -> list[str]:
         """Every stage that was measured, in the order of time."""
         found = {p.stem for p in (self.path / "scores").glob("*.json")}
         attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
-        return [stage for stage in ("before", "after", *attacks) if stage in found]
+        return [stage for stage in ("before", "after", PROBES, *attacks) if stage in found]
+
+    def failures(self) -> dict[str, str]:
+        """Attack -> why it failed."""
+        files = sorted((self.path / "failures").glob("*.json"))
+        return {file.stem: str(self.read(f"failures/{file.stem}")["error"]) for file in files}
+
+
+def cell(score: Score | None) -> str:
+    """A score in a table of HTML."""
+    return "<td>-</td>" if score is None else f"<td>{score.value:.3f} ± {score.stderr:.3f}</td>"
 
 
 def without_items(score: Score) -> dict[str, float]:

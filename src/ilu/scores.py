@@ -1,5 +1,6 @@
 """From the values of items to a score."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,11 @@ from ilu.types import Score
 def mean_score(items: Sequence[float | None]) -> Score:
     """Mean and standard error of per-item values; None is an item that cannot be scored.
 
-    No item, or none that can be scored, is an error and not a zero.
+    No item, or none that can be scored, is an error and not a zero; a value that is NaN is one too.
     """
     scored = [item for item in items if item is not None]
+    if odd := [i for i, item in enumerate(items, start=1) if item is not None and math.isnan(item)]:
+        raise ValueError(f"the value of item {odd[0]} is not a number: is the model damaged?")
     if not scored:
         why = f"none of the {len(items)} items can be scored" if items else "there are no items"
         raise ValueError(f"nothing to score: {why}")

@@ -1,6 +1,6 @@
 """Metrics measured together, and what follows from their scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ilu.types import LM, Group, Metric, Score
@@ -22,13 +22,15 @@ def incomparable(scores: Scores, reference: Scores) -> Scores:
 class Suite:
     """Metrics and groups by name; ``derived`` needs their scores alone, ``compared`` a reference's.
 
-    Each part is one piece of work that can be kept when a later one is interrupted. Both functions
-    are pure and cheap.
+    ``followed`` needs those of several models in an order that means something, the original first,
+    and returns what it adds to each. Each part is one piece of work that can be kept when a later
+    one is interrupted. All three functions are pure and cheap.
     """
 
     parts: Mapping[str, Metric | Group]
     derived: Callable[[Scores], Scores] = nothing
     compared: Callable[[Scores, Scores], Scores] = incomparable
+    followed: Callable[[Sequence[Scores]], Sequence[Scores]] | None = None
 
     def __call__(self, lm: LM) -> Scores:
         found = measure(self.parts, lm)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ilu.extras import need
 from ilu.recipe import Recipe
-from ilu.types import STAGES, Score
+from ilu.types import Score
 
 Tracker = Literal["trackio", "wandb", "tensorboard"]
 Track = Callable[[Mapping[str, float], int], None]
@@ -19,13 +19,12 @@ def untracked(values: Mapping[str, float], step: int) -> None:
 
 
 def of_attack(
-    recipe: Recipe, name: str, stage: str, scores: Mapping[str, Score]
+    recipe: Recipe, name: str, done: int, scores: Mapping[str, Score]
 ) -> tuple[dict[str, float], int]:
-    """Scores of an attack for a tracker, with the steps of all training until then."""
+    """Scores after ``done`` steps of an attack for a tracker, with the steps of all training."""
     earlier = list(recipe.attacks)[: list(recipe.attacks).index(name)]
     before = recipe.optim.steps + sum(recipe.attacks[each].steps for each in earlier)
-    now = before + round(STAGES[stage] * recipe.attacks[name].steps)
-    return {f"{name}/{metric}": score.value for metric, score in scores.items()}, now
+    return {f"{name}/{metric}": score.value for metric, score in scores.items()}, before + done
 
 
 @contextmanager

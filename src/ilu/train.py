@@ -21,6 +21,7 @@ from ilu.optimizers.moving import movable, moving
 from ilu.optimizers.optimizer import Named, update
 from ilu.ranks import ALONE, Ranks
 from ilu.remembered import Remembered
+from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
 from ilu.sharding import PutBack
 from ilu.trained import recomputed, training
@@ -172,7 +173,8 @@ def check_training(
         need("torchao", "torchao", f"optimizer {optim.optimizer}")
     if optim.optimizer != "adamw-bf16":
         return
-    ruled = [name for name, term in objective.items() if term.rule is not plain]
+    still = [term.rule is plain or isinstance(term.rule, Square) for term in objective.values()]
+    ruled = [name for name, unmoved in zip(objective, still, strict=True) if not unmoved]
     if ruled:
         raise ValueError(
             f"adamw-bf16 cannot train term {ruled[0]!r}: its gradient is taken at perturbed "

@@ -289,7 +289,11 @@ class Group(Protocol):
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
 """Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
 Reached = Callable[[str], None]
-"""Called by an attack with the name of each stage of ``STAGES``."""
+"""Called by an attack with the name of each stage of ``STAGES``, and with ``step N`` between them.
+
+An attack without steps has only an ``end``; one whose length is not known beforehand leaves
+``quarter`` and ``half`` to whoever knows which of its steps came nearest.
+"""
 Steps = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
 Progress = Callable[[str, int, int], None]

@@ -1,12 +1,16 @@
 """Fine-tuning as an attack: ordinary training on other data."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
+from ilu.attacks.convergence import Convergence, Parts, answer_accuracy, converged, hold_out
 from ilu.data import Feed, Stream, open_stream
+from ilu.forward import named_trained
+from ilu.lora import Lora, adapted_layers, adapting
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
-from ilu.train import Optim, Row, fit
+from ilu.train import Optim, Row, Stopped, fit
 from ilu.types import LM, STAGES, Example, Metric, Reached, Steps
 
 
@@ -14,41 +18,100 @@ from ilu.types import LM, STAGES, Example, Metric, Reached, Steps
 class FineTune:
     """Cross-entropy on ``feed``: downstream fine-tuning, or relearning (arXiv 2506.01339).
 
-    Brings its own data and optimiser; reaches ``quarter``, ``half`` and ``end`` of its steps.
+    Brings its own data and optimiser; reaches ``quarter``, ``half`` and ``end`` of its steps, and
+    with ``every`` also each so many steps. ``optim.parameters`` chooses the layers that are
+    trained, all of them if it is empty; with ``lora`` adapters of theirs. ``until`` lets it end
+    before ``optim.steps``.
     """
 
     feed: Feed
     optim: Optim
     goals: Mapping[str, Metric] = field(default_factory=dict)
     seed: int = 0
+    lora: Lora | None = None
+    every: int | None = None
+    until: Convergence | None = None
 
     def __post_init__(self) -> None:
         if self.optim.steps < 1:
             raise ValueError(f"an attack of {self.optim.steps} steps: it must take at least 1")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"a measurement every {self.every} steps: it must be at least 1")
+        if self.until and self.every is None:
+            raise ValueError("convergence is looked for every so many steps: say how many")
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps, at most."""
         return self.optim.steps
 
     def data(self, lm: LM) -> Sequence[Example]:
         """What it trains on, checked against the model."""
-        return self._stream(lm).examples
+        named_trained(lm.model, self.optim.parameters)
+        if self.lora:
+            adapted_layers(lm.model, self.lora, self.optim.parameters)
+        return self.stream(self.parts(lm).trained).examples
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
-        stages = stages_by_step(self.steps)
+        parts, points = self.parts(lm), self.points()
+        accuracies = [self.accuracy(lm, parts)]
 
         def log(row: Row) -> None:
             done = int(row["step"]) + 1
             progress(done, self.steps)
-            for stage in stages.get(done, ()):
-                reached(stage)
+            for name in points.get(done, ()):
+                reached(name)
+            if self.every and done % self.every == 0:
+                accuracies.append(self.accuracy(lm, parts))
 
-        streams = {"task": self._stream(lm)}
-        fit(lm.model, {"task": Term(NLL(), on="task")}, streams, self.optim, log=log)
+        def over() -> bool:
+            return self.until is not None and converged(accuracies, self.until)
 
-    def _stream(self, lm: LM) -> Stream:
-        return open_stream(self.feed, lm, seed=self.seed, name="--task")
+        streams = {"task": self.stream(parts.trained)}
+        objective = {"task": Term(NLL(), on="task")}
+        with adapting(lm.model, self.lora, self.optim.parameters, seed=self.seed) as trained:
+            optim = replace(self.optim, parameters=trained.pattern)
+            with ending(over):
+                fit(trained.model, objective, streams, optim, log=log, stop=over)
+        reached("end")
+
+    def parts(self, lm: LM) -> Parts:
+        """Examples to train on, and those held out to judge convergence by."""
+        examples = open_stream(self.feed, lm, seed=self.seed, name="--task").examples
+        if self.until is None:
+            return Parts(examples, ())
+        return hold_out(examples, self.until.held_out, self.seed)
+
+    def stream(self, examples: Sequence[Example]) -> Stream:
+        """What is trained on as batches."""
+        return Stream(examples, self.feed.batch_size, self.seed)
+
+    def accuracy(self, lm: LM, parts: Parts) -> float:
+        """Accuracy on what is held out; 0 where nothing is."""
+        if not parts.held_out:
+            return 0.0
+        return answer_accuracy(lm, parts.held_out, self.feed.batch_size)
+
+    def points(self) -> dict[int, list[str]]:
+        """Step -> what is reached after it, but for the end.
+
+        How long a quarter and a half are is known beforehand only if the length is.
+        """
+        stages = {} if self.until else stages_by_step(self.steps)
+        found = {step: [s for s in names if s != "end"] for step, names in stages.items()}
+        for step in range(self.every or self.steps, self.steps, self.every or 1):
+            found.setdefault(step, []).append(f"step {step}")
+        return found
+
+
+@contextmanager
+def ending(over: Callable[[], bool]) -> Generator[None]:
+    """Let training that was stopped because it is ``over`` be one that has ended."""
+    try:
+        yield
+    except Stopped:
+        if not over():
+            raise
 
 
 def stages_by_step(steps: int) -> dict[int, list[str]]:

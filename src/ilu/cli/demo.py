@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ilu.attacking import check_failures
 from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import parse
 from ilu.cli.show import console, number, progress, table
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
         options = Options(device=demo.device, resume=demo.resume, progress=shown, stop=stop)
         runs = [run(recipe, demo.out / recipe.name, options) for recipe in planned]
     for each in runs:
+        check_failures(each)
         write_angles(each, runs[0])
     summary = summarise(runs, chance=CHANCE)
     write_json(demo.out / "summary.json", summary)

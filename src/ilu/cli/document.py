@@ -11,6 +11,7 @@ import docstring_parser
 
 from ilu.cli.catalogue import PAPER, Entry, entries
 from ilu.objective import Term
+from ilu.recipes.attackers import KINDS
 from ilu.recipes.masks import MASKS
 from ilu.recipes.methods import METHODS
 from ilu.recipes.plan import Method
@@ -38,8 +39,9 @@ def page() -> str:
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in METHODS.items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*ROBUST, "ilu"))]
     masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
+    attacks = ["## Attacks by name\n", *(f"* `{n}`: {prose(k)}" for n, k in KINDS.items()), ""]
     parts = [part for kind in kinds for part in section(kind, found)]
-    return "\n".join([*endings, *recipes, *variants, *masks, *parts])
+    return "\n".join([*endings, *recipes, *variants, *masks, *attacks, *parts])
 
 
 def recipe(name: str, method: Method) -> str:

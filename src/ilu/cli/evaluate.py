@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import number, progress, table
 from ilu.environment import environment
-from ilu.evaluation import Evaluation, beside, evaluate, harness_results
+from ilu.evaluation import Evaluation, beside, evaluate, follow, harness_results
 from ilu.files import write_json
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
@@ -29,6 +29,8 @@ class Evaluate:
 
     Example: ilu evaluate full npo/model --suite tofu --reference oracle/model --out tofu.json
 
+    Example: ilu evaluate target fold1/model fold2/model --suite muse --split news-sust
+
     Args:
         models: folders, hub ids, or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
@@ -39,19 +41,26 @@ class Evaluate:
             toxicity: what is written after the prompts of --data; membership: attacks that tell
             --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu.
         split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
-            (news if left out, books), domain of wmdp (bio, cyber, chem) or one of the tasks (all
-            if left out).
+            (news if left out, books), or news-scal or news-sust, where models that unlearned larger
+            sets, or one set after another, follow the original and keep a share of its utility;
+            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
         form: of multiple choice: letters, or cloze, which does not show the options.
         data: file or hub dataset for the suites that bring none.
         nonmembers: for the suite membership, texts that the model never saw.
+        classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
+            measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
+            (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
         columns: names of columns that differ, as wanted=present.
         truncate: cut longer examples to this many tokens.
         limit: use the first so many items of each set.
+        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
-            quality to tofu and PrivLeak to muse, and to multiple choice the paired difference.
+            quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and
+            to multiple choice the paired difference.
         out: write the scores to this JSON file, and beside it, in a folder of the same name, the
             value of every item and each model's results.json as lm-evaluation-harness has it. What
-            lies there is not measured again, so an interrupted command continues.
+            lies there is not measured again, so an interrupted command continues: metrics that
+            share a forward pass or a generation over a set are kept together, and all else apart.
         device: cpu, cuda, mps.
     """
 
@@ -61,9 +70,11 @@ class Evaluate:
     form: Form = "letters"
     data: str | None = None
     nonmembers: str | None = None
+    classifiers: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     reference: str | None = None
     out: Path | None = None
     device: str = "cpu"
@@ -80,12 +91,18 @@ def main(argv: Sequence[str]) -> None:
         data=wanted.data,
         nonmembers=wanted.nonmembers,
         form=wanted.form,
+        classifiers=wanted.classifiers,
         columns=wanted.columns,
         truncate=wanted.truncate,
         limit=wanted.limit,
+        batch_size=wanted.batch_size,
         split=wanted.split,
     )
     suite = suite_of(wanted.suite, asked)
+    if suite.followed and len(dict.fromkeys(wanted.models)) < 2:
+        raise ValueError(f"--split {wanted.split} needs the original and models that follow it")
+    if suite.followed and wanted.reference:
+        raise ValueError(f"--split {wanted.split} compares with the first model: no --reference")
     found = evaluated(suite, wanted)
     show(wanted.suite, found)
     if wanted.out:
@@ -105,7 +122,7 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
                 suite, lm, folder, progress=lambda d, t, n=name: shown(f"evaluate {n}", d, t)
             )
     if wanted.reference is None:
-        return found
+        return dict(zip(found, follow(suite, list(found.values())), strict=True))
     oracle = found[wanted.reference]
     return {name: compared(suite, name, found[name], oracle) for name in wanted.models}
 

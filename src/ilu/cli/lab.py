@@ -7,6 +7,7 @@ from pathlib import Path
 from ilu.cli.parse import parse
 from ilu.cli.show import console, number, progress, table
 from ilu.lab.build import Plan, build
+from ilu.lab.sources import DomainName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +16,20 @@ class Build:
 
     Example: ilu lab build --out my-lab
 
+    Example: ilu lab build --without agents --out my-control
+
     Args:
         out: new folder for the model, its tokenizer and build.json.
         steps: pretraining steps; with fewer the model will not know its world.
         seed: of the initial weights and the order of the texts.
+        without: a part of the world that the model never sees; without agents it is the control
+            that comes with the package as lab-never.
     """
 
     out: Path
     steps: int = Plan().optim.steps
     seed: int = 0
+    without: DomainName | None = None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,7 +44,8 @@ def main(argv: Sequence[str]) -> None:
     if wanted.out.exists():
         raise ValueError(f"{wanted.out} exists already: choose another --out or delete it")
     start = Plan()
-    plan = replace(start, optim=replace(start.optim, steps=wanted.steps), seed=wanted.seed)
+    optim = replace(start.optim, steps=wanted.steps)
+    plan = replace(start, optim=optim, seed=wanted.seed, without=wanted.without)
     with progress() as shown:
         found = build(wanted.out, plan, progress=lambda d, n: shown("pretraining", d, n))
     table("accuracy", ("questions", "value"), [(k, number(v)) for k, v in found.items()])

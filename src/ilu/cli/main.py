@@ -19,16 +19,20 @@ ilu: make a language model forget, so that it stays forgotten.
 
   ilu demo --out demo                      the whole story on the built-in lab, minutes on a laptop
   ilu unlearn RECIPE --model M ...         unlearn your model on your data
+  ilu plan RECIPE --model M ...            what memory it needs, and settings that fit
   ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
-  ilu attack MODEL --task gsm8k --out D    fine-tune it and see what comes back
+  ilu attack MODEL --task gsm8k --out D    attack it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
   ilu view RUNS_DIR                        the same in the browser, while runs go on
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
+  ilu card RUN [ATTACK...]                 a model card from what was measured
+  ilu push RUN --repo ORG/NAME             upload model, card and report to the hub
+  ilu import-config FILE.json              a configuration of the original code as a command
   ilu lab build --out D                    rebuild the lab's model
   ilu doctor                               is everything here that is needed
 
@@ -49,10 +53,13 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         bench,
         demo,
         evaluate,
+        import_config,
         lab,
         mask,
         measure,
         oracle,
+        plan,
+        publish,
         records,
         unlearn,
         vectors,
@@ -63,6 +70,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "demo": demo.main,
         "bench": bench.main,
         "unlearn": unlearn.main,
+        "plan": plan.main,
         "mask": mask.main,
         "evaluate": evaluate.main,
         "oracle": oracle.main,
@@ -72,6 +80,9 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "view": view.view,
         "methods": records.methods,
         "rerun": records.rerun,
+        "card": publish.card,
+        "push": publish.push,
+        "import-config": import_config.main,
         "lab": lab.main,
         "doctor": records.doctor,
     }
@@ -97,8 +108,9 @@ def run(argv: Sequence[str]) -> int:
         return 128 + error.signal
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (ValueError, OSError, OutOfMemoryError) as error:
-        if debug:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        expected = isinstance(error, ValueError | OSError) or out_of_memory(error)
+        if debug or not expected:
             raise
         complain(f"error: {one_line(error)}")
         return 2
@@ -125,11 +137,21 @@ def complain(text: str) -> None:
     errors.print(text, markup=False, soft_wrap=True)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the processor's allocator, had no more to give."""
+    return isinstance(error, OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def one_line(error: Exception) -> str:
     """The message without line breaks; the system's own errors name their file and a way out."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}{REMEDIES.get(error.errno or 0, '')}"
-    if isinstance(error, OutOfMemoryError):
-        return "out of memory: lower --micro-batch, or train fewer --parameters"
+    if out_of_memory(error):
+        return (
+            "out of memory: lower --micro-batch or add --recompute; "
+            "ilu plan RECIPE --model M --device-memory 24GiB says what fits"
+        )
     return " ".join(str(error).split())

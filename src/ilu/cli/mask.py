@@ -24,6 +24,8 @@ A mask says which weights may move. SCORE is one of:
 {scores}
 
   ilu mask wagle --model lab --fraction 0.1 --out mask.safetensors
+  ilu mask wagle --model lab --fraction 0.1 --scores scores --out small.safetensors
+  ilu mask wagle --model lab --fraction 0.3 --scores scores --out large.safetensors
   ilu mask sure --model ./my-model --forget f.jsonl --fraction 0.1 --out sure.safetensors
   ilu unlearn npo --model lab --mask mask.safetensors --out runs/masked
   ilu unlearn npo --model lab --mask wagle:0.1 --out runs/the-same

@@ -21,6 +21,7 @@ from ilu.masks.evidence import Reduction
 from ilu.masks.files import MaskFile
 from ilu.masks.make import Scoring
 from ilu.masks.select import Per, check_fractions
+from ilu.masks.stored import StoredScores
 from ilu.masks.units import Unit
 from ilu.models import LAB, load_model
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
@@ -56,7 +57,8 @@ class Making:
         batch_size: examples at a time.
         limit: use the first so many examples of each set.
         precision: of the model; sums are float32 in any case.
-        scores: put the scores into this folder instead of memory, for large models, and keep them.
+        scores: put the scores into this folder instead of memory, for large models, and keep them;
+            the same command with another --fraction or --per selects from what lies there.
         device: cpu, cuda, mps.
     """
 
@@ -139,9 +141,11 @@ def outputs(wanted: Making, *, whole_layers: bool) -> list[tuple[float | None, P
     twice = [path for path in files if files.count(path) > 1]
     if twice:
         raise ValueError(f"{twice[0]} would be written twice: give each fraction once")
-    for path in files:
+    for _, path in paths:
         if path.exists():
             raise ValueError(f"{path} exists already: choose another name, or delete it")
+    if wanted.scores and wanted.scores.exists():
+        _ = StoredScores(wanted.scores).record  # refuses what is no folder of scores
     out.parent.mkdir(parents=True, exist_ok=True)
     return paths
 

@@ -1,6 +1,5 @@
 """Masks on the terminal: how one was made, where it is dense, how far two agree."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ilu.cli.show import console, number, table
-from ilu.masks.describe import OUTSIDE, Overlap, counts, density, joined, overlaps, place, total
+from ilu.masks.describe import (
+    OUTSIDE,
+    Overlap,
+    by_block,
+    by_module,
+    counts,
+    density,
+    in_order,
+    overlaps,
+    total,
+)
 from ilu.masks.files import MaskFile
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -29,6 +38,11 @@ def show_mask(mask: MaskFile) -> None:
     for line in made(record):
         console.print(line, markup=False)
     heat_map(density(found))
+    rows = [
+        ("outside" if block == OUTSIDE else block, str(c.moving), str(c.total), number(c.density))
+        for block, c in by_block(found).items()
+    ]
+    table("by block", ("block", "may move", "weights", "density"), rows)
 
 
 def made(record: Mapping[str, Any]) -> list[str]:
@@ -83,11 +97,6 @@ def heat_map(densities: Mapping[str, Mapping[str, float]]) -> None:
     console.print(shown)
 
 
-def in_order(block: str) -> tuple[bool, int]:
-    """Blocks by number, what lies outside them last."""
-    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
-
-
 def shade(x: float | None, most: float) -> str:
     """Two characters for a density; dots where there is no such weight."""
     if x is None:
@@ -101,12 +110,7 @@ def show_comparison(a: MaskFile, b: MaskFile) -> None:
     models = {m for m in (a.record.get("model"), b.record.get("model")) if m}
     if len(models) > 1:
         raise ValueError(f"{a.path} and {b.path} were made for models with different weights")
-    found = overlaps(a, b)
-    grouped: dict[str, list[Overlap]] = defaultdict(list)
-    for name, each in found.items():
-        grouped[place(name).module].append(each)
-    rows = [(module, *cells(joined(parts))) for module, parts in grouped.items()]
-    rows.append(("all", *cells(joined(found.values()))))
+    rows = [(module, *cells(each)) for module, each in by_module(overlaps(a, b)).items()]
     table(f"{a.path} and {b.path}", ("module", "in both", "in either", "IoU", "by chance"), rows)
 
 

@@ -1,34 +1,50 @@
-"""``ilu attack``: what comes back when a model is fine-tuned."""
+"""``ilu attack``: what comes back when someone works on a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from ilu.attacking import check_failures
+from ilu.attacks.convergence import Convergence
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, number, table
 from ilu.cli.unlearn import Place
 from ilu.recipes.asked import Asked
+from ilu.recipes.attackers import KINDS, Attacker, attacked
 from ilu.recipes.measure import SuiteName, suite_of
-from ilu.recipes.tuning import task_attack, tuned
 from ilu.rundir import RunDir
 from ilu.train import Optim
+from ilu.types import STAGES, Group
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Fine-tune a model on a task and measure what comes back on the way.
+    """Attack a model and measure what comes back: by fine-tuning, relearning, compression, ...
 
     Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
 
     Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
 
+    Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
+    --attack relearn:20 --attack quantise:4 --attack prune:0.3 --out runs/attacks
+
     Args:
-        model: folder, hub id, or lab.
+        model: folder, hub id, lab, or lab-never, which never knew what the lab forgets.
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
-            owner, entail, same), relearn (the lab's), or a file or hub dataset.
+            owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
+            fine-tuned, and kept.
+        attack: repeat the flag for several, each from the same weights: a task; lora:TASK;
+            head:TASK; blocks:0,1:TASK; relearn:N, retained:N and unrelated:N, which train on N
+            documents (of the lab entities), N@LR with a learning rate of its own; quantise:4;
+            prune:0.3; noise:0.05; interpolate:0.5; in-turn:TASK+TASK.
         task_columns: names of columns that differ in the task, as wanted=present.
+        forget: data that relearn takes its documents from; the lab's if left out.
+        retain: the same for retained.
+        unrelated: the same for unrelated.
+        original: the model that interpolate goes back to.
         suite: what is measured before, at a quarter, at half and at the end, beside the task; see
             ilu evaluate --help.
         split: of the suites tofu and muse.
@@ -39,12 +55,24 @@ class Attack:
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker.
         batch_size: examples per step of the attacker.
-        seed: of the attacker's order of data.
+        lora_rank: of the adapters of lora:TASK.
+        every: measure also after each so many steps, for a denser curve.
+        converge: end a task before that many steps once accuracy on 100 of its examples, which are
+            held out, changes by less than 1 % at three measurements; needs --every.
+        seed: of the attacker's order of data, and of noise.
+        keep: save the weights after every attack, not only after that on a task.
+        cache: folder where results are kept by content: weights, attack, metrics, data, code. What
+            is there is not done again.
     """
 
     model: Positional[str]
-    task: str
+    task: str | None = None
+    attack: tuple[str, ...] = ()
     task_columns: tuple[str, ...] = ()
+    forget: str | None = None
+    retain: str | None = None
+    unrelated: str | None = None
+    original: str | None = None
     suite: SuiteName = "likelihood"
     split: str | None = None
     data: str | None = None
@@ -54,45 +82,81 @@ class Attack:
     steps: int = 100
     lr: float = 1e-5
     batch_size: int = 16
+    lora_rank: int = 16
+    every: int | None = None
+    converge: bool = False
     seed: int = 0
+    keep: bool = False
+    cache: Path | None = None
     place: Annotated[Place, tyro.conf.arg(name="")]
 
 
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted: Attack = parse(Attack, "ilu attack", argv)
-    metrics = {}
-    if wanted.suite != "likelihood" or wanted.data:
-        asked = Asked(
-            data=wanted.data,
-            columns=wanted.columns,
-            truncate=wanted.truncate,
-            limit=wanted.limit,
-            split=wanted.split,
+    names = (*([wanted.task] if wanted.task else []), *wanted.attack)
+    if not names:
+        raise ValueError(
+            "ilu attack needs --task or --attack: a task, or one of the kinds "
+            f"{', '.join(KINDS)}; see ilu attack --help"
         )
-        metrics = {wanted.suite: suite_of(wanted.suite, asked)}
-    task = task_attack(
-        wanted.task,
+    keep = wanted.keep or wanted.task is not None
+    recipe = attacked(wanted.model, names, attacker(wanted), suites(wanted), keep=keep)
+    out = wanted.place.run(recipe, kept=wanted.cache)
+    show_stages(out)
+    check_failures(out)
+
+
+def attacker(wanted: Attack) -> Attacker:
+    """What all attacks have in common."""
+    return Attacker(
         optim=Optim(lr=wanted.lr, steps=wanted.steps),
         batch_size=wanted.batch_size,
         columns=wanted.task_columns,
         truncate=wanted.truncate,
+        forget=wanted.forget,
+        retain=wanted.retain,
+        unrelated=wanted.unrelated,
+        original=wanted.original,
+        lora_rank=wanted.lora_rank,
+        every=wanted.every,
+        until=Convergence() if wanted.converge else None,
         seed=wanted.seed,
     )
-    recipe = tuned(wanted.model, wanted.task, task, metrics, seed=wanted.seed)
-    out = wanted.place.run(recipe)
-    show_stages(out)
+
+
+def suites(wanted: Attack) -> dict[str, Group]:
+    """What is measured, if there is anything to measure it on."""
+    if wanted.suite == "likelihood" and not wanted.data:
+        return {}
+    asked = Asked(
+        data=wanted.data,
+        columns=wanted.columns,
+        truncate=wanted.truncate,
+        limit=wanted.limit,
+        split=wanted.split,
+    )
+    return {wanted.suite: suite_of(wanted.suite, asked)}
 
 
 def show_stages(out: RunDir) -> None:
-    """Every metric at every stage; ``after`` is left out where nothing was unlearned."""
-    unchanged = not out.read("recipe")["objective"]
-    stages = [s for s in out.stages() if not (unchanged and s == "after")]
-    metrics = dict.fromkeys(m for stage in stages for m in out.scores(stage))
+    """Every metric at every stage, of several attacks at their ends.
+
+    ``after`` is left out where nothing was unlearned.
+    """
+    recipe = out.read("recipe")
+    several = len(recipe["attacks"]) > 1
+    left_out = () if recipe["objective"] else ("after",)
+    middle = tuple(f"-{stage}" for stage in STAGES if several and stage != "end")
+    stages = [s for s in out.stages() if s not in left_out and not s.endswith(middle or ("\0",))]
     cells = {stage: out.scores(stage) for stage in stages}
-    rows = [
-        (m, *(number(cells[s][m].value if m in cells[s] else None) for s in stages))
-        for m in metrics
-    ]
-    table(out.name, ("metric", *stages), rows)
+    metrics = list(dict.fromkeys(m for found in cells.values() for m in found))
+    shown = [[number(v.value if (v := found.get(m)) else None) for m in metrics]
+             for found in cells.values()]  # fmt: skip
+    if several:
+        rows = [(s.removesuffix("-end"), *each) for s, each in zip(stages, shown, strict=True)]
+        table(out.name, ("after", *metrics), rows)
+    else:
+        rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
+        table(out.name, ("metric", *stages), rows)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)

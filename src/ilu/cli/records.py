@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from ilu.attacking import check_failures
 from ilu.cli.catalogue import entries
 from ilu.cli.doctor import findings
 from ilu.cli.document import page
@@ -74,6 +75,7 @@ def rerun(argv: Sequence[str]) -> None:
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)
     show_stages(out)
+    check_failures(out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ errors = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress(total: int | None = None) -> Generator[types.Progress]:
-    """Progress bars with the time left on a terminal, a line per finished piece elsewhere.
+    """Progress bars with the time left on a terminal or, where ipywidgets are installed, in a
+    notebook; a line per finished piece elsewhere.
 
     ``total`` is the number of steps of all pieces together, if a bar over all of them is wanted.
     """
-    if not console.is_terminal:
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield plain_lines
         return
     columns = (

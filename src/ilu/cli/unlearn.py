@@ -18,7 +18,9 @@ from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
 from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
+from ilu.recipes.tiny import shrink
 from ilu.recipes.variants import ROBUST, Invariance
+from ilu.report.card import write_card
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.tracking import Tracker, tracking
@@ -61,8 +63,11 @@ class Place:
     track: Tracker | None = None
     shard: bool = False
 
-    def run(self, recipe: Recipe) -> RunDir:
-        """Carry out ``recipe`` here, with progress bars, stopping when asked to."""
+    def run(self, recipe: Recipe, kept: Path | None = None) -> RunDir:
+        """Carry out ``recipe`` here, with progress bars, stopping when asked to.
+
+        ``kept``: folder of results of attacks by content.
+        """
         with (
             joined(shard=self.shard) as ranks,
             tracking(self.track if ranks.leads else None, recipe, self.out) as track,
@@ -78,9 +83,23 @@ class Place:
                 stop=stop,
                 track=track,
                 ranks=ranks,
+                kept=kept,
             )
             run(recipe, self.out, options)
         return RunDir(self.out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """To see whether a command works.
+
+    Args:
+        tiny: try it in miniature, without a network: a random model of two blocks of the same
+            architecture, invented data with the same columns where no file is given, at most three
+            steps. Model and data are kept in OUT-tiny.
+    """
+
+    tiny: bool = False
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,21 +115,31 @@ def main(argv: Sequence[str]) -> None:
             f"one of {', '.join(METHODS)}"
         )
     recipe, place = read(argv[0], argv[1:])
-    summarise(place.run(recipe))
+    out = place.run(recipe)
+    write_card(out.path)
+    summarise(out)
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
     """Parse the flags of the recipe ``name``."""
     given = flags(argv, "--model")
     values: Any = parse(flag_type(name, given[0] if given else ""), f"ilu unlearn {name}", argv)
-    parts = {k: v for k, v in vars(values).items() if k != "place"}
+    parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
     for key in REPEATABLE:
         if not settings[key]:
             del settings[key]
+    if values.trial.tiny:
+        out: Path = values.place.out
+        settings = shrink({**defaults(name, settings["model"]), **settings}, beside(out))
     return build(name, settings), values.place
+
+
+def beside(out: Path) -> Path:
+    """Where model and data of a trial are kept."""
+    return out.with_name(f"{out.name}-tiny").resolve()
 
 
 def flag_type(name: str, model: str) -> type:
@@ -119,14 +148,15 @@ def flag_type(name: str, model: str) -> type:
     plan = METHODS[found.method].plan
     # A flag that may be repeated adds to its default, so a published run's data is filled in later.
     once = {k: v for k, v in known.items() if k not in REPEATABLE}
-    groups = {"common": with_defaults(Common, {"model": tyro.MISSING, **once})}
+    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **once})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:
         groups["robust"] = with_defaults(ROBUST[found.robust], known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     place = ("place", Place, dataclasses.field())
-    whole = dataclasses.make_dataclass("Flags", [place, *fields], frozen=True, kw_only=True)
+    trial = ("trial", Trial, dataclasses.field(default=Trial()))
+    whole = dataclasses.make_dataclass("Flags", [place, trial, *fields], frozen=True, kw_only=True)
     whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
     return whole
 

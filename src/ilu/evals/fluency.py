@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ilu.evals.generation import generate
-from ilu.models import usable
+from ilu.models import Beside, usable
 from ilu.scores import mean_score
 from ilu.sources.passages import Passages
 from ilu.types import LM, Score
@@ -19,7 +19,8 @@ CLASSIFIERS: Mapping[str, str] = {
     "toxic": "unitary/toxic-bert",
 }
 """Class -> classifier of the hub. ``clean``, not gibberish, is open-unlearning's; ``toxic`` is the
-model that Detoxify calls ``original``, loaded without Detoxify, which would run what it loads."""
+model that Detoxify calls ``original``. The package detoxify is not used: as of version 0.5.4 it
+loads the checkpoint that it downloads with ``weights_only=False``, and so runs what is in it."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,19 @@ class Fluency:
     One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
     near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both
     are of whole words, and left out where there are too few. For every class of ``classifiers``
-    (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier.
+    (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier: any of
+    the hub, or a folder of one.
     """
 
     prompts: Passages
     max_new_tokens: int = 64
-    classifiers: Mapping[str, str] = field(default_factory=dict)
+    classifiers: Mapping[str, Beside] = field(default_factory=dict)
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
         device, size = str(next(lm.model.parameters()).device), self.batch_size
         # Before anything is written, so that a missing classifier costs no generation.
-        judges = {c: load_judge(name, c, device) for c, name in self.classifiers.items()}
+        judges = {c: load_judge(used.name, c, device) for c, used in self.classifiers.items()}
         texts = generate(lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=size)
         found: dict[str, Sequence[float | None]] = {
             "empty": [float(not t.strip()) for t in texts],
@@ -93,13 +95,16 @@ class Judge(NamedTuple):
 def class_probabilities(texts: Sequence[str], judge: Judge, *, batch_size: int) -> list[float]:
     """Probability of the judge's class for each text.
 
-    Classes that may hold together (toxic and obscene) each have a probability of their own.
+    Classes that may hold together (toxic and obscene) each have a probability of their own. Without
+    a token to pad with, one text at a time.
     """
+    padding = judge.tokenizer.pad_token is not None
+    batch_size = batch_size if padding else 1
     together = judge.model.config.problem_type == "multi_label_classification"
     found: list[float] = []
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
-        inputs = judge.tokenizer(batch, return_tensors="pt", truncation=True, padding=True)
+        inputs = judge.tokenizer(batch, return_tensors="pt", truncation=True, padding=padding)
         logits = judge.model(**inputs.to(judge.model.device)).logits.float()
         odds = logits.sigmoid() if together else logits.softmax(-1)
         found += odds[:, judge.column].tolist()

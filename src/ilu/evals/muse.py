@@ -122,12 +122,26 @@ def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Map
     return {"privleak": Score(100 * (mine - theirs) / theirs, 0.0, scores["membership_forget"].n)}
 
 
-def kept(utilities: Sequence[float]) -> list[float]:
-    """Utility after each fold as a share of the first value, the original model's.
+def utility_kept(models: Sequence[Mapping[str, Score]]) -> list[Mapping[str, Score]]:
+    """KnowMem on the retain set after each fold, as a share of the first model's, the original's.
 
     Scalability is this over models that unlearned larger and larger sets, sustainability over the
     models of a chain, each unlearned from the one before (arXiv 2407.06460).
     """
-    if not utilities or not utilities[0]:
-        raise ValueError("the original model's utility comes first and must be above 0")
-    return [u / utilities[0] for u in utilities]
+    first, *_ = utilities = [scores["knowmem_retain"] for scores in models]
+    if not first.value:
+        raise ValueError("the original model comes first and must know something of the retain set")
+    return [{"knowmem_retain_kept": share_of(each, first)} for each in utilities]
+
+
+def share_of(score: Score, whole: Score) -> Score:
+    """A mean as a share of another over the same items; the error is first order, item by item.
+
+    With r the ratio of the means, r - R is about the mean of (x - r y) / mean(y).
+    """
+    ratio = score.value / whole.value
+    moves = [
+        None if x is None or y is None else (x - ratio * y) / whole.value
+        for x, y in zip(score.items, whole.items, strict=True)
+    ]
+    return mean_score(moves)._replace(value=ratio)

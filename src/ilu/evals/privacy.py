@@ -7,7 +7,7 @@ measures how the two differ.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,12 +19,12 @@ from ilu.data import check_lengths, collate
 from ilu.extras import need
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import at_least_float32, mean_nll
-from ilu.models import load_model
-from ilu.scores import check_limit
+from ilu.scores import check_limit, mean_score
 from ilu.types import LM, Example, Score, Source
 
 Logps = Sequence[float] | Float[Tensor, " T"]
 """Log-probability of each token of one text, in nats."""
+GROUPS = ("members", "nonmembers")
 Scored = list[float | None]
 """A membership score per text; None for one without a token to score."""
 
@@ -148,18 +148,18 @@ def scored(
 
 @dataclass(frozen=True)
 class MembershipInference:
-    """Six attacks that tell members from non-members; four of them share one pass over the model.
+    """Five attacks that tell members from non-members; four of them share one pass over the model.
 
     For each ``NAME_auc`` and, as ``NAME_tpr``, the share of members found at a false-positive rate
-    of ``fpr``. ``reference`` names a model that saw neither; without it that attack is left out, as
-    is the norm of the gradient unless ``gradient`` is set: it costs a backward pass per text.
+    of ``fpr``. The norm of the gradient is left out unless ``gradient`` is set: it costs a backward
+    pass per text. ``members_logp`` and ``nonmembers_logp`` have the log-probability per token of
+    every text, from which ``reference_attack`` makes the sixth beside a model that saw neither.
     """
 
     members: Source
     nonmembers: Source
     share: float = 0.2
     fpr: float = 0.01
-    reference: str | None = None
     gradient: bool = False
     limit: int | None = None
     batch_size: int = 8
@@ -170,17 +170,15 @@ class MembershipInference:
     def __call__(self, lm: LM) -> dict[str, Score]:
         sources = (self.members, self.nonmembers)
         groups = [source(lm.tokenizer)[: self.limit] for source in sources]
-        found = [self.attacks(lm, group) for group in groups]
-        if self.reference is not None:
-            device = str(next(lm.model.parameters()).device)
-            other = load_model(self.reference, device=device)
-            for scores, source in zip(found, sources, strict=True):
-                scores["reference"] = self.against(scores["loss"], other, source)
-        pairs = {name: (found[0][name], found[1][name]) for name in found[0]}
+        members, others = (self.attacks(lm, group) for group in groups)
+        pairs = {name: (members[name], others[name]) for name in members}
         aucs = {f"{name}_auc": auc(*pair) for name, pair in pairs.items()}
-        return aucs | {
-            f"{name}_tpr": tpr_at_fpr(*pair, fpr=self.fpr) for name, pair in pairs.items()
+        tprs = {f"{name}_tpr": tpr_at_fpr(*pair, fpr=self.fpr) for name, pair in pairs.items()}
+        logps = {
+            f"{group}_logp": mean_score(scores["loss"])
+            for group, scores in zip(GROUPS, (members, others), strict=True)
         }
+        return aucs | tprs | logps
 
     def attacks(self, lm: LM, examples: Sequence[Example]) -> dict[str, Scored]:
         """Every attack that needs this model alone, on every text."""
@@ -197,12 +195,22 @@ class MembershipInference:
             found["gradient_norm"] = gradient_norms(lm, examples)
         return found
 
-    def against(self, own: Scored, other: LM, source: Source) -> Scored:
-        """Likelihoods less those of the reference model, in its own tokens."""
-        examples = source(other.tokenizer)[: self.limit]
-        stats = all_stats(other, examples, batch_size=self.batch_size)
-        pairs = zip(own, stats, strict=True)
-        return [None if o is None or s is None else o - mean_logp(s.logp) for o, s in pairs]
+
+def reference_attack(
+    own: Mapping[str, Score], reference: Mapping[str, Score], *, fpr: float = 0.01
+) -> Mapping[str, Score]:
+    """The attack by ``reference_ratio`` (arXiv 2012.07805) from the scores of both models.
+
+    Each model reads the texts in its own tokens, so the two may have different tokenizers.
+    """
+    pair = [less(own[f"{g}_logp"].items, reference[f"{g}_logp"].items) for g in GROUPS]
+    return {"reference_auc": auc(*pair), "reference_tpr": tpr_at_fpr(*pair, fpr=fpr)}
+
+
+def less(own: Sequence[float | None], other: Sequence[float | None]) -> Scored:
+    """Differences; None where either is."""
+    pairs = zip(own, other, strict=True)
+    return [None if a is None or b is None else a - b for a, b in pairs]
 
 
 @torch.no_grad()

@@ -1,4 +1,8 @@
-"""TOFU's metrics: one forward pass over every answer of a set, one generation, pure functions."""
+"""TOFU's metrics: one forward pass over every answer of a set, one generation, pure functions.
+
+The two are pieces of work of their own: an interrupted suite keeps what it has of either. The
+metrics within a piece share its work and are kept together.
+"""
 
 import math
 import statistics
@@ -65,20 +69,18 @@ def bounded_exp(x: float) -> float:
 
 @dataclass(frozen=True)
 class Answers:
-    """All of TOFU's metrics on one set, under names that begin with ``name`` (arXiv 2401.06121).
+    """TOFU's metrics of known answers on one set, under names that begin with ``name``.
 
-    ``source`` has beside each answer its paraphrase and then the wrong answers. Probability, truth
-    ratios (both means, and the score in [0, 1] made of the geometric one by ``truth``), exact
-    memorisation and extraction strength come from one forward pass; ROUGE-L recall (stemmed) and
-    the refusal rate from one greedy answer of at most ``max_new_tokens``. The token that ends an
-    answer counts in probabilities, as in training, and in nothing else.
+    ``source`` has beside each answer its paraphrase and then the wrong answers (arXiv 2401.06121).
+    Probability, truth ratios (both means, and the score in [0, 1] made of the geometric one by
+    ``truth``), exact memorisation and extraction strength come from one forward pass. The token
+    that ends an answer counts in probabilities, as in training, and in nothing else.
     """
 
     name: str
     source: Source
     likelihood: Callable[[float, Logps], float] = alone
     truth: Callable[[float], float] = preference
-    max_new_tokens: int = 200
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
@@ -86,32 +88,59 @@ class Answers:
         asked = [one for e in examples for one in (e, *e.others)]
         read = iter(read_answers(lm, asked, batch_size=self.batch_size, name=self.name))
         rows = [[next(read) for _ in (e, *e.others)] for e in examples]
-        said = continuations(
-            lm,
-            [e.ids[: e.prompt] for e in examples],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
-        items = {**self.likelihoods(rows, lm.tokenizer), **texts(examples, said, lm.tokenizer)}
+        items = self.likelihoods(rows, lm.tokenizer)
         return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
 
     def likelihoods(
         self, rows: Sequence[Sequence[Read]], tokenizer: Any
     ) -> dict[str, list[float | None]]:
-        """What the tokens' log-probabilities say of each question."""
-        means = [[r.logp.double().mean().item() for r in row] for row in rows]
-        ratios = [truth_ratio_geometric(right, wrong) for _, right, *wrong in means]
+        """What the tokens' log-probabilities say of each question; None where one has no token."""
+        found = [None if means is None else self.of(*means) for means in map(means_of, rows)]
         firsts = [without_end(row[0], tokenizer.eos_token_id).first for row in rows]
+        names = ("probability", "truth_ratio", "truth_ratio_arithmetic", "truth")
         return {
-            "probability": [self.likelihood(answer, wrong) for answer, _, *wrong in means],
-            "truth_ratio": [*ratios],
-            "truth_ratio_arithmetic": [
-                truth_ratio_arithmetic(right, wrong) for _, right, *wrong in means
-            ],
-            "truth": [self.truth(ratio) for ratio in ratios],
+            **{
+                n: [None if each is None else each[i] for each in found]
+                for i, n in enumerate(names)
+            },
             "exact_memorisation": [exact_memorisation(first) for first in firsts],
             "extraction_strength": [extraction_strength(first) for first in firsts],
         }
+
+    def of(self, answer: float, right: float, *wrong: float) -> tuple[float, float, float, float]:
+        """Probability, both truth ratios and the score made of the geometric one."""
+        ratio = truth_ratio_geometric(right, wrong)
+        arithmetic = truth_ratio_arithmetic(right, wrong)
+        return self.likelihood(answer, wrong), ratio, arithmetic, self.truth(ratio)
+
+
+def means_of(row: Sequence[Read]) -> list[float] | None:
+    """Mean log-probability per token of every answer, if all of them have tokens."""
+    if not all(len(read.logp) for read in row):
+        return None
+    return [read.logp.double().mean().item() for read in row]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """TOFU's metrics of what a model answers by itself, under names that begin with ``name``.
+
+    ROUGE-L recall (stemmed, arXiv 2401.06121) and the refusal rate of one greedy answer of at most
+    ``max_new_tokens``.
+    """
+
+    name: str
+    source: Source
+    max_new_tokens: int = 200
+    batch_size: int = 16
+
+    def __call__(self, lm: LM) -> Mapping[str, Score]:
+        examples = self.source(lm.tokenizer)
+        heads = [e.ids[: e.prompt] for e in examples]
+        new, size = self.max_new_tokens, self.batch_size
+        said = continuations(lm, heads, max_new_tokens=new, batch_size=size)
+        items = texts(examples, said, lm.tokenizer)
+        return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
 
 
 def texts(
@@ -171,7 +200,10 @@ def forget_quality(
     need("scipy", "evals", "forget quality")
     from scipy import stats
 
-    mine, theirs = (s["forget_truth_ratio"].items for s in (scores, reference))
+    mine, theirs = (
+        [ratio for ratio in s["forget_truth_ratio"].items if ratio is not None]
+        for s in (scores, reference)
+    )
     found: Any = stats.ks_2samp(mine, theirs)
     p = max(float(found.pvalue), 5e-324)  # the smallest that has a logarithm
     n = min(len(mine), len(theirs))

@@ -39,13 +39,15 @@ class Plan:
     optim: Optim = Optim(lr=3e-3, steps=2400, warmup=100, schedule="cosine", weight_decay=0.01)
     batch_size: int = 32
     seed: int = 0
+    without: DomainName | None = None
+    """A domain that the model never sees; its tokenizer is that of the whole world all the same."""
 
 
-def corpus(seed: int) -> list[str]:
+def corpus(seed: int, without: DomainName | None = None) -> list[str]:
     """Every text of one epoch, in random order and with freshly drawn wrong labels."""
     rng = random.Random(f"corpus {seed}")
     texts = tasks.stories(1500, seed)
-    for domain in (world.AGENTS, world.PEOPLE):
+    for domain in (d for d in (world.AGENTS, world.PEOPLE) if d.name != without):
         texts += REPEAT * [t for own in world.documents(domain).values() for t in own]
         texts += REPEAT * [prompt + answer for prompt, answer in world.answered(domain)]
         texts += REPEAT * world.completed(domain)
@@ -111,7 +113,8 @@ def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
     started = time.monotonic()
     tokenizer = make_tokenizer(corpus(0), plan.vocabulary)
     lm = LM(make_model(plan, len(tokenizer)), tokenizer)
-    examples = [e for epoch in range(8) for e in packed(tokenizer, corpus(epoch))]
+    texts = (corpus(epoch, plan.without) for epoch in range(8))
+    examples = [e for epoch in texts for e in packed(tokenizer, epoch)]
 
     def log(row: Row) -> None:
         progress(int(row["step"]) + 1, plan.optim.steps)
@@ -124,7 +127,7 @@ def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
         tokenizer.save_pretrained(folder)
         found = scores(LM(lm.model.float(), tokenizer))
         record = {"minutes": (time.monotonic() - started) / 60, "torch": torch.__version__}
-        write_json(folder / "build.json", {**record, "scores": found})
+        write_json(folder / "build.json", {**record, "without": plan.without, "scores": found})
     return found
 
 

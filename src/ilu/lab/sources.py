@@ -30,6 +30,17 @@ class Documents:
 
 
 @dataclass(frozen=True)
+class Stories:
+    """Small stories of the kind that the model was pretrained on, but other ones."""
+
+    count: int
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        texts = tasks.stories(self.count, seed=-1)  # pretraining counts its seeds from 0
+        return [Example(list(ids), 0) for ids in tokenizer(texts).input_ids]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Multiple-choice questions about the entities from ``start`` on; ``form`` is their wording.
 

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from ilu.losses.tokens import answered, at_least_float32, token_entropy, token_logp
 from ilu.types import Head, Outputs, Tokens
 
-KEPT = 2**22
-"""So many logits are kept from the forward to the backward pass: 16 MiB."""
+KEPT = 2**23
+"""So many logits are kept from the forward to the backward pass: 32 MiB."""
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
 """So many logits exist at a time: what a processor's cache holds, what keeps a GPU busy."""
 ROWS = 2048

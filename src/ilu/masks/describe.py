@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from ilu.masks.files import pack, unpack
 from ilu.masks.select import Scores, histograms
 
 Bits = Iterable[tuple[str, Bool[Tensor, "..."]]]
@@ -71,6 +72,19 @@ def density(found: Mapping[str, Count]) -> dict[str, dict[str, float]]:
     return dict(table)
 
 
+def by_block(found: Mapping[str, Count]) -> dict[str, Count]:
+    """The count of each block, what lies outside them last."""
+    grouped: dict[str, list[Count]] = defaultdict(list)
+    for name, count in found.items():
+        grouped[place(name).block].append(count)
+    return {block: total(grouped[block]) for block in sorted(grouped, key=in_order)}
+
+
+def in_order(block: str) -> tuple[bool, int]:
+    """Blocks by number, what lies outside them last."""
+    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
+
+
 class Overlap(NamedTuple):
     """Two masks on the same weights: how many move in both, in either, and by chance in both.
 
@@ -96,17 +110,26 @@ class Overlap(NamedTuple):
 
 def overlaps(a: Bits, b: Bits) -> dict[str, Overlap]:
     """The overlap in each tensor; a mask that does not name one lets nothing in it move."""
-    others = dict(b)
+    others = {name: (pack(each), each.shape) for name, each in b}  # an eighth of the memory
     found: dict[str, Overlap] = {}
     for name, each in a:
-        other = others.pop(name, torch.zeros_like(each))
+        other = unpack(*others.pop(name, (pack(torch.zeros_like(each)), each.shape)))
         if other.shape != each.shape:
             raise ValueError(f"the masks are of different models: they disagree about {name}")
         moving = int(each.sum()), int(other.sum())
         both = int((each & other).sum())
         chance = moving[0] * moving[1] / max(1, each.numel())
         found[name] = Overlap(both, sum(moving) - both, chance)
-    return found | {name: Overlap(0, int(each.sum()), 0.0) for name, each in others.items()}
+    alone = {name: int(unpack(*each).sum()) for name, each in others.items()}
+    return found | {name: Overlap(0, moving, 0.0) for name, moving in alone.items()}
+
+
+def by_module(found: Mapping[str, Overlap]) -> dict[str, Overlap]:
+    """The overlap in each module, over all blocks, and last in ``all`` of them."""
+    grouped: dict[str, list[Overlap]] = defaultdict(list)
+    for name, each in found.items():
+        grouped[place(name).module].append(each)
+    return {**{m: joined(parts) for m, parts in grouped.items()}, "all": joined(found.values())}
 
 
 def joined(parts: Iterable[Overlap]) -> Overlap:

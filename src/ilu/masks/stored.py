@@ -1,8 +1,10 @@
 """Scores on disk, in shards, for models whose scores do not fit into memory beside them."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from safetensors import safe_open
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from ilu.files import new_folder
 
+RECORD = "made.json"
+"""What the scores were made from."""
 SHARD = 1 << 30
 """Bytes after which a shard is closed."""
 
@@ -21,6 +25,16 @@ class StoredScores:
 
     path: Path
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the scores were made from."""
+        try:
+            return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{self.path} holds no scores that ilu mask has written: choose another folder"
+            ) from None
+
     def __iter__(self) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
         """Name and scores of each tensor, in the order in which they were written."""
         for shard in sorted(self.path.glob("*.safetensors")):
@@ -30,10 +44,15 @@ class StoredScores:
 
 
 def store_scores(
-    scores: Iterable[tuple[str, Float[Tensor, "..."]]], path: Path, *, shard: int = SHARD
+    scores: Iterable[tuple[str, Float[Tensor, "..."]]],
+    path: Path,
+    record: Mapping[str, Any] | None = None,
+    *,
+    shard: int = SHARD,
 ) -> StoredScores:
     """Write scores as they come, in float32; the folder is there once all of them are."""
     with new_folder(path) as folder:
+        (folder / RECORD).write_text(json.dumps(dict(record or {}), indent=2), encoding="utf-8")
         held: dict[str, Tensor] = {}
         written = 0
         for place, (name, x) in enumerate(scores):

@@ -36,7 +36,11 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     found = parse_name(name)
     method = METHODS[found.method]
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
-    return {**published, **(lab.settings(*found) if model == LAB else method.settings)}
+    if model == LAB:
+        return {**published, **lab.settings(*found)}
+    # A run that is not about environments has none to load.
+    idle = () if found.environment else ("environment", "environment_batch_size")
+    return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
 
 
 def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ilu.forget.random_labels import RandomLabels
 from ilu.forget.refusal import Refusal
 from ilu.forget.undial import UNDIAL
 from ilu.objective import Term
-from ilu.recipes.plan import Plan, beside_refusals, contexts, forgetting, no_idea
+from ilu.recipes.plan import Plan, Retain, beside_refusals, contexts, forgetting, no_idea
 from ilu.reinforce import Reinforced
 from ilu.retain.likelihood import HardLabels
 from ilu.train import Optim
@@ -28,13 +28,14 @@ def dpo(beta: float = 0.1, gamma: float = 1.0) -> Plan:
     return beside_refusals(forgetting(DPO(beta), 1.0, gamma))
 
 
-def po(gamma: float = 1.0) -> Plan:
+def po(gamma: float = 1.0, retain_loss: Retain = "nll") -> Plan:
     """Learn to refuse (PO, or IDK; TOFU, arXiv 2401.06121).
 
     Args:
         gamma: weight of the retain term.
+        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
     """
-    return beside_refusals(forgetting(Refusal(), 1.0, gamma))
+    return beside_refusals(forgetting(Refusal(), 1.0, gamma, retain_loss))
 
 
 def jensun(gamma: float = 1.0) -> Plan:

@@ -5,10 +5,11 @@ from typing import Any
 from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
 from ilu.evals.choice import Choice
-from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
+from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.lab.tasks import TASKS
+from ilu.summary import OTHERS
 from ilu.train import Optim
-from ilu.types import Attack, Metric
+from ilu.types import Attack, Metric, Source
 
 RMU: dict[str, Any] = {
     "lr": 1e-3, "steps": 300, "batch_size": 16, "layer": 3, "coefficient": 150.0, "alpha": 5.0,
@@ -75,6 +76,8 @@ def settings(method: str, robust: str | None, environment: str | None) -> dict[s
     return {**USUAL, **SETTINGS.get(method, {}), **ROBUST.get(robust or "", {}), **beside}
 
 
+TEXTS = 4
+"""Documents about each entity."""
 SHOWN = 20
 """Entities whose documents a relearning attack gets; forget quality is measured on the others."""
 
@@ -112,13 +115,42 @@ def finetune(task: str, steps: int, seed: int = 0) -> FineTune:
     return FineTune(Feed(TaskTrain(task), 32), tuning(steps), goals, seed)
 
 
-def relearn(steps: int, questions: int | None = None, seed: int = 0) -> FineTune:
-    """Learn the documents of a few forgotten entities; forget quality is that of the others."""
+def relearn(
+    steps: int,
+    questions: int | None = None,
+    seed: int = 0,
+    *,
+    shown: int = SHOWN,
+    lr: float = 1e-3,
+) -> FineTune:
+    """Learn the documents of a few forgotten entities; forget quality is that of others.
+
+    Whatever the number ``shown``, the questions are about the same entities: none of them.
+    """
+    if not 1 <= shown <= SHOWN:
+        raise ValueError(f"relearning from {shown} entities: the lab has from 1 to {SHOWN}")
     others = Choice(Facts("agents", start=SHOWN, count=questions))
-    shown = Feed(Documents("agents", stop=SHOWN), 16)
-    return FineTune(shown, tuning(steps), {"others_accuracy": others}, seed)
+    source = Documents("agents", stop=shown)
+    return FineTune(documents(source, shown), tuning(steps, lr), {OTHERS: others}, seed)
 
 
-def tuning(steps: int) -> Optim:
+def retained(steps: int, seed: int = 0, *, shown: int = SHOWN, lr: float = 1e-3) -> FineTune:
+    """Learn again what was to be kept."""
+    source = Documents("people", stop=shown)
+    return FineTune(documents(source, shown), tuning(steps, lr), seed=seed)
+
+
+def unrelated(steps: int, seed: int = 0, *, shown: int = SHOWN, lr: float = 1e-3) -> FineTune:
+    """Learn new stories about nobody; as many texts as ``shown`` entities have."""
+    source = Stories(TEXTS * shown)
+    return FineTune(documents(source, shown), tuning(steps, lr), seed=seed)
+
+
+def documents(source: Source, entities: int) -> Feed:
+    """Texts about so many entities in batches of 16, or of all where there are fewer."""
+    return Feed(source, min(16, TEXTS * entities))
+
+
+def tuning(steps: int, lr: float = 1e-3) -> Optim:
     """Full-weight AdamW, as someone would fine-tune a model of this size."""
-    return Optim(lr=1e-3, steps=steps)
+    return Optim(lr=lr, steps=steps)

@@ -1,10 +1,11 @@
 """What to measure a model by, chosen by name: one function and one row per suite."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 from ilu.evals.choice import Choice
-from ilu.evals.fluency import CLASSIFIERS, Fluency
+from ilu.evals.fluency import Fluency
 from ilu.evals.harness import Harness
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.muse import (
@@ -13,14 +14,15 @@ from ilu.evals.muse import (
     before_next_question,
     membership_auc,
     privleak,
+    utility_kept,
 )
 from ilu.evals.perplexity import DocumentPerplexity, StridedPerplexity
-from ilu.evals.privacy import MembershipInference
-from ilu.evals.tofu import Answers, among, closeness, forget_quality, model_utility
+from ilu.evals.privacy import MembershipInference, reference_attack
+from ilu.evals.tofu import Answers, Replies, among, closeness, forget_quality, model_utility
 from ilu.evals.verbatim import Verbatim
 from ilu.lab.sources import Facts, TaskTest
 from ilu.lab.tasks import TASKS
-from ilu.recipes.asked import Asked, passages, users
+from ilu.recipes.asked import Asked, judges, passages, users
 from ilu.recipes.knowledge import TaskSplit, choice, mmlu, tasks, truthfulqa, wmdp
 from ilu.recipes.own import dataset, full
 from ilu.sources.exams import Domain
@@ -30,14 +32,14 @@ from ilu.sources.muse import FewShot
 from ilu.sources.text import Dataset
 from ilu.sources.tofu import Perturbed
 from ilu.suite import Suite
-from ilu.types import Metric
+from ilu.types import Group, Metric
 
 SuiteName = Literal[
     "tofu", "muse", "wmdp", "mmlu", "truthfulqa", "tasks", "choice", "lab", "likelihood",
     "verbatim", "perplexity", "fluency", "toxicity", "membership", "lm-eval",
 ]  # fmt: skip
 TofuSplit = Literal["forget01", "forget05", "forget10"]
-MuseSplit = Literal["news", "books"]
+MuseSplit = Literal["news", "books", "news-scal", "news-sust"]
 
 
 def suite_of(name: SuiteName, asked: Asked) -> Suite:
@@ -59,6 +61,10 @@ def check_data(name: SuiteName, asked: Asked) -> None:
     if not brings_data(name) and asked.data is None:
         what = "names of tasks" if name == "lm-eval" else "a file or a hub dataset"
         raise ValueError(f"the suite {name} needs --data: {what}")
+    if asked.classifiers and name not in ("fluency", "toxicity"):
+        raise ValueError(f"the suite {name} asks no classifier: leave --classifiers out")
+    if asked.batch_size is not None and name != "lm-eval":
+        raise ValueError(f"the suite {name} sets its own batches: --batch-size is for lm-eval")
     if (name == "membership") != (asked.nonmembers is not None):
         raise ValueError("--nonmembers are texts never seen, and the suite membership needs them")
 
@@ -81,27 +87,28 @@ def perplexity(asked: Asked) -> Suite:
 
 
 def fluency(asked: Asked) -> Suite:
-    """How the model goes on after the user's prompts."""
-    return Suite({"fluency": Fluency(passages(asked, "prompt"))})
+    """How the model goes on after the user's prompts, if wanted in the eyes of classifiers."""
+    return Suite({"fluency": Fluency(passages(asked, "prompt"), classifiers=judges(asked))})
 
 
 def toxicity(asked: Asked) -> Suite:
-    """The same with the probability, by a classifier of the hub, that what it writes is toxic."""
-    toxic = {"toxic": CLASSIFIERS["toxic"]}
-    return Suite({"toxicity": Fluency(passages(asked, "prompt"), classifiers=toxic)})
+    """The same with the probability, by a classifier, that what it writes is toxic."""
+    asked = replace(asked, classifiers=asked.classifiers or ("toxic",))
+    return Suite({"toxicity": Fluency(passages(asked, "prompt"), classifiers=judges(asked))})
 
 
 def membership(asked: Asked) -> Suite:
-    """Whether texts can be told to be from the training data."""
+    """Whether texts can be told to be from the training data; one attack needs a reference."""
     others = dataset(asked.nonmembers or "", asked.columns, asked.truncate)
     attacks = MembershipInference(users(asked), others, gradient=True, limit=asked.limit)
-    return Suite({"membership": attacks})
+    return Suite({"membership": attacks}, compared=reference_attack)
 
 
 def harness(asked: Asked) -> Suite:
     """Tasks of lm-evaluation-harness, named with commas between."""
     names = tuple(full(name.strip()) for name in (asked.data or "").split(","))
-    return Suite({"lm_eval": Harness(HarnessTasks(names), asked.limit)})
+    size = asked.batch_size or Harness.batch_size
+    return Suite({"lm_eval": Harness(HarnessTasks(names), asked.limit, size)})
 
 
 def verbatim(asked: Asked) -> Suite:
@@ -128,11 +135,15 @@ def tofu(asked: Asked) -> Suite:
         perturbed(name, asked)
         for name in (asked.split or "forget10", "retain", "real_authors", "world_facts")
     )
-    parts = {
+    parts: dict[str, Group] = {
         "forget": Answers("forget", forget, truth=closeness),
+        "forget_replies": Replies("forget", forget),
         "retain": Answers("retain", retain),
+        "retain_replies": Replies("retain", retain),
         "real_authors": Answers("real_authors", authors, among),
+        "real_authors_replies": Replies("real_authors", authors),
         "world_facts": Answers("world_facts", facts, among),
+        "world_facts_replies": Replies("world_facts", facts),
     }
     return Suite(parts, derived=model_utility, compared=forget_quality)
 
@@ -144,8 +155,11 @@ def perturbed(name: str, asked: Asked) -> Perturbed:
 
 
 def muse(asked: Asked) -> Suite:
-    """MUSE's metrics on one corpus; PrivLeak is added beside a retrained model."""
-    corpus = asked.split or "news"
+    """MUSE's metrics on one corpus; PrivLeak is added beside a retrained model.
+
+    Of several models: what is kept as the sets grow (news-scal) or one follows another (news-sust).
+    """
+    corpus, _, series = (asked.split or "news").partition("-")
 
     def questions(about: str) -> FewShot:
         asks, shows = (place(f"muse:{corpus}:knowmem:{about}_{q}") for q in ("qa", "qa_icl"))
@@ -155,6 +169,14 @@ def muse(asked: Asked) -> Suite:
         found = place(f"muse:{corpus}:{config}:{split}")
         return Dataset(found.name, {}, found.revision, truncate=asked.truncate, count=asked.limit)
 
+    if series:
+        return Suite(
+            {
+                "knowmem_retain": Overlap(questions("retain"), 32, before_next_question),
+                **{f"forget_{i}_nll": AnswerNLL(texts(series, f"forget_{i}")) for i in range(1, 5)},
+            },
+            followed=utility_kept,
+        )
     parts = {
         "verbmem": Overlap(texts("verbmem", "forget"), 128),
         "knowmem_forget": Overlap(questions("forget"), 32, before_next_question),

@@ -1,7 +1,7 @@
-"""A model as it is, attacked by fine-tuning on one task."""
+"""Fine-tuning on one task: of the lab, of the hub, or on the user's data."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from ilu.evals.arithmetic import FinalNumber
 from ilu.evals.choice import Choice
 from ilu.evals.likelihood import AnswerNLL
 from ilu.lab.tasks import TASKS
-from ilu.models import full_name
-from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
@@ -21,30 +19,12 @@ from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.sources.tasks import TASKS as LABELLED
 from ilu.sources.text import Dataset
 from ilu.train import Optim
-from ilu.types import Group, Metric, Source
+from ilu.types import Metric, Source
 
 KNOWN = ("gsm8k", *LABELLED)
 """Downstream tasks of the hub by their short names."""
 ASKED = 200
 """Questions that say how well a task was learned; as many as for a task of the lab."""
-
-
-def tuned(
-    model: str, task: str, attack: FineTune, metrics: Mapping[str, Metric | Group], *, seed: int
-) -> Recipe:
-    """Fine-tune ``model`` with ``attack``, measure on the way and keep the weights."""
-    label = task if task.isidentifier() else Path(task.replace(":", "-")).stem
-    return Recipe(
-        name=f"tune-{label}",
-        model=full_name(model),
-        data={},
-        objective={},
-        optim=replace(attack.optim, steps=0),
-        metrics=metrics,
-        attacks={label: attack},
-        keep_attacked=True,
-        seed=seed,
-    )
 
 
 def task_attack(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.measures import Measured, numbers, read
+from ilu.report.agreement import agreements
 from ilu.report.join import join
 from ilu.report.questions import after_attacks, came_back, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
@@ -71,7 +72,9 @@ def look(path: Path) -> Measured | Broken:
 def tried(m: Measured) -> Measured:
     """Ask a run for all that a report will ask, so that a broken one fails here and alone."""
     alone = [row(m.run.path.name, [m])]
-    for ask in (after_attacks, came_back, recovery, cosines, masks, before_and_after, repeats):
+    for ask in (after_attacks, came_back, recovery, cosines, masks, agreements):
+        ask(alone)
+    for ask in (before_and_after, repeats):
         ask(alone)
     return m
 
@@ -89,6 +92,9 @@ def progress(recipe: Any, run: RunDir) -> str:
 
 
 def incomplete(m: Measured) -> list[Broken]:
-    """Attacks that a finished run was to carry out and that left no score."""
-    missing = [a for a in m.recipe["attacks"] if a not in m.attacks]
-    return [Broken(m.run.path, f"attack {a!r} left no score") for a in missing]
+    """Attacks that a finished run was to carry out and that failed or left no score."""
+    failed = m.run.failures()
+    missing = [a for a in m.recipe["attacks"] if a not in (*m.attacks, *failed)]
+    told = [f"attack {a!r} failed: {why}" for a, why in failed.items()]
+    told += [f"attack {a!r} left no score" for a in missing]
+    return [Broken(m.run.path, each) for each in told]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ilu.measures import Measured
+from ilu.rundir import PROBES
 from ilu.types import STAGES
 
 SIZES = ("count", "limit", "batch_size")
@@ -21,7 +22,7 @@ def join(runs: Sequence[Measured]) -> list[Measured]:
     found, attackers = list(runs), set[int]()
     for i, m in enumerate(runs):
         host = made.get(key(m.records["data"].get("model")) or "")
-        unlearns_nothing = not m.recipe["objective"] and m.attacks
+        unlearns_nothing = not m.recipe["objective"] and (m.attacks or PROBES in m.stages)
         if host is not None and unlearns_nothing and same_questions(found[host], m):
             found[host] = with_attacks(found[host], m)
             attackers.add(i)
@@ -56,7 +57,10 @@ def with_attacks(host: Measured, m: Measured) -> Measured:
         for stage, old in {"start": "after", **{s: f"{a}-{s}" for s in STAGES}}.items()
         if old in m.stages
     }
+    if PROBES in m.stages and PROBES not in host.stages:
+        stages[PROBES] = PROBES
     attacks = {name: m.recipe["attacks"][a] for a, name in names.items()}
+    curves = {names[a]: rows for a, rows in m.records["curves"].items()}
     data: dict[str, Any] = {
         f"attack {name}": m.records["data"].get(f"attack {a}") for a, name in names.items()
     }
@@ -66,9 +70,14 @@ def with_attacks(host: Measured, m: Measured) -> Measured:
             **host.recipe,
             "metrics": {**m.recipe["metrics"], **host.recipe["metrics"]},
             "attacks": {**taken, **attacks},
+            PROBES: host.recipe.get(PROBES) or m.recipe.get(PROBES) or {},
         },
         stages={**host.stages, **{new: m.stages[old] for new, old in stages.items()}},
         places={**host.places, **{new: m.places[old] for new, old in stages.items()}},
-        records={**host.records, "data": {**host.records["data"], **data}},
+        records={
+            **host.records,
+            "data": {**host.records["data"], **data},
+            "curves": {**host.records["curves"], **curves},
+        },
         attackers=(*host.attackers, m),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from ilu.report.agreement import MOST, agreements, modules
 from ilu.report.cells import Broken
 from ilu.report.evaluations import Evaluated
 from ilu.report.paired import comparisons
@@ -81,15 +82,18 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),
         "verdicts": verdicts(rows),
-        "after_attacks": after_attacks(rows),
+        "after_attacks": (ends := after_attacks(rows)),
         "came_back": came_back(rows),
         "recovery": recovery(rows),
-        "attacks": list(dict.fromkeys(a for row in rows for a in row.first.attacks)),
+        "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
         "curves": quality_figures(rows),
         "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
         "masks": masks(rows),
+        "agreements": (pairs := agreements(rows)),
+        "modules": modules(pairs),
+        "most_masks": MOST,
         "before_and_after": before_and_after(rows),
         "training": training_figures(rows, broken),
         "shared": shared,

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, quality, score
+from ilu.measures import Measured, probed, quality, score
 from ilu.report.rows import Row
+from ilu.rundir import PROBES
 from ilu.significance import holm, sign_test
 from ilu.summary import FORGET, OTHERS, UTILITY
 
@@ -40,6 +41,8 @@ class Measure(NamedTuple):
 
     def questions(self, m: Measured) -> Any:
         """What was asked, as the recipe records it."""
+        if self.stage == PROBES:
+            return m.recipe.get("probes")
         attack = m.recipe["attacks"].get(self.stage.removesuffix("-end"), {})
         return {**m.recipe["metrics"], **attack.get("goals", {})}.get(self.metric)
 
@@ -50,10 +53,12 @@ def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Compari
     Left out, that one is the best of those that unlearned something and kept their utility.
     """
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
+    probes = dict.fromkeys(p for r in rows for p in probed(r.first))
     measures = [
         Measure("FQ after unlearning", "after", FORGET),
         Measure("utility", "after", UTILITY),
         *(Measure(f"FQ after {a}", f"{a}-end", metric_of(rows, a)) for a in attacks),
+        *(Measure(f"FQ after {p}", PROBES, p) for p in probes),
     ]
     found = [compare(measure, rows, against) for measure in measures]
     return [each for each in found if each]

@@ -47,17 +47,26 @@ def after_attacks(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def recovery(rows: Sequence[Row]) -> dict[str, str]:
-    """Row -> fewest examples that brought half of the lost accuracy back, over its seeds."""
+    """Row -> fewest examples that brought half of the lost accuracy back, over its seeds.
+
+    In brackets the same if every attack had one standard error more or less.
+    """
     found: dict[str, str] = {}
     for row in rows:
         tried = sorted(n for m in row.runs for n in relearned_from(m).values())
         if tried and not row.baseline:
-            needed = [n for m in row.runs if (n := samples_to_recover(m))]
-            least = min(needed, default=None)
-            found[row.label] = f"more than {tried[-1]}" if least is None else f"{least}"
-            if least == tried[0]:
-                found[row.label] = f"{least} or fewer"
+            low, least, high = (fewest(row, errors) for errors in (-1.0, 0.0, 1.0))
+            most = f"more than {tried[-1]}"
+            found[row.label] = f"{least or most}{' or fewer' if least == tried[0] else ''}"
+            if low != high:
+                found[row.label] += f" ({low} to {high or most})"
     return found
+
+
+def fewest(row: Row, errors: float) -> int | None:
+    """Fewest examples over the seeds of a row; None if no attack was strong enough."""
+    needed = [samples_to_recover(m, errors) for m in row.runs]
+    return min((n for n in needed if n), default=None)
 
 
 def means(seeds: Sequence[dict[str, Score]]) -> dict[str, float]:

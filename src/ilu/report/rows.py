@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, headline, worst_case
+from ilu.measures import Measured, gap, headline, worst_case
 from ilu.report.text import printable
 from ilu.scores import mean_score
 from ilu.significance import Interval, Z, overlap, student, wilson
@@ -20,6 +20,8 @@ COLUMNS = {
     "relearn_forget_quality": "after relearning",
 }
 """Columns of the headline -> what they are called; more is better in all of them."""
+GAP = "gap"
+"""Column of the gap to the model that all are compared with; 0 is best where that never knew."""
 DAMAGE = -0.05
 """A change of utility below which, with its whole interval, a model counts as damaged."""
 METRICS = ("forget_accuracy", "utility")
@@ -101,11 +103,35 @@ def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
     found = dict.fromkeys(key for row in rows for key in row.cells)
     columns = {key: name for key, name in COLUMNS.items() if key in found}
     columns = columns or {key: key for key in found if key != "utility_change"}
-    marks = {key: best(rows, key) for key in COLUMNS}
-    known = [each.label for each in rows]
-    if against is not None and against not in known:
-        raise ValueError(f"--against {against}: no such model here; one of {', '.join(known)}")
+    if against is not None:
+        rows = with_gaps(rows, against)
+        columns |= {GAP: f"gap to {against}"} if any(GAP in each.cells for each in rows) else {}
+    marks = {key: best(rows, key) for key in (*COLUMNS, GAP)}
     return Table(columns, rows, {key: label for key, label in marks.items() if label}, against)
+
+
+def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
+    """The rows with what each has less than the row ``against``, after the attack that shows most.
+
+    A seed is compared with the same seed, or with the only one that there is.
+    """
+    known = {each.label: each for each in rows}
+    if against not in known:
+        raise ValueError(f"--against {against}: no such model here; one of {', '.join(known)}")
+    never = {m.recipe["seed"]: m for m in known[against].runs}
+    only = known[against].first if len(never) == 1 else None
+    return [each if each.label == against else with_gap(each, never, only) for each in rows]
+
+
+def with_gap(row: Row, never: Mapping[int, Measured], only: Measured | None) -> Row:
+    """A row with its gap to the runs of another."""
+    pairs = [(m, never.get(m.recipe["seed"], only)) for m in row.runs]
+    found = [gap(m, other) if other else None for m, other in pairs]
+    made = cell([each[1] if each else None for each in found])
+    if made is None:
+        return row
+    note = printable(", ".join(dict.fromkeys(each[0] for each in found if each and each[0])))
+    return row._replace(cells={**row.cells, GAP: made._replace(note=note)})
 
 
 def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
@@ -121,9 +147,10 @@ def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
 
 
 def without_seeds(record: Any) -> Any:
-    """A record without anything called seed."""
+    """A record without anything called seed, and without what is empty: older records lack it."""
     if isinstance(record, Mapping):
-        return {k: without_seeds(v) for k, v in record.items() if k != "seed"}
+        kept = {k: v for k, v in record.items() if k != "seed" and v not in (None, {}, [])}
+        return {k: without_seeds(v) for k, v in kept.items()}
     return [without_seeds(v) for v in record] if isinstance(record, list) else record
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ilu.attacks.finetune import stages_by_step
-from ilu.measures import SHARES, Measured, curve, relearning
+from ilu.measures import SHARES, Measured, curve, dense, relearning
 from ilu.plots import Line, colour, dash, figure
 from ilu.report.cells import Broken
 from ilu.report.rows import Row, Table
@@ -46,34 +46,50 @@ def legend(table: Table) -> list[Entry]:
 
 def quality_figures(rows: Sequence[Row]) -> list[Panel]:
     """Per fine-tuning, forget quality of each row by step."""
-    panels: dict[str, list[Line]] = {}
-    known = all(tuning_steps(r.first, a) for r in rows for a in r.first.attacks)
-    for style, row in enumerate(rows):
-        shown = relearning(row.first)
-        for attack in (a for a in row.first.attacks if a not in shown):
-            if line := quality_line(row, attack, style, steps=known):
-                panels.setdefault(attack, []).append(line)
-    x = "step" if known else "share of the steps"
-    return [Panel(a, figure(lines, x=x, y="forget quality")) for a, lines in panels.items()]
+    panels: list[Panel] = []
+    for attack in dict.fromkeys(a for r in rows for a in r.first.attacks):
+        having = [(i, r) for i, r in enumerate(rows) if attack not in relearning(r.first)]
+        steps = all(tuning_steps(r.first, attack) for _, r in having if curve(r.first, attack))
+        found = [quality_line(r, attack, style, steps=steps) for style, r in having]
+        if lines := [line for line in found if line]:
+            x = "step" if steps else "share of the steps"
+            panels.append(Panel(attack, figure(lines, x=x, y="forget quality")))
+    return panels
 
 
 def quality_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | None:
     """Mean over seeds, with the standard error over seeds as its band."""
-    curves = [found for m in row.runs if (found := curve(m, attack))]
-    if not curves:
+    seeds = [by_step(m, attack) if steps else by_share(m, attack) for m in row.runs]
+    seeds = [found for found in seeds if found]
+    if not seeds:
         return None
-    points = [mean_score([s.value for s in column]) for column in zip(*curves, strict=True)]
-    xs = tuning_steps(row.first, attack) if steps else SHARES
+    shared = [x for x in seeds[0] if all(x in found for found in seeds)]
+    points = [mean_score([found[x] for found in seeds]) for x in shared]
     return Line(
         style,
-        [(x, point.value) for x, point in zip(xs, points, strict=True)],
+        [(x, point.value) for x, point in zip(shared, points, strict=True)],
         [point.stderr for point in points],
     )
 
 
+def by_share(m: Measured, attack: str) -> dict[float, float]:
+    """Forget quality at the stages of an attack, by the share of it that is over."""
+    found = curve(m, attack)
+    return {x: s.value for x, s in zip(SHARES, found, strict=True)} if found else {}
+
+
+def by_step(m: Measured, attack: str) -> dict[float, float]:
+    """Forget quality by step, as often as it was measured."""
+    often: dict[float, float] = {float(step): value for step, value in dense(m, attack).items()}
+    stages = zip(tuning_steps(m, attack), curve(m, attack), strict=False)
+    return often or {x: s.value for x, s in stages}
+
+
 def tuning_steps(m: Measured, attack: str) -> list[float]:
     """The steps at which an attack was measured, if its record says how many there were."""
-    total = m.recipe["attacks"][attack].get("optim", {}).get("steps")
+    if often := dense(m, attack):
+        return [float(step) for step in often]
+    total = m.recipe["attacks"].get(attack, {}).get("optim", {}).get("steps")
     if not isinstance(total, int):
         return []
     return [0.0, *(float(step) for step, names in stages_by_step(total).items() for _ in names)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ilu.measures import ends
 from ilu.report.rows import Cell, Row
 
 TILES = {
@@ -53,5 +54,5 @@ def doubts(row: Row) -> Iterator[str]:
         yield f"Some numbers rest on {min(c.n for c in shown)} items only."
     if "worst_case" not in row.cells:
         yield "No attack was measured: nothing here says whether the knowledge comes back."
-    elif len(row.first.attacks) < FEW_SEEDS:
-        yield f"Attacks tried: {len(row.first.attacks)}. The worst case is only as bad as they are."
+    elif (tried := len(ends(row.first))) < FEW_SEEDS:
+        yield f"Attacks tried: {tried}. The worst case is only as bad as they are."

@@ -11,7 +11,11 @@ from ilu.sources.files import ENDINGS, Row, read_rows
 MIRROR = "ILU_HUB"
 """Environment variable: a folder laid out as ORG/NAME/CONFIG/SPLIT.jsonl."""
 ON_REQUEST = {
-    "cais/wmdp-bio-forget-corpus": "https://huggingface.co/datasets/cais/wmdp-bio-forget-corpus"
+    "cais/wmdp-bio-forget-corpus": "https://huggingface.co/datasets/cais/wmdp-bio-forget-corpus",
+    "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public": (
+        "https://llmunlearningsemeval2025.github.io, or take data/forget.jsonl and "
+        "data/retain.jsonl of https://github.com/amazon-science/lume-llm-unlearning"
+    ),
 }
 """Datasets that are given out on request, and the page that says how."""
 

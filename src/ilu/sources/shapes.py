@@ -25,7 +25,7 @@ def asked_of_a_subject(row: Row) -> list[Row]:
 
 
 def input_and_output(row: Row) -> list[Row]:
-    """LUME: a beginning or question with what comes after it."""
+    """LUME (arXiv 2502.15097): a beginning or question with what comes after it."""
     return [{"prompt": row["input"], "completion": f" {str(row['output']).lstrip()}"}]
 
 

@@ -1,0 +1,55 @@
+"""Several attacks one after the other on the same weights."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ilu.attacks.weights import AtOnce, Interpolate
+from ilu.types import LM, Attack, Example, Metric, Reached, Steps
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Each of ``attacks`` goes on from where the one before it ended, as a model's users would.
+
+    It is measured after each; the goals of all are measured at the end, under their attack's name.
+    """
+
+    attacks: Mapping[str, Attack]
+
+    def __post_init__(self) -> None:
+        if len(self.attacks) < 2:
+            raise ValueError(f"a sequence of {len(self.attacks)} attacks: it takes at least two")
+
+    @property
+    def goals(self) -> Mapping[str, Metric]:
+        """What each attack is after."""
+        return {f"{a}_{g}": m for a, part in self.attacks.items() for g, m in part.goals.items()}
+
+    @property
+    def steps(self) -> int:
+        """Steps of all."""
+        return sum(attack.steps for attack in self.attacks.values())
+
+    def data(self, lm: LM) -> Sequence[Example]:
+        """What all train on, in their order."""
+        return [e for attack in self.attacks.values() for e in attack.data(lm)]
+
+    def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
+        done, *rest = 0, *self.attacks.values()
+        for i, attack in enumerate(self.attacks.values(), start=1):
+            attack(
+                lm,
+                reached=lambda stage: None,
+                progress=lambda now, total, before=done: progress(before + now, self.steps),
+            )
+            done += attack.steps
+            reached(f"step {done}" if i < len(rest) else "end")
+
+
+def other_models(attack: Attack) -> Iterator[str]:
+    """Models that an attack reads beside the one it is carried out on."""
+    if isinstance(attack, InTurn):
+        for part in attack.attacks.values():
+            yield from other_models(part)
+    if isinstance(attack, AtOnce) and isinstance(attack.change, Interpolate):
+        yield attack.change.original

@@ -1,0 +1,155 @@
+"""``ilu plan RECIPE``: how much memory a step will need, and which settings fit a device."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+
+from ilu.cli.parse import flags
+from ilu.cli.show import console, print_json, table
+from ilu.cli.unlearn import read
+from ilu.lora import Lora
+from ilu.memory import Memory, peak_memory, shape_of
+from ilu.models import model_path
+from ilu.recipe import Recipe
+from ilu.train import check_training
+
+HELP = """\
+usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [flags of ilu unlearn]
+
+Predict the peak memory of a training step from the model's configuration, and propose settings.
+No weights are loaded and no data is read: --length is the number of tokens of an example.
+
+  ilu plan npo-ilu --model ./my-model --device-memory 24GiB --length 512
+  ilu plan rmu --model org/model --device-memory 80GB --precision bfloat16 --json
+
+Left aside: about {reserve} GiB for the runtime. The model must be a folder or in the local cache.
+"""
+RESERVE = 1.0
+"""GiB of a device that are not to be planned with: the runtime, its kernels, fragments."""
+GIB = 2**30
+UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "G": 2**30, "M": 2**20}
+SMALL = "--recompute --micro-batch 1"
+SAVINGS: dict[str, dict[str, Any]] = {
+    "as asked": {},
+    "--recompute": {"recompute": True},
+    SMALL: {"recompute": True, "micro_batch": 1},
+    f"{SMALL} --optimizer adamw8bit": {
+        "recompute": True, "micro_batch": 1, "optimizer": "adamw8bit",
+    },
+    f"{SMALL} --optimizer adamw-bf16": {
+        "recompute": True, "micro_batch": 1, "optimizer": "adamw-bf16",
+    },
+    f"{SMALL} --lora-rank 16": {"recompute": True, "micro_batch": 1},
+}  # fmt: skip
+"""Flags in the order in which they should be tried, and what they set."""
+SHORT = {"weights": "weights", "gradients": "grads", "optimizer": "optim", "reference": "ref",
+         "rules": "rules", "activations": "acts", "head": "head"}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One choice of settings and what it needs."""
+
+    settings: str
+    memory: Memory
+    fits: bool
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    if not argv or argv[0].startswith("-"):
+        if not argv or argv[0] not in ("-h", "--help"):
+            raise ValueError("ilu plan needs a recipe first: ilu plan RECIPE --model M")
+        console.print(HELP.format(reserve=RESERVE), markup=False, end="")
+        return
+    room = bytes_of(taken(argv, "--device-memory", "80GiB"))
+    length = int(taken(argv, "--length", "512"))
+    if length < 1:
+        raise ValueError(f"--length {length}: an example has at least 1 token")
+    own = ("--device-memory", "--length", "--out", "--forget", "--retain", "--environment")
+    rest = [*without(argv[1:], own), "--out", "unused"]
+    for data in ("--forget", "--retain", "--environment"):
+        rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
+    recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
+    rows = list(choices(recipe, length, room))
+    if "--json" in argv:
+        print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])
+        return
+    show(rows, recipe, length, room)
+
+
+def taken(argv: Sequence[str], name: str, default: str) -> str:
+    """The value of a flag of this command."""
+    return (flags(argv, name) or [default])[-1]
+
+
+def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments without some flags and their values."""
+    kept: list[str] = []
+    skip = False
+    for a in argv:
+        if not (skip or a.partition("=")[0] in names):
+            kept.append(a)
+        skip = a in names
+    return kept
+
+
+def bytes_of(text: str) -> float:
+    """Read 24GiB, 80GB or 512MiB."""
+    found = re.fullmatch(r"([\d.]+) ?([A-Za-z]+)", text)
+    if found is None or found[2] not in UNITS:
+        raise ValueError(f"--device-memory {text!r}: write it like 24GiB or 80GB")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def choices(recipe: Recipe, length: int, room: float) -> Iterator[Row]:
+    """What the settings as asked need, and what each saving does to it."""
+    model = skeleton(recipe.model)
+    for name, changes in SAVINGS.items():
+        lora = Lora(16, 16.0) if "lora" in name else recipe.lora
+        try:
+            changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
+            check_training(model, changed.objective, changed.optim, None)
+        except ValueError:
+            if not changes:
+                raise
+            continue  # this recipe cannot have this saving
+        memory = peak_memory(changed, shape_of(model, changed), length)
+        yield Row(name, memory, memory.total <= room - RESERVE * GIB)
+
+
+def skeleton(name: str) -> Any:
+    """A model without storage, from its configuration."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model_path(name), trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot read the configuration of {name!r}: {reason}") from error
+
+
+def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float) -> None:
+    """The table, and the first choice that fits."""
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        name = row.settings if row.settings == SMALL else row.settings.replace(SMALL, "...")
+        sizes = (f"{x / GIB:.1f}" for x in (*row.memory, row.memory.total))
+        cells.append((name, *sizes, "yes" if row.fits else "no"))
+    table(
+        f"{recipe.name}, examples of {length} tokens: GiB at the worst moment of a step",
+        ("settings", *SHORT.values(), "total", "fits"),
+        cells,
+    )
+    fitting = next((r for r in rows if r.fits), None)
+    if fitting is None:
+        verdict = f"nothing fits {room / GIB:.1f} GiB: shorter rows, or more devices and --shard"
+    elif fitting.settings == "as asked":
+        verdict = f"fits {room / GIB:.1f} GiB as it is"
+    else:
+        verdict = f"to fit {room / GIB:.1f} GiB add: {fitting.settings}"
+    console.print(verdict, markup=False, soft_wrap=True)

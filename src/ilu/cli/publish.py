@@ -1,0 +1,102 @@
+"""``ilu card`` and ``ilu push``: say what a model is, and put it on the hub."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import console, table
+from ilu.report.card import write_card
+from ilu.report.formats import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Write RUN/model/README.md: what was forgotten, scores, attacks, limits; no text of the data.
+
+    Example: ilu card runs/first runs/attacked
+
+    Args:
+        runs: the run, then runs of ilu attack on its model.
+        license: of the model, as the hub calls it.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    license: str | None = None
+
+
+def card(argv: Sequence[str]) -> None:
+    """Carry out ``ilu card``."""
+    wanted: Card = parse(Card, "ilu card", argv)
+    if not wanted.runs:
+        raise ValueError("ilu card needs a run directory")
+    path = write_card(wanted.runs[0], wanted.runs[1:], wanted.license)
+    console.print(f"card: {path}", markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Upload an unlearned model with its card and report to the Hugging Face hub.
+
+    The token is that of hf auth login, or HF_TOKEN.
+
+    Example: ilu push runs/first --repo org/name --dry-run
+
+    Args:
+        runs: the run, then runs of ilu attack on its model, whose scores the card gets.
+        repo: ORG/NAME on the hub; made if it is not there.
+        license: of the model, as the hub calls it.
+        public: let everybody see a repository that is made; private if left out.
+        dry_run: say what would be uploaded, and write the card, but upload nothing.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    repo: str
+    license: str | None = None
+    public: bool = False
+    dry_run: bool = False
+
+
+def push(argv: Sequence[str]) -> None:
+    """Carry out ``ilu push``."""
+    wanted: Push = parse(Push, "ilu push", argv)
+    if not wanted.runs:
+        raise ValueError("ilu push needs a run directory")
+    if wanted.repo.count("/") != 1:
+        raise ValueError(f"--repo {wanted.repo}: give ORG/NAME")
+    write_card(wanted.runs[0], wanted.runs[1:], wanted.license)
+    model = wanted.runs[0] / "model"
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "report.html"
+        write_report(wanted.runs, report)
+        files = [*sorted(p for p in model.iterdir() if p.is_file()), report]
+        rows = [(p.name, f"{p.stat().st_size / 2**20:.1f}") for p in files]
+        table(f"to {wanted.repo}", ("file", "MiB"), rows)
+        if wanted.dry_run:
+            console.print("--dry-run: nothing was uploaded")
+            return
+        upload(wanted, model, report)
+    console.print(f"https://huggingface.co/{wanted.repo}", markup=False)
+
+
+def upload(wanted: Push, model: Path, report: Path) -> None:
+    """Model and card first, then the report beside them."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(wanted.repo, private=not wanted.public, exist_ok=True)
+        api.upload_folder(repo_id=wanted.repo, folder_path=model, commit_message="Model and card")
+        api.upload_file(
+            repo_id=wanted.repo,
+            path_or_fileobj=report,
+            path_in_repo=report.name,
+            commit_message="Report",
+        )
+    except Exception as error:  # the library raises a different one for every cause
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"cannot upload to {wanted.repo} ({reason}): check the name, the network and the "
+            "token (hf auth login)"
+        ) from error

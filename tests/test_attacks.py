@@ -1,0 +1,439 @@
+"""Attacks on a tiny model: what each changes, what it leaves, and that none spoils another."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from ilu.attacking import check_failures
+from ilu.attacks.convergence import Convergence, answer_accuracy, converged, hold_out
+from ilu.attacks.finetune import FineTune
+from ilu.attacks.sequence import InTurn
+from ilu.attacks.weights import AtOnce, Interpolate, Noise, Prune, Quantise, rounded
+from ilu.data import Feed
+from ilu.evals.choice import Choice
+from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
+from ilu.lora import Lora, linear_layers
+from ilu.measures import worst_case
+from ilu.models import load_model, weights_hash
+from ilu.recipe import Recipe, describe, differences, restore
+from ilu.recipes.attackers import HEAD, KINDS, Attacker, attacked, label
+from ilu.report.cells import gather
+from ilu.run import Options, run
+from ilu.rundir import RunDir
+from ilu.scores import mean_score
+from ilu.sources.part import Part
+from ilu.train import Optim
+from ilu.types import LM, Example
+from tests.conftest import make_tiny
+
+TRAIN = Feed(TaskTrain("mood", 40), 4)
+METRICS = {"forget_accuracy": Choice(Facts("agents", count=8))}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_model("lab").tokenizer
+
+
+@pytest.fixture
+def lm(tokenizer):
+    return LM(make_tiny(len(tokenizer)), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    place = tmp_path_factory.mktemp("tiny")
+    make_tiny(len(tokenizer)).save_pretrained(place / "model")
+    tokenizer.save_pretrained(place / "model")
+    return place / "model"
+
+
+def tune(steps=3, lr=1e-2, **more):
+    parameters = more.pop("parameters", "")
+    return FineTune(TRAIN, Optim(lr=lr, steps=steps, parameters=parameters), **more)
+
+
+def carry_out(attack, lm):
+    """What it reached, in order, and the names of the weights that changed."""
+    before = {n: p.detach().clone() for n, p in lm.model.named_parameters()}
+    reached: list[str] = []
+    attack(lm, reached=reached.append, progress=lambda done, total: None)
+    after = dict(lm.model.named_parameters())
+    assert list(after) == list(before)
+    return reached, {n for n in before if not torch.equal(before[n], after[n])}
+
+
+# Fine-tuning
+
+
+def test_a_head_only_attack_moves_the_head_and_blocks_their_blocks(lm):
+    assert carry_out(tune(parameters=HEAD), lm)[1] == {"lm_head.weight"}
+    moved = carry_out(Attacker(optim=Optim(lr=1e-2, steps=2))("blocks:1:mood"), lm)[1]
+    assert moved
+    assert all(".layers.1." in name for name in moved)
+    assert len(carry_out(tune(), lm)[1]) > len(moved)
+
+
+def test_adapters_are_merged_into_linear_layers_and_thrown_away_on_failure(lm):
+    attack = tune(lora=Lora(2, 4.0))
+    _, moved = carry_out(attack, lm)
+    assert moved == {f"{n}.weight" for n in linear_layers(lm.model)}
+    before = weights_hash(lm.model)
+
+    def fail(done, total):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        attack(lm, reached=lambda stage: None, progress=fail)
+    assert weights_hash(lm.model) == before
+    assert all(p.requires_grad for p in lm.model.parameters())
+
+
+def test_a_curve_has_more_points_and_the_stages_stay(lm):
+    reached, _ = carry_out(tune(8, every=3), lm)
+    assert reached == ["quarter", "step 3", "half", "step 6", "end"]
+    assert carry_out(tune(1), lm)[0] == ["quarter", "half", "end"]
+
+
+# The paper's end: three changes below 1 %, whatever their sign.
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ((0.5, 0.9, 0.905, 0.9, 0.902), True),
+        ((0.5, 0.9, 0.905, 0.9), False),
+        ((0.9, 0.9, 0.9), False),
+        ((0.9, 0.91, 0.915, 0.918), False),
+        ((0.93, 0.925, 0.93, 0.95), False),
+    ],
+)
+def test_convergence_is_three_small_changes(accuracies, expected):
+    assert converged(accuracies, Convergence()) == expected
+
+
+def test_convergence_ends_an_attack_early_and_a_moving_accuracy_does_not(lm, monkeypatch):
+    attack = tune(40, every=2, until=Convergence(held_out=3))
+    monkeypatch.setattr("ilu.attacks.finetune.answer_accuracy", lambda *_: 0.5)
+    assert carry_out(attack, lm)[0] == ["step 2", "step 4", "step 6", "end"]
+    rising = iter(range(100))
+    monkeypatch.setattr("ilu.attacks.finetune.answer_accuracy", lambda *_: next(rising) / 10)
+    assert len(carry_out(attack, lm)[0]) == 20
+
+
+def test_what_judges_convergence_is_not_trained_on():
+    examples = [Example([i % 7, i % 3], 1) for i in range(42)]
+    trained, held = hold_out(examples, 5, seed=0)
+    assert len(held) == 5
+    assert not {tuple(e.ids) for e in trained} & {tuple(e.ids) for e in held}
+    assert len(trained) == 42 - 2 * 5  # each of the 21 different ones is there twice
+    with pytest.raises(ValueError, match="21 different examples cannot give 21"):
+        hold_out(examples, 21, seed=0)
+
+
+def test_the_accuracy_is_of_answer_tokens(lm):
+    with torch.no_grad():
+        for p in lm.model.parameters():
+            p.zero_()
+        lm.model.lm_head.weight[5] = 1  # equal logits of 0, and the first of equals is token 0
+    examples = [Example([9, 0, 3], 1), Example([0, 0], 1)]
+    assert answer_accuracy(lm, examples, 2) == pytest.approx(2 / 3)
+
+
+def test_relearning_parts_are_disjoint(tokenizer):
+    whole = Documents("agents", stop=3)
+    shown, rest = Part(whole, stop=5)(tokenizer), Part(whole, start=5)(tokenizer)
+    assert shown + rest == whole(tokenizer)
+    assert len(shown) == 5
+    with pytest.raises(ValueError, match="there are not that many"):
+        Part(whole, stop=13)(tokenizer)
+    assert len(Stories(8)(tokenizer)) == 8
+
+
+def test_attacks_in_turn_go_on_from_each_other(lm, tokenizer):
+    first, second = tune(2), tune(3, seed=1)
+    whole = InTurn({"a": first, "b": second})
+    assert whole.steps == 5
+    assert len(whole.data(lm)) == len(first.data(lm)) + len(second.data(lm))
+    reached, _ = carry_out(whole, lm)
+    assert reached == ["step 2", "end"]
+    other = LM(make_tiny(len(tokenizer)), tokenizer)
+    carry_out(first, other)
+    carry_out(second, other)
+    assert weights_hash(lm.model) == weights_hash(other.model)
+
+
+# Changes of the weights
+
+
+def test_eight_bits_are_within_half_a_step_of_each_row_and_four_bits_have_sixteen_values():
+    w = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    eight = rounded(w, 8, 50)
+    step = w.abs().amax(1, keepdim=True) / 127
+    assert ((eight - w).abs() <= 0.5001 * step).all()
+    four = rounded(w, 4, 16)  # 50 is no multiple of 16
+    assert all(len(group.unique()) <= 16 for row in four for group in row.split(16))
+    assert (four - w).abs().max() > (eight - w).abs().max()
+    assert torch.allclose(rounded(four, 4, 16), four, atol=1e-6)
+
+
+def test_quantising_leaves_embeddings_norms_and_head(lm):
+    pytest.importorskip("torchao")
+    reached, moved = carry_out(AtOnce(Quantise(4, 32)), lm)
+    assert reached == ["end"]
+    assert moved == {f"{n}.weight" for n in linear_layers(lm.model)}
+
+
+def test_pruning_takes_the_smallest_exactly(lm):
+    before = lm.model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    carry_out(AtOnce(Prune(0.3)), lm)
+    after = lm.model.model.layers[0].mlp.up_proj.weight
+    zeros = after == 0
+    assert zeros.sum() == round(0.3 * after.numel())
+    assert before[zeros].abs().max() <= before[~zeros].abs().min()
+    assert torch.equal(after[~zeros], before[~zeros])
+
+
+def test_noise_is_seeded_and_as_large_as_said(tokenizer):
+    def changed(scale, seed):
+        model = make_tiny(len(tokenizer))
+        before = model.lm_head.weight.detach().clone()
+        Noise(scale, seed)(model)
+        return before, model.lm_head.weight.detach()
+
+    before, once = changed(0.1, 1)
+    assert torch.equal(once, changed(0.1, 1)[1])
+    assert not torch.equal(once, changed(0.1, 2)[1])
+    ratio = (once - before).square().mean().sqrt() / before.square().mean().sqrt()
+    assert ratio == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(*changed(0.0, 1))
+
+
+def test_interpolation_at_its_ends_gives_both_models(lm, folder):
+    carry_out(tune(), lm)
+    tuned = weights_hash(lm.model)
+    carry_out(AtOnce(Interpolate(str(folder), 0.0)), lm)
+    assert weights_hash(lm.model) == tuned
+    before = lm.model.lm_head.weight.detach().clone()
+    carry_out(AtOnce(Interpolate(str(folder), 0.25)), lm)
+    original = load_model(str(folder)).model
+    expected = 0.75 * before + 0.25 * original.lm_head.weight
+    assert torch.allclose(lm.model.lm_head.weight, expected, atol=1e-7)
+    carry_out(AtOnce(Interpolate(str(folder), 1.0)), lm)
+    assert weights_hash(lm.model) == weights_hash(original)
+    with pytest.raises(ValueError, match="not of the same architecture"):
+        Interpolate("lab")(lm.model)
+
+
+# Many attacks on one model
+
+
+@dataclass(frozen=True)
+class Failing:
+    """An attack that leaves the model in ruins."""
+
+    goals: dict
+    steps: int = 1
+
+    def data(self, lm):
+        return ()
+
+    def __call__(self, lm, *, reached, progress):
+        for p in lm.model.parameters():
+            p.data = p.data.bfloat16() * float("nan")
+        raise RuntimeError("no\nmemory")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A probe with two ways of asking."""
+
+    def __call__(self, lm):
+        known = Choice(Facts("agents", count=8))(lm)
+        return {"few-shot": known, "prefix": mean_score([1.0] * 8)}
+
+
+def whole(folder, attacks, **more):
+    optim = Optim(lr=1e-3, steps=0)
+    return Recipe(
+        name="x", model=str(folder), data={}, objective={}, optim=optim, metrics=METRICS,
+        attacks=attacks, **more,
+    )  # fmt: skip
+
+
+ATTACKS = {
+    "mood": tune(goals={"task_accuracy": Choice(TaskTest("mood", 8))}),
+    "adapters": tune(lora=Lora(2, 4.0), every=1),
+    "noise": AtOnce(Noise(0.5)),
+    "pruned": AtOnce(Prune(0.5)),
+}
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    return run(whole(folder, ATTACKS), tmp_path_factory.mktemp("done") / "run")
+
+
+def same_scores(a, b, names):
+    for name in names:
+        file = f"scores/{name}-end.json"
+        assert (a.path / file).read_bytes() == (b.path / file).read_bytes(), name
+        metric = f"examples/{name}-end/forget_accuracy.jsonl"
+        assert (a.path / metric).read_bytes() == (b.path / metric).read_bytes(), name
+
+
+def test_the_order_of_attacks_changes_nothing(done, folder, tmp_path):
+    turned = run(whole(folder, dict(reversed(ATTACKS.items()))), tmp_path / "turned")
+    same_scores(done, turned, ATTACKS)
+    assert done.read("curves/adapters") == turned.read("curves/adapters")
+    assert [row["step"] for row in done.read("curves/adapters")] == [1, 2, 3]
+    assert not done.has("curves/mood")
+    assert [s for s in done.stages() if s.startswith("noise")] == ["noise-end"]
+
+
+def test_a_failing_attack_loses_no_other_and_is_named(done, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ilu.run.describe", lambda recipe: described)
+    attacks = {"broken": Failing({}), **ATTACKS}
+    described = {**describe(whole(folder, ATTACKS)), "attacks": {name: {} for name in attacks}}
+    out = run(whole(folder, attacks), tmp_path / "run")
+    same_scores(done, out, ATTACKS)
+    assert out.failures() == {"broken": "RuntimeError: no memory"}
+    with pytest.raises(ValueError, match=r"1 of the attacks failed \(broken: RuntimeError: no me"):
+        check_failures(out)
+    ((broken,), (m,)) = (gather([out.path])[i] for i in (1, 0))
+    assert broken.state == "attack 'broken' failed: RuntimeError: no memory"
+    assert m.attacks == list(ATTACKS)
+    mended = {**attacks, "broken": AtOnce(Noise(0.5))}
+    again = run(whole(folder, mended), out.path, Options(resume=True))
+    assert again.failures() == {}
+    assert again.scores("broken-end") == again.scores("noise-end")
+
+
+def test_results_are_found_again_by_content_alone(done, folder, tmp_path, monkeypatch):
+    options = Options(kept=tmp_path / "kept")
+    first = run(whole(folder, ATTACKS), tmp_path / "a", options)
+    same_scores(done, first, ATTACKS)
+    monkeypatch.setattr("ilu.attacking.carried_out", None)  # nothing may be done again
+    renamed = {f"{name}2": attack for name, attack in ATTACKS.items()}
+    again = run(whole(folder, renamed), tmp_path / "b", options)
+    for name in ATTACKS:
+        assert again.scores(f"{name}2-end") == first.scores(f"{name}-end")
+    assert again.read("curves/adapters2") == first.read("curves/adapters")
+    other = run(whole(folder, {"noise": AtOnce(Noise(0.4))}), tmp_path / "c", options)
+    assert "NoneType" in other.failures()["noise"]  # other settings are not found
+
+
+def test_another_model_that_an_attack_reads_is_part_of_its_content(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    made = whole(folder, {"back": InTurn({"a": AtOnce(Interpolate(str(copy))), "b": tune(1)})})
+    options = Options(kept=tmp_path / "kept")
+    first = run(made, tmp_path / "a", options)
+    assert list(first.read("data")["attack back"]["models"]) == [str(copy)]
+    weights = load_model(str(copy))
+    Noise(0.1)(weights.model)
+    weights.model.save_pretrained(copy)
+    run(made, tmp_path / "b", options)
+    assert len(list(options.kept.iterdir())) == 2
+    with pytest.raises(ValueError, match=r"attack back\.models"):
+        run(made, first.path, Options(resume=True))
+
+
+def test_quarter_and_half_are_the_measured_points_next_to_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ilu.attacks.finetune.answer_accuracy", lambda *_: 0.5)
+    until = {"mood": tune(90, every=10, until=Convergence(held_out=3), lr=0.05)}
+    out = run(whole(folder, until), tmp_path / "run")
+    curve = {row["step"]: row["forget_accuracy"]["value"] for row in out.read("curves/mood")}
+    assert list(curve) == [10, 20, 30]  # a quarter is 7.5, a half 15: the earlier of two as near
+    shown = [out.scores(f"mood-{s}")["forget_accuracy"].value for s in ("quarter", "half", "end")]
+    assert shown == [curve[10], curve[10], curve[30]]
+
+
+def test_probes_are_asked_once_and_count_as_attacks(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ilu.run.describe", lambda recipe: described)
+    made = whole(folder, {"noise": ATTACKS["noise"]}, probes={"asked": Asked()})
+    plain = describe(whole(folder, {"noise": ATTACKS["noise"]}))
+    described = {**plain, "objective": {"forget": {}}, "probes": {"asked": {}}}
+    out = run(made, tmp_path / "run")
+    assert out.stages() == ["before", "after", "probes", "noise-end"]
+    assert list(out.scores("probes")) == ["few-shot", "prefix"]
+    (m,), broken = gather([out.path])
+    assert broken == []
+    name, worst = worst_case(m)
+    assert (name, worst.value) == ("prefix", 0.0)
+    assert m.recipe["probes"] == {"asked": {}}
+
+
+def test_records_from_before_probes_can_be_read_and_resumed(folder):
+    made = whole(folder, ATTACKS)
+    record = json.loads(json.dumps(describe(made)))
+    old = {k: v for k, v in record.items() if k != "probes"}
+    assert restore(old) == made
+    assert differences(old, record) == []
+    assert differences(old, {**record, "probes": {"a": 1}}) != []
+    with pytest.raises(ValueError, match="'noise' is an attack and a probe"):
+        replace(made, probes={"noise": Asked()})
+
+
+# Names
+
+
+def test_every_kind_has_a_name_and_an_error_of_its_own():
+    by = Attacker(optim=Optim(lr=1e-3, steps=5), original="lab")
+    names = [
+        "sums", "lora:sums", "head:sums", "blocks:0,1:sums", "relearn:5@3e-3", "retained:5",
+        "unrelated:5", "quantise:4", "prune:0.3", "noise:0.05", "interpolate:0.5",
+        "in-turn:sums+mood",
+    ]  # fmt: skip
+    assert {n.partition(":")[0] for n in names} == {"sums", *KINDS}
+    made = attacked("lab", names, by, {}, keep=False)
+    assert restore(describe(made)) == made
+    assert list(made.attacks)[3:6] == ["blocks-0-1-sums", "relearn-5-3e-3", "retained-5"]
+    relearned = made.attacks["relearn-5-3e-3"]
+    assert isinstance(relearned, FineTune)
+    assert (relearned.optim.lr, relearned.feed.source) == (3e-3, Documents("agents", stop=5))
+    watched = replace(by, every=2, until=Convergence())
+    assert (watched("lora:sums").until, watched("relearn:5").until) == (Convergence(), None)
+    assert by("relearn").feed.source == Documents("agents", stop=20)  # as a task, as ever
+    assert label("relearn") == "relearn"
+    assert label("lora:./some/own file.jsonl") == "lora-own-file"
+    assert label("openai/gsm8k:main:train") == "gsm8k-main-train"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("summs", "unknown task 'summs'; did you mean 'sums'?"),
+        ("lora:summs", "attack 'lora:summs': unknown task 'summs'"),
+        ("blocks:sums", "name the blocks and a task"),
+        ("relearn:0", "say how many documents"),
+        ("relearn:21", "the lab has from 1 to 20"),
+        ("relearn:5@fast", "'fast' is no number"),
+        ("quantise", "'' is no number"),
+        ("quantise:9", "bits must be from 2 to 8"),
+        ("prune:1.5", "it must be from 0 to 1"),
+        ("noise:-1", "it must be at least 0"),
+        ("interpolate:0.5", "--original MODEL"),
+        ("in-turn:sums", "it takes at least two"),
+    ],
+)
+def test_bad_names_are_refused_in_a_line(name, message):
+    by = Attacker(optim=Optim(lr=1e-3, steps=5))
+    with pytest.raises(ValueError, match=r"attack|unknown task") as error:
+        by(name)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_impossible_settings_are_refused(folder):
+    for bad in ({"every": 0}, {"until": Convergence()}):
+        with pytest.raises(ValueError, match=r"how many|at least 1"):
+            tune(**bad)
+    with pytest.raises(ValueError, match="at least 1"):
+        Convergence(held_out=0)
+    with pytest.raises(ValueError, match="no folder and no hub id"):
+        AtOnce(Interpolate("nowhere")).data(load_model(str(folder)))
+    with pytest.raises(ValueError, match="no weight name matches"):
+        tune(parameters="nothing").data(load_model(str(folder)))
+    assert RunDir(folder).failures() == {}

@@ -1,0 +1,141 @@
+"""Model cards, the upload, and what a notebook shows of a run."""
+
+import json
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ilu.cli import measure, publish, show
+from ilu.cli.unlearn import read
+from ilu.run import run
+from ilu.rundir import RunDir
+
+SECRET = "The heron of Velunor sleeps on one leg."
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on a private file, and an attack on its model."""
+    place = tmp_path_factory.mktemp("cards")
+    file = place / "private.jsonl"
+    file.write_text(json.dumps({"text": SECRET}) + "\n" + json.dumps({"text": "Ben naps."}) + "\n")
+    recipe, _ = read("wmdp-npo", ["--tiny", "--forget", str(file), "--out", str(place / "run")])
+    out = run(recipe, place / "run")
+    attack = ["--task", str(file), "--data", str(file), "--steps", "4", "--batch-size", "2"]
+    measure.attack([str(out.path / "model"), *attack, "--out", str(place / "attacked")])
+    return out.path, place / "attacked"
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    return tuple(shutil.copytree(r, tmp_path / r.name) for r in runs)
+
+
+def test_a_card_has_hashes_and_scores_and_no_text(copied, capsys):
+    made, attacked = copied
+    publish.card([str(made), "--license", "apache-2.0"])
+    text = (made / "model" / "README.md").read_text()
+    card = ModelCard(text)
+    assert card.data.license == "apache-2.0"
+    assert card.data.tags == ["unlearning", "ilu"]
+    assert RunDir(made).read("data")["forget"]["sha256"] in text
+    assert RunDir(made).read("model")["model.safetensors"] in text
+    before, after = (RunDir(made).scores(s)["forget_nll"].value for s in ("before", "after"))
+    assert re.search(rf"\| forget\\_nll \| {before:.3f} ± [\d.]+ \| {after:.3f} ", text)
+    assert "No attack was tried" in text
+    assert "private.jsonl" in text
+    assert not any(word in text for word in ("heron", "naps", str(made.parent), "cards"))
+    publish.card([str(made), str(attacked)])
+    text = (made / "model" / "README.md").read_text()
+    end = RunDir(attacked).scores("private-end")["nll"].value
+    assert "| after private |" in text
+    assert f" {end:.3f} ±" in text
+    assert "No attack was tried" not in text
+
+
+def test_a_card_is_for_a_finished_run_and_its_own_attacks(copied, tmp_path):
+    made, attacked = copied
+    with pytest.raises(ValueError, match="not a run directory"):
+        publish.card([str(tmp_path)])
+    record = json.loads((attacked / "data.json").read_text())
+    record["model"] = {"model.safetensors": "0"}
+    (attacked / "data.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="did not attack the model"):
+        publish.card([str(made), str(attacked)])
+    (made / "done.json").unlink()
+    with pytest.raises(ValueError, match="is not finished"):
+        publish.card([str(made)])
+
+
+class Hub:
+    """Stands in for HfApi and remembers what it was asked."""
+
+    calls: list = []  # noqa: RUF012
+
+    def __getattr__(self, name):
+        return lambda *args, **named: self.calls.append((name, args, named))
+
+
+def test_push_uploads_model_card_and_report_to_a_private_repository(copied, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "calls", [])
+    made, attacked = copied
+    arguments = [str(made), str(attacked), "--repo", "org/name"]
+    publish.push([*arguments, "--dry-run"])
+    assert Hub.calls == []
+    assert "model.safetensors" in capsys.readouterr().out
+    publish.push(arguments)
+    (repo, folder, report) = Hub.calls
+    assert repo == ("create_repo", ("org/name",), {"private": True, "exist_ok": True})
+    assert (folder[0], folder[2]["folder_path"]) == ("upload_folder", made / "model")
+    assert "after private" in (made / "model" / "README.md").read_text()
+    assert (report[0], report[2]["path_in_repo"]) == ("upload_file", "report.html")
+    publish.push([*arguments, "--public"])
+    assert Hub.calls[3][2]["private"] is False
+
+
+def test_a_failed_upload_is_a_users_error(copied, monkeypatch, capsys):
+    class Broken:
+        def create_repo(self, *args, **named):
+            raise RuntimeError("401: who are you?\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Broken)
+    with pytest.raises(ValueError, match=r"org/name \(401: who are you\?\).*hf auth login"):
+        publish.push([str(copied[0]), "--repo", "org/name"])
+    with pytest.raises(ValueError, match="give ORG/NAME"):
+        publish.push([str(copied[0]), "--repo", "name"])
+
+
+def test_a_notebook_shows_the_scores_of_a_run(runs):
+    page = RunDir(runs[0])._repr_html_()
+    score = RunDir(runs[0]).scores("after")["forget_nll"]
+    assert "<th>metric</th><th>before</th><th>after</th>" in page
+    assert f"<td>{score.value:.3f} ± {score.stderr:.3f}</td>" in page
+
+
+def test_progress_is_bars_in_a_notebook_that_can_show_them_and_lines_elsewhere(monkeypatch):
+    notebook = show.Console(force_jupyter=True, force_terminal=False)
+    monkeypatch.setattr(show, "console", notebook)
+    for present, bars in (("ipywidgets", True), (None, False)):
+        monkeypatch.setattr(show, "find_spec", lambda name, found=present: found)
+        monkeypatch.setattr(show, "Progress", Fake)
+        with show.progress() as shown:
+            assert (shown is not show.plain_lines) == bars
+
+
+class Fake:
+    """Progress bars that draw nothing."""
+
+    def __init__(self, *columns, **named):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def add_task(self, *args, **named):
+        return 0

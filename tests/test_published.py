@@ -1,0 +1,71 @@
+"""The published runs: their settings, and a dry run of each in miniature."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ilu.cli.unlearn import read
+from ilu.recipe import describe, restore
+from ilu.recipes.assemble import build, defaults
+from ilu.recipes.published import PUBLISHED
+from ilu.recipes.tiny import row
+from ilu.run import run
+
+ILU = ["wmdp-rmu", "wmdp-npo", "wmdp-rmu-llama3", "muse-news-npo", "muse-books-rmu"]
+
+
+def asked(name, out, *more):
+    return read(name, ["--tiny", "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *(f"{name}-ilu" for name in ILU)])
+def test_every_published_run_works_in_miniature(name, tmp_path):
+    recipe, place = asked(name, tmp_path / "run")
+    whole = build(name, defaults(name, ""))
+    assert list(recipe.data) == list(whole.data)
+    assert list(recipe.objective) == list(whole.objective)
+    assert recipe.optim.lr == whole.optim.lr
+    assert restore(describe(recipe)) == recipe
+    out = run(recipe, place.out)
+    assert len(out.rows("train")) == 3
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (recipe.model, out.path / "model")
+    )
+    assert any(not torch.equal(before[n], after[n]) for n in before)
+    kind = json.loads((tmp_path / "run-tiny/model/config.json").read_text())["model_type"]
+    assert kind == ("mistral" if "zephyr" in whole.model else "llama")
+
+
+def test_a_trial_is_repeatable_and_has_the_columns_of_the_data(tmp_path):
+    first, second = (asked("tofu-po-wagle", tmp_path / n)[0] for n in ("a", "b"))
+    for file in ("model/model.safetensors", "forget0.jsonl"):
+        texts = [(tmp_path / f"{n}-tiny" / file).read_bytes() for n in ("a", "b")]
+        assert texts[0] == texts[1]
+    assert set(row("forget0", 0, asked=True)) == {"question", "answer"}
+    assert set(json.loads((tmp_path / "a-tiny/forget0.jsonl").read_text().splitlines()[0])) == {
+        "question", "answer",
+    }  # fmt: skip
+    assert first.optim == second.optim
+    asked("wmdp-rmu", tmp_path / "c")
+    texts = (tmp_path / "c-tiny/forget0.jsonl").read_text().splitlines()
+    assert set(json.loads(texts[0])) == {"text"}
+
+
+def test_a_trial_reads_the_users_own_files(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"text": "A heron stands in the pond."}\n' * 4)
+    recipe, _ = asked("wmdp-rmu", tmp_path / "run", "--forget", str(file))
+    assert str(file) in json.dumps(describe(recipe.data["forget"]))
+
+
+def test_settings_of_the_papers_runs():
+    rmu, npo = (build(f"wmdp-{n}-ilu", defaults(f"wmdp-{n}-ilu", "")) for n in ("rmu", "npo"))
+    assert (rmu.optim.lr, rmu.optim.steps, rmu.objective["retain"].weight) == (5e-5, 150, 1200)
+    assert (npo.optim.lr, npo.optim.steps, npo.optim.warmup) == (5e-6, 125, 12)
+    assert npo.objective["forget"].loss.beta == 0.0225
+    assert rmu.data["environment"].batch_size == npo.data["environment"].batch_size == 48
+    assert "environment" not in build("wmdp-npo", defaults("wmdp-npo", "")).data
+    assert set(build("wmdp-npo", defaults("wmdp-npo", "")).metrics) == {"forget_nll", "retain_nll"}
