@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from ilu.models import load_model, read_weights
+from ilu.models import StoredWeights, load_model
+from ilu.vectors import grams, grouped, known, norms
 
 COMMANDS = (
     "demo",
@@ -19,6 +22,7 @@ COMMANDS = (
     "oracle",
     "attack",
     "vectors",
+    "landscape",
     "report",
     "view",
     "methods",
@@ -28,6 +32,7 @@ COMMANDS = (
     "import-config",
     "doctor",
 )
+ENDS = ("original", "unlearned", "finetuned", "tuned_original")
 QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")
 
 
@@ -93,6 +98,14 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):
     done = ilu("vectors", "lab", "run/model", tuned, "--tuned-original", tuned, "--json")
     assert done.returncode == 0, done.stderr
     assert all(-1 <= c <= 1 for c in json.loads(done.stdout)["cosines"].values())
+    done = ilu("vectors", "lab", "run/model", "--by", "module", "--cka", "lab", "--limit", "8")
+    assert done.returncode == 0, done.stderr
+    assert "mlp.down_proj" in done.stdout
+    assert "CKA on forget" in done.stdout
+    line = ("--suite", "lab", "--limit", "4", "--points", "2", "--out", "run/landscape.json")
+    done = ilu("landscape", "lab", "run/model", *line)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/landscape-forget_nll.svg").is_file()
 
     for page in ("report.html", "report.md"):
         assert ilu("report", "run", "--out", page).returncode == 0
@@ -189,6 +202,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(ilu("report", "nothing"), "not a run directory")
     failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
     failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")
+    failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "three models")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]
 
 
@@ -275,4 +289,25 @@ def test_quick_demo_tells_the_whole_story(ilu, tmp_path):
     assert summary["models"]["original"]["forget_quality"] <= 0.05
     assert (tmp_path / "demo/report.html").stat().st_size < 2_000_000
     assert load_model(str(tmp_path / "demo/rmu/model")).tokenizer("x")
-    assert read_weights(tmp_path / "demo/rmu/attacks/mood/model")
+    for name in ("rmu", "npo-ilu"):
+        check_vectors(tmp_path / "demo", name, "mood")
+
+
+def check_vectors(demo, run, task):
+    """The recorded cosines and the norms of ``ilu vectors``, again and by other means."""
+    folders = [demo / p for p in ("original/model", f"{run}/model", f"{run}/attacks/{task}/model",
+                                  f"original/attacks/{task}/model")]  # fmt: skip
+    o, u, f, t = (load_file(folder / "model.safetensors") for folder in folders)
+
+    def flat(end, start):
+        return np.concatenate([end[n].astype(float).ravel() - start[n].astype(float).ravel()
+                               for n in sorted(o)])  # fmt: skip
+
+    taus = {"ft_after_u": flat(f, u), "u": flat(u, o), "ft": flat(t, o)}
+    recorded = json.loads((demo / run / "vectors.json").read_text())[task]
+    for pair, cosine in recorded.items():
+        a, b = (taus[name] for name in pair.split("__"))
+        assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-9)
+    models = {n: StoredWeights(p) for n, p in zip(ENDS, folders, strict=True)}
+    whole = norms(grouped(grams(models), lambda name: "")[""], known(models))
+    assert whole == pytest.approx({n: np.linalg.norm(x) for n, x in taus.items()}, rel=1e-9)

@@ -29,7 +29,6 @@ from ilu.robust.invariance import (
 )
 from ilu.scores import mean_score
 from ilu.types import LM, Example, Outputs, Question, Slope
-from ilu.vectors import angles, by_module, cosine, task_vector
 from tests.build import batch
 
 
@@ -319,22 +318,3 @@ def test_nothing_to_score_is_an_error_and_not_a_zero():
 def test_what_cannot_be_scored_is_neither_zero_nor_part_of_the_mean():
     score = mean_score([1.0, None, 0.0])
     assert score == (0.5, pytest.approx(0.5), 2, (1.0, None, 0.0), 1)
-
-
-def test_task_vector_angles():
-    def at(x, y):
-        return {"model.layers.0.w": torch.tensor([x, y], dtype=torch.bfloat16)}
-
-    found = angles(at(0, 0), at(1, 0), at(1, 2), at(-3, 0))
-    assert found.ft_after_u__u == pytest.approx(0)
-    assert found.ft_after_u__ft == pytest.approx(0)
-    assert found.u__ft == pytest.approx(-1)
-    assert cosine(at(0, 0), at(1, 1)) is None
-    assert by_module(task_vector(at(0, 0), at(3, 4))) == {"block 0": 5.0}
-
-
-def test_task_vectors_of_different_models_are_refused():
-    with pytest.raises(ValueError, match="differ in 2 weight names"):
-        task_vector({"a": torch.zeros(1)}, {"b": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"\(1,\) and \(2,\)"):
-        task_vector({"a": torch.zeros(1)}, {"a": torch.zeros(2)})

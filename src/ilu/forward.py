@@ -208,6 +208,22 @@ def shifting(model: nn.Module, shift: Shift | None) -> Generator[None]:
         hook.remove()
 
 
+def every_hidden(model: nn.Module, batch: Batch) -> list[Float[Tensor, "B T D"]]:
+    """Output of every block; that of the last is taken before the final norm."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        found.append(output if isinstance(output, Tensor) else output[0])
+
+    hooks = [one.register_forward_hook(keep) for one in blocks(model)]
+    try:
+        ModelForward(model, whole=True)(batch)  # otherwise the output layer is tried first
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The decoder blocks: the one ``ModuleList`` as long as the model has layers."""
     depth = model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,7 +13,10 @@ from ilu.types import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> metric -> score, with the value of every item where it was kept."""
-RECORDS = ("recipe", "environment", "data", "done", "cost", "vectors", "mask", "model")
+RECORDS = (
+    "recipe", "environment", "data", "done", "cost", "vectors", "mask", "model", "landscape",
+    "representations",
+)  # fmt: skip
 SHARES = (0.0, *STAGES.values())
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,7 @@ def read_weights(folder: Path) -> Weights:
 
 def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Weights of a model folder, one at a time."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ValueError(f"{folder} holds no safetensors weights")
-    for shard in shards:
+    for shard in shards_of(folder):
         with safe_open(shard, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118, not a dict
                 yield name, weights.get_tensor(name)
@@ -136,6 +134,42 @@ class Beside:
     def __call__(self) -> dict[str, str]:
         files = sorted(path for path in Path(self.name).glob("*") if path.is_file())
         return {path.name: file_hash(path) for path in files}
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a model folder, read from its shards in pieces."""
+
+    folder: Path
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight; no weight is read."""
+        return {name: shape for name, (_, shape) in weight_index(self.folder).items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Some rows of a weight."""
+        shard, shape = weight_index(self.folder)[name]
+        with safe_open(shard, framework="pt") as weights:
+            return weights.get_slice(name)[start:stop] if shape else weights.get_tensor(name)
+
+
+@lru_cache(maxsize=8)
+def weight_index(folder: Path) -> Mapping[str, tuple[Path, tuple[int, ...]]]:
+    """Weight -> its shard and its shape."""
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    for shard in shards_of(folder):
+        with safe_open(shard, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, not a dict
+                found[name] = shard, tuple(weights.get_slice(name).get_shape())
+    return found
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The files of weights of a model folder."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ValueError(f"{folder} holds no safetensors weights")
+    return shards
 
 
 def fingerprint_model(name: str) -> dict[str, str]:

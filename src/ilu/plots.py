@@ -96,3 +96,46 @@ def inline(panel: Any) -> str:
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is enough
     return re.sub(r'(<svg [^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
+
+
+def terrain(found: Any, metric: str) -> str:
+    """A recorded landscape: a curve on a line, levels on a plane with its models marked."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    xs = [float(x) for x in found["axes"][0]["steps"]]
+    values = [float(p["scores"][metric]["value"]) for p in found["points"]]
+    with rc_context(STYLE):
+        panel = Figure(figsize=(3.4, 2.6), layout="constrained")
+        FigureCanvasSVG(panel)
+        ax = panel.subplots()
+        if len(found["axes"]) == 1:
+            ax.plot(xs, values, marker="o", ms=3, lw=1.4, color=colour(0))
+        else:
+            width = len(found["axes"][1]["steps"])
+            rows = [values[i : i + width] for i in range(0, len(values), width)]
+            levels(panel, ax, xs, [float(y) for y in found["axes"][1]["steps"]], rows)
+        mark_models(ax, found["models"], bool(len(found["axes"]) - 1))
+        return inline(panel)
+
+
+def levels(
+    panel: Any, ax: Any, xs: Sequence[float], ys: Sequence[float], rows: Sequence[Sequence[float]]
+) -> None:
+    """A plane as filled contours; ``rows`` hold a value for every y at each x."""
+    drawn = ax.contourf(xs, ys, list(zip(*rows, strict=True)), levels=10, cmap="viridis")
+    panel.colorbar(drawn, ax=ax)
+
+
+def mark_models(ax: Any, models: Any, plane: bool) -> None:
+    """Where the models lie: a letter each, and a cross on a plane."""
+    for name, at in models.items():
+        letter = str(name)[:1].upper() if name in ("unlearned", "original", "finetuned") else "?"
+        if plane:
+            ax.plot(at[0], at[1], marker="x", color="#c94f4f")
+            ax.annotate(letter, (at[0], at[1]), xytext=(4, 4), textcoords="offset points",
+                        color="#c94f4f")  # fmt: skip
+        else:
+            ax.axvline(at[0], color="#808080", lw=0.8, ls=":")
+            ax.annotate(letter, (at[0], 1), xycoords=("data", "axes fraction"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ilu.models import read_weights
+from ilu.models import StoredWeights
 from ilu.rundir import RunDir
 from ilu.scores import mean_score
 from ilu.types import STAGES
@@ -27,11 +27,15 @@ def write_angles(run: RunDir, original: RunDir) -> None:
     """Compare the run's task vectors with those of the original model tuned on the same task."""
     if run.has("vectors"):
         return
-    before, after = (read_weights(r.path / "model") for r in (original, run))
     found: dict[str, Any] = {}
     for task in downstream(run):
-        tuned, retuned = (read_weights(attacked(r, task)) for r in (original, run))
-        found[task] = angles(before, after, retuned, tuned)._asdict()
+        models = {
+            "original": original.path / "model",
+            "unlearned": run.path / "model",
+            "finetuned": attacked(run, task),
+            "tuned_original": attacked(original, task),
+        }
+        found[task] = angles({k: StoredWeights(v) for k, v in models.items()})._asdict()
     run.write("vectors", found)
 
 

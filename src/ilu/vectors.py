@@ -1,11 +1,41 @@
-"""Task vectors: differences of weights, and their geometry."""
+"""Task vectors: differences of weights, and their geometry, a few rows of a tensor at a time.
 
-from collections.abc import Mapping
-from typing import NamedTuple
+tau_u = unlearned - original, tau_ft = original fine-tuned - original, and tau_u->ft = unlearned
+fine-tuned - unlearned (arXiv 2506.01339).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from math import prod
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ilu.types import Weights
+TAUS: Mapping[str, tuple[str, str]] = {
+    "ft_after_u": ("unlearned", "finetuned"),
+    "u": ("original", "unlearned"),
+    "ft": ("original", "tuned_original"),
+}
+"""Task vector -> where it starts and where it ends."""
+PIECE = 1 << 22
+"""Numbers of each model that are held at a time."""
+Gram = Float[Tensor, "K K"]
+"""Inner products of task vectors with each other."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Weights of a model that can be read in pieces."""
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shape of each weight."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a weight, that is, entries of its first axis."""
+        ...
 
 
 class Angles(NamedTuple):
@@ -16,49 +46,110 @@ class Angles(NamedTuple):
     u__ft: float | None
 
 
-def task_vector(start: Weights, end: Weights) -> Weights:
-    """``end - start`` in float32, weight by weight."""
-    odd = sorted(start.keys() ^ end.keys())
-    if odd:
-        raise ValueError(f"the two models differ in {len(odd)} weight names, first: {odd[:3]}")
-    for name, w in start.items():
-        if w.shape != end[name].shape:
-            shapes = f"{tuple(w.shape)} and {tuple(end[name].shape)}"
-            raise ValueError(f"weight {name} has shapes {shapes}: not the same architecture")
-    return {name: end[name].float() - w.float() for name, w in start.items()}
+def known(models: Mapping[str, Stored]) -> Mapping[str, tuple[str, str]]:
+    """The task vectors between the models that are there."""
+    return {tau: ends for tau, ends in TAUS.items() if set(ends) <= set(models)}
 
 
-def dot(a: Weights, b: Weights) -> float:
-    """Inner product over all weights, summed in float64."""
-    parts = [(x.double() * b[n].double()).sum() for n, x in a.items()]
-    return torch.stack(parts).sum().item()
+def grams(models: Mapping[str, Stored]) -> dict[str, Gram]:
+    """Weight -> inner products of the task vectors ``known(models)`` on it, in float64."""
+    taus = known(models).values()
+    used = {name: models[name] for name in dict.fromkeys(n for ends in taus for n in ends)}
+    found: dict[str, Gram] = {}
+    for name, shape in same_shapes(used).items():
+        found[name] = torch.zeros(len(taus), len(taus), dtype=torch.float64)
+        for start, stop in pieces(shape):
+            part = {m: w.rows(name, start, stop).double().flatten() for m, w in used.items()}
+            tau = torch.stack([part[end] - part[begin] for begin, end in taus])
+            found[name] += tau @ tau.T
+    return found
 
 
-def length(a: Weights) -> float:
-    """Euclidean norm over all weights."""
-    return dot(a, a) ** 0.5
+def pieces(shape: tuple[int, ...], most: int = PIECE) -> Iterator[tuple[int, int]]:
+    """First and last row of pieces of about so many numbers; a scalar is one row."""
+    count = shape[0] if shape else 1
+    step = max(1, most // max(1, prod(shape[1:])))
+    return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
-def cosine(a: Weights, b: Weights) -> float | None:
-    """Cosine of the angle between two task vectors; None if either is zero."""
-    scale = length(a) * length(b)
-    return max(-1.0, min(1.0, dot(a, b) / scale)) if scale else None
+def same_shapes(models: Mapping[str, Stored]) -> Mapping[str, tuple[int, ...]]:
+    """The shapes that all models have; ValueError where they differ."""
+    (first, shapes), *others = ((name, model.shapes()) for name, model in models.items())
+    for name, other in others:
+        odd = sorted(shapes.keys() ^ other.keys())
+        if odd:
+            raise ValueError(
+                f"the models {first} and {name} differ in {len(odd)} weight names, first: {odd[:3]}"
+            )
+        for weight, shape in shapes.items():
+            if shape != other[weight]:
+                raise ValueError(
+                    f"weight {weight} has shapes {shape} and {other[weight]}: "
+                    "not the same architecture"
+                )
+    return shapes
 
 
-def angles(original: Weights, unlearned: Weights, after: Weights, tuned: Weights) -> Angles:
-    """The paper's three cosines; ``after`` is the unlearned, ``tuned`` the original fine-tuned."""
-    u, ft = task_vector(original, unlearned), task_vector(original, tuned)
-    ft_after_u = task_vector(unlearned, after)
-    return Angles(cosine(ft_after_u, u), cosine(ft_after_u, ft), cosine(u, ft))
+def grouped(found: Mapping[str, Gram], key: Callable[[str], str]) -> dict[str, Gram]:
+    """Inner products over all weights of the same key: the parts are orthogonal, so they add."""
+    groups: dict[str, Gram] = {}
+    for name, gram in found.items():
+        groups[key(name)] = groups.get(key(name), torch.zeros_like(gram)) + gram
+    return groups
 
 
-def by_module(vector: Weights) -> Mapping[str, float]:
-    """Norm of the part of a task vector in each block, and in the weights outside the blocks."""
-    squares: dict[str, float] = {}
-    for name, x in vector.items():
-        key = module_of(name)
-        squares[key] = squares.get(key, 0.0) + x.double().square().sum().item()
-    return {key: value**0.5 for key, value in squares.items()}
+def norms(gram: Gram, taus: Mapping[str, Any]) -> dict[str, float]:
+    """Length of each task vector."""
+    return dict(zip(taus, gram.diagonal().sqrt().tolist(), strict=True))
+
+
+def cosines(gram: Gram, taus: Mapping[str, Any]) -> dict[str, float | None]:
+    """Cosine of each pair, called ``a__b``; None where one of the two is zero."""
+    lengths = gram.diagonal().sqrt()
+    found: dict[str, float | None] = {}
+    for (i, a), (j, b) in combinations(enumerate(taus), 2):
+        scale = (lengths[i] * lengths[j]).item()
+        found[f"{a}__{b}"] = max(-1.0, min(1.0, gram[i, j].item() / scale)) if scale else None
+    return found
+
+
+def angles(models: Mapping[str, Stored]) -> Angles:
+    """The paper's three cosines."""
+    total = grouped(grams(models), lambda name: "")[""]
+    return Angles(**cosines(total, known(models)))
+
+
+def effective_rank(matrix: Float[Tensor, "M N"]) -> float:
+    """exp(H(p)), p = sigma / sum(sigma) for the singular values sigma (Roy & Vetterli, 2007).
+
+    1 for a matrix of rank 1, n for n equal singular values, 0 for the zero matrix.
+    """
+    sigma = torch.linalg.svdvals(matrix)
+    total = sigma.sum()
+    return torch.special.entr(sigma / total).sum().exp().item() if total > 0 else 0.0
+
+
+def effective_ranks(models: Mapping[str, Stored]) -> dict[str, dict[str, float]]:
+    """Matrix -> task vector -> effective rank; holds one whole difference at a time."""
+    taus = known(models)
+    (any_model, *_) = {end for ends in taus.values() for end in ends}
+    matrices = {n: shape for n, shape in models[any_model].shapes().items() if len(shape) == 2}
+    return {
+        name: {
+            tau: effective_rank(difference(models[begin], models[end], name, shape))
+            for tau, (begin, end) in taus.items()
+        }
+        for name, shape in matrices.items()
+    }
+
+
+def difference(begin: Stored, end: Stored, name: str, shape: tuple[int, ...]) -> Tensor:
+    """One weight of a task vector, in float32."""
+    found = torch.empty(shape)
+    for start, stop in pieces(shape):
+        rows = (w.rows(name, start, stop).double() for w in (end, begin))
+        found[start:stop] = next(rows) - next(rows)
+    return found
 
 
 def module_of(name: str) -> str:
@@ -66,3 +157,11 @@ def module_of(name: str) -> str:
     parts = name.split(".")
     number = next((p for p in parts if p.isdigit()), None)
     return f"block {number}" if number is not None else parts[-2] if len(parts) > 1 else name
+
+
+def kind_of(name: str) -> str:
+    """``mlp.down_proj`` for that weight of every block, otherwise the name of its module."""
+    parts = name.split(".")
+    place = next((i for i, p in enumerate(parts) if p.isdigit()), None)
+    inner = parts[-2:-1] if place is None else parts[place + 1 : -1]
+    return ".".join(inner) or name

@@ -16,6 +16,7 @@ KINDS = {
     "masks": "mask",
     "attacks": "attack",
     "evals": "metric",
+    "elicit": "elicitation",
 }
 FUNCTIONS: dict[tuple[str, ...], str] = {
     ("params", "here", "grad_of", "step"): "gradient rule",

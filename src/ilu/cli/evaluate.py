@@ -39,7 +39,9 @@ class Evaluate:
             answer; lab: the lab's questions and tasks; likelihood: loss per answer token on --data;
             verbatim: how much of the texts of --data comes back; perplexity of --data; fluency,
             toxicity: what is written after the prompts of --data; membership: attacks that tell
-            --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu.
+            --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu;
+            elicit: attacks that leave the weights alone, on multiple choice in --data, of which
+            one half teaches them (a column paraphrases may list other wordings), or on the lab's.
         split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
             (news if left out, books), or news-scal or news-sust, where models that unlearned larger
             sets, or one set after another, follow the original and keep a share of its utility;

@@ -25,6 +25,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    attack it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
+  ilu landscape ORIGINAL UNLEARNED         scores between models and around one
   ilu bench methods --out D                every method on the lab, with standard errors
   ilu report RUN... --out report.html      one page from run directories
   ilu view RUNS_DIR                        the same in the browser, while runs go on
@@ -55,6 +56,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         evaluate,
         import_config,
         lab,
+        landscape,
         mask,
         measure,
         oracle,
@@ -76,6 +78,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "oracle": oracle.main,
         "attack": measure.attack,
         "vectors": vectors.vectors,
+        "landscape": landscape.main,
         "report": records.report,
         "view": view.view,
         "methods": records.methods,

@@ -1,4 +1,4 @@
-"""Greedy text of a model, in batches."""
+"""Text of a model, in batches: the likeliest, or sampled."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,26 +12,46 @@ from ilu.types import LM
 
 
 def generate(
-    lm: LM, prompts: Sequence[str], *, max_new_tokens: int, batch_size: int = 16
+    lm: LM,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    temperature: float = 0.0,
 ) -> list[str]:
     """The new text after each prompt, in the order asked."""
     heads = [without_end(list(ids), lm.tokenizer) for ids in lm.tokenizer(list(prompts)).input_ids]
-    return continuations(lm, heads, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return continuations(
+        lm,
+        heads,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+    )
 
 
 def continuations(
-    lm: LM, heads: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = 16
+    lm: LM,
+    heads: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    temperature: float = 0.0,
 ) -> list[str]:
     """The new text after prompts that are tokens already, such as those of chats.
 
-    Greedy and nothing else: what the model's own ``generation_config`` says of sampling or of
-    penalties is left out, but its ends of text count beside the tokenizer's.
+    Greedy, or with a ``temperature`` drawn from the whole distribution by the global generators
+    (``seeds.seeded``). What the model's own ``generation_config`` says of sampling or of penalties
+    is left out, but its ends of text count beside the tokenizer's. A sampled text is also over
+    where another begins: some models were trained on texts with nothing else between them.
     """
     check_room(heads, max_new_tokens, context_length(lm.model))
     # Prompts of similar length together, the longest first: memory runs out at once or never.
     order = sorted(range(len(heads)), key=lambda i: -len(heads[i]))
     ends, texts = end_tokens(lm), [""] * len(heads)
-    with greedy(lm.model, ends, max_new_tokens):
+    if temperature and lm.tokenizer.bos_token_id is not None:
+        ends.add(lm.tokenizer.bos_token_id)
+    with decoding(lm.model, ends, max_new_tokens, temperature):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             for row, ids in zip(rows, continue_batch(lm, [heads[i] for i in rows]), strict=True):
@@ -62,16 +82,20 @@ def end_tokens(lm: LM) -> set[int]:
 
 
 @contextmanager
-def greedy(model: Any, ends: set[int], max_new_tokens: int) -> Generator[None]:
-    """Let the model generate greedily; its own settings fill every gap of those it is called with.
+def decoding(
+    model: Any, ends: set[int], max_new_tokens: int, temperature: float
+) -> Generator[None]:
+    """Let the model generate so; its own settings fill every gap of those it is called with.
 
     A row that has ended goes on with a padding token, which nothing reads.
     """
     from transformers import GenerationConfig
 
     own = model.generation_config
+    drawn = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     model.generation_config = GenerationConfig(
-        do_sample=False,
+        **drawn,
+        do_sample=temperature > 0,
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(ends) or None,
         pad_token_id=min(ends, default=0),

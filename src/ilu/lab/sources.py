@@ -3,11 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ilu.lab import tasks, world
+from ilu.lab import forms, tasks, world
 from ilu.types import Example, Question
 
 DomainName = Literal["agents", "people"]
-Form = Literal["questions", "cloze"]
+Form = Literal["questions", "cloze", "reworded", "told", "record"]
+FORMS = {
+    "questions": world.questions,
+    "cloze": world.cloze,
+    "reworded": forms.reworded,
+    "told": forms.told,
+    "record": forms.record,
+}
 
 
 def domain(name: DomainName) -> world.Domain:
@@ -53,9 +60,8 @@ class Facts:
     count: int | None = None
 
     def __call__(self) -> list[Question]:
-        make = {"questions": world.questions, "cloze": world.cloze}[self.form]
         whole = domain(self.domain)
-        chosen = make(whole)[self.start * len(whole.attributes) :]
+        chosen = FORMS[self.form](whole)[self.start * len(whole.attributes) :]
         count = self.count or len(chosen)
         return [chosen[i * len(chosen) // count] for i in range(count)]
 

@@ -10,7 +10,7 @@ from ilu.lab.tasks import TASKS
 from ilu.lora import Lora
 from ilu.models import LAB, NEVER
 from ilu.recipe import Recipe
-from ilu.recipes import lab
+from ilu.recipes import elicit, lab
 from ilu.recipes.attackers import HEAD
 from ilu.recipes.demo import Size, original, unlearned
 from ilu.types import Attack
@@ -30,6 +30,10 @@ PART = "sums"
 """The task that is tuned also in part: the one that has most to learn."""
 BLOCKS = r"\.(4|5)\."
 """The last third of the blocks."""
+
+
+ASKED = 100
+"""Questions of each attack that leaves the weights alone, where all others are asked."""
 
 
 def every(size: Size, seed: int) -> dict[str, Attack]:
@@ -112,4 +116,5 @@ def cell(name: str, seed: int, size: Size) -> Recipe:
         made = replace(original(seed, size), name=NEVER_KNEW, model=NEVER)
     else:
         made = unlearned(name, seed, size)
-    return replace(made, attacks=every(size, seed), keep_attacked=False)
+    asked = elicit.probes(size.questions or ASKED, seed)
+    return replace(made, attacks=every(size, seed), probes=asked, keep_attacked=False)

@@ -23,6 +23,7 @@ from ilu.evals.verbatim import Verbatim
 from ilu.lab.sources import Facts, TaskTest
 from ilu.lab.tasks import TASKS
 from ilu.recipes.asked import Asked, judges, passages, users
+from ilu.recipes.elicit import elicit
 from ilu.recipes.knowledge import TaskSplit, choice, mmlu, tasks, truthfulqa, wmdp
 from ilu.recipes.own import dataset, full
 from ilu.sources.exams import Domain
@@ -36,7 +37,7 @@ from ilu.types import Group, Metric
 
 SuiteName = Literal[
     "tofu", "muse", "wmdp", "mmlu", "truthfulqa", "tasks", "choice", "lab", "likelihood",
-    "verbatim", "perplexity", "fluency", "toxicity", "membership", "lm-eval",
+    "verbatim", "perplexity", "fluency", "toxicity", "membership", "lm-eval", "elicit",
 ]  # fmt: skip
 TofuSplit = Literal["forget01", "forget05", "forget10"]
 MuseSplit = Literal["news", "books", "news-scal", "news-sust"]
@@ -58,7 +59,7 @@ def check_data(name: SuiteName, asked: Asked) -> None:
     """Refuse data for a suite that brings its own, and ask for what the others need."""
     if brings_data(name) and asked.data is not None:
         raise ValueError(f"the suite {name} brings its own data: leave --data out")
-    if not brings_data(name) and asked.data is None:
+    if not brings_data(name) and asked.data is None and name != "elicit":
         what = "names of tasks" if name == "lm-eval" else "a file or a hub dataset"
         raise ValueError(f"the suite {name} needs --data: {what}")
     if asked.classifiers and name not in ("fluency", "toxicity"):
@@ -188,7 +189,7 @@ def muse(asked: Asked) -> Suite:
 
 SPLITS = {"tofu": TofuSplit, "muse": MuseSplit, "wmdp": Domain, "tasks": TaskSplit}
 """Suites that bring their own data in several versions; the default is in the suite."""
-FORMS = ("wmdp", "mmlu", "choice")
+FORMS = ("wmdp", "mmlu", "choice", "elicit")
 """Suites that can be asked with and without showing the options."""
 SUITES: Mapping[SuiteName, Callable[[Asked], Suite]] = {
     "tofu": tofu,
@@ -206,4 +207,5 @@ SUITES: Mapping[SuiteName, Callable[[Asked], Suite]] = {
     "toxicity": toxicity,
     "membership": membership,
     "lm-eval": harness,
+    "elicit": elicit,
 }

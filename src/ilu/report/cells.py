@@ -11,6 +11,7 @@ from ilu.report.join import join
 from ilu.report.questions import after_attacks, came_back, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import row
+from ilu.report.terrain import landscape_figures, similarity_figures
 from ilu.rundir import RunDir
 
 
@@ -76,6 +77,8 @@ def tried(m: Measured) -> Measured:
         ask(alone)
     for ask in (before_and_after, repeats):
         ask(alone)
+    landscape_figures(alone)
+    similarity_figures(alone)
     return m
 
 

@@ -1,12 +1,12 @@
 """Curves of the report: forget quality while fine-tuning, and the objective while unlearning."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from ilu.attacks.finetune import stages_by_step
 from ilu.measures import SHARES, Measured, curve, dense, relearning
-from ilu.plots import Line, colour, dash, figure
+from ilu.plots import Line, figure
 from ilu.report.cells import Broken
+from ilu.report.panels import Entry, Panel, entry
 from ilu.report.rows import Row, Table
 from ilu.scores import mean_score
 
@@ -14,29 +14,6 @@ HIDDEN = {"step", "lr", "grad_norm"}
 """Columns of train.jsonl that are not terms of the objective."""
 POINTS = 80
 """Points of a training curve: more cannot be seen in a panel of this width."""
-
-
-class Entry(NamedTuple):
-    """A name of a legend with the look of its line."""
-
-    name: str
-    style: int
-    colour: str
-    dash: str
-
-
-class Panel(NamedTuple):
-    """A figure with its title, and its own legend where the page's does not serve."""
-
-    title: str
-    svg: str
-    legend: Sequence[Entry] = ()
-
-
-def entry(name: str, style: int) -> Entry:
-    """One entry of a legend."""
-    borders = {"-": "solid", "--": "dashed", ":": "dotted"}
-    return Entry(name, style, colour(style), borders[dash(style)])
 
 
 def legend(table: Table) -> list[Entry]:

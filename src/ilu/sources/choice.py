@@ -35,8 +35,36 @@ class ChoiceRows:
         check_limit(self.limit)
 
     def __call__(self) -> list[Question]:
-        rows = renamed(load_rows(self.name), self.columns, self.name)[: self.limit]
-        return choice_questions(rows, self.name, self.form)
+        return choice_questions(self.rows(), self.name, self.form)
+
+    def rows(self) -> list[Row]:
+        """The rows under their standard names."""
+        return renamed(load_rows(self.name), self.columns, self.name)[: self.limit]
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """The same questions in other words: entry ``wording`` of a column ``paraphrases`` of lists."""
+
+    source: ChoiceRows
+    wording: int
+
+    def __call__(self) -> list[Question]:
+        rows = self.source.rows()
+        for i, row in enumerate(rows, start=1):
+            if len(paraphrases(row)) <= self.wording:
+                raise ValueError(
+                    f"{self.source.name}, row {i}: paraphrases must be a list, in every row as "
+                    "long as in the first"
+                )
+        changed = [{**row, "question": paraphrases(row)[self.wording]} for row in rows]
+        return choice_questions(changed, self.source.name, self.source.form)
+
+
+def paraphrases(row: Row) -> list[Any]:
+    """Other wordings of the question of a row; none where there is no list of them."""
+    found: Any = row.get("paraphrases")
+    return found if isinstance(found, list) else []
 
 
 def no_head(row: Row) -> str:

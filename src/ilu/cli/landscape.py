@@ -1,0 +1,139 @@
+"""``ilu landscape``: scores between models and around one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ilu.cli.parse import Positional, parse
+from ilu.cli.show import number, progress, table
+from ilu.environment import environment
+from ilu.files import write_json, write_text
+from ilu.landscape import Axis, beside, filter_normalised, position, surface, towards, weights_of
+from ilu.models import load_model
+from ilu.plots import terrain
+from ilu.recipes.asked import Asked
+from ilu.recipes.landscape import measured
+from ilu.recipes.measure import SuiteName
+from ilu.types import Weights
+
+Kind = Literal["line", "plane", "random"]
+SPANS: Mapping[Kind, tuple[float, float]] = {
+    "line": (-0.25, 1.25), "plane": (-0.5, 1.5), "random": (-0.5, 0.5),
+}  # fmt: skip
+POINTS: Mapping[Kind, int] = {"line": 13, "plane": 9, "random": 9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """Measure a model between and around others: the unlearned one is at 0.
+
+    Three copies of the weights are held in float32.
+
+    Example: ilu landscape lab runs/first/model --suite lab --out runs/first/landscape.json
+
+    Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
+
+    Args:
+        original: folder or hub id of the model before unlearning, or lab; it lies at 1.
+        unlearned: of the unlearned model.
+        finetuned: of the unlearned model after an attack.
+        kind: line through original and unlearned, plane through these and finetuned, or two random
+            directions with filters as long as the model's; left out, line or plane.
+        suite: what is measured at every point; see ilu evaluate --help.
+        split: of the suites tofu and muse.
+        data: file or hub dataset for the suites that bring none.
+        columns: names of columns that differ, as wanted=present.
+        limit: measure on the first so many items.
+        points: on each axis; 13 on a line, 9 times 9 on a plane.
+        seed: of random directions.
+        out: write the scores to this JSON file, and a plot of each beside it as .svg; as
+            landscape.json in a run directory they are shown by ilu report.
+        device: cpu, cuda, mps.
+    """
+
+    original: Positional[str]
+    unlearned: Positional[str]
+    finetuned: Positional[str | None] = None
+    kind: Kind | None = None
+    suite: SuiteName = "likelihood"
+    split: str | None = None
+    data: str | None = None
+    columns: tuple[str, ...] = ()
+    limit: int | None = None
+    points: int | None = None
+    seed: int = 0
+    out: Path
+    device: str = "cpu"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Carry out the command."""
+    wanted: Landscape = parse(Landscape, "ilu landscape", argv)
+    kind = wanted.kind or ("plane" if wanted.finetuned else "line")
+    if (kind == "plane") != (wanted.finetuned is not None):
+        raise ValueError("a plane goes through three models, the others through two: see --kind")
+    if wanted.points is not None and wanted.points < 2:
+        raise ValueError(f"--points {wanted.points}: it must be at least 2")
+    if wanted.out.suffix != ".json":
+        raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
+    asked = Asked(data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split)
+    found = explored(kind, wanted, asked)
+    write_json(wanted.out, found)
+    for metric in found["points"][0]["scores"]:
+        write_text(wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), terrain(found, metric))
+    show(found)
+
+
+def explored(kind: Kind, wanted: Landscape, asked: Asked) -> dict[str, Any]:
+    """The record of a landscape."""
+    suite = measured(wanted.suite, asked)
+    lm = load_model(wanted.unlearned, device=wanted.device)
+    origin = weights_of(lm.model)
+    others = {"original": wanted.original, "finetuned": wanted.finetuned}
+    ends = {
+        name: weights_of(load_model(model, device=wanted.device).model)
+        for name, model in others.items()
+        if model is not None
+    }
+    axes = axes_of(kind, origin, ends, wanted.seed)
+    places = {} if kind == "random" else {n: position(origin, w, axes) for n, w in ends.items()}
+    span = np.linspace(*SPANS[kind], wanted.points or POINTS[kind]).tolist()
+    with progress() as shown:
+        points = surface(lm, axes, [span] * len(axes), suite, lambda d, t: shown("landscape", d, t))
+    return {
+        "schema": 1,
+        "kind": kind,
+        "suite": wanted.suite,
+        "seed": wanted.seed,
+        "axes": [{"towards": a.name, "length": a.length, "steps": span} for a in axes],
+        "models": {"unlearned": [0.0] * len(axes), **places},
+        "points": points,
+        "environment": environment(),
+    }
+
+
+def axes_of(kind: Kind, origin: Weights, ends: Mapping[str, Weights], seed: int) -> list[Axis]:
+    """The directions of a landscape."""
+    if kind == "random":
+        return [filter_normalised(origin, 2 * seed + i, f"random {i + 1}") for i in (0, 1)]
+    first = towards("original", origin, ends["original"])
+    return [first, *(beside(n, origin, w, first) for n, w in ends.items() if n != "original")]
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """The scores of a line, or the least and the most of each on a plane."""
+    points = found["points"]
+    metrics = list(points[0]["scores"])
+    values = {m: [p["scores"][m]["value"] for p in points] for m in metrics}
+    if found["kind"] == "line":
+        rows = [
+            (number(p["at"][0]), *(number(values[m][i]) for m in metrics))
+            for i, p in enumerate(points)
+        ]
+        table("from the unlearned model (0) to the original (1)", ("at", *metrics), rows)
+        return
+    rows = [(m, number(min(v)), number(max(v))) for m, v in values.items()]
+    table(f"{len(points)} points", ("metric", "least", "most"), rows)

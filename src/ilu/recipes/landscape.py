@@ -1,0 +1,37 @@
+"""What hidden states are compared on, and what a landscape is measured by."""
+
+from collections.abc import Mapping, Sequence
+
+from ilu.evals.choice import Choice
+from ilu.evals.likelihood import AnswerNLL
+from ilu.lab.sources import Documents, Facts
+from ilu.models import LAB
+from ilu.recipes.asked import Asked
+from ilu.recipes.measure import SuiteName, suite_of
+from ilu.recipes.own import dataset
+from ilu.suite import Suite
+from ilu.types import Source
+
+QUESTIONS, DOCUMENTS = 100, 64
+"""Measured at every point on the lab."""
+
+
+def texts(name: str, columns: Sequence[str]) -> Mapping[str, Source]:
+    """The lab's documents about what is forgotten and what is kept, or the user's texts."""
+    if name == LAB:
+        return {"forget": Documents("agents"), "retain": Documents("people")}
+    return {"texts": dataset(name, columns, None)}
+
+
+def measured(name: SuiteName, asked: Asked) -> Suite:
+    """A suite; on the lab a small one, with the loss on the documents."""
+    if name != "lab":
+        return suite_of(name, asked)
+    count = asked.limit or QUESTIONS
+    return Suite(
+        {
+            "forget_accuracy": Choice(Facts("agents", count=count)),
+            "utility": Choice(Facts("people", count=count)),
+            "forget_nll": AnswerNLL(Documents("agents"), DOCUMENTS, batch_size=DOCUMENTS),
+        }
+    )
