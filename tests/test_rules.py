@@ -20,6 +20,7 @@ from ilu.robust.invariance import (
     scale_gradient,
     tensors,
 )
+from ilu.robust.lookahead import LookAhead, first_adam_step
 from ilu.robust.rules import L1, SAM, RandomSmoothing, move, norm, plain, restored
 from ilu.robust.tampering import TAR, DisruptionMasking
 from tests.build import batch
@@ -28,7 +29,7 @@ PENALTIES = [Penalty(r) for r in (gradient, parameters, tensors, elementwise)]
 FLAT = [GradientPenalty(0.1), CurvaturePenalty(0.1, mu=0.1)]
 TAMPERED = [TAR(4, 2, 1e-3), DisruptionMasking(2, 1e-3)]
 RULES = [plain, SAM(rho=0.05), RandomSmoothing(1e-3, 2), L1(1e-3), Square(), *PENALTIES]
-RULES = [*RULES, *FLAT, *TAMPERED]
+RULES = [*RULES, *FLAT, *TAMPERED, LookAhead(1e-3)]
 
 
 def name(rule):
@@ -261,6 +262,31 @@ def test_tar_looks_where_the_adversary_has_been(tiny):
     _, here = gradient_of(tiny, Term(NLL(), on="x"))
     _, tar = gradient_of(tiny, Term(NLL(), on="x", rule=TAR(8, 8, 1e-2)))
     assert torch.cosine_similarity(flat_vector(tar), flat_vector(here), dim=0) < 0.99
+
+
+def test_look_ahead_is_the_gradient_after_adams_first_step(tiny):
+    """A second way: torch's own Adam takes the step, then the gradient is taken there."""
+    one, params = batch(examples=6), list(tiny.parameters())
+    _, ahead = gradient_of(tiny, Term(NLL(), on="x", rule=LookAhead(1e-3)))
+    with restored(params):
+        adam = torch.optim.Adam(params, lr=1e-3, eps=0.0)
+        made = engine(tiny)
+        made.backward(NLL(), one, weight=1.0, forward=made.forward)
+        before = [p.detach().clone() for p in params]
+        adam.step()
+        still = [p.grad == 0 for p in params]
+        with torch.no_grad():
+            for p, b, zero in zip(params, before, still, strict=True):
+                p.copy_(torch.where(zero, b, p))
+        tiny.zero_grad()
+        _, there = gradient_of(tiny, Term(NLL(), on="x"))
+    for a, b in zip(ahead, there, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_zero_gradient_moves_nothing():
+    g = (torch.tensor([2.0, 0.0, -1e-9]),)
+    assert torch.equal(first_adam_step(g)[0], torch.tensor([-1.0, 0.0, 1.0]))
 
 
 def test_disruption_masking_keeps_signs_and_size(tiny):

@@ -12,6 +12,7 @@ from ilu.masks.files import load_mask
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.robust.invariance import Penalty
+from ilu.robust.rules import SAM
 from ilu.train import Optim, Stopped, fit
 from ilu.types import Example
 from tests.conftest import make_tiny
@@ -117,6 +118,46 @@ def test_only_the_named_parameters_move_and_the_rest_is_unfrozen_again():
     }
     assert changed == {"model.layers.1.mlp.down_proj.weight"}
     assert all(p.requires_grad for p in model.parameters())
+
+
+def reaching(**given):
+    """One MLP learns at the worst point that SAM finds among all that it may perturb."""
+    term = Term(NLL(), on="retain", rule=SAM(0.5))
+    optim = Optim(lr=1e-2, steps=2, parameters=r"1\.mlp\.down_proj", weight_decay=0.1, **given)
+    model, rows = make_tiny(), []
+    fit(model, {"retain": term}, streams(), optim, log=rows.append)
+    return model, rows
+
+
+def test_what_is_only_in_reach_keeps_its_bits_and_has_no_gradient_left():
+    start = make_tiny()
+    model, _ = reaching(reach=".")
+    for (n, p), before in zip(model.named_parameters(), start.parameters(), strict=True):
+        assert torch.equal(p, before) == ("1.mlp.down_proj" not in n)
+        assert p.grad is None
+
+
+def test_a_rule_perturbs_what_is_in_reach():
+    (own, rows), (reached, wider) = reaching(), reaching(reach=".")
+    assert not same(own, reached)
+    assert wider[0]["retain"] > rows[0]["retain"]  # a worse point is found among more weights
+
+
+def test_the_reference_is_the_original_model_also_where_weights_are_perturbed():
+    """At the first step, NPO's log-ratio at the perturbed weights is that to the original."""
+    seen = []
+
+    class Seen:
+        needs_reference = True
+
+        def __call__(self, forward, reference, batch):
+            seen.append(reference(batch).logits.detach().clone())
+            return -forward.tokens(batch).mean()
+
+    fit(make_tiny(), {"forget": Term(Seen(), on="forget", rule=SAM(0.5))}, streams(),
+        Optim(lr=1e-2, steps=1, parameters=r"1\.mlp", reach="."))  # fmt: skip
+    here, there = seen
+    assert torch.equal(here, there)
 
 
 def test_a_pattern_that_matches_nothing_shows_some_names(tiny):

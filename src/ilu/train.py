@@ -40,7 +40,8 @@ class Stopped(Exception):
 class Optim:
     """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient.
 
-    ``parameters`` is a regular expression: weights whose name contains a match are trained.
+    ``parameters`` is a regular expression: weights whose name contains a match are trained, and
+    those that match ``reach`` may be perturbed by gradient rules without being trained.
     ``micro_batch`` bounds the examples per forward pass, and with ``recompute`` the inside of a
     block is computed again for its gradient instead of kept; neither changes the result. ``betas``
     are the published ones of the optimiser if they are left out. ``average_from`` is the first step
@@ -59,6 +60,7 @@ class Optim:
     betas: tuple[float, float] | None = None
     clip: float = 1.0
     parameters: str = ""
+    reach: str | None = None
     micro_batch: int | None = None
     recompute: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -123,16 +125,19 @@ def fit(
     ``Stopped`` after saving, once ``stop()`` is true.
     """
     check_training(model, objective, optim, mask, ranks)
-    with training(model, optim.parameters, mask) as named, recomputed(model, optim.recompute):
+    with (
+        training(model, optim.parameters, mask, optim.reach) as named,
+        recomputed(model, optim.recompute),
+    ):
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
-        free = moving(named, mask)
+        free = moving(named, mask, optim.parameters)
         optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
-        average = Average(named, optim.average_from, optim.average_every)
+        average = Average(free.moved, optim.average_from, optim.average_every)
         remembered = Remembered()
         parts = {"optimizer": optimizer, "average": average, "reference": remembered}
         engine = engine_for(model, objective, named, optim, remembered, ranks)
-        state = State() if checkpoints is None else checkpoints.load(parts, named)
+        state = State() if checkpoints is None else checkpoints.load(parts, free.moved)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
             optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
@@ -147,7 +152,7 @@ def fit(
             log({"step": step, "lr": optim.rate(step), "grad_norm": norm, **values})
             stopping = ranks.any(stop()) and step + 1 < optim.steps
             if checkpoints and (stopping or checkpoints.due(step + 1)):
-                checkpoints.save(parts, named, replace(state, step=step + 1))
+                checkpoints.save(parts, free.moved, replace(state, step=step + 1))
             if stopping:
                 raise Stopped
         average.put()

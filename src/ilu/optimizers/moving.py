@@ -1,5 +1,6 @@
 """What a mask lets move, as the optimiser sees it: nothing else can change or has a state."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from ilu.types import Grads, Mask
 
 @dataclass(frozen=True)
 class Moving:
-    """Trained weights, and the parts of them that move.
+    """Weights that have a gradient, and the parts of them that move.
 
     ``parts`` holds the weight itself where all of it moves, otherwise a vector of the entries that
     do, which has values only from ``gather`` to ``scatter``.
@@ -31,6 +32,8 @@ class Moving:
             part.data = whole.detach()[mask]
             part.grad = None if whole.grad is None else whole.grad[mask]
             whole.grad = None
+        for name in self.whole.keys() - self.parts.keys():
+            self.whole[name].grad = None
 
     @torch.no_grad()
     def scatter(self) -> None:
@@ -43,15 +46,22 @@ class Moving:
             p.grad = None
 
     def pick(self, values: Grads) -> Grads:
-        """Of one tensor for each trained weight, the entries that move."""
-        named = zip(self.whole, values, strict=True)
+        """Of one tensor for each weight, the entries that move."""
+        named = [(n, v) for n, v in zip(self.whole, values, strict=True) if n in self.parts]
         return tuple(v[self.masks[n]] if n in self.masks else v for n, v in named)
 
+    @property
+    def moved(self) -> Named:
+        """The weights of which something moves."""
+        return {n: p for n, p in self.whole.items() if n in self.parts}
 
-def moving(named: Named, mask: Mask | None) -> Moving:
-    """Weights of which nothing moves are not in ``named`` any more: see ``movable``."""
-    masks = {n: mask[n] for n in named if not mask[n].all()} if mask is not None else {}
-    parts = {n: nn.Parameter(p.detach()[masks[n]]) if n in masks else p for n, p in named.items()}
+
+def moving(named: Named, mask: Mask | None, pattern: str = "") -> Moving:
+    """What moves of ``named``: the weights that match ``pattern``, or what ``mask`` has of them."""
+    trained = {n: p for n, p in named.items() if re.search(pattern, n)}
+    moved = {n: p for n, p in trained.items() if mask is None or mask[n].any()}
+    masks = {n: mask[n] for n in moved if not mask[n].all()} if mask is not None else {}
+    parts = {n: nn.Parameter(p.detach()[masks[n]]) if n in masks else p for n, p in moved.items()}
     return Moving(named, parts, masks)
 
 

@@ -25,6 +25,7 @@ from ilu.recipes.variants import (
     with_robust,
     with_topics,
 )
+from ilu.robust.lookahead import LookAhead
 from ilu.sources.text import Dataset
 from ilu.train import Optim
 from ilu.types import Metric
@@ -106,7 +107,7 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         data={n: every[n] for n in needed(objective, every, mask)},
         objective=objective,
         edit=plan.edit,
-        optim=averaged(optim(common, parameters), robust),
+        optim=reaching(averaged(optim(common, parameters), robust), robust),
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
         mask=mask,
@@ -124,6 +125,7 @@ def optim(common: Common, parameters: str) -> Optim:
         weight_decay=common.weight_decay,
         clip=common.clip,
         parameters=parameters,
+        reach=common.reach,
         micro_batch=common.micro_batch,
         recompute=common.recompute,
         precision=common.precision,
@@ -160,6 +162,13 @@ def averaged(optim: Optim, robust: Any) -> Optim:
     if not isinstance(robust, Averaging) or optim.average_from is not None:
         return optim
     return replace(optim, average_from=max(1, round((1 - robust.last) * optim.steps)))
+
+
+def reaching(optim: Optim, robust: Any) -> Optim:
+    """Look ahead over all weights unless told otherwise: someone fine-tunes all of them."""
+    if not isinstance(robust, LookAhead) or optim.reach is not None:
+        return optim
+    return replace(optim, reach=".")
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:

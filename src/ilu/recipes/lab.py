@@ -59,6 +59,7 @@ ROBUST: dict[str, dict[str, Any]] = {
     "lat": {"attack_layer": 2, "epsilon": 0.5, "attack_steps": 4, "attack_lr": 0.5},
     "tar": {"inner_steps": 8, "inner_every": 4, "inner_lr": 3e-4, "inner_scale": 0.3},
     "mudman": {"adversary_steps": 2, "adversary_lr": 3e-4},
+    "ahead": {"ahead": 3e-3, "environment_batch_size": 16},
 }
 """What robust training asks for beside them; chosen with npo."""
 

@@ -43,6 +43,8 @@ class Common:
             one when the run begins, like wagle:0.9.
         parameters: regular expression: train the weights whose name matches, instead of the
             recipe's own choice.
+        reach: regular expression: weights that robust training may perturb although they are not
+            trained, like what RMU leaves alone; "." is all of them.
         measured: examples of each set on which the loss is measured before and after.
         seed: of the order of the data.
     """
@@ -73,5 +75,6 @@ class Common:
     lora_alpha: float | None = None
     mask: str | None = None
     parameters: str | None = None
+    reach: str | None = None
     measured: int = 200
     seed: int = 0

@@ -20,6 +20,7 @@ from ilu.robust.invariance import (
     parameters,
     tensors,
 )
+from ilu.robust.lookahead import LookAhead
 from ilu.robust.rules import L1, SAM, RandomSmoothing
 from ilu.robust.tampering import TAR, DisruptionMasking
 
@@ -53,6 +54,7 @@ ROBUST: dict[str, type] = {
     "lat": LatentAttack,
     "tar": TAR,
     "mudman": DisruptionMasking,
+    "ahead": LookAhead,
 }
 """Ending of a recipe's name -> the settings of robust training, which are its flags."""
 

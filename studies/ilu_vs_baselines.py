@@ -1,0 +1,262 @@
+"""Does forgetting survive unrelated fine-tuning, and what of ILU helps? Against tuned baselines.
+
+    python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo]
+
+First every way gets three settings on the lab's model with seed 0, and is fine-tuned on the
+validation task `next`, which no result is reported on. Kept is the setting with the highest forget
+quality along that fine-tuning among those whose forget quality and utility before it are within
+.05 and .03 of the plain method's best; if there is none, the one nearest to them. Then the kept
+settings, with new seeds for data and steering vector, are fine-tuned on the six test tasks and
+relearn. The same command again does only what is missing; the table is
+results/ilu_vs_baselines.json. `all weights`: the rule sees weights that the method does not train.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ilu.environment import environment
+from ilu.files import write_json
+from ilu.lab.tasks import VALIDATION
+from ilu.models import LAB
+from ilu.pool import run_all
+from ilu.recipe import Recipe
+from ilu.recipes import lab
+from ilu.recipes.assemble import build
+from ilu.rundir import RunDir
+from ilu.significance import Interval, student
+from ilu.summary import UTILITY, forget_quality, mean, mean_and_error, model_summary
+from ilu.types import STAGES
+
+RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
+QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
+ALL: dict[str, Any] = {"reach": "."}
+Settings = dict[str, Any]
+
+
+class Way(NamedTuple):
+    """A recipe and the settings that may be chosen."""
+
+    recipe: str
+    choices: Sequence[Settings]
+    reading: str | None = None
+
+    def built(self, choice: int, seed: int) -> Recipe:
+        """The recipe with a setting, and without attacks."""
+        drawn = {"direction_seed": seed} if self.recipe.startswith("rmu") else {}
+        given = {"model": LAB, "seed": seed, "environment_batch_size": ENVIRONMENT}
+        made = build(self.recipe, {**given, **drawn, **self.choices[choice]})
+        return replace(made, metrics=lab.metrics(QUESTIONS))
+
+
+def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
+    """Lambda, with or without other settings."""
+    return [{"strength": value, **beside} for value in values]
+
+
+WAYS: dict[str, dict[str, Way]] = {
+    "rmu": {
+        "rmu": Way("rmu", [{"steps": n} for n in (200, 300, 450)]),
+        "rmu-ahead": Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)]),
+        "rmu-control": Way(
+            "rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300)
+        ),
+        "rmu-ilu": Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient"),
+        "rmu-ilu all weights": Way(
+            "rmu-ilu", strengths((0.1, 1.0, 10.0), steps=300, **ALL), "gradient"
+        ),
+        "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.1, 0.5, 2.0)]),
+        "rmu-rs all weights": Way(
+            "rmu-rs", [{"sigma": s, "samples": 1, **ALL} for s in (1e-3, 3e-3, 1e-2)]
+        ),
+        "rmu-ahead-ilu": Way(
+            "rmu-ahead-ilu", strengths((0.01, 0.1, 1.0), steps=300), "gradient"
+        ),
+    },
+    "npo": {
+        "npo": Way("npo", [{"steps": n} for n in (60, 100, 150)]),
+        "npo-ahead": Way("npo-ahead", [{"ahead": a} for a in (3e-4, 1e-3, 3e-3)]),
+        "npo-control": Way("npo-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=100)),
+        "npo-ilu": Way("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
+        "npo-sam": Way("npo-sam", [{"rho": r} for r in (0.05, 0.2, 1.0)]),
+    },
+}  # fmt: skip
+
+
+def choosing(out: Path, method: str) -> dict[Path, Recipe]:
+    """Every setting of every way, fine-tuned on the validation task."""
+    attacks = {VALIDATION.name: lab.finetune(VALIDATION.name, TUNE)}
+    return {
+        chosen_path(out, name, i): replace(way.built(i, 0), attacks=attacks)
+        for name, way in WAYS[method].items()
+        for i in range(len(way.choices))
+    }
+
+
+def chosen_path(out: Path, name: str, choice: int) -> Path:
+    """Where a validation run lies."""
+    return out / "choice" / f"{name.replace(' ', '_')}_{choice}"
+
+
+def testing(out: Path, method: str, seeds: int) -> dict[Path, Recipe]:
+    """The kept settings under the attacks of the table; seed 0 has been chosen on."""
+    kept = {name: choice(out, method, name) for name in WAYS[method]}
+    return {
+        test_path(out, name, seed): replace(
+            WAYS[method][name].built(kept[name], seed),
+            attacks=lab.attacks(TUNE, RELEARN, QUESTIONS, seed),
+        )
+        for seed in range(1, seeds + 1)
+        for name in kept
+    }
+
+
+def test_path(out: Path, name: str, seed: int) -> Path:
+    """Where a run of the table lies."""
+    return out / "test" / f"{name.replace(' ', '_')}_seed{seed}"
+
+
+class Validated(NamedTuple):
+    """A setting on the validation task."""
+
+    forget_quality: float
+    utility: float
+    along: float
+
+
+def validated(out: Path, name: str, i: int) -> Validated | None:
+    """What a setting gave; None where training failed or has not ended."""
+    run = RunDir(chosen_path(out, name, i))
+    if not run.has("done"):
+        return None
+    along = mean([forget_quality(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
+    return Validated(forget_quality(run, "after"), run.scores("after")[UTILITY].value, along)
+
+
+def choice(out: Path, method: str, name: str) -> int:
+    """Index of the setting to keep, by the rule above."""
+    found = {i: validated(out, name, i) for i in range(len(WAYS[method][name].choices))}
+    valid = {i: v for i, v in found.items() if v is not None}
+    if name == method:
+        return max(valid, key=lambda i: valid[i].along + valid[i].utility)
+    plain = validated(out, method, choice(out, method, method))
+    assert plain is not None
+    near = {i: v for i, v in valid.items() if missing(v, plain) == 0}
+    if near:
+        return max(near, key=lambda i: near[i].along)
+    return min(valid, key=lambda i: missing(valid[i], plain))
+
+
+def missing(v: Validated, plain: Validated) -> float:
+    """How far a setting is from forgetting and keeping what the plain method does."""
+    forgets = max(0.0, plain.forget_quality - 0.05 - v.forget_quality)
+    return forgets + max(0.0, plain.utility - 0.03 - v.utility)
+
+
+def row(out: Path, method: str, name: str, seeds: int) -> dict[str, Any] | None:
+    """One line of the table, from the runs that have ended; None before there is one."""
+    every = {s: RunDir(test_path(out, name, s)) for s in range(1, seeds + 1)}
+    runs = {s: run for s, run in every.items() if run.has("done")}
+    if not runs:
+        return None
+    way, kept = WAYS[method][name], choice(out, method, name)
+    found = {s: model_summary(run) for s, run in runs.items()}
+    robust = {s: summary["robust_accuracy"] for s, summary in found.items()}
+    base, control = (
+        difference(robust, robust_of(out, other, runs)) for other in (method, f"{method}-control")
+    )
+    return {
+        "model": "lab",
+        "method": name,
+        "reading": way.reading,
+        "settings": way.choices[kept],
+        "seeds": len(runs),
+        "fq_mean": over(found, "forget_quality"),
+        "utility_mean": over(found, "utility"),
+        "ra_mean": mean(list(robust.values())),
+        "ra_ci": interval(list(robust.values())),
+        "fa_mean": over(found, "finetune_accuracy"),
+        "relearn_mean": over(found, "relearn_forget_quality"),
+        "unlearn_seconds": mean([run.read("cost")["seconds"] for run in runs.values()]),
+        "delta_ra_vs_base": mean(base) if base else None,
+        "delta_ra_ci_low": low(base),
+        "delta_ra_vs_control": mean(control) if control else None,
+        "delta_ra_vs_control_ci_low": low(control),
+        "runs": [run.path.name for run in runs.values()],
+    }
+
+
+def over(found: Mapping[int, Mapping[str, Any]], key: str) -> float:
+    """Mean over the seeds."""
+    return mean([summary[key] for summary in found.values()])
+
+
+def robust_of(out: Path, name: str, seeds: Mapping[int, Any]) -> dict[int, float]:
+    """Robust accuracy of another way, by seed."""
+    runs = {s: RunDir(test_path(out, name, s)) for s in seeds}
+    return {s: model_summary(r)["robust_accuracy"] for s, r in runs.items() if r.has("done")}
+
+
+def difference(own: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """Seed by seed."""
+    return [own[s] - other[s] for s in own if s in other]
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean over seeds, by Student's t; None for one seed."""
+    if len(values) < 2:
+        return None
+    found = mean_and_error(values)
+    half = student(len(values) - 1) * found["stderr"]
+    return found["mean"] - half, found["mean"] + half
+
+
+def low(values: Sequence[float]) -> float | None:
+    """Lower end of that interval."""
+    found = interval(values)
+    return None if found is None else found[0]
+
+
+def write_table(out: Path, methods: Sequence[str], seeds: int, table: Path) -> None:
+    """Write what there is: every setting that was tried, and the rows of the table."""
+    tried = [
+        {"method": name, "settings": settings, **v._asdict()}
+        for method in methods
+        for name, way in WAYS[method].items()
+        for i, settings in enumerate(way.choices)
+        if (v := validated(out, name, i)) is not None
+    ]
+    rows = [row(out, method, name, seeds) for method in methods for name in WAYS[method]
+            if validated(out, method, 0)]  # fmt: skip
+    write_json(table, {
+        "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(methods)}",
+        "environment": environment(),
+        "choice": tried,
+        "rows": [r for r in rows if r is not None],
+    })  # fmt: skip
+
+
+def main() -> None:
+    """Choose, then test; write the table after every run of the second half."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", default=["rmu"], choices=list(WAYS))
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    for method in wanted.methods:
+        for ended in run_all(choosing(wanted.out, method), workers=wanted.workers):
+            print(ended.path.name, ended.error or "done", flush=True)
+        for ended in run_all(testing(wanted.out, method, wanted.seeds), workers=wanted.workers):
+            print(ended.path.name, ended.error or "done", flush=True)
+            write_table(wanted.out, wanted.methods, wanted.seeds, wanted.table)
+
+
+if __name__ == "__main__":
+    main()
