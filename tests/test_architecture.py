@@ -14,6 +14,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 
 # A module may import only from the layers above it.
 LAYERS = [
+    {"predictions"},
     {"types", "files", "extras", "seeds", "significance", "locks", "secrets"},
     {"losses", "vectors", "output", "scores", "ranks"},
     {"remembered"},

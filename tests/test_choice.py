@@ -17,8 +17,9 @@ from ilu.evals.choice import (
     picks,
 )
 from ilu.evals.compare import mcnemar, paired_bootstrap, paired_t
-from ilu.forward import ModelForward, logits_at, takes_positions
+from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
+from ilu.output import logits_at, takes_positions
 from ilu.scores import mean_score
 from ilu.types import LM, Example, Question, Score
 from tests.test_math import Words

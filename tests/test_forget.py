@@ -29,9 +29,10 @@ from ilu.forget.wga import wga
 from ilu.forward import Frozen, ModelForward
 from ilu.losses.head import tokens_of
 from ilu.losses.tokens import mean_nll, one_hot_jsd, token_cross_entropy, token_jsd
+from ilu.predictions import Outputs
 from ilu.retain.likelihood import JSD, HardLabels
 from ilu.retain.states import StateNorms
-from ilu.types import Batch, Outputs
+from ilu.types import Batch
 from tests.build import batch, pad_right, with_others
 from tests.test_contract_losses import views
 

@@ -21,7 +21,7 @@ from ilu.losses import head as chunks
 from ilu.losses.head import per_token, tokens_of
 from ilu.losses.tokens import token_jsd, token_kl
 from ilu.output import head_of
-from ilu.types import Head, Outputs
+from ilu.predictions import Head, Outputs
 from tests.build import batch, ignore, pad_right, shorten
 from tests.conftest import make_tiny
 from tests.test_families import FAMILIES, SIZE

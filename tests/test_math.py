@@ -16,6 +16,7 @@ from ilu.forget.simnpo import simnpo
 from ilu.forward import Frozen, ModelForward
 from ilu.losses.head import tokens_of
 from ilu.losses.tokens import mean_nll, sequence_nll, token_entropy, token_kl, token_logp
+from ilu.predictions import Outputs
 from ilu.retain.likelihood import KL
 from ilu.retain.states import States
 from ilu.robust.invariance import (
@@ -28,7 +29,7 @@ from ilu.robust.invariance import (
     tensors,
 )
 from ilu.scores import mean_score
-from ilu.types import LM, Example, Outputs, Question, Slope
+from ilu.types import LM, Example, Question, Slope
 from tests.build import batch
 
 

@@ -21,11 +21,12 @@ from ilu.optimizers.bfloat16 import stochastic_bfloat16, to_bfloat16
 from ilu.optimizers.choose import optimizer_for
 from ilu.optimizers.optimizer import Optimizer, update
 from ilu.optimizers.sophia import Sophia, Soul, sampled_targets, sophia_step, soul_step
+from ilu.predictions import Outputs
 from ilu.retain.likelihood import NLL
 from ilu.robust.rules import SAM
 from ilu.seeds import seeded
 from ilu.train import Optim, Stopped, fit
-from ilu.types import Example, Outputs
+from ilu.types import Example
 from tests.build import batch
 from tests.conftest import make_tiny
 

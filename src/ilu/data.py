@@ -1,7 +1,7 @@
 """From examples to an endless, reproducible stream of batches."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ilu.forward import context_length
-from ilu.ranks import Ranks
+from ilu.ranks import ALONE, Ranks
 from ilu.types import IGNORE, LM, Batch, Example, Source
 
 
@@ -126,3 +126,20 @@ def rows_of(batch: Batch, ranks: Ranks) -> Batch:
             f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
         )
     return split(batch, len(batch) // ranks.size)[ranks.rank]
+
+
+def drawer(
+    streams: Mapping[str, Stream], drawn: dict[str, int], device: torch.device, ranks: Ranks = ALONE
+) -> Callable[[str], Batch]:
+    """This process's rows of the next batch of a stream.
+
+    ``drawn`` counts the batches, so that a checkpoint can continue.
+    """
+
+    def draw(on: str) -> Batch:
+        if on not in streams:
+            raise ValueError(f"no stream {on!r}; the data has: {', '.join(sorted(streams))}")
+        drawn[on] = drawn.get(on, 0) + 1
+        return rows_of(streams[on](drawn[on] - 1), ranks).to(device)
+
+    return draw

@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ilu.losses.head import tokens_of
 from ilu.output import Reached, head_of, states_and_head
+from ilu.predictions import Outputs, Tokens
 from ilu.remembered import Remembered
-from ilu.types import Batch, Forward, Outputs, Tokens, Weights
+from ilu.types import Batch, Forward, Weights
 
 
 class Shift(NamedTuple):
@@ -155,37 +156,6 @@ class Frozen:
         if self.weights is None:
             raise ValueError("a loss asked for the reference model but has needs_reference = False")
         return ModelForward(self.model, self.weights, self.autocast, self.shift)
-
-
-def logits_at(
-    model: nn.Module, batch: Batch, positions: Int[Tensor, "B K"], *, only: bool
-) -> Float[Tensor, "B K V"]:
-    """Logits at ``positions`` of each row; ``only`` these go through the output layer.
-
-    ``only`` is what ``takes_positions`` says of the model: of 200 tokens and 128,000 logits each, a
-    question needs those of one token.
-    """
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if only:
-        return model(**inputs, use_cache=False, logits_to_keep=positions).logits
-    return model(**inputs, use_cache=False).logits.take_along_dim(positions[..., None], dim=1)
-
-
-@torch.no_grad()
-def takes_positions(model: nn.Module) -> bool:
-    """Whether ``logits_to_keep`` may hold other positions for each row; tried, not looked up.
-
-    Some models lack the argument, some read one list for all rows, some leave it unread.
-    """
-    ids = torch.tensor([[0, 1, 0], [1, 0, 1]], device=next(model.parameters()).device)
-    batch, positions = Batch(ids, torch.ones_like(ids), ids), torch.tensor([[2], [0]]).to(ids)
-    whole = logits_at(model, batch, positions, only=False)
-    try:
-        found = logits_at(model, batch, positions, only=True)
-    except (TypeError, ValueError, IndexError, RuntimeError):
-        return False
-    close = partial(torch.allclose, rtol=1e-2, atol=1e-2)  # a bfloat16 model rounds
-    return found.shape == whole.shape and close(found.float(), whole.float())
 
 
 @contextmanager

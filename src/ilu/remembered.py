@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ilu.losses.tokens import answered
-from ilu.types import Batch, Tokens
+from ilu.predictions import Tokens
+from ilu.types import Batch
 
 
 @dataclass(frozen=True)

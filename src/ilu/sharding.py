@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ilu.forward import blocks
+from ilu.predictions import Outputs, Tokens
 from ilu.ranks import Ranks
-from ilu.types import Batch, Forward, Outputs, Tokens, Weights
+from ilu.types import Batch, Forward, Weights
 
 
 def shard(model: nn.Module, ranks: Ranks) -> None:

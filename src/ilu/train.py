@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import nn
 
 from ilu.checkpoint import Checkpoints, State
 from ilu.curvature import curvature
-from ilu.data import Stream, rows_of
+from ilu.data import Stream, drawer
 from ilu.extras import need
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.objective import Engine, Objective, accumulate
@@ -25,7 +24,7 @@ from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
 from ilu.sharding import PutBack
 from ilu.trained import recomputed, training
-from ilu.types import Batch, Mask
+from ilu.types import Mask
 
 Streams = Mapping[str, Stream]
 Row = dict[str, float]
@@ -223,23 +222,6 @@ def engine_for(
         micro_batch=optim.micro_batch,
         ranks=ranks,
     )
-
-
-def drawer(
-    streams: Streams, drawn: dict[str, int], device: torch.device, ranks: Ranks = ALONE
-) -> Callable[[str], Batch]:
-    """This process's rows of the next batch of a stream.
-
-    ``drawn`` counts the batches, so that a checkpoint can continue.
-    """
-
-    def draw(on: str) -> Batch:
-        if on not in streams:
-            raise ValueError(f"no stream {on!r}; the data has: {', '.join(sorted(streams))}")
-        drawn[on] = drawn.get(on, 0) + 1
-        return rows_of(streams[on](drawn[on] - 1), ranks).to(device)
-
-    return draw
 
 
 def check_finite(values: Row, step: int, optim: Optim) -> None:

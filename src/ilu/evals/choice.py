@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.data import collate
-from ilu.forward import context_length, logits_at, takes_positions
+from ilu.forward import context_length
 from ilu.losses.tokens import at_least_float32
+from ilu.output import logits_at, takes_positions
 from ilu.scores import mean_score
 from ilu.sources.pairs import encode_pairs
 from ilu.types import LM, Example, Question, Questions, Score

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.losses.tokens import masked_mean
-from ilu.types import Batch, Forward, Tokens
+from ilu.predictions import Tokens
+from ilu.types import Batch, Forward
 
 
 def satimp(tokens: Tokens, *, saturation: float, importance: float) -> Float[Tensor, " B"]:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.losses.tokens import masked_mean
-from ilu.types import Batch, Forward, Tokens
+from ilu.predictions import Tokens
+from ilu.types import Batch, Forward
 
 
 def wga(tokens: Tokens, *, beta: float) -> Float[Tensor, " B"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ilu.losses.tokens import answered, at_least_float32, token_entropy, token_logp
-from ilu.types import Head, Outputs, Tokens
+from ilu.predictions import Head, Outputs, Tokens
 
 KEPT = 2**23
 """So many logits are kept from the forward to the backward pass: 32 MiB."""

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ilu.types import IGNORE, Tokens
+from ilu.predictions import Tokens
+from ilu.types import IGNORE
 
 
 class TokenLogp(NamedTuple):

@@ -31,8 +31,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.losses.tokens import masked_mean
+from ilu.predictions import Tokens
 from ilu.robust.rules import dot, move, norm, restored
-from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope, Tokens
+from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
 
 
 def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
