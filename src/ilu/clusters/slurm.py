@@ -34,7 +34,7 @@ def carry_out_all(
     waiting = {p: record for p, record in records.items() if p not in done and not held(p)}
     if not waiting:
         return
-    import submitit
+    import submitit  # pyright: ignore[reportMissingImports]
 
     executor = submitit.AutoExecutor(folder=str(logs), cluster=cluster)
     executor.update_parameters(**parameters(resources, cluster))

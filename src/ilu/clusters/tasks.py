@@ -40,7 +40,7 @@ def carry_out_in_ray(
     address: str | None,
 ) -> Iterator[Outcome]:
     """Connect, hand out all tasks, and yield them as they end."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     ray.init(address=address, log_to_driver=False, include_dashboard=False)
     try:
@@ -67,8 +67,8 @@ def collect(
     paths: dict[Any, Path], stop: Callable[[], bool], conditions: Conditions
 ) -> Iterator[Outcome]:
     """Yield runs as they end; once asked to stop, the file that stops them all is put down."""
-    import ray
-    from ray.exceptions import RayError
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
     stopped = False
     while paths:
