@@ -9,7 +9,7 @@ from ilu.evals.choice import Choice
 from ilu.forget.npo import NPO
 from ilu.lab import tasks, world
 from ilu.lab.build import Plan, build, corpus, packed, scores
-from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
+from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain, domain
 from ilu.models import load_model, model_path
 from ilu.recipes.assemble import build as recipe
 from ilu.recipes.lab import SETTINGS, SHOWN, attacks, relearn
@@ -126,7 +126,16 @@ def test_relearning_shows_other_entities_than_it_asks_about(lab):
     assert list(attacks(1, 1)) == [*(t.name for t in tasks.TASKS), "relearn"]
     assert len(Documents("agents", stop=3)(lab.tokenizer)) == 12
     assert len(Facts("people", count=7)()) == 7
+    assert len(Facts("people", count=10**6)()) == len(Facts("people")())
     assert len(TaskTest("same", 9)()) == 9
+
+
+@pytest.mark.parametrize("count", [60, 240])
+def test_some_of_the_questions_are_about_every_attribute(count):
+    for who in ("agents", "people"):
+        answers = {q.options[q.answer] for q in Facts(who, count=count)()}
+        for attribute in domain(who).attributes:
+            assert answers & {f" {value}" for value in attribute.values}
 
 
 def test_every_defence_meets_the_same_attacks(lab, tmp_path):

@@ -1,5 +1,6 @@
 """The lab's texts and questions as sources that a recipe can name."""
 
+import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +52,8 @@ class Stories:
 class Facts:
     """Multiple-choice questions about the entities from ``start`` on; ``form`` is their wording.
 
-    ``count`` takes that many questions, evenly spread, instead of all.
+    ``count`` draws that many questions, always the same: taken at regular steps they would ask
+    after the same attribute again and again.
     """
 
     domain: DomainName
@@ -62,8 +64,10 @@ class Facts:
     def __call__(self) -> list[Question]:
         whole = domain(self.domain)
         chosen = FORMS[self.form](whole)[self.start * len(whole.attributes) :]
-        count = self.count or len(chosen)
-        return [chosen[i * len(chosen) // count] for i in range(count)]
+        if self.count is None or self.count >= len(chosen):
+            return chosen
+        drawn = random.Random("facts").sample(range(len(chosen)), self.count)
+        return [chosen[i] for i in sorted(drawn)]
 
 
 @dataclass(frozen=True)
