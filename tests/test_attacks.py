@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from ilu import suite
 from ilu.attacking import check_failures
 from ilu.attacks.convergence import Convergence, answer_accuracy, converged, hold_out
 from ilu.attacks.finetune import FineTune
@@ -19,14 +20,16 @@ from ilu.lora import Lora, linear_layers
 from ilu.measures import worst_case
 from ilu.models import load_model, weights_hash
 from ilu.recipe import Recipe, describe, differences, restore
-from ilu.recipes.attackers import HEAD, KINDS, Attacker, attacked, label
+from ilu.recipes.attacked import with_attacks
+from ilu.recipes.attackers import HEAD, KINDS, Attacker, attacked, label, number
 from ilu.report.cells import gather
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.scores import mean_score
 from ilu.sources.part import Part
-from ilu.train import Optim
+from ilu.train import Optim, Stopped
 from ilu.types import LM, Example
+from ilu.worker import finished
 from tests.conftest import make_tiny
 
 TRAIN = Feed(TaskTrain("mood", 40), 4)
@@ -338,6 +341,75 @@ def test_another_model_that_an_attack_reads_is_part_of_its_content(folder, tmp_p
     assert len(list((options.shared / "attacks").iterdir())) == 2
     with pytest.raises(ValueError, match=r"attack back\.models"):
         run(made, first.path, Options(resume=True))
+
+
+def test_an_interruption_while_the_end_is_measured_leaves_the_same_curve(folder, tmp_path):
+    made = whole(folder, {"mood": tune(4, every=1)})
+    undisturbed = run(made, tmp_path / "whole")
+    asked = []
+
+    def killed(name, done, total):
+        asked.append(done)
+
+    cut = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        measure = suite.measure
+
+        def at_the_end(metrics, lm):
+            if asked[-1:] == [4]:
+                raise KeyboardInterrupt
+            return measure(metrics, lm)
+
+        patch.setattr("ilu.attacking.suite.measure", at_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            run(made, cut, Options(save_every=2, progress=killed))
+    again = run(made, cut, Options(save_every=2, resume=True))
+    assert again.read("curves/mood") == undisturbed.read("curves/mood")
+
+
+def test_a_probe_that_failed_is_asked_again(folder, tmp_path, monkeypatch):
+    made = whole(folder, {}, probes={"asking": Asked()})
+    monkeypatch.setattr(Asked, "__call__", lambda self, lm: 1 / 0)
+    out = run(made, tmp_path / "run")
+    assert list(out.failures()) == ["asking"]
+    monkeypatch.undo()
+    again = run(made, out.path, Options(resume=True))
+    assert again.failures() == {}
+    assert set(again.scores("probes")) == {"few-shot", "prefix"}
+
+
+def test_attacks_stop_between_two_that_have_no_steps(folder, tmp_path):
+    attacks = {"noise": AtOnce(Noise(0.5)), "pruned": AtOnce(Prune(0.5))}
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run(whole(folder, attacks), out,
+            Options(stop=lambda: (out / "scores" / "noise-end.json").exists()))  # fmt: skip
+    assert not (out / "scores" / "pruned-end.json").exists()
+
+
+def test_a_record_without_a_newer_setting_is_the_same_recipe(folder, tmp_path):
+    made = whole(folder, {})
+    out = run(made, tmp_path / "run")
+    old = out.read("recipe")
+    del old["optim"]["recompute"], old["optim"]["reach"]
+    out.write("recipe", old)
+    assert finished(out.path, describe(made))
+    run(made, out.path, Options(resume=True))
+    assert not finished(out.path, describe(replace(made, seed=1)))
+
+
+def test_a_sweep_does_not_teach_the_labs_data_to_another_model(folder):
+    made = whole(folder, {})
+    with pytest.raises(ValueError, match=r"relearn:20.*needs data.*--forget"):
+        with_attacks(made, ["relearn:20"], Optim(lr=1e-3, steps=1))
+    with pytest.raises(ValueError, match="called the same"):
+        with_attacks(made, ["a/data.jsonl", "b/data.jsonl"], Optim(lr=1e-3, steps=1))
+
+
+def test_a_number_must_be_one(folder):
+    for wrong in ("inf", "nan", "much"):
+        with pytest.raises(ValueError, match="no number"):
+            number(wrong)
 
 
 def test_quarter_and_half_are_the_measured_points_next_to_them(folder, tmp_path, monkeypatch):

@@ -622,7 +622,7 @@ def test_masked_training_resumes_to_the_same_bits(tmp_path, optimizer):
     at, seen = Checkpoints(tmp_path / optimizer), []
     with pytest.raises(Stopped):
         trained(mask, steps=6, optimizer=optimizer, lr=1e-3, checkpoints=at,
-                stop=lambda: len(seen) == 3 or seen.append(1))  # fmt: skip
+                stop=lambda: len(seen) == 3 or bool(seen.append(1)))  # fmt: skip
     again, rows = trained(mask, steps=6, optimizer=optimizer, lr=1e-3, checkpoints=at)
     assert 0 < len(rows) < 6
     assert same(whole, again)

@@ -31,6 +31,7 @@ from ilu.evals.tofu import (
     truth_ratio_geometric,
 )
 from ilu.models import load_model
+from ilu.output import head_of
 from ilu.scores import mean_score
 from ilu.sources.refusals import REFUSALS
 from ilu.types import LM, Example
@@ -247,6 +248,7 @@ def test_read_answers_is_what_one_example_alone_says(lm):
 
 
 def test_read_answers_reads_each_sequence_once(lm, monkeypatch):
+    head_of(lm.model)  # tries the output layer, once for each model
     seen: list[int] = []
     forward = lm.model.forward
     monkeypatch.setattr(

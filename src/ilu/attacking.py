@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from ilu import suite
 from ilu.attacks.sequence import other_models
 from ilu.checkpoint import Checkpoints, Resumable
-from ilu.data import fingerprint
 from ilu.evaluation import circumstances, part_key
 from ilu.files import write_json
 from ilu.models import fingerprint_model, save_model, weights_hash
 from ilu.recipe import Recipe
 from ilu.rundir import RunDir, without_items
+from ilu.secrets import without_secrets
 from ilu.tracking import Track, of_attack
 from ilu.train import Stopped
 from ilu.types import LM, STAGES, Attack, Progress, Reached, Score, Steps
@@ -54,18 +54,14 @@ class Attacking:
 def attack_all(run: Attacking) -> None:
     """Carry out what has not been; a failure is recorded with its reason, and the others go on."""
     recipe, lm, out = run.recipe, run.lm, run.out
-    if recipe.probes and not out.has("scores/probes"):
-        found: dict[str, Score] = {}
-        for name, group in recipe.probes.items():
-            with recorded(out, name):
-                found |= group(lm)
-        out.write_scores("probes", found)
+    ask(run)
     waiting = {n: a for n, a in recipe.attacks.items() if not out.has(f"scores/{n}-end")}
     if not waiting:
         return
     start = copied(lm.model)
     keys = content_keys(run, waiting)
     for name, attack in waiting.items():
+        stop_if_asked(run)
         restore(lm.model, start)
         with recorded(out, name):
             points = known(keys.get(name)) or carried_out(run, name, attack)
@@ -75,13 +71,34 @@ def attack_all(run: Attacking) -> None:
             Checkpoints(out.path / "checkpoints" / name).remove()
 
 
+def ask(run: Attacking) -> None:
+    """Measure the probes together, unless all have been asked without a failure."""
+    probes, out = run.recipe.probes, run.out
+    failed = any(out.has(f"failures/{name}") for name in probes)
+    if not probes or (out.has("scores/probes") and not failed):
+        return
+    found: dict[str, Score] = {}
+    for name, group in probes.items():
+        stop_if_asked(run)
+        with recorded(out, name):
+            found |= group(run.lm)
+    out.write_scores("probes", found)
+
+
+def stop_if_asked(run: Attacking) -> None:
+    """Raise ``Stopped`` between two attacks."""
+    if run.stop():
+        raise Stopped
+
+
 def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
     """Attack the weights and measure on the way, going on from the last checkpoint."""
     recipe, lm = run.recipe, run.lm
     checkpoints = Checkpoints(run.out.path / "checkpoints" / name, run.save_every)
     seen = checkpoints.path / "points.json"
     points = known(seen) or {}
-    last = 0
+    latest = checkpoints.latest()
+    last = int(latest.name) if latest else 0  # training may have ended before it was interrupted
 
     def reached(stage: str) -> None:
         if stage in points:
@@ -167,7 +184,7 @@ def recorded(out: RunDir, name: str) -> Generator[None]:
     except (Stopped, OSError):
         raise
     except Exception as error:  # whatever it was: the other attacks go on
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
         out.write(f"failures/{name}", {"error": reason})
 
 
@@ -191,12 +208,6 @@ def restore(model: nn.Module, start: Mapping[str, Tensor]) -> None:
     """Give the model its weights back, in their precision, whatever an attack has made of them."""
     for name, p in model.named_parameters():
         p.data = start[name].to(p.device, copy=True)
-
-
-def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
-    """What tells the data of an attack from other data, and the models that it reads."""
-    models = {name: fingerprint_model(name) for name in other_models(attack)}
-    return {**fingerprint(attack.data(lm)), **({"models": models} if models else {})}
 
 
 def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Path]:

@@ -1,16 +1,13 @@
 """A suite on a model, part by part, each kept under a hash of all that it was computed from."""
 
-import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ilu
-from ilu.environment import installed
+from ilu.environment import code_hash, installed
 from ilu.files import json_hash, write_json
 from ilu.locks import alone
 from ilu.models import weights_hash
@@ -117,15 +114,6 @@ def reads(value: Any, tokenizer: Any) -> Iterator[Any]:
     else:
         for field in fields(value):
             yield from reads(getattr(value, field.name), tokenizer)
-
-
-@cache
-def code_hash() -> str:
-    """Hash of the package's code as the process found it: a mended metric gets new scores."""
-    root, whole = Path(ilu.__file__).parent, hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        whole.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return whole.hexdigest()
 
 
 def write_scores(file: Path, name: str, part: Any, base: Mapping[str, Any], scores: Scores) -> None:

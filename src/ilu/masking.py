@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ilu.data import Stream, fingerprint
+from ilu.environment import code_hash
 from ilu.files import json_hash, new_file, write_json
 from ilu.locks import alone
 from ilu.masks.describe import counts, density, distribution, total
@@ -70,7 +71,7 @@ def begin_mask(
 def mask_key(mask: Masking, lm: LM, data: Data) -> str:
     """Hash of everything that decides a mask."""
     read = {name: fingerprint(examples) for name, examples in data.items()}
-    return json_hash([describe(mask), weights_hash(lm.model), read])
+    return json_hash([describe(mask), weights_hash(lm.model), read, code_hash()])
 
 
 def data_of(streams: Mapping[str, Stream]) -> Data:

@@ -159,7 +159,8 @@ def curve(m: Measured, attack: str) -> list[Score]:
 def dense(m: Measured, attack: str) -> dict[int, float]:
     """Forget quality by step, where it was measured more often than at the stages."""
     start, rows = quality(m, "after"), m.records["curves"].get(attack, ())
-    found = {int(row["step"]): 1 - float(row[FORGET]["value"]) for row in rows if FORGET in row}
+    whole = [row for row in rows if FORGET in row and "step" in row]
+    found = {int(row["step"]): 1 - float(row[FORGET]["value"]) for row in whole}
     return {0: start.value, **found} if start and found else {}
 
 

@@ -26,8 +26,9 @@ STATES = {"adamw": 8.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf
 """Bytes of optimiser state for each trained weight: two moments in float32, or in 8 bits."""
 
 
-HELD = {"plain": 1, "Square": 2, "L1": 2, "SAM": 3, "GradientPenalty": 3, "RandomSmoothing": 5,
-        "Penalty": 6, "CurvaturePenalty": 6, "TAR": 6, "DisruptionMasking": 7}  # fmt: skip
+HELD = {"plain": 1, "Square": 2, "L1": 2, "SAM": 3, "GradientPenalty": 3, "LookAhead": 4,
+        "RandomSmoothing": 5, "Penalty": 6, "CurvaturePenalty": 6, "TAR": 6,
+        "DisruptionMasking": 7}  # fmt: skip
 """How many gradients a rule holds at most, its own included; a test counts them."""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ilu.files import file_hash, new_folder
 from ilu.ranks import ALONE, Ranks
-from ilu.sharding import whole_weights
+from ilu.sharding import load_whole, whole_weights
 from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
 
@@ -199,4 +199,4 @@ def set_weights(model: nn.Module, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.load_state_dict(saved.state_dict())
+    load_whole(model, saved.state_dict())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ilu.attacking import fingerprint_attack
+from ilu.attacks.sequence import other_models
 from ilu.data import Stream, fingerprint, open_stream, rows_of, split
 from ilu.files import file_hash
 from ilu.forward import Frozen, ModelForward, named_trained
@@ -20,7 +20,7 @@ from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
 from ilu.sharding import shard
 from ilu.train import check_training
-from ilu.types import LM
+from ilu.types import LM, Attack
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     weights = {"model": fingerprint_model(recipe.model)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
+
+
+def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
+    """What tells the data of an attack from other data, and the models that it reads."""
+    models = {name: fingerprint_model(name) for name in other_models(attack)}
+    return {**fingerprint(attack.data(lm)), **({"models": models} if models else {})}
 
 
 def check_ranks(recipe: Recipe, ranks: Ranks) -> None:

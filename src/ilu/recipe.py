@@ -1,6 +1,7 @@
 """A run as a value: everything that decides its numbers, and nothing else."""
 
 import importlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -120,6 +121,17 @@ def named(path: str, kind: Callable[[Any], bool]) -> Any:
         f"recipe.json names {path!r}, which is not part of ilu: run it from Python, "
         "where the code that defines it is imported by you"
     )
+
+
+def renewed(record: Any) -> Any:
+    """An older record as it would be written now: with settings that it did not have yet.
+
+    One that cannot be restored, for types of the user's own, stays as it is.
+    """
+    try:
+        return json.loads(json.dumps(describe(restore(record))))
+    except (ValueError, TypeError):
+        return record
 
 
 def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:

@@ -21,7 +21,7 @@ from ilu.masking import begin_mask, mask_of
 from ilu.models import fingerprint_model, save_model, set_weights
 from ilu.prepare import Prepared, prepare
 from ilu.ranks import ALONE, Ranks
-from ilu.recipe import Recipe, describe, differences
+from ilu.recipe import Recipe, describe, differences, renewed
 from ilu.rundir import RunDir
 from ilu.secrets import refuse_secrets
 from ilu.tracking import Track, untracked
@@ -88,6 +88,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     if options.ranks.leads:
         Checkpoints(out.path / "checkpoints").remove()
     out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
+    options.ranks.any(True)  # for all it is done
     return out
 
 
@@ -122,7 +123,7 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
 
 def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
     """Refuse to continue under other settings, or on data or weights that have changed."""
-    changed = differences(out.read("recipe"), json.loads(json.dumps(describe(recipe))))
+    changed = differences(renewed(out.read("recipe")), json.loads(json.dumps(describe(recipe))))
     changed += differences(out.read("data"), prepared.data, "data")
     if changed:
         raise ValueError(

@@ -11,10 +11,10 @@ SHORTEST = 8
 PATTERNS = (
     re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"),  # Hugging Face
     re.compile(r"\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"),  # GitHub
-    re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_]{4,}[A-Za-z0-9_-]{12,}"),
     re.compile(r"\bAKIA[A-Z0-9]{12,}"),  # AWS
     re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"),  # user:password@ in an address
-    re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/-]{8,}"),
+    re.compile(r"(?i)(?<=authorization: bearer )[A-Za-z0-9._~+/-]{8,}"),
     re.compile(r"(?i)(?<=[?&]token=)[^\s&]+"),
     re.compile(r"(?i)(?<=[?&]access_token=)[^\s&]+"),
 )

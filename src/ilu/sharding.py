@@ -46,6 +46,18 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
     return found
 
 
+def load_whole(model: nn.Module, weights: Weights) -> None:
+    """Give a model, sharded or not, weights that every process has whole."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(model, FSDPModule):
+        model.load_state_dict(dict(weights))
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
+
+
 @dataclass(frozen=True)
 class PutBack:
     """The original model where weights are sharded: its parts are put in place for each pass.

@@ -74,10 +74,12 @@ def status(path: Path, record: Mapping[str, Any]) -> Status:
     """How far the run of a recipe is, from its folder alone."""
     run = RunDir(path)
     try:
-        if run.has("done"):
-            return Status("done", 1.0, float(run.read("done")["seconds"]))
         if held(path):
             return Status("running", share(run, record))
+        if run.has("done") and (why := run.failures()):
+            return Status("failed", 1.0, reason="; ".join(f"{n}: {w}" for n, w in why.items()))
+        if run.has("done"):
+            return Status("done", 1.0, float(run.read("done")["seconds"]))
         if run.has("failed"):
             return Status("failed", share(run, record), reason=str(run.read("failed")["error"]))
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -166,6 +166,8 @@ def check_training(
 ) -> None:
     """Raise ValueError for what an optimiser cannot do, before anything is trained."""
     movable(named_trained(model, optim.parameters), mask)
+    if optim.reach is not None:
+        named_trained(model, optim.reach)
     if ranks.sharded:
         check_sharded(optim, mask)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):

@@ -13,7 +13,7 @@ import torch
 from ilu.attacking import check_failures
 from ilu.extras import quiet_libraries
 from ilu.locks import Busy
-from ilu.recipe import describe, restore
+from ilu.recipe import describe, renewed, restore
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.secrets import without_secrets
@@ -97,7 +97,7 @@ def terminable() -> Generator[Callable[[], bool]]:
 def finished(path: Path, record: Mapping[str, Any]) -> bool:
     """Whether the run of exactly this recipe lies there, carried to its end."""
     try:
-        same = RunDir(path).read("recipe") == json.loads(json.dumps(record))
+        same = renewed(RunDir(path).read("recipe")) == json.loads(json.dumps(record))
     except (OSError, ValueError):
         return False
     return same and RunDir(path).has("done") and not RunDir(path).failures()

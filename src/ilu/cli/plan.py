@@ -73,6 +73,11 @@ def main(argv: Sequence[str]) -> None:
     for data in ("--forget", "--retain", "--environment"):
         rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
     recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
+    if recipe.optim.reach is not None:
+        raise ValueError(
+            "ilu plan does not count the gradients of weights that are only within --reach, as in "
+            "-ahead recipes: plan the recipe without it, and add a gradient of the whole model"
+        )
     rows = list(choices(recipe, length, room))
     if "--json" in argv:
         print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])

@@ -228,10 +228,11 @@ SUBCOMMANDS = {"status": show_status, "resume": resume, "cancel": cancel_sweep}
 def ended(out: Path) -> None:
     """Say how a sweep came out; failures are an error, each with its reason."""
     found = statuses(out)
-    failed = {name: each.reason for name, each in found.items() if each.state != "done"}
-    for name, reason in failed.items():
-        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(found)} runs failed: see above")
+    left = {name: each for name, each in found.items() if each.state != "done"}
+    for name, each in left.items():
+        why = f": {each.reason}" if each.reason else ""
+        console.print(f"{each.state}: {name}{why}", markup=False, soft_wrap=True)
+    if left:
+        raise ValueError(f"{len(left)} of {len(found)} runs are not done: see above")
     runs = out / "runs"
     console.print(f"{len(found)} runs: ilu report {runs} --out report.html", markup=False)

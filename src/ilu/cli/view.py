@@ -135,9 +135,8 @@ def inside(root: Path, run: Path) -> bool:
 
 def records(run: Path) -> list[Path]:
     """The files of a run that a report may read."""
-    return sorted(
-        file for kind in ("*", "scores/*", "examples/*/*") for file in run.glob(f"{kind}.json*")
-    )
+    kinds = ("*", "scores/*", "curves/*", "failures/*", "examples/*/*")
+    return sorted(file for kind in kinds for file in run.glob(f"{kind}.json*"))
 
 
 def fingerprint(runs: Sequence[Path]) -> str:

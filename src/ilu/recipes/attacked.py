@@ -13,6 +13,9 @@ from ilu.train import Optim
 from ilu.types import Attack
 
 RELEARN = "relearn"
+ON_DATA = {"relearn": "forget", "retained": "retain", "unrelated": "unrelated",
+           "interpolate": "original"}  # fmt: skip
+"""Kinds of attack that ask for more, which the lab has, and the flag of ``ilu attack`` for it."""
 
 
 def attack_names(model: str) -> list[str]:
@@ -32,6 +35,8 @@ def with_attacks(
 ) -> Recipe:
     """The recipe with these attacks behind it; weights after them are not kept."""
     found = {label(name): attack(recipe, name, optim, batch_size) for name in names}
+    if len(found) < len(set(names)):
+        raise ValueError(f"two of {', '.join(names)} would be called the same: rename one")
     return replace(recipe, attacks={**recipe.attacks, **found})
 
 
@@ -41,4 +46,10 @@ def attack(recipe: Recipe, name: str, optim: Optim, batch_size: int) -> Attack:
         if "forget" not in recipe.data:
             raise ValueError("the attack 'relearn' needs a --forget set, which this recipe lacks")
         return FineTune(recipe.data["forget"], optim, seed=recipe.seed)
+    kind = name.partition(":")[0]
+    if recipe.model != LAB and name != kind and kind in ON_DATA:
+        raise ValueError(
+            f"the attack {name!r} needs data or a model of its own: use ilu attack on the run's "
+            f"model, with --{ON_DATA[kind]}"
+        )
     return Attacker(optim=optim, batch_size=batch_size, seed=recipe.seed)(name)

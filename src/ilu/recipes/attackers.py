@@ -1,5 +1,6 @@
 """Attacks by name: one function and one row per kind."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -176,9 +177,12 @@ def in_turn(argument: str, by: Attacker) -> InTurn:
 def number(text: str) -> float:
     """A number, or a user's error."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{text!r} is no number")
+    return found
 
 
 KINDS: Mapping[str, Callable[[str, Attacker], Attack]] = {
