@@ -8,7 +8,8 @@ quality along that fine-tuning among those whose forget quality and utility befo
 .05 and .03 of the plain method's best; if there is none, the one nearest to them. Then the kept
 settings, with new seeds for data and steering vector, are fine-tuned on the six test tasks and
 relearn. The same command again does only what is missing; the table is
-results/ilu_vs_baselines.json. `all weights`: the rule sees weights that the method does not train.
+results/ilu_vs_baselines.json and .md. `all weights`: the rule sees weights that the method does
+not train.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ilu.environment import environment
-from ilu.files import write_json
+from ilu.files import write_json, write_text
 from ilu.lab.tasks import VALIDATION
 from ilu.models import LAB
 from ilu.pool import run_all
@@ -172,7 +173,8 @@ def row(out: Path, method: str, name: str, seeds: int) -> dict[str, Any] | None:
     found = {s: model_summary(run) for s, run in runs.items()}
     robust = {s: summary["robust_accuracy"] for s, summary in found.items()}
     base, control = (
-        difference(robust, robust_of(out, other, runs)) for other in (method, f"{method}-control")
+        [] if other == name else difference(robust, robust_of(out, other, runs))
+        for other in (method, f"{method}-control")
     )
     return {
         "model": "lab",
@@ -240,9 +242,52 @@ def write_table(out: Path, methods: Sequence[str], seeds: int, table: Path) -> N
     write_json(table, {
         "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(methods)}",
         "environment": environment(),
+        "commits of runs": commits(out),
         "choice": tried,
         "rows": [r for r in rows if r is not None],
     })  # fmt: skip
+    write_text(table.with_suffix(".md"), to_markdown([r for r in rows if r is not None]))
+
+
+def commits(out: Path) -> list[str]:
+    """Of the code that the runs were made with."""
+    runs = [RunDir(done.parent) for done in out.glob("*/*/done.json")]
+    return sorted({run.read("environment")["commit"] for run in runs})
+
+
+COLUMNS = {
+    "FQ": "fq_mean",
+    "utility": "utility_mean",
+    "RA": "ra_mean",
+    "FA": "fa_mean",
+    "relearned": "relearn_mean",
+    "RA over the method": "delta_ra_vs_base",
+    "from": "delta_ra_ci_low",
+    "over the control": "delta_ra_vs_control",
+    "from ": "delta_ra_vs_control_ci_low",
+}
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table for readers; `from` is the lower end of the 95 % interval over seeds."""
+    head = "| | setting | " + " | ".join(name.strip() for name in COLUMNS) + " | seconds |"
+    return "\n".join([head, "|" + "---|" * (len(COLUMNS) + 3), *map(line, rows)]) + "\n"
+
+
+def line(r: Mapping[str, Any]) -> str:
+    """One row."""
+    setting = ", ".join(f"{k} {v}" for k, v in r["settings"].items() if k not in IMPLIED)
+    cells = [number(r[key], signed=key.startswith("delta")) for key in COLUMNS.values()]
+    return " | ".join([f"| {r['method']}", setting, *cells, f"{r['unlearn_seconds']:.0f} |"])
+
+
+IMPLIED = ("reach", "scale_free", "samples")
+"""Settings that the name of a row says, or that all rows of its kind share."""
+
+
+def number(value: float | None, *, signed: bool) -> str:
+    """Three digits, with a sign for a difference."""
+    return "" if value is None else f"{value:{'+' if signed else ''}.3f}"
 
 
 def main() -> None:
