@@ -55,3 +55,16 @@ def test_files_named_in_the_tree_exist():
         n for n in named if not any((ROOT / p / n).exists() for p in ("", "src/ilu", "src", "docs"))
     ]
     assert missing == ["invariance.py"]  # named inside robust/
+
+
+def test_what_lasts_is_what_the_record_says():
+    rows = (ROOT / "results" / "ilu_vs_baselines.md").read_text(encoding="utf-8").splitlines()
+    record = json.loads((ROOT / "results" / "ilu_vs_baselines.json").read_text())
+    rmu = [line for line in README.splitlines() if line.startswith("| rmu")]
+    shown = [line for line in rmu if "±" not in line]  # the demo's have errors over questions
+    assert len(shown) == 10
+    assert set(shown) <= set(rows)
+    for line, row in zip(rows[2:], record["rows"], strict=True):
+        numbers = f"| {row['fq_mean']:.3f} | {row['utility_mean']:.3f} | {row['ra_mean']:.3f} |"
+        assert line.startswith(f"| {row['method']} |")
+        assert numbers in line
