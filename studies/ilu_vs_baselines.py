@@ -35,6 +35,7 @@ from ilu.types import STAGES
 RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
+RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
 
 
@@ -70,6 +71,10 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-ilu", strengths((0.1, 1.0, 10.0), steps=300, **ALL), "gradient"
         ),
         "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.1, 0.5, 2.0)]),
+        "rmu-sam": Way("rmu-sam", [{"rho": r} for r in (0.1, 0.5, 2.0)]),
+        "rmu-ahead trained weights": Way(
+            "rmu-ahead", [{"ahead": a, "reach": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
+        ),
         "rmu-rs all weights": Way(
             "rmu-rs", [{"sigma": s, "samples": 1, **ALL} for s in (1e-3, 3e-3, 1e-2)]
         ),
