@@ -137,7 +137,7 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys): 
 
     assert command(words) == 2
     said = capsys.readouterr()
-    assert "1 of 2 runs failed" in said.err
+    assert "1 of 2 runs are not done" in said.err
     assert "lower --lr" in said.out
     found = sweep.statuses(out)
     assert sorted(each.state for each in found.values()) == ["done", "failed"]
