@@ -52,7 +52,7 @@ def output_layer(model: nn.Module) -> nn.Module | None:
     find = getattr(model, "get_output_embeddings", None)
     try:
         return None if find is None else find()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # how libraries say that a model has none
         return None
 
 
