@@ -348,7 +348,7 @@ def test_an_interruption_while_the_end_is_measured_leaves_the_same_curve(folder,
     undisturbed = run(made, tmp_path / "whole")
     asked = []
 
-    def killed(name, done, total):
+    def counted(name, done, total):
         asked.append(done)
 
     cut = tmp_path / "cut"
@@ -362,7 +362,7 @@ def test_an_interruption_while_the_end_is_measured_leaves_the_same_curve(folder,
 
         patch.setattr("ilu.attacking.suite.measure", at_the_end)
         with pytest.raises(KeyboardInterrupt):
-            run(made, cut, Options(save_every=2, progress=killed))
+            run(made, cut, Options(save_every=2, progress=counted))
     again = run(made, cut, Options(save_every=2, resume=True))
     assert again.read("curves/mood") == undisturbed.read("curves/mood")
 
@@ -406,7 +406,7 @@ def test_a_sweep_does_not_teach_the_labs_data_to_another_model(folder):
         with_attacks(made, ["a/data.jsonl", "b/data.jsonl"], Optim(lr=1e-3, steps=1))
 
 
-def test_a_number_must_be_one(folder):
+def test_a_number_must_be_one():
     for wrong in ("inf", "nan", "much"):
         with pytest.raises(ValueError, match="no number"):
             number(wrong)
