@@ -25,7 +25,7 @@ NAMES = (ORIGINAL, NEVER_KNEW, *(f"{m}{ending}" for m in METHODS for ending in E
 the penalty; before them the model that knows and the one that never did."""
 SHOWN = (5, 10, 20)
 RATES = (1e-4, 3e-4, 1e-3)
-"""Around the strongest of the first try on npo, where 3e-3 was the weakest (docs/log.md)."""
+"""Relearning undoes npo most at the middle one (results/attacks_npo_seed0.json)."""
 PART = "sums"
 """The task that is tuned also in part: the one that has most to learn."""
 BLOCKS = r"\.(4|5)\."
