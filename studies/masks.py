@@ -1,6 +1,6 @@
 """Do sparse masks help, and does it matter how they are made? WAGLE, random, magnitude and SNIP.
 
-    python studies/masks.py DIR [--seeds 3] [--workers 1]   # the table is results/masks.json
+    python studies/masks.py DIR [--seeds 3] [--workers 1] [--table results/masks.json]
 
 GradDiff, NPO, PO and RMU on the lab, each with a mask of every score at several fractions and
 without one; then the same with the invariance penalty at the middle fraction. Masks are made once
@@ -39,7 +39,7 @@ from ilu.sources.refusals import Refused
 from ilu.summary import forget_quality, mean, mean_and_error
 from ilu.types import STAGES
 
-RESULTS = Path(__file__).parent.parent / "results" / "masks.json"
+TABLE = Path(__file__).parent.parent / "results" / "masks.json"
 METHODS = ("graddiff", "npo", "po", "rmu")
 SCORES: dict[str, Attribution] = {"wagle": Wagle(), "snip": Snip(), "magnitude": Magnitude()}
 FRACTIONS = (0.05, 0.5, 0.95)
@@ -129,14 +129,14 @@ def numbers(run: RunDir) -> Mapping[str, float]:
     }
 
 
-def write_table(paths: list[Path]) -> None:
+def write_table(paths: list[Path], table: Path) -> None:
     """Write what the finished runs say."""
     groups: dict[str, list[RunDir]] = {}
     for path in paths:
         if (path / "done.json").is_file():
             groups.setdefault(path.name.rpartition("_")[0], []).append(RunDir(path))
     rows = [row(group) for group in groups.values()]
-    write_json(RESULTS, {"command": "python studies/masks.py DIR", "environment": environment(),
+    write_json(table, {"command": "python studies/masks.py DIR", "environment": environment(),
                          "planned": len(paths), "rows": rows})  # fmt: skip
 
 
@@ -146,13 +146,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--table", type=Path, default=TABLE)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     make_all(wanted.out / "masks", wanted.seeds)
     planned = jobs(wanted.out, wanted.seeds)
     for outcome in run_all(planned, workers=wanted.workers):
         print(outcome.path.name, outcome.error or "done", flush=True)
-        write_table(list(planned))
+        write_table(list(planned), wanted.table)
 
 
 if __name__ == "__main__":
