@@ -140,7 +140,7 @@ def test_some_of_the_questions_are_about_every_attribute(count):
 
 def test_every_defence_meets_the_same_attacks(lab, tmp_path):
     planned = jobs(NAMES, 2, QUICK, tmp_path)
-    assert len(planned) == 2 * (2 + 4 * 4)
+    assert len(planned) == 2 * (2 + 4 * 4 + 1)
     assert [path.name for path in planned][:3] == [
         "original-seed0", "never-knew-seed0", "rmu-seed0"
     ]  # fmt: skip
