@@ -149,12 +149,11 @@ def test_every_defence_meets_the_same_attacks(lab, tmp_path):
     assert (known.model, never.model) == ("lab", "lab-never")
     assert all(made.attacks == known.attacks for made in (never, seeds[1][1]))
     assert not any(made.keep_attacked for made in planned.values())
-    assert {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")} == {
-        5, 10, 20
-    }  # fmt: skip
+    shown = {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")}
+    assert shown == {1, 5, 20}
     tasks_alone = [n for n, a in known.attacks.items() if "task_accuracy" in a.goals]
     assert tasks_alone == [t.name for t in tasks.TASKS]  # robust accuracy is over these
-    assert all(len(a.data(lab)) >= 20 for a in known.attacks.values() if a.steps)
+    assert all(len(a.data(lab)) >= 4 for a in known.attacks.values() if a.steps)
 
 
 def test_the_lab_can_be_rebuilt(tmp_path):
