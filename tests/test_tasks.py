@@ -119,8 +119,7 @@ def test_mmlu_names_the_subject_and_spreads_its_limit(mirror):
     assert asked[0].prompt.startswith(
         "The following are multiple choice questions (with answers) about moon science.\n\nWhich"
     )
-    assert ["tides" in q.prompt for q in MMLU(limit=3)()] == [False, False, False]
-    assert ["cheese law" in q.prompt for q in MMLU(limit=3)()] == [False, False, True]
+    assert ["moon science" in q.prompt for q in MMLU(limit=2)()] == [True, False]
     assert len(MMLU(subject="cheese_law")()) == 2
     assert MMLU(form="cloze", limit=1)()[0].prompt == (
         "Question: Which moon is made of cheese?\nAnswer:"
@@ -259,7 +258,10 @@ def test_a_real_model_answers_real_questions(hub, stories260k):
 
 
 def test_a_limit_takes_items_evenly():
-    assert spread("abcdef", 3) == ["a", "c", "e"]
+    taken = spread(range(600), 200)
+    assert [i // 3 for i in taken] == list(range(200))  # one of each stretch
+    assert {i % 3 for i in taken} == {0, 1, 2}  # not always the same one
+    assert spread(range(600), 200) == taken
     assert spread("ab", 5) == ["a", "b"]
     assert spread("ab", None) == ["a", "b"]
     with pytest.raises(ValueError, match="at least 1"):

@@ -1,7 +1,9 @@
 """Multiple-choice questions from a file or hub dataset, asked the way MMLU and WMDP are."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from ilu.scores import check_limit
@@ -117,7 +119,13 @@ def answer_index(answer: Any, count: int, where: str) -> int | None:
 
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:
-    """``count`` items taken evenly from all, for data sorted by subject or label."""
+    """``count`` items taken evenly from all, for data sorted by subject or label.
+
+    One at random of each of ``count`` stretches, the same every time: regular steps would meet data
+    with a period, such as four questions about each person, always at the same question.
+    """
     check_limit(count)
     count = min(count or len(items), len(items))
-    return [items[i * len(items) // count] for i in range(count)]
+    ends = [i * len(items) // count for i in range(count + 1)]
+    draw = random.Random("spread")
+    return [items[draw.randrange(start, end)] for start, end in pairwise(ends)]
