@@ -28,6 +28,7 @@ from ilu.report.paired import comparisons
 from ilu.report.questions import came_back, flips, recovery
 from ilu.report.rows import make_table
 from ilu.report.series import quality_line
+from ilu.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
 from ilu.significance import wilson
@@ -458,6 +459,46 @@ def test_masks_of_several_runs_stand_beside_chance(tmp_path):
     assert cells[0] == ("0.500", "0.200")  # all: 2 of 4, by chance 1 of 5
     assert ("0.333", "0.143") in cells
     assert 'class="agreements"' not in page(table_of(first, third), [])
+
+
+def sparse(path: Path, score: str, fraction: float, known: int, seed: int = 0) -> Path:
+    """A run of npo with a mask, after which ``known`` of eight answers are still right."""
+    make_run(path, "npo", KNOWN, right(known), {}, seed=seed, mask=f"{score}{fraction}{seed}")
+    record = {"score": score, "fraction": fraction, "density": {}, "quantiles": None}
+    RunDir(path).write("mask", record)
+    return path
+
+
+def right(known: int) -> tuple[int, ...]:
+    """Eight answers, the first ``known`` of them right."""
+    return (1,) * known + (0,) * (8 - known)
+
+
+def test_what_masks_do_is_drawn_against_their_fraction(tmp_path):
+    """By hand: forget quality 1/4 and 3/4 at a half, 0 at a tenth, and 1/2 without a mask."""
+    runs = [
+        sparse(tmp_path / "a", "Wagle", 0.5, 6),
+        sparse(tmp_path / "b", "Wagle", 0.5, 2, seed=1),
+        sparse(tmp_path / "c", "Wagle", 0.1, 8),
+        sparse(tmp_path / "d", "Random", 0.5, 4),
+        make_run(tmp_path / "e", "npo", KNOWN, right(4), {}),
+    ]
+    rows = table_of(*runs).rows
+    found = by_fraction([m for row in rows for m in row.runs])
+    assert {s: {f: len(ms) for f, ms in line.items()} for s, line in found.items()} == {
+        "Wagle": {0.5: 2, 0.1: 1, 1.0: 1}, "Random": {0.5: 1, 1.0: 1}
+    }  # fmt: skip
+    numbers = {f: [headline(m) for m in ms] for f, ms in found["Wagle"].items()}
+    line = line_of(0, "forget_quality", numbers)
+    assert line is not None
+    assert line.points == [(0.1, 0.0), (0.5, 0.5), (1.0, 0.5)]
+    assert line.error == pytest.approx([0, 0.25, 0])
+    assert line_of(0, "robust_accuracy", numbers) is None  # nothing was fine-tuned
+    panels = mask_figures(rows)
+    assert [p.title for p in panels] == ["npo: forget quality", "npo: utility"]
+    assert {e.name: e.style for e in panels[0].legend} == {"Random": 0, "Wagle": 1}
+    assert "share of the weights" in page(table_of(*runs), [])
+    assert mask_figures(table_of(*runs[:2]).rows) == []  # one fraction is no curve
 
 
 def test_a_damaged_mask_fails_its_own_run_alone(tmp_path):

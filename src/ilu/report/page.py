@@ -14,6 +14,7 @@ from ilu.report.questions import after_attacks, came_back, explorer, recovery
 from ilu.report.records import before_and_after, cosines, masks, repeats
 from ilu.report.rows import DAMAGE, Table
 from ilu.report.series import legend, quality_figures, training_figures
+from ilu.report.sparsity import mask_figures
 from ilu.report.terrain import landscape_figures, similarity_figures
 from ilu.report.text import printable, script_json
 from ilu.report.verdict import verdicts
@@ -94,6 +95,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "landscapes": landscape_figures(rows),
         "similarities": similarity_figures(rows),
         "masks": masks(rows),
+        "sparsities": mask_figures(rows),
         "agreements": (pairs := agreements(rows)),
         "modules": modules(pairs),
         "most_masks": MOST,
