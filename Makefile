@@ -6,7 +6,7 @@ OUT ?= demo
 # Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check lint types format soak audit docs wheel wheel-demo clean
+.PHONY: demo test check lint types format soak lock audit docs wheel wheel-demo clean
 
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
@@ -28,6 +28,13 @@ soak: $(BIN)/.ready
 	$(BIN)/python -m tests.soak.kill --kills 50 --out results/soak/kills.json
 	$(BIN)/python -m tests.soak.memory --out results/soak/memory.json
 	ILU_SOAK=5000 $(BIN)/pytest tests/test_reliability.py tests/test_sweep.py
+
+# Every version with the hashes of all its files, for every platform. Reads what the index says of them: nothing is downloaded
+# but a few sources that do not say what they need. 3.11.5 is the least Python that all of constraints.txt, docs included, allow.
+lock: $(BIN)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11.5 --generate-hashes \
+	  --no-annotate --custom-compile-command "make lock" --output-file requirements.lock constraints.txt - > /dev/null
 
 audit: $(BIN)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from ilu.sources import files
 from ilu.sources.files import read_rows
 from ilu.types import Score
 from ilu.worker import Conditions, carry_out
+from tests.conftest import ROOT
 from tests.test_architecture import MODULES, SRC
 from tests.test_run import folder, recipe  # noqa: F401
 
@@ -181,3 +183,24 @@ def test_an_ordinary_parquet_file_keeps_all_its_rows(tmp_path):
     rows = [{"text": f"row {i}"} for i in range(1000)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
     assert read_rows(tmp_path / "d.parquet") == rows
+
+
+# --- What is installed -----------------------------------------------------------------------
+
+
+def test_every_pinned_version_has_hashes_in_the_lock():
+    """``make lock``: as pip install --require-hashes reads it, from whatever index it asks."""
+    text = (ROOT / "requirements.lock").read_text()
+    locked = re.findall(r"^([\w.-]+)==(\S+)(?: ;[^\n]*)? \\\n(?: +--hash=sha256:[0-9a-f]{64}\b)+",
+                        text, re.MULTILINE)  # fmt: skip
+    assert len(locked) == len(re.findall(r"^\w", text, re.MULTILINE))
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    pins += re.findall(r"^TORCH \?= (torch)==(\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(pins) > 100
+    assert {(normal(n), v) for n, v in pins} <= {(normal(n), v) for n, v in locked}
+    assert "://" not in text
+
+
+def normal(name):
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
