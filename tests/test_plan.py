@@ -9,7 +9,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilu.cli.main import one_line, out_of_memory
+from ilu.failures import one_line, out_of_memory
 from ilu.cli.plan import bytes_of
 from ilu.data import Feed, Stream
 from ilu.forget.npo import NPO

@@ -149,6 +149,52 @@ def test_damaged_weights_are_refused_and_nothing_is_written(damage, folder, tmp_
     assert not (tmp_path / "run").exists()
 
 
+LITTLE_MEMORY = """
+import resource, sys, torch
+from pathlib import Path
+from ilu.cli.main import run
+
+def limit(space):
+    resource.setrlimit(resource.RLIMIT_AS, (space, resource.RLIM_INFINITY))
+
+torch.set_num_threads(1)
+unlearn, attack = (line.split("|") for line in sys.argv[1:])
+run([*unlearn, "--batch-size=2", f"--out={unlearn[-1][6:]}-first"])  # imports all
+run(["nothing"])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+for words in (unlearn, attack):
+    limit(pages * resource.getpagesize() + 64 * 2**20)
+    print(run(words), flush=True)
+    limit(resource.RLIM_INFINITY)
+    print(run([*words, "--resume"]), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process so")
+def test_running_out_of_memory_says_what_to_lower_and_the_run_goes_on(folder, tmp_path):  # noqa: F811
+    """64 MiB more than the process has, and a step that needs more than that."""
+    rows = "".join(f'{{"text": "{"Tom knows that. " * 4} {i}"}}\n' for i in range(400))
+    (tmp_path / "many.jsonl").write_text(rows)
+    many = f"{tmp_path}/many.jsonl"
+    small = [f"--model={folder}/model", f"--retain={many}", f"--forget={many}"]
+    sizes = ["--batch-size=400", "--steps=1"]
+    unlearn = ["unlearn", "graddiff", *small, *sizes, f"--out={tmp_path}/run"]
+    attack = ["attack", f"{folder}/model", f"--task={many}", *sizes, f"--out={tmp_path}/attacked"]
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, "|".join(unlearn), "|".join(attack)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["2", "0", "2", "0"]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    for error in errors[1:]:
+        assert "out of memory: lower --micro-batch, --batch-size" in error
+        assert "ilu plan" in error
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_the_clock_may_go_backwards(folder, tmp_path, monkeypatch):  # noqa: F811
     now = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))

@@ -13,11 +13,11 @@ from ilu import suite
 from ilu.attacks.sequence import other_models
 from ilu.checkpoint import Checkpoints, Resumable
 from ilu.evaluation import circumstances, part_key
+from ilu.failures import reason
 from ilu.files import write_json
 from ilu.models import fingerprint_model, save_model, weights_hash
 from ilu.recipe import Recipe
 from ilu.rundir import RunDir, without_items
-from ilu.secrets import without_secrets
 from ilu.tracking import Track, of_attack
 from ilu.train import Stopped
 from ilu.types import LM, STAGES, Attack, Progress, Reached, Score, Steps
@@ -184,8 +184,7 @@ def recorded(out: RunDir, name: str) -> Generator[None]:
     except (Stopped, OSError):
         raise
     except Exception as error:  # whatever it was: the other attacks go on
-        reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
-        out.write(f"failures/{name}", {"error": reason})
+        out.write(f"failures/{name}", {"error": reason(error)})
 
 
 def check_failures(out: RunDir) -> None:

@@ -12,11 +12,11 @@ import torch
 
 from ilu.attacking import check_failures
 from ilu.extras import quiet_libraries
+from ilu.failures import reason
 from ilu.locks import Busy
 from ilu.recipe import describe, renewed, restore
 from ilu.run import Options, run
 from ilu.rundir import RunDir
-from ilu.secrets import without_secrets
 from ilu.train import Stopped
 
 STOPPED = "stopped; what it has done is kept"
@@ -72,7 +72,7 @@ def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> 
         except Busy as error:  # the folder is another's, also for notes of failure
             return str(error)
         except Exception as error:  # whatever it was, it is reported and the other runs go on
-            why = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+            why = reason(error)
             if not RunDir(path).has("done"):  # where attacks failed, the run says so itself
                 RunDir(path).write("failed", {"error": why})
             return why

@@ -4,15 +4,13 @@ Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect 
 """
 
 import difflib
-import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from torch import OutOfMemoryError
-
 from ilu.cli.interrupt import Interrupt
 from ilu.extras import quiet_libraries
+from ilu.failures import one_line, out_of_memory
 from ilu.locks import Busy
 from ilu.secrets import without_secrets
 
@@ -42,13 +40,6 @@ ilu: make a language model forget, so that it stays forgotten.
 
 Each takes --help. --debug anywhere shows where an error came from.
 """
-
-
-REMEDIES = {
-    errno.ENOSPC: ": free some space and add --resume, or choose another --out",
-    errno.EACCES: ": choose another place, or change its permissions",
-    errno.EROFS: ": choose another place",
-}
 
 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
@@ -143,23 +134,3 @@ def complain(text: str) -> None:
     from ilu.cli.show import errors
 
     errors.print(without_secrets(text), markup=False, soft_wrap=True)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the processor's allocator, had no more to give."""
-    return isinstance(error, OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
-def one_line(error: Exception) -> str:
-    """The message without line breaks; the system's own errors name their file and a way out."""
-    if isinstance(error, OSError) and error.strerror:
-        place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{place}{REMEDIES.get(error.errno or 0, '')}"
-    if out_of_memory(error):
-        return (
-            "out of memory: lower --micro-batch or add --recompute; "
-            "ilu plan RECIPE --model M --device-memory 24GiB says what fits"
-        )
-    return " ".join(str(error).split())

@@ -98,6 +98,8 @@ def read_parquet(path: Path) -> list[Row]:
                         f"{path} unpacks to more than {LARGEST_FILE} bytes: take fewer rows"
                     )
                 rows += part
+    except MemoryError:  # one of Arrow's own errors is
+        raise
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is not a Parquet file that can be read: {reason}") from None
