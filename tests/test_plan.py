@@ -9,9 +9,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilu.failures import one_line, out_of_memory
 from ilu.cli.plan import bytes_of
 from ilu.data import Feed, Stream
+from ilu.failures import one_line, out_of_memory
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
 from ilu.lora import Lora, adapting

@@ -1,10 +1,13 @@
 """What may go wrong on a machine: kills, full disks, damaged files, locks, clocks, threads."""
 
 import errno
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +67,17 @@ def test_a_lock_of_a_killed_process_is_no_obstacle(tmp_path):
     with alone(place):
         assert held(place)
     assert not lock_of(place).exists()
+
+
+def test_who_only_looks_is_no_obstacle(tmp_path):
+    """A look takes the lock for a moment, shared; who comes to write in that moment tries again."""
+    place = tmp_path / "run"
+    looking = os.open(lock_of(place), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not held(place)
+    threading.Timer(0.05, os.close, [looking]).start()
+    with alone(place):
+        assert held(place)
 
 
 # --- Interruptions ---------------------------------------------------------------------------
@@ -193,6 +207,37 @@ def test_running_out_of_memory_says_what_to_lower_and_the_run_goes_on(folder, tm
         assert "ilu plan" in error
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "no answer")]
+)
+@pytest.mark.parametrize("what", ["model", "data"])
+def test_a_hub_that_cannot_be_reached_is_said_at_once(
+    what, offline, why, folder, tmp_path, monkeypatch, capsys  # noqa: F811
+):  # fmt: skip
+    """Offline, and at an address that refuses connections; a port that was just free is one."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds))
+    huggingface_hub.close_session()
+    waited: list[float] = []
+    model = "some-org/some-model" if what == "model" else f"{folder}/model"
+    data = "some-org/some-data" if what == "data" else f"{folder}/forget.jsonl"
+    place = [f"--model={model}", f"--forget={data}", f"--retain={data}", f"--out={tmp_path}/run"]
+    assert command(["unlearn", "npo", *place, "--steps=1", "--batch-size=2"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: cannot load {'model ' * (what == 'model')}"), said
+    assert "ILU_HUB" in said
+    assert why in said or what == "data"
+    assert sum(waited) < (1 if what == "model" or offline else 30)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_clock_may_go_backwards(folder, tmp_path, monkeypatch):  # noqa: F811

@@ -48,8 +48,11 @@ def acquire(lock: Path, *, wait: bool) -> int | None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
+            another = written(file)
             os.close(file)
-            return None
+            if another:
+                return None
+            continue  # someone only looked
         if same_file(file, lock):
             os.truncate(file, 0)
             os.write(file, f"process {os.getpid()} on {os.uname().nodename}".encode())
@@ -80,9 +83,15 @@ def held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return written(file)
     finally:
         os.close(file)
+
+
+def written(file: int) -> bool:
+    """Whether another process has the lock to write; looking shares it with all who look."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     return False

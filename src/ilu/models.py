@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ilu.files import file_hash, new_folder
 from ilu.ranks import ALONE, Ranks
 from ilu.sharding import load_whole, whole_weights
-from ilu.sources.hub import MIRROR
+from ilu.sources.hub import MIRROR, check_reachable
 from ilu.types import LM, Weights
 
 LAB = "lab"
@@ -48,6 +48,8 @@ def load_model(
 
     check_name(name)
     path = model_path(name)
+    if not Path(path).is_dir():
+        check_reachable(path, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from ilu.lora import Lora
 from ilu.memory import Memory, peak_memory, shape_of
 from ilu.models import model_path
 from ilu.recipe import Recipe
+from ilu.sources.hub import check_reachable
 from ilu.train import check_training
 
 HELP = """\
@@ -129,8 +131,11 @@ def skeleton(name: str) -> Any:
     """A model without storage, from its configuration."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    path = model_path(name)
+    if not Path(path).is_dir():
+        check_reachable(path)
     try:
-        config = AutoConfig.from_pretrained(model_path(name), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError) as error:

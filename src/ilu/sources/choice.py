@@ -114,7 +114,8 @@ def answer_index(answer: Any, count: int, where: str) -> int | None:
     known |= {i: i for i in range(count)} | {str(i): i for i in range(count)}
     index = known.get(answer.strip().upper() if isinstance(answer, str) else answer)
     if index is None:
-        raise ValueError(f"{where}: the answer {answer!r} names none of the {count} choices")
+        said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # a whole answer is not quoted
+        raise ValueError(f"{where}: the answer{said} names none of the {count} choices")
     return index
 
 

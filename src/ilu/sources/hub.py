@@ -91,6 +91,30 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> li
         ) from error
 
 
+def check_reachable(name: str, revision: str | None = None) -> None:
+    """Raise ValueError at once if a model is not in the cache and the hub does not answer.
+
+    The libraries would ask an address that refuses connections for most of a minute.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    config = "config.json"
+    if isinstance(try_to_load_from_cache(name, config, revision=revision), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name, config, revision=revision))
+    except HfHubHTTPError:
+        return  # it answers; what it says is for who loads the model
+    except Exception as error:  # the library raises a different one for every cause
+        offline = isinstance(error, OfflineModeIsEnabled)
+        why = "HF_HUB_OFFLINE is set" if offline else f"no answer from {constants.ENDPOINT}"
+        raise ValueError(
+            f"cannot load model {name!r}: it is not in the cache and {why}: name a folder, "
+            f"point {MIRROR} at a local mirror, or try again with a network"
+        ) from error
+
+
 def on_request(hub: HubName) -> str:
     """How to come by a dataset that is not public, to end an error with."""
     page = ON_REQUEST.get(hub.repository)
