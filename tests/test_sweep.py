@@ -13,18 +13,22 @@ import pytest
 
 from ilu import search, sweep
 from ilu.cli.main import run as command
-from ilu.cli.sweep_plan import planned, read, spread
+from ilu.cli.sweep_plan import goal_of, planned, read, spread, trial
 from ilu.clusters import slurm, tasks
 from ilu.clusters.resources import Resources
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Facts
 from ilu.locks import alone
+from ilu.ranks import Ranks
 from ilu.recipe import describe, restore
+from ilu.recipes.attacked import with_attacks
+from ilu.recipes.attackers import label
 from ilu.recipes.grid import cells, read_grid, run_name
-from ilu.recipes.validation import attacks_of, halved, read_goal
-from ilu.run import run
+from ilu.recipes.validation import as_recorded, attacks_of, halved, read_goal
+from ilu.run import Options, run
+from ilu.rundir import RunDir
 from ilu.sources.halves import HalfOfQuestions
-from ilu.train import Stopped
+from ilu.train import Optim, Stopped
 from ilu.types import Score
 from ilu.worker import STOPPED, Conditions, carry_out, recorded
 from tests.test_run import OWN, folder, recipe  # noqa: F401
@@ -76,6 +80,24 @@ def test_attacks_by_name():
     assert [a.steps for a in two.attacks.values()] == [3, 3]
     with pytest.raises(ValueError, match="unknown task"):
         planned(lab("--attacks", "modo"))
+
+
+def test_an_attack_on_blocks_has_commas_of_its_own():
+    (found,) = planned(lab("--attacks", "blocks:0,1:mood,lora:sums,relearn")).values()
+    assert sorted(found.attacks) == ["blocks-0-1-mood", "lora-sums", "relearn"]
+    with pytest.raises(ValueError, match="unknown task"):
+        planned(lab("--attacks", "mood,,sums"))
+
+
+def test_what_is_shared_is_not_measured_again_after_unlearning(folder, tmp_path, monkeypatch):  # noqa: F811
+    wanted = with_attacks(recipe(folder, "npo"), ["relearn"], Optim(lr=1e-3, steps=1), batch_size=2)
+    alone_ = run(wanted, tmp_path / "alone").path
+    first = run(wanted, tmp_path / "first", Options(shared=tmp_path / "shared")).path
+    monkeypatch.setattr("ilu.evaluation.named", lambda name, result: pytest.fail(name))
+    second = run(wanted, tmp_path / "second", Options(shared=tmp_path / "shared")).path
+    assert results(alone_) == results(first) == results(second)
+    with pytest.raises(ValueError, match="share no folder"):
+        Options(shared=tmp_path, ranks=Ranks(0, 2))
 
 
 def test_a_name_says_what_is_varied_and_leads_nowhere_else(folder):  # noqa: F811
@@ -146,7 +168,8 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys): 
     assert results(whole) == results(good)
     assert len(results(whole)) == 7
     assert not [*good.rglob("*.partial"), *good.rglob("checkpoints"), *out.rglob(".*.lock")]
-    assert len(list((out / "shared" / "evaluation").glob("*.json"))) == 3  # once for both
+    kept = list((out / "shared" / "evaluation").glob("*.json"))
+    assert len(kept) == 3 + 3  # before once for both, after for the good one
 
     assert command(["sweep", "status", str(out)]) == 0
     assert "1 failed, 1 done" in capsys.readouterr().out
@@ -224,6 +247,27 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
     with pytest.raises(ValueError, match="--goal"):
         planned(lab("--search", "lr=1:2"))
     assert attacks_of(read_goal("a@after,-b@mood-end,c@mood-half")) == ["mood"]
+
+
+@pytest.mark.parametrize(
+    "name", ["lora:mood", "blocks:0,1:mood", "in-turn:mood+sums", "quantise:4"]
+)
+def test_a_search_may_look_at_any_attack(name, tmp_path):
+    """Named as in --attacks; the trial has it, without test items, and the grid has not."""
+    goal = ("--goal", f"utility@after,-forget_accuracy@{name}-end", "--search", "lr=1e-4:1e-3:log")
+    wish = lab(*goal, "--attacks", "relearn", name="npo")
+    (test,) = planned(wish).values()
+    assert list(test.attacks) == ["relearn"]
+    _, found = trial(wish, "", {"lr": 2e-4})
+    assert list(found.attacks) == [label(name)]
+    assert not any(a.goals for a in found.attacks.values())
+    run_dir = RunDir(tmp_path)
+    run_dir.write("recipe", describe(found))
+    run_dir.write_scores("after", {"utility": Score(0.75, 0, 1)})
+    run_dir.write_scores(f"{label(name)}-end", {"forget_accuracy": Score(0.5, 0, 1)})
+    assert search.value(run_dir, as_recorded(goal_of(wish))) == 0.25
+    with pytest.raises(ValueError, match="for validation"):
+        planned(lab(*goal, "--attacks", f"relearn,{name}", name="npo"))
 
 
 @pytest.mark.parametrize("bad", ["lr", "lr=2:1", "lr=0:1:log", "lr=1:2:lin", "lr=a:b"])

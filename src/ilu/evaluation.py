@@ -30,31 +30,39 @@ class Evaluation(NamedTuple):
 def evaluate(
     suite: Suite, lm: LM, folder: Path | None, *, progress: Steps = lambda done, total: None
 ) -> Evaluation:
-    """Measure every part that ``folder`` does not have yet; without a folder, all of them."""
+    """Measure every part that ``folder`` does not have yet; without a folder, all of them.
+
+    Processes that share the folder wait for the one of them that measures a part.
+    """
     weights = weights_hash(lm.model)
     base = {"weights": weights, **circumstances(lm)}
     keys: dict[str, str] = {}
     found: dict[str, Score] = {}
     for i, (name, part) in enumerate(suite.parts.items(), start=1):
         keys[name] = part_key(name, part, lm, base)
-        file = folder / f"{keys[name]}.json" if folder else None
-        if file and file.is_file():
-            found |= read_scores(file)
-        else:
-            scores = named(name, part(lm))
-            found |= scores
-            if file:
-                write_scores(file, name, part, base, scores)
+        found |= (
+            kept(folder / f"{keys[name]}.json", name, part, lm, base)
+            if folder
+            else named(name, part(lm))
+        )
         progress(i, len(suite.parts))
     return Evaluation(weights, keys, {**found, **suite.derived(found)})
 
 
+def kept(file: Path, name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> Scores:
+    """The scores of a part from its file, which is made if it is not there."""
+    if not file.is_file():
+        with alone(file, wait=True):
+            if not file.is_file():
+                write_scores(file, name, part, base, named(name, part(lm)))
+    return read_scores(file)
+
+
 def evaluate_once(metrics: Mapping[str, Metric | Group], lm: LM, folder: Path | None) -> Scores:
-    """Every score; processes that share ``folder`` wait for the one of them that measures."""
+    """Every score, those that ``folder`` has from there."""
     if folder is None:
         return measure(metrics, lm)
-    with alone(folder / "evaluation", wait=True):
-        return evaluate(Suite(metrics), lm, folder / "evaluation").scores
+    return evaluate(Suite(metrics), lm, folder / "evaluation").scores
 
 
 def beside(suite: Suite, own: Evaluation, reference: Evaluation) -> Evaluation:

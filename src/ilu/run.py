@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from ilu import suite
 from ilu.attacking import Attacking, attack_all
 from ilu.checkpoint import Checkpoints
 from ilu.environment import code_diff, environment, peak_memory
@@ -48,6 +47,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"--save-every {self.save_every}: it must be at least 1, or left out")
+        if self.shared and self.ranks.size > 1:  # they would wait for each other's lock
+            raise ValueError("several processes that carry out one run share no folder with others")
 
 
 def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
@@ -83,7 +84,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         unlearn(recipe, prepared, mask, out, options)
     if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
         out.write("model", fingerprint_model(str(out.path / "model")))
-    measure(recipe.metrics, prepared.lm, out, "after")
+    measure(recipe.metrics, prepared.lm, out, "after", options.shared)
     attack_all(attacking(recipe, prepared.lm, out, options))
     if options.ranks.leads:
         Checkpoints(out.path / "checkpoints").remove()
@@ -132,10 +133,12 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
         )
 
 
-def measure(metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str) -> None:
+def measure(
+    metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str, shared: Path | None
+) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
-        out.write_scores(stage, suite.measure(metrics, lm))
+        out.write_scores(stage, evaluate_once(metrics, lm, shared))
 
 
 def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:

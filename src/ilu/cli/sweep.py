@@ -19,6 +19,7 @@ from ilu.files import write_json
 from ilu.locks import alone
 from ilu.recipe import Recipe
 from ilu.recipes.grid import read_grid
+from ilu.recipes.validation import as_recorded
 from ilu.rundir import RunDir
 from ilu.sweep import (
     PLAN,
@@ -170,7 +171,7 @@ def tried(
         failed = carry_out(records)
         for (run, _), settings in zip(made, asked, strict=True):
             good = run not in failed
-            value = search.value(RunDir(place(out, run)), goal) if good else None
+            value = search.value(RunDir(place(out, run)), as_recorded(goal)) if good else None
             trials.append(search.Trial(settings, value))
     return trials
 

@@ -15,6 +15,7 @@ from ilu.models import full_name
 from ilu.recipe import Recipe
 from ilu.recipes.assemble import build
 from ilu.recipes.attacked import attack_names, chosen, with_attacks
+from ilu.recipes.attackers import label
 from ilu.recipes.grid import cells, read_grid, run_name
 from ilu.recipes.names import parse_name
 from ilu.recipes.validation import attacks_of, on_half, read_goal
@@ -55,15 +56,17 @@ class Asked:
         out: folder of the sweep; what lies there is not done again.
         grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
             -ilu, and recipe=A,B tries several recipes with the same flags.
-        attacks: all, none, or names and files with commas between, carried out on every run.
+        attacks: all, none, or attacks as ilu attack --attack takes them, with commas between,
+            carried out on every run.
         attack_steps: optimiser steps of each attack.
         attack_lr: their learning rate.
         search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
             for each recipe before the grid, with Optuna (pip install 'ilu[search]').
         trials: runs of the search for each recipe, the same number for all.
         goal: what the search makes large, and small after a minus: METRIC@STAGE with commas
-            between. Measured on the validation half of the items; the grid on the other half. An
-            attack that is named here is for validation and not in the grid.
+            between, of a stage behind an attack ATTACK-end, as in lora:mood-end. Measured on the
+            validation half of the items; the grid on the other half. An attack that is named here
+            is for validation and not in the grid.
     """
 
     out: Path
@@ -171,14 +174,14 @@ def planned(wish: Wish, best: Mapping[str, Mapping[str, float]] | None = None) -
     Cells that come to the same recipe are one run.
     """
     asked, goal = wish.asked, goal_of(wish)
-    held_back = attacks_of(goal)
+    held_back = {label(name) for name in attacks_of(goal)}
     names = chosen(wish.model, asked.attacks)
-    if asked.attacks != "all" and (both := [name for name in names if name in held_back]):
+    if asked.attacks != "all" and (both := [name for name in names if label(name) in held_back]):
         raise ValueError(
             f"--attacks {both[0]}: the goal looks at it, so it is for validation and cannot be "
             "part of the test"
         )
-    names = [name for name in names if name not in held_back]
+    names = [name for name in names if label(name) not in held_back]
     found: dict[str, Recipe] = {}
     for cell in cells(read_grid(asked.grid)):
         searched = {k: f"{v:g}" for k, v in (best or {}).get(cell.get("recipe", ""), {}).items()}

@@ -1,5 +1,6 @@
 """Attacks for every run of a sweep, by name."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,7 +28,12 @@ def chosen(model: str, wanted: str) -> list[str]:
     """Read ``all``, ``none``, or names and files with commas between."""
     if wanted == "none":
         return []
-    return attack_names(model) if wanted == "all" else wanted.split(",")
+    return attack_names(model) if wanted == "all" else split_names(wanted)
+
+
+def split_names(text: str) -> list[str]:
+    """Names with commas between; those of ``blocks:0,1:TASK`` are within one."""
+    return re.split(r",(?![\d,]+:)", text)
 
 
 def with_attacks(

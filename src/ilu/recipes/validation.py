@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ilu.attacks.sequence import InTurn
 from ilu.evals.choice import Choice
 from ilu.evals.likelihood import AnswerNLL
 from ilu.recipe import Recipe
+from ilu.recipes.attacked import split_names
+from ilu.recipes.attackers import label
 from ilu.sources.halves import Half, HalfOfExamples, HalfOfQuestions
 from ilu.types import Metric
 
@@ -34,15 +37,17 @@ def halved(name: str, metric: Any, half: Half) -> Metric:
 
 def goalless(name: str, attack: Any, half: Half) -> Any:
     """An attack of a trial has no goals of its own: those are measured on test items."""
-    return (
-        replace(attack, goals={}) if half == "validation" and hasattr(attack, "goals") else attack
-    )
+    if half == "test":
+        return attack
+    if isinstance(attack, InTurn):
+        return InTurn({n: goalless(n, part, half) for n, part in attack.attacks.items()})
+    return replace(attack, goals={}) if hasattr(attack, "goals") else attack
 
 
 def read_goal(text: str) -> dict[tuple[str, str], float]:
     """``METRIC@STAGE,-METRIC@STAGE``: what is to be large, and small after a minus."""
     found: dict[tuple[str, str], float] = {}
-    for item in text.split(","):
+    for item in split_names(text):
         metric, at, stage = item.lstrip("-").partition("@")
         if not (metric and at and stage):
             raise ValueError(
@@ -57,3 +62,14 @@ def attacks_of(goal: Mapping[tuple[str, str], float]) -> list[str]:
     """The attacks that a goal is measured after: they are for validation and not for the test."""
     stages = [stage for _, stage in goal if stage not in ("before", "after")]
     return list(dict.fromkeys(stage.rpartition("-")[0] for stage in stages))
+
+
+def as_recorded(goal: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """The goal with the stages as runs call them: of ``lora:mood-end`` lora-mood-end."""
+    return {(metric, as_stage(stage)): weight for (metric, stage), weight in goal.items()}
+
+
+def as_stage(stage: str) -> str:
+    """A stage as files call it."""
+    attack, dash, point = stage.rpartition("-")
+    return f"{label(attack)}-{point}" if dash else stage
