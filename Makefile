@@ -23,10 +23,11 @@ lint: $(BIN)/.ready
 types: $(BIN)/.ready
 	$(BIN)/pyright
 
-# What takes long: 50 kills of every command, fuzzing, memory over many attacks, other executors where they are installed.
+# What takes long: 50 kills of every command, a sweep that is killed, fuzzing, memory over many attacks, other executors where they are installed.
 soak: $(BIN)/.ready
 	$(BIN)/python -m tests.soak.kill --kills 50 --out results/soak/kills.json
 	$(BIN)/python -m tests.soak.memory --out results/soak/memory.json
+	$(BIN)/python -m tests.soak.sweep --kills 12 --out results/soak/sweep.json
 	ILU_SOAK=5000 $(BIN)/pytest tests/test_reliability.py tests/test_sweep.py
 
 # Every version with the hashes of all its files, for every platform. Reads what the index says of them: nothing is downloaded

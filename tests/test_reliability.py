@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -238,6 +239,48 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(
     assert why in said or what == "data"
     assert sum(waited) < (1 if what == "model" or offline else 30)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["forget.jsonl", "model/model.safetensors", "task.jsonl"])
+def test_a_file_that_vanishes_after_it_was_looked_at(what, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """Data at its second look, weights when their folder is known, an attack's data at its turn.
+
+    Once the file is back the run is carried out, or goes on.
+    """
+    place = shutil.copytree(folder, tmp_path / "é 模型")
+    shutil.copy(place / "environment.jsonl", place / "task.jsonl")
+    attack = what == "task.jsonl"
+    files = [f"--forget={place}/forget.jsonl", f"--retain={place}/retain.jsonl"]
+    words = [
+        *(["attack", f"{place}/model", f"--task={place}/task.jsonl"] if attack else
+          ["unlearn", "npo", f"--model={place}/model", *files]),
+        f"--out={tmp_path}/run", "--steps=2", "--batch-size=2",
+    ]  # fmt: skip
+    gone = place / what
+
+    def vanishing(call):  # type: ignore[no-untyped-def]
+        def inside(*given, **more):
+            if gone.exists():
+                gone.rename(tmp_path / "elsewhere")
+            return call(*given, **more)
+
+        return inside
+
+    with monkeypatch.context() as patch:
+        module, name = {
+            "forget.jsonl": ("ilu.sources.files", "read_jsonl"),
+            "model/model.safetensors": ("ilu.models", "check_name"),
+            "task.jsonl": ("ilu.attacking", "proceed"),
+        }[what]
+        patch.setattr(f"{module}.{name}", vanishing(getattr(sys.modules[module], name)))
+        assert command(words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert gone.name in said or str(place) in said
+    assert (tmp_path / "run").exists() == attack
+    assert not list(tmp_path.rglob("*.partial"))
+    (tmp_path / "elsewhere").rename(gone)
+    assert command([*words, *(["--resume"] if attack else [])]) == 0
 
 
 def test_the_clock_may_go_backwards(folder, tmp_path, monkeypatch):  # noqa: F811

@@ -12,6 +12,7 @@ import pytest
 
 from ilu.cli import main as cli
 from ilu.environment import code_diff, environment
+from ilu.evals import verbatim
 from ilu.files import inside
 from ilu.recipe import describe
 from ilu.run import run
@@ -24,6 +25,8 @@ from ilu.worker import Conditions, carry_out
 from tests.conftest import ROOT
 from tests.test_architecture import MODULES, SRC
 from tests.test_run import folder, recipe  # noqa: F401
+from tests.test_sources import write
+from tests.test_tasks import mirror  # noqa: F401, a fixture
 
 # --- Code ------------------------------------------------------------------------------------
 
@@ -183,6 +186,42 @@ def test_an_ordinary_parquet_file_keeps_all_its_rows(tmp_path):
     rows = [{"text": f"row {i}"} for i in range(1000)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
     assert read_rows(tmp_path / "d.parquet") == rows
+
+
+# --- Hazardous text --------------------------------------------------------------------------
+
+
+def test_no_question_and_no_generation_is_printed_or_kept(mirror, tmp_path, monkeypatch, capfd):  # noqa: F811
+    """Invented rows in the columns of WMDP; nothing else has their words, not even code.diff."""
+    words = [
+        f"{begin}wick" for begin in ("Grumble", "Snorfle", "Tazzle", "Quibber", "Plonk", "Wib")
+    ]
+    rows = [{"question": f"Who baked {words[0]} {i}?", "choices": list(words[1:5]), "answer": i % 4}
+            for i in range(4)]  # fmt: skip
+    out = tmp_path / "out"
+    for domain in ("bio", "cyber", "chem"):
+        mirror("cais/wmdp", f"wmdp-{domain}", "test", rows)
+    texts = write(tmp_path / "texts.jsonl", [{"prompt": f"{words[0]} had", "text": words[1]}] * 4)
+    generated: list[str] = []
+    monkeypatch.setattr(verbatim, "continuations", lambda lm, prompts, *rest, **more: (
+        generated.append(words[5]) or [words[5]] * len(prompts)))  # fmt: skip
+    for line in (
+        f"evaluate lab --suite wmdp --out {out}/wmdp.json",
+        f"evaluate lab --suite verbatim --data {texts} --out {out}/texts.json",
+        f"attack lab --task {texts} --suite wmdp --steps 1 --batch-size 2 --out {out}/run "
+        f"--cache {out}/cache",
+        f"attack lab --task {texts} --suite verbatim --data {texts} --steps 1 --batch-size 2 "
+        f"--out {out}/own",
+        f"report {out}/run {out}/own --out {out}/report.html",
+    ):
+        assert cli.run(line.split()) == 0, capfd.readouterr().err
+    assert generated
+    said = capfd.readouterr()
+    written = [p for p in out.rglob("*") if p.is_file()]
+    assert len(written) > 40
+    kept = {str(p.relative_to(out)): p.read_text(errors="replace") for p in written}
+    for place, text in {"out": said.out, "err": said.err, **kept}.items():
+        assert not [word for word in words if word in text], place
 
 
 # --- What is installed -----------------------------------------------------------------------

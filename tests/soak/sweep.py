@@ -1,11 +1,11 @@
-"""A sweep of 24 runs, killed at random moments and repeated until it is done, against one left alone.
+"""A sweep of 24 runs, killed at random moments and repeated until it is done; one left alone.
 
     python -m tests.soak.sweep --kills 12 --out sweep.json        (make soak)
 
 A kill takes either the command with all its processes, as when a machine goes down, or one process
 of it at random: a run, or the one that runs are forked from. Then the same command is given again.
-At the end every file of every run is compared byte by byte, but for those that say when, how and for
-how long.
+At the end every file of every run is compared byte by byte with that of the other sweep, but for
+those that say when, how and for how long. ``--kills`` is a limit: the sweep may be done before.
 """
 
 import argparse
