@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ilu.models import StoredWeights, load_model
+from ilu.sweep import statuses
 from ilu.vectors import grams, grouped, known, norms
 
 COMMANDS = (
@@ -137,6 +138,10 @@ def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):
     assert (row["recipe"], row["seeds"], found["failed"]) == ("npo", 2, {})
     assert row["peak_memory_mib"]["mean"] > 100
     assert "| npo | " in (tmp_path / "bench" / "methods.md").read_text()
+    seen = statuses(tmp_path / "bench")  # it is a sweep
+    assert {name: each.state for name, each in seen.items()} == {
+        "npo-seed0": "done", "npo-seed1": "done",
+    }  # fmt: skip
     before = (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns
     assert ilu(*command).returncode == 0
     assert (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns == before

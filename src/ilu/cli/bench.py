@@ -3,18 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ilu.cli.interrupt import interruptible
+import tyro
+
 from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, progress, table
+from ilu.cli.show import console, table
+from ilu.cli.sweep import sweeping
+from ilu.cli.sweep_plan import Where
 from ilu.environment import environment
 from ilu.files import write_json, write_text
-from ilu.pool import run_all
 from ilu.recipes.bench import NAMES, QUICK, SIZE, jobs
 from ilu.rundir import RunDir
 from ilu.summary import over_seeds
-from ilu.worker import Conditions
+from ilu.sweep import write_plan
+from ilu.worker import recorded
 
 COLUMNS = {
     "forget_quality": "forget quality",
@@ -36,22 +39,19 @@ class Bench:
     Example: ilu bench methods --only rmu --only rmu-ilu --seeds 5 --out bench
 
     Args:
-        out: folder for methods.json, methods.md and one run directory per method and seed; the same
-            command again does only what is missing.
+        out: folder for methods.json, methods.md and one run directory per method and seed: that of
+            a sweep, so the same command again, or ilu sweep resume, does only what is missing.
         only: a recipe to measure instead of all; repeat the flag for several.
         seeds: runs of each method.
-        workers: runs at a time.
         quick: a smoke test: too few steps for the numbers to mean anything.
-        device: cpu, cuda, mps.
     """
 
     what: Positional[str]
     out: Path
     only: tuple[str, ...] = ()
     seeds: int = 3
-    workers: int = 2
     quick: bool = False
-    device: str = "cpu"
+    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,14 +64,10 @@ def main(argv: Sequence[str]) -> None:
         )
     size = QUICK if wanted.quick else SIZE
     planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
-    failed: dict[str, str] = {}
-    conditions = Conditions(device=wanted.device, shared=wanted.out / "shared")
-    with interruptible("the same command") as stop, progress(total=len(planned)) as shown:
-        outcomes = run_all(planned, workers=wanted.workers, conditions=conditions, stop=stop)
-        for done, outcome in enumerate(outcomes, start=1):
-            shown("runs", done, len(planned))
-            if outcome.error:
-                failed[outcome.path.name] = outcome.error
+    records = {path.name: recorded(recipe) for path, recipe in planned.items()}
+    with sweeping(wanted.out, wanted.where) as carry_out:
+        write_plan(wanted.out, records)
+        failed = carry_out(records)
     runs = [RunDir(path) for path in planned if path.name not in failed]
     rows = over_seeds(runs)
     write_json(wanted.out / "methods.json", {"environment": environment(), "rows": rows,
