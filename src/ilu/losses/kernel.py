@@ -1,9 +1,8 @@
 """A block of logits read once on a GPU: running softmax forward, gradient in its place backward.
 
-PyTorch takes several float32 passes for each. Liger-Kernel (0.8.5) was weighed first: its Triton
-kernels give log-probabilities per token and take any gradient of them, but no entropy, which the
-invariance penalty needs. Its one function with entropy rounds it to the states' precision, knows
-neither bias nor soft cap, and is plain PyTorch on most GPUs.
+PyTorch takes several float32 passes for each. Liger-Kernel 0.8.5 has Triton kernels for
+log-probabilities per token, but not for the entropy, which the invariance penalty needs; its one
+function with entropy rounds that to the states' precision and knows neither bias nor soft cap.
 
 Triton comes with torch for CUDA. Where it is missing, on other devices, in float64, with
 ``ILU_TRITON=0``, and on a GPU where the kernels fail or give other numbers, PyTorch does it all.
