@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 OUT ?= demo
 # Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
+# Torch for CUDA brings the Triton that it needs; elsewhere it is there for its interpreter, in the tests.
+TRITON ?= triton==3.7.1
 
 .PHONY: demo test check lint types format soak lock audit docs wheel wheel-demo clean
 
@@ -69,6 +71,9 @@ $(BIN)/.ready: pyproject.toml constraints.txt requirements-dev.txt requirements-
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r requirements-dev.txt
+	$(BIN)/python -c "import triton" 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$(TRITON)" \
+	  || echo "Triton could not be installed: the tests of its kernels will skip"
 	touch $@
 
 clean:

@@ -13,7 +13,8 @@ below LoRA they are bfloat16. A step's operations are counted from the objective
 and token of a forward pass, 4 of a backward pass, over the blocks and the output layer, without
 attention's own products. What is computed twice to save memory is not counted twice, so a saving
 shows as a lower share. The reference's log-probabilities are read in the first step, which is not
-timed. The time is that of the fastest step, memory the most that was allocated.
+timed. The time is that of the fastest step, memory the most that was allocated. The output layer is
+read by Triton kernels where they work, which the record says, except in the row ``no kernels``.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from gpu_cases import (
@@ -33,6 +35,7 @@ from gpu_cases import (
     LORA,
     SAVINGS,
     SHAPES,
+    SWITCHED,
     Case,
     Load,
     cases,
@@ -46,6 +49,7 @@ from ilu.data import Stream
 from ilu.environment import environment
 from ilu.files import write_json
 from ilu.lora import ADAPTERS, adapt
+from ilu.losses import kernel
 from ilu.train import Optim, fit
 from ilu.types import Example
 
@@ -116,7 +120,8 @@ def adapted(model: nn.Module, case: Case, pattern: str) -> Generator[tuple[nn.Mo
 def tried(model: nn.Module, case: Case, load: Load, device: str, peak: float) -> dict[str, Any]:
     """Numbers of a row, or why there are none."""
     try:
-        return measure(model, case, load, device, peak)
+        with patch.dict(os.environ, SWITCHED.get(case.saving, {})):
+            return measure(model, case, load, device, peak)
     except torch.OutOfMemoryError:
         return {"skipped": "does not fit: out of memory"}
     except ValueError as error:
@@ -170,11 +175,12 @@ def main() -> None:
         parser.error("no GPU found; --toy tries the script on a tiny model")
     load = Load(2, 16, steps=3) if given.toy else Load(given.rows, given.tokens)
     peak = matmul_peak(given.device, 256 if given.toy else 8192)
+    kernels = kernel.serves(torch.ones(1, 1, device=given.device, dtype=torch.bfloat16))
     record: dict[str, Any] = {
-        "machine": environment(), "matmul_peak": peak, "rows_per_stream": load.rows,
-        "tokens_per_row": load.tokens, "rows": [],
+        "machine": environment(), "matmul_peak": peak, "triton_kernels": kernels,
+        "rows_per_stream": load.rows, "tokens_per_row": load.tokens, "rows": [],
     }  # fmt: skip
-    print(f"bfloat16 matmul: {peak / 1e12:.1f} TFLOP/s")
+    print(f"bfloat16 matmul: {peak / 1e12:.1f} TFLOP/s; Triton kernels: {kernels}")
     for row in rows(("toy",) if given.toy else ("1B", "7B"), load, given.device, peak):
         record["rows"].append(row)
         write_json(given.out, record)

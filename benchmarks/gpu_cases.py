@@ -81,7 +81,10 @@ SAVINGS: dict[str, dict[str, Any]] = {
     "adamw8bit": {"optimizer": "adamw8bit"},
     "adamw-bf16": {"optimizer": "adamw-bf16", "precision": "float32", "recompute": True},
     "float32": {"precision": "float32"},
+    "no kernels": {},
 }
+SWITCHED: dict[str, dict[str, str]] = {"no kernels": {"ILU_TRITON": "0"}}
+"""Of the environment; every other row has the kernels of the output layer."""
 
 
 def cases(sizes: tuple[str, ...]) -> list[Case]:

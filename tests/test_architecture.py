@@ -102,7 +102,7 @@ for m in pkgutil.walk_packages(ilu.__path__, "ilu."):
 assert before == world()
 assert not torch.cuda.is_initialized()
 heavy = {"transformers", "datasets", "lm_eval", "matplotlib", "wandb", "jinja2", "peft", "torchao"}
-heavy |= {"accelerate", "trackio"}
+heavy |= {"accelerate", "trackio", "triton"}
 heavy |= {"scipy", "sklearn", "rouge_score", "sacrebleu", "nltk"}
 heavy &= set(sys.modules)
 assert not heavy, heavy

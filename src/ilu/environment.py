@@ -26,6 +26,7 @@ PACKAGES = (
     "numpy",
     "peft",
     "torchao",
+    "triton",
     "rouge-score",
     "sacrebleu",
     "scipy",

@@ -2,22 +2,23 @@
 
 Only positions with a target that counts go through the output layer, and of their logits a block of
 rows and vocabulary exists at a time. What is small is kept for the backward pass; what is large is
-computed again there, for a third more products.
+computed again there, for a third more products. On a GPU a block is read by ``kernel.py``.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ilu.losses import kernel
 from ilu.losses.tokens import answered, at_least_float32, token_entropy, token_logp
 from ilu.predictions import Head, Outputs, Tokens
 
 KEPT = 2**23
-"""So many logits are kept from the forward to the backward pass: 32 MiB."""
+"""So many logits are kept from the forward to the backward pass: at most 32 MiB."""
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
 """So many logits exist at a time: what a processor's cache holds, what keeps a GPU busy."""
 ROWS = 2048
@@ -111,12 +112,8 @@ class TokenStatistics(torch.autograd.Function):
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for r, c in blocks_of(len(rows), len(weight), rows.device):
             z = next(saved) if kept else block_logits(head, rows[r], c)
-            each = [None if g is None else g[r, None] for g in grads]
-            dz = logits_gradient(z, lse[r, None], entropy[r, None], *each)
-            if each[0] is not None:
-                at, inside = within(targets[r], c)
-                dz.scatter_add_(1, at, each[0].where(inside, 0.0))
-            dz = linear_gradient(head, dz, z)
+            of = OfRows(lse[r], entropy[r], *(None if g is None else g[r] for g in grads))
+            dz = block_gradient(head, z, targets[r] - c.start, of, keep=bool(kept))
             d_rows[r] += dz @ weight[c].to(dz.dtype)
             if d_weight is not None:
                 d_weight[c] += dz.T @ rows[r].to(dz.dtype)
@@ -133,13 +130,16 @@ class RunningSoftmax:
     """
 
     def __init__(self, rows: Tensor, targets: Tensor, entropy: bool) -> None:
-        like = at_least_float32(rows[:, :0])
         self.targets, self.entropy = targets, entropy
-        self.s, self.u, self.picked = (like.new_zeros(len(rows)) for _ in range(3))
-        self.m = like.new_full((len(rows),), -torch.inf)
+        self.state = at_least_float32(rows[:, :0]).new_zeros(4, len(rows))
+        self.m, self.s, self.u, self.picked = self.state
+        self.m.fill_(-torch.inf)
 
     def add(self, z: Float[Tensor, "R C"], r: slice, c: slice) -> None:
         """Take a block of rows ``r`` and columns ``c``."""
+        y = self.targets[r] - c.start
+        if kernel.serves(z):
+            return kernel.add_block(z, y, self.state[:, r], entropy=self.entropy)
         top = torch.maximum(self.m[r], z.amax(-1))
         fall = self.m[r] - top
         above = z - top[:, None]
@@ -149,12 +149,21 @@ class RunningSoftmax:
             self.u[r] = fall.exp() * before + above.mul_(e).sum(-1)
         self.s[r] = fall.exp() * self.s[r] + e.sum(-1)
         self.m[r] = top
-        at, inside = within(self.targets[r], c)
+        at, inside = within(y, z.shape[1])
         self.picked[r] += z.gather(1, at).where(inside, 0.0)[:, 0]
 
     def result(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """lse and H, which means nothing if it was not asked for."""
         return self.m + self.s.log(), self.s.log() - self.u / self.s
+
+
+class OfRows(NamedTuple):
+    """What the gradient of a log p_y + b H needs to know of each row."""
+
+    lse: Float[Tensor, " R"]
+    entropy: Float[Tensor, " R"]
+    a: Float[Tensor, " R"] | None
+    b: Float[Tensor, " R"] | None
 
 
 def blocks_of(rows: int, vocabulary: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
@@ -172,24 +181,38 @@ def block_size(device: torch.device) -> int:
 
 
 def block_logits(head: Head, rows: Float[Tensor, "R D"], c: slice) -> Float[Tensor, "R C"]:
-    """Logits of the columns ``c``."""
+    """Logits of the columns ``c``, in the precision of the product."""
     bias = None if head.bias is None else head.bias[c]
-    return at_least_float32(head._replace(weight=head.weight[c], bias=bias)(rows))
+    return head._replace(weight=head.weight[c], bias=bias)(rows)
+
+
+def block_gradient(
+    head: Head, z: Float[Tensor, "R C"], y: Int[Tensor, " R"], of: OfRows, *, keep: bool
+) -> Float[Tensor, "R C"]:
+    """Gradient of the product that gave ``z``, in its precision; in place of ``z`` if allowed."""
+    if not kernel.serves(z):
+        return linear_gradient(head, logits_gradient(z, y, of), z)
+    grads = (torch.zeros_like(of.lse) if g is None else g for g in of[2:])
+    out, of_row = torch.empty_like(z) if keep else z, torch.stack([*of[:2], *grads], 1)
+    kernel.gradient(z, y, of_row, out, entropy=of.b is not None, scale=head.scale, cap=head.cap)
+    return out
 
 
 def logits_gradient(
-    z: Float[Tensor, "R C"],
-    lse: Float[Tensor, "R 1"],
-    entropy: Float[Tensor, "R 1"],
-    a: Float[Tensor, "R 1"] | None,
-    b: Float[Tensor, "R 1"] | None,
+    z: Float[Tensor, "R C"], y: Int[Tensor, " R"], of: OfRows
 ) -> Float[Tensor, "R C"]:
-    """-p (a + b (log p + H)): all of the gradient of a log p_y + b H but that of z_y itself."""
-    logp = z - lse
+    """[k = y] a - p_k (a + b (log p_k + H))."""
+    a, b = (None if g is None else g[:, None] for g in (of.a, of.b))
+    logp = z - of.lse[:, None]
     if b is None:
-        return logp.exp_().mul_(torch.zeros_like(lse) if a is None else -a)
-    p = logp.exp()
-    return logp.add_(entropy).mul_(-b).sub_(0.0 if a is None else a).mul_(p)
+        dz = logp.exp_().mul_(0.0 if a is None else -a)
+    else:
+        p = logp.exp()
+        dz = logp.add_(of.entropy[:, None]).mul_(-b).sub_(0.0 if a is None else a).mul_(p)
+    if a is None:
+        return dz
+    at, inside = within(y, z.shape[1])
+    return dz.scatter_add_(1, at, a.where(inside, 0.0))
 
 
 def linear_gradient(
@@ -197,12 +220,11 @@ def linear_gradient(
 ) -> Float[Tensor, "R C"]:
     """From the gradient of logits to that of the linear map, in its precision."""
     if head.cap is not None:
-        dz = dz * (1 - (z / head.cap).square())
+        dz = dz * (1 - (at_least_float32(z) / head.cap).square())
     dz = dz if head.scale == 1 else dz * head.scale
     return dz.to(head.dtype or head.weight.dtype)
 
 
-def within(targets: Int[Tensor, " R"], c: slice) -> tuple[Int[Tensor, "R 1"], Bool[Tensor, "R 1"]]:
-    """Place of each target among the columns ``c``, and whether it is there."""
-    inside = (targets >= c.start) & (targets < c.stop)
-    return (targets - c.start).clamp(0, c.stop - c.start - 1)[:, None], inside[:, None]
+def within(y: Int[Tensor, " R"], columns: int) -> tuple[Int[Tensor, "R 1"], Bool[Tensor, "R 1"]]:
+    """Place of each target among the columns, and whether it is there."""
+    return y.clamp(0, columns - 1)[:, None], ((y >= 0) & (y < columns))[:, None]
