@@ -98,7 +98,13 @@ def content(file: Path, size: int, changed: int) -> str:
 def tokenizer_hash(tokenizer: Any) -> str:
     """Hash of all that the tokenizer would save, and of the libraries that carry it out."""
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the library has no other for a full disk
+            raise ValueError(
+                f"cannot write a tokenizer to {folder} ({error}): free some space there, or set "
+                "TMPDIR to a folder on another disk"
+            ) from error
         files = [(path.name, file_hash(path)) for path in sorted(Path(folder).iterdir())]
     return json_hash([files, version("tokenizers"), version("transformers")])
 
