@@ -8,6 +8,8 @@ from itertools import repeat
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ilu.forward import context_length
 from ilu.ranks import ALONE, Ranks
@@ -50,12 +52,16 @@ def open_stream(feed: Feed, lm: LM, *, seed: int, name: str) -> "Stream":
 
 def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
     """Refuse what does not fit the model's context; nothing is ever cut in silence."""
-    lengths = [max(len(one.ids) for one in (e, *e.others)) for e in examples]
-    long = [length for length in lengths if limit is not None and length > limit]
-    if long:
+    if limit is None:
+        return
+    count = longest = 0
+    for e in examples:
+        length = max(len(one.ids) for one in (e, *e.others))
+        count, longest = count + (length > limit), max(longest, length)
+    if count:
         raise ValueError(
-            f"{name}: {len(long)} of {len(examples)} rows are longer than the model's {limit} "
-            f"tokens (the longest has {max(long)}). Shorten them, or cut with --truncate {limit}."
+            f"{name}: {count} of {len(examples)} rows are longer than the model's {limit} "
+            f"tokens (the longest has {longest}). Shorten them, or cut with --truncate {limit}."
         )
 
 
@@ -81,22 +87,23 @@ class Stream:
         epoch, within = divmod(k, len(self.examples) // self.batch_size)
         order = shuffled(len(self.examples), self.seed, epoch)
         start = within * self.batch_size
-        return collate([self.examples[i] for i in order[start : start + self.batch_size]])
+        rows = order[start : start + self.batch_size].tolist()
+        return collate([self.examples[i] for i in rows])
 
 
 @lru_cache(maxsize=16)
-def shuffled(n: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Order of ``n`` examples in one epoch."""
+def shuffled(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
+    """Order of ``n`` examples in one epoch; 8 bytes for each."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return tuple(torch.randperm(n, generator=generator).tolist())
+    return torch.randperm(n, generator=generator)
 
 
 def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
-    digest = hashlib.sha256()
+    digest, tokens = hashlib.sha256(), 0
     for e in examples:
         digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
-    tokens = sum(len(e.ids) for e in examples)
+        tokens += len(e.ids)
     return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
 
 

@@ -21,7 +21,8 @@ from ilu.masks.make import Data, Masking, Scoring, choose, score_weights
 from ilu.masks.stored import StoredScores, store_scores
 from ilu.models import weights_hash
 from ilu.recipe import Recipe, describe, differences
-from ilu.types import LM, Example, Mask, Progress
+from ilu.sources.views import joined
+from ilu.types import LM, Mask, Progress
 
 FILE = "mask.safetensors"
 """Where a run keeps the mask that it made."""
@@ -76,12 +77,10 @@ def mask_key(mask: Masking, lm: LM, data: Data) -> str:
 
 def data_of(streams: Mapping[str, Stream]) -> Data:
     """All that is to be forgotten, whatever the number of topics, and what is to be kept."""
-    found: dict[str, list[Example]] = {"forget": [], "retain": []}
-    for name, stream in streams.items():
-        for kind, examples in found.items():
-            if name.startswith(kind):
-                examples.extend(stream.examples)
-    return found
+    return {
+        kind: joined([s.examples for name, s in streams.items() if name.startswith(kind)])
+        for kind in ("forget", "retain")
+    }
 
 
 def make_masks(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -89,11 +90,13 @@ def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) 
 
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
     """Say how many examples are both to be forgotten and to be kept."""
+    # 8 bytes of each example: they may be more than fit in memory.
     forget, retain = (
-        [tuple(e.ids) for e in streams[name].examples] if name in streams else []
+        np.fromiter((hash(tuple(e.ids)) for e in streams[name].examples), np.int64)
+        if name in streams
+        else []
         for name in ("forget", "retain")
     )
-    known = set(forget)
-    shared = sum(ids in known for ids in retain)
+    shared = int(np.isin(retain, forget).sum())
     if shared:
         warnings.warn(f"{shared} retain examples are in the forget set as well", stacklevel=2)

@@ -11,6 +11,9 @@ from ilu.losses.tokens import answered
 from ilu.predictions import Tokens
 from ilu.types import Batch
 
+MOST = 1 << 15
+"""Texts that are remembered, so that memory does not grow with the data; others are read again."""
+
 
 @dataclass(frozen=True)
 class Remembered:
@@ -35,6 +38,8 @@ class Remembered:
             for i, logp in zip(new, read(part).logp, strict=True):
                 self.known[keys[i]] = logp[: lengths[i] - 1].clone()
         rows = [self.known[key] for key in keys]
+        while len(self.known) > MOST:
+            self.known.popitem()  # the latest
         logp = rows[0].new_zeros(batch.labels[:, 1:].shape)
         for place, row in zip(logp, rows, strict=True):
             place[: len(row)] = row

@@ -169,7 +169,7 @@ class Edit(Protocol):
 class Source(Protocol):
     """Where examples come from: a dataset plus how its rows become tokens."""
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
         """Return the tokenized examples, in a fixed order."""
         ...
 

@@ -10,6 +10,7 @@ import torch
 from ilu.data import collate, shuffled
 from ilu.forward import ModelForward
 from ilu.losses.tokens import answered
+from ilu.sources.views import picked
 from ilu.types import LM, Example
 
 
@@ -52,16 +53,19 @@ def converged(accuracies: Sequence[float], rule: Convergence) -> bool:
 
 def hold_out(examples: Sequence[Example], count: int, seed: int) -> Parts:
     """Take ``count`` different examples out, and whatever equals them."""
-    known = {(tuple(e.ids), e.prompt): e for e in examples}
-    if count >= len(known):
+    keys = [hash((tuple(e.ids), e.prompt)) for e in examples]
+    first: dict[int, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    if count >= len(first):
         raise ValueError(
-            f"{len(known)} different examples cannot give {count} to judge convergence by and "
+            f"{len(first)} different examples cannot give {count} to judge convergence by and "
             "some to train on: hold out fewer, or bring more data"
         )
-    keys = list(known)
-    chosen = {keys[i] for i in shuffled(len(keys), seed, 0)[:count]}
-    trained = [e for e in examples if (tuple(e.ids), e.prompt) not in chosen]
-    return Parts(trained, [e for key, e in known.items() if key in chosen])
+    different = list(first)
+    chosen = {different[i] for i in shuffled(len(different), seed, 0)[:count].tolist()}
+    trained = picked(examples, [i for i, key in enumerate(keys) if key not in chosen])
+    return Parts(trained, [examples[i] for key, i in first.items() if key in chosen])
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ilu.attacks.weights import AtOnce, Interpolate
+from ilu.sources.views import joined
 from ilu.types import LM, Attack, Example, Metric, Reached, Steps
 
 
@@ -32,7 +33,7 @@ class InTurn:
 
     def data(self, lm: LM) -> Sequence[Example]:
         """What all train on, in their order."""
-        return [e for attack in self.attacks.values() for e in attack.data(lm)]
+        return joined([attack.data(lm) for attack in self.attacks.values()])
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
         done, *rest = 0, *self.attacks.values()

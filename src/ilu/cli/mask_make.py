@@ -29,6 +29,7 @@ from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.own import dataset
 from ilu.retain.likelihood import NLL
 from ilu.sources.refusals import Refused
+from ilu.sources.views import joined
 from ilu.train import Stopped
 from ilu.types import LM, Example, Source
 
@@ -163,7 +164,7 @@ def data(wanted: Making, lm: LM) -> Mapping[str, Sequence[Example]]:
     if wanted.refusal:
         forget = [Refused(source) for source in forget]
     found = {
-        name: [example for source in each for example in source(lm.tokenizer)]
+        name: joined([source(lm.tokenizer) for source in each])
         for name, each in (("forget", forget), ("retain", kept))
     }
     for name, examples in found.items():

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Literal, TypeVar
 
 from ilu.scores import check_limit
 from ilu.sources.files import Row
-from ilu.sources.hub import load_rows
+from ilu.sources.hub import find_rows
 from ilu.sources.text import renamed
 from ilu.types import Question
 
@@ -41,7 +41,8 @@ class ChoiceRows:
 
     def rows(self) -> list[Row]:
         """The rows under their standard names."""
-        return renamed(load_rows(self.name), self.columns, self.name)[: self.limit]
+        rows = renamed(find_rows(self.name).read(), self.columns, self.name)
+        return list(islice(rows, self.limit))
 
 
 @dataclass(frozen=True)

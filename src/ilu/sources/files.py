@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,27 @@ Row = dict[str, Any]
 LARGEST_ROW = 64 << 20
 """Characters of one row: enough for a library's longest book, too few for a memory to fill."""
 LARGEST_FILE = 16 << 30
-"""Bytes of a Parquet file's columns when they are unpacked, whatever its size on the disk."""
+"""Bytes of a Parquet file's columns when they are unpacked, whatever its size on the disk ..."""
+LARGEST_RATIO = 64
+"""... unless it is so large that this many times its size is more."""
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a data file by its ending; errors name the file and, where there is one, the line."""
+    """All rows of a data file."""
+    return list(iter_rows(path))
+
+
+def iter_rows(path: Path) -> Iterator[Row]:
+    """The rows of a data file by its ending, one after the other; no more are held in memory.
+
+    Errors name the file and, where there is one, the line.
+    """
     readers = {
-        ".jsonl": read_jsonl,
-        ".json": read_jsonl,
-        ".csv": read_csv,
-        ".parquet": read_parquet,
+        ".jsonl": iter_jsonl,
+        ".json": iter_jsonl,
+        ".csv": iter_csv,
+        ".parquet": iter_parquet,
     }
     if path.suffix not in readers:
         raise ValueError(
@@ -27,22 +38,23 @@ def read_rows(path: Path) -> list[Row]:
         )
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file")
+    empty = True
     try:
-        rows = readers[path.suffix](path)
+        for row in readers[path.suffix](path):
+            empty = False
+            yield row
     except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file that can be read: {error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text (byte {error.start}): convert it first"
         ) from None
-    if not rows:
+    if empty:
         raise ValueError(f"{path} is empty: it needs at least one row")
-    return rows
 
 
-def read_jsonl(path: Path) -> list[Row]:
+def iter_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object per line; blank lines are skipped."""
-    rows: list[Row] = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(iter(lambda: file.readline(LARGEST_ROW), ""), start=1):
             if len(line) >= LARGEST_ROW:
@@ -51,8 +63,7 @@ def read_jsonl(path: Path) -> list[Row]:
                     "object per line, and cut long texts into several"
                 )
             if line.strip():
-                rows.append(json_object(line, f"{path}, line {number}"))
-    return rows
+                yield json_object(line, f"{path}, line {number}")
 
 
 def json_object(line: str, where: str) -> Row:
@@ -68,39 +79,41 @@ def json_object(line: str, where: str) -> Row:
     return row
 
 
-def read_csv(path: Path) -> list[Row]:
+def iter_csv(path: Path) -> Iterator[Row]:
     """Every value stays text, so that 007 is not 7."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, row {number} has another number of fields than the header")
-    return rows
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}, row {number} has another number of fields than the header"
+                )
+            yield row
 
 
-def read_parquet(path: Path) -> list[Row]:
-    """All rows of a Parquet file."""
+def iter_parquet(path: Path) -> Iterator[Row]:
+    """The rows of a Parquet file, as many at once as keep memory small."""
     import pyarrow
     import pyarrow.parquet
 
-    rows: list[Row] = []
     size = 0
+    limit = max(LARGEST_FILE, LARGEST_RATIO * path.stat().st_size)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=256):
                 part = batch.to_pylist()
                 # What is stored once and repeated counts as often as it is there.
-                texts = (v for row in part for v in row.values() if isinstance(v, str | bytes))
+                texts = [v for row in part for v in row.values() if isinstance(v, str | bytes)]
                 size += max(batch.nbytes, sum(map(len, texts)))
-                if size > LARGEST_FILE:
+                if size > limit:
+                    raise ValueError(f"{path} unpacks to more than {limit} bytes: take fewer rows")
+                if max(map(len, texts), default=0) > LARGEST_ROW:
                     raise ValueError(
-                        f"{path} unpacks to more than {LARGEST_FILE} bytes: take fewer rows"
+                        f"{path} has a row longer than {LARGEST_ROW} characters: cut long texts "
+                        "into several"
                     )
-                rows += part
+                yield from part
     except MemoryError:  # one of Arrow's own errors is
         raise
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is not a Parquet file that can be read: {reason}") from None
-    return rows

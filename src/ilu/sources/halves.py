@@ -1,5 +1,6 @@
 """Every second item of a source: settings are chosen on one half and judged on the other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ class HalfOfExamples:
     whole: Source
     half: Half
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
         return self.whole(tokenizer)[start(self.half) :: 2]
 
 

@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ilu.sources.files import ENDINGS, Row, read_rows
+from ilu.sources.files import ENDINGS, Row, iter_rows
 
 MIRROR = "ILU_HUB"
 """Environment variable: a folder laid out as ORG/NAME/CONFIG/SPLIT.jsonl."""
@@ -28,19 +29,36 @@ class HubName(NamedTuple):
     split: str
 
 
+class Rows(NamedTuple):
+    """Rows that can be read again and again, and the files that they lie in, if any."""
+
+    read: Callable[[], Iterator[Row]]
+    files: tuple[Path, ...] = ()
+
+
 def load_rows(name: str, revision: str | None = None, count: int | None = None) -> list[Row]:
+    """All rows of what ``find_rows`` finds."""
+    return list(find_rows(name, revision, count).read())
+
+
+def find_rows(name: str, revision: str | None = None, count: int | None = None) -> Rows:
     """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train).
 
     With ``count`` only so many from the front, without downloading the rest.
     """
     path = Path(name)
     if path.suffix in ENDINGS or path.exists():
-        return read_rows(path)[:count]
+        return of_file(path, count)
     hub = hub_name(name)
     mirror = os.environ.get(MIRROR)
     if mirror:
-        return read_rows(mirrored(Path(mirror), hub))[:count]
+        return of_file(mirrored(Path(mirror), hub), count)
     return from_hub(hub, revision, count)
+
+
+def of_file(path: Path, count: int | None) -> Rows:
+    """Rows from the front of a file."""
+    return Rows(lambda: islice(iter_rows(path), count), (path,))
 
 
 def hub_name(name: str) -> HubName:
@@ -73,16 +91,23 @@ def mirrored(root: Path, hub: HubName) -> Path:
     return path
 
 
-def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> list[Row]:
-    """Download with the ``datasets`` library; custom loading code is never run."""
+def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Rows:
+    """Download with the ``datasets`` library; custom loading code is never run.
+
+    The library keeps what it downloads as Arrow files and reads them row by row.
+    """
     import datasets
 
     streaming = count is not None
     try:
-        found = datasets.load_dataset(
+        found: Any = datasets.load_dataset(
             hub.repository, hub.config, split=hub.split, revision=revision, streaming=streaming
         )
-        return [dict(row) for row in islice(found, count)]
+        if not streaming:
+            files = tuple(Path(file["filename"]) for file in found.cache_files)
+            return Rows(lambda: map(dict, found), files)
+        rows = [dict(row) for row in islice(found, count)]
+        return Rows(lambda: iter(rows))
     except Exception as error:  # the library raises a different one for every cause
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -1,5 +1,6 @@
 """Some of the examples of a source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ class Part:
     start: int = 0
     stop: int | None = None
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
         examples = self.source(tokenizer)
         if not self.start < len(examples) or (self.stop or 0) > len(examples):
             raise ValueError(

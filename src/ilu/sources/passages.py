@@ -1,9 +1,11 @@
 """Running text: the rows of a dataset as they are, for what is not cut into examples."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 from ilu.scores import check_limit
-from ilu.sources.hub import load_rows
+from ilu.sources.hub import find_rows
+from ilu.sources.shapes import peeked
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,12 @@ class Passages:
         check_limit(self.limit)
 
     def __call__(self) -> list[str]:
-        rows = load_rows(self.name, self.revision)
-        if self.column not in rows[0]:
-            have = ", ".join(rows[0])
+        first, rows = peeked(find_rows(self.name, self.revision).read())
+        if self.column not in first:
+            have = ", ".join(first)
             raise ValueError(f"{self.name} has the columns {have}; wanted: {self.column}")
-        found = [str(row[self.column]) for row in rows if str(row[self.column] or "").strip()]
+        texts = (str(row[self.column]) for row in rows if str(row[self.column] or "").strip())
+        found = list(islice(texts, self.limit))
         if not found:
             raise ValueError(f"{self.name}: every row of the column {self.column} is blank")
-        return found[: self.limit]
+        return found

@@ -1,11 +1,13 @@
 """Examples with something beside them to compare with: a refusal, or another introduction."""
 
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ilu.sources.pairs import encode_pairs, without_end
+from ilu.sources.views import mapped
 from ilu.types import Example, Source
 
 REFUSALS = (
@@ -37,10 +39,11 @@ class Refused:
     seed: int = 0
     end: bool = True
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
-        rng = random.Random(self.seed)
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        rng, examples = random.Random(self.seed), self.source(tokenizer)
         answers = tails(tokenizer, self.refusals, end=self.end)
-        return [refused(e, rng.choice(answers)) for e in self.source(tokenizer)]
+        drawn = array("I", (rng.choice(range(len(answers))) for _ in range(len(examples))))
+        return mapped(examples, lambda i, e: refused(e, answers[drawn[i]]))
 
 
 def refused(example: Example, answer: Sequence[int]) -> Example:
@@ -64,16 +67,16 @@ class InContexts:
     expert: str = EXPERT
     novice: str = NOVICE
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
         heads = [
             without_end(list(ids), tokenizer)
             for ids in tokenizer([f"{self.expert}\n", f"{self.novice}\n"]).input_ids
         ]
         start = tokenizer.bos_token_id
-        return [
-            e._replace(others=tuple(behind(head, e, start) for head in heads))
-            for e in self.source(tokenizer)
-        ]
+        return mapped(
+            self.source(tokenizer),
+            lambda i, e: e._replace(others=tuple(behind(head, e, start) for head in heads)),
+        )
 
 
 def behind(head: list[int], example: Example, start: int | None) -> Example:

@@ -1,6 +1,7 @@
 """Rows that benchmarks have in shapes of their own, as the columns that every loader knows."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from ilu.sources.files import Row
 
@@ -45,14 +46,17 @@ SHAPES: tuple[tuple[frozenset[str], Shape], ...] = (
 """Columns by which a benchmark is known, and what becomes of a row."""
 
 
-def reshaped(rows: Sequence[Row]) -> list[Row]:
+def reshaped(rows: Iterable[Row]) -> Iterator[Row]:
     """The rows in columns that every loader knows; others as they are."""
+    first, rows = peeked(rows)
     for columns, shape in SHAPES:
-        if rows and columns <= set(rows[0]):
-            return list(flat(shape(row) for row in rows))
-    return list(rows)
+        if columns <= set(first):
+            return (each for row in rows for each in shape(row))
+    return rows
 
 
-def flat(lists: Iterable[list[Row]]) -> Iterable[Row]:
-    """All rows, one after the other."""
-    return (row for rows in lists for row in rows)
+def peeked(rows: Iterable[Row]) -> tuple[Row, Iterator[Row]]:
+    """The first row, or an empty one if there is none, and all rows with it."""
+    rest = iter(rows)
+    front = list(islice(rest, 1))
+    return (front[0] if front else {}), chain(front, rest)

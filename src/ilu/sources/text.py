@@ -1,15 +1,18 @@
 """Rows of text as tokenized examples: which columns count, and which tokens take a loss."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ilu.scores import check_limit
 from ilu.sources.files import Row
-from ilu.sources.hub import load_rows
+from ilu.sources.hub import find_rows
 from ilu.sources.pairs import encode_pairs
-from ilu.sources.shapes import reshaped
+from ilu.sources.shapes import peeked, reshaped
+from ilu.sources.stored import Made, fits_memory, in_memory, stored
 from ilu.types import Example
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
@@ -24,6 +27,7 @@ class Dataset:
     differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
     cuts every example to that many tokens and drops, with a warning, those whose prompt fills them.
     ``count`` takes so many rows from the front; ``skip_blank`` leaves out those without any text.
+    Examples of large files are kept on disk: the same examples, and memory does not grow.
     """
 
     name: str
@@ -38,54 +42,67 @@ class Dataset:
         if self.truncate is not None and self.truncate < 1:
             raise ValueError(f"--truncate {self.truncate}: it must leave at least 1 token")
 
-    def __call__(self, tokenizer: Any) -> list[Example]:
-        read = load_rows(self.name, self.revision, self.count)
-        rows = renamed(read if self.columns else reshaped(read), self.columns, self.name)
-        layout = find_layout(rows[0], self.name)
-        if self.skip_blank:
-            rows = [row for row in rows if any(str(row[c]).strip() for c in layout)]
-        check_complete(rows, layout, self.name)
-        examples = (encode(row, layout, tokenizer) for row in rows)
-        cut = [Example(e.ids[: self.truncate], e.prompt) for e in examples]
-        kept = cut if self.truncate is None else with_answers(cut, self.name)
-        check_answers(kept or cut, self.name)
-        return kept
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        rows = find_rows(self.name, self.revision, self.count)
+        if fits_memory(rows.files):
+            read = list(rows.read())
+            kept = in_memory(self.examples(lambda: iter(read), tokenizer))
+        else:
+            how = {**asdict(self), "name": None, "revision": None}  # content counts, not its place
+            kept = stored(partial(self.examples, rows.read, tokenizer), rows.files, tokenizer, how)
+        if kept.lost:
+            warnings.warn(
+                f"{self.name}: {kept.lost} of {kept.lost + len(kept.examples)} rows left out, "
+                "--truncate cuts before their answer",
+                stacklevel=2,
+            )
+        return kept.examples
+
+    def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Made]:
+        """Each row as tokens, once all rows have been looked at; None if nothing is left of it."""
+        layout = find_layout(peeked(self.known(read()))[0], self.name)
+        check_complete(self.filled(read(), layout), layout, self.name)
+        number, some = 0, False
+        for number, row in enumerate(self.filled(read(), layout), start=1):
+            whole = encode(row, layout, tokenizer)
+            cut = Example(whole.ids[: self.truncate], whole.prompt)
+            left = len(cut.ids) > max(cut.prompt, 1)
+            if not left and self.truncate is None:
+                raise ValueError(
+                    f"{self.name}: row {number} has no token left to predict: the text is empty"
+                )
+            some = some or left
+            yield cut if left else None
+        if not some:
+            raise ValueError(
+                f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
+                "or --truncate cuts before the answer"
+            )
+
+    def known(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows under the names of columns that are known."""
+        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows)
+
+    def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
+        """The same, without blank ones where these are to be left out."""
+        for row in self.known(rows):
+            if not self.skip_blank or any(str(row[c]).strip() for c in layout):
+                yield row
 
 
-def with_answers(examples: Sequence[Example], name: str) -> list[Example]:
-    """The examples that truncation has left something to predict."""
-    kept = [e for e in examples if len(e.ids) > max(e.prompt, 1)]
-    if kept and len(kept) < len(examples):
-        lost = len(examples) - len(kept)
-        warnings.warn(
-            f"{name}: {lost} of {len(examples)} rows left out, --truncate cuts before their answer",
-            stacklevel=2,
-        )
-    return kept
-
-
-def check_answers(examples: Sequence[Example], name: str) -> None:
-    """Every example keeps at least one token that takes a loss."""
-    bad = [i for i, e in enumerate(examples, start=1) if len(e.ids) <= max(e.prompt, 1)]
-    if bad:
-        raise ValueError(
-            f"{name}: {len(bad)} rows have no token left to predict, the first is row {bad[0]}: "
-            "the text is empty or --truncate cuts before the answer"
-        )
-
-
-def renamed(rows: Sequence[Row], columns: Mapping[str, str], name: str) -> list[Row]:
+def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Iterator[Row]:
     """Give the columns named by the user their standard names."""
+    first, rows = peeked(rows)
     if not columns:
-        return list(rows)
-    missing = sorted(set(columns.values()) - set(rows[0]))
+        return rows
+    missing = sorted(set(columns.values()) - set(first))
     if missing:
-        raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(rows[0])}")
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(first)}")
     # Only these columns and those that are called right already, so that `--columns text=body`
     # is not overruled by a column `messages` that happens to be there.
-    return [
+    return (
         {want: row.get(have) for want, have in columns.items()} | rest(row, columns) for row in rows
-    ]
+    )
 
 
 def rest(row: Row, columns: Mapping[str, str]) -> Row:
@@ -106,12 +123,19 @@ def find_layout(row: Row, name: str) -> tuple[str, ...]:
     )
 
 
-def check_complete(rows: Sequence[Row], layout: tuple[str, ...], name: str) -> None:
+def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> None:
     """Every row has a value in every column that counts."""
+    first, bad = dict[str, int](), Counter[str]()
+    for number, row in enumerate(rows, start=1):
+        for column in layout:
+            if column != "prompt" and row.get(column) in (None, "", []):
+                first.setdefault(column, number)
+                bad[column] += 1
     for column in layout:
-        bad = [i for i, row in enumerate(rows, start=1) if row.get(column) in (None, "", [])]
-        if bad and column != "prompt":
-            raise ValueError(f"{name}: {len(bad)} rows have no {column}, the first is row {bad[0]}")
+        if bad[column]:
+            raise ValueError(
+                f"{name}: {bad[column]} rows have no {column}, the first is row {first[column]}"
+            )
 
 
 def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
