@@ -20,7 +20,7 @@ from ilu.recipes.assemble import build
 from ilu.train import Optim, check_training, fit
 from ilu.types import Example
 from tests.conftest import ROOT, make_tiny
-from tests.together import CASES, main, streams
+from tests.together import CASES, RESUMED, main, random_mask, streams
 
 DIFFERENCES = {"gradient", "parameters", "tensors", "gradient penalty", "curvature"}
 """Rules that divide a difference of float32 gradients by a small step, and so enlarge rounding."""
@@ -61,13 +61,31 @@ def rows(results: Path, way: str, rank: int = 0):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", [*CASES, "resumed"])
+@pytest.mark.parametrize("case", [*CASES, *(f"{name} resumed" for name in RESUMED)])
 def test_two_processes_give_the_losses_and_weights_of_one(case, way, results):
     loose = case in DIFFERENCES
     alone, both = (load_file(results / f"{each}-{case}") for each in ("alone", way))
     assert apart(alone, both, make_tiny().state_dict()) < (5e-2 if loose else 1e-5)
     for one, two in zip(rows(results, "alone")[case], rows(results, way)[case], strict=True):
         assert two == pytest.approx(one, rel=2e-2 if loose else 5e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.masked])
+def test_what_a_mask_holds_keeps_its_bits_in_shards(case, results):
+    found, start = load_file(results / f"sharded-{case}"), make_tiny().state_dict()
+    for name, held in random_mask().items():
+        assert torch.equal(found[name][~held], start[name][~held])
+        moved = (found[name] != start[name])[held]
+        assert not held.any() or moved.float().mean() > 0.5
+
+
+def test_moments_exist_only_where_something_of_a_shard_moves(results):
+    steps = sorted(results.glob("checkpoints-sharded-masked/part-*/*/optimizer.safetensors"))
+    parts = [load_file(path) for path in steps]
+    for name, held in random_mask().items():
+        sizes = [part[f"exp_avg/{name}"].numel() for part in parts if f"exp_avg/{name}" in part]
+        assert sum(sizes) == held.sum()
+        assert not sizes or sizes == [int(half.sum()) for half in held.chunk(2)]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -77,8 +95,9 @@ def test_every_process_logs_the_same(way, results):
 
 def test_a_resumed_run_ends_in_the_same_bits_and_shards_halve_what_a_process_holds(results):
     for way in ("alone", *WAYS):
-        whole, resumed = (load_file(results / f"{way}-{n}") for n in ("npo-ilu", "resumed"))
-        assert all(torch.equal(whole[n], resumed[n]) for n in whole)
+        for case in RESUMED:
+            whole, resumed = (load_file(results / f"{way}-{n}") for n in (case, f"{case} resumed"))
+            assert all(torch.equal(whole[n], resumed[n]) for n in whole)
     records = [json.loads((results / f"{w}-0.json").read_text()) for w in ("data", "sharded")]
     assert 2 * records[1]["held"] == records[0]["held"]
 
@@ -109,9 +128,8 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 def test_what_shards_cannot_do_is_refused_with_a_way_out(monkeypatch, tmp_path):
     sharded = Ranks(0, 2, sharded=True)
     model, objective = make_tiny(), {"forget": Term(NPO(0.1), on="forget")}
-    mask = {n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters()}
-    with pytest.raises(ValueError, match="mask cannot be combined with --shard"):
-        check_training(model, objective, Optim(lr=1.0, steps=1), mask, sharded)
+    with pytest.raises(ValueError, match="make the mask before"):
+        check_ranks(build("npo", {"model": "lab", "mask": "snip:0.5"}), sharded)
     with pytest.raises(ValueError, match="8-bit blocks"):
         check_training(model, objective, EIGHT, None, sharded)
     with pytest.raises(ValueError, match="LoRA needs whole weights"):

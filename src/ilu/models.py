@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ilu.files import file_hash, new_folder
-from ilu.ranks import ALONE, Ranks
+from ilu.ranks import ALONE, Ranks, whole
 from ilu.sharding import load_whole, whole_weights
 from ilu.sources.hub import MIRROR
 from ilu.types import LM, Weights
@@ -187,7 +187,7 @@ def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}:{tuple(p.shape)};".encode())
-        digest.update(p.detach().to(rounded).float().cpu().contiguous().numpy().data)
+        digest.update(whole(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from ilu.files import file_hash
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers
 from ilu.masking import given_mask
+from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, load_model
 from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
@@ -68,8 +69,12 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     """Raise ValueError for what several processes cannot do together."""
     if ranks.size > 1 and (recipe.attacks or recipe.probes):
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
-    on_parts = {"LoRA": recipe.lora, "a mask": recipe.mask, "weight arithmetic": recipe.edit}
-    for what, asked in on_parts.items():
+    if ranks.sharded and isinstance(recipe.mask, Masking):
+        raise ValueError(
+            "weights are scored where they are whole: make the mask before, with ilu mask, and "
+            "give --mask FILE; or leave out --shard"
+        )
+    for what, asked in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
         if ranks.sharded and asked:
             raise ValueError(
                 f"{what} needs whole weights in every process: leave out --shard; several "

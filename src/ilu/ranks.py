@@ -58,6 +58,14 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return total.item() / self.size
 
+    def norm(self, here: Tensor) -> Tensor:
+        """Norm of everything, from the norm of what lies in this process."""
+        if not self.sharded:
+            return here
+        total = here.double().square().cpu()
+        torch.distributed.all_reduce(total)
+        return total.sqrt().to(here)
+
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         return self.mean(float(flag)) > 0
@@ -145,15 +153,3 @@ def laid_out(x: Tensor, like: Tensor) -> Tensor:
         return x.to(like)
     place = x.to(like.device, like.dtype)
     return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
-
-
-def rejoined(part: Tensor, like: Tensor) -> Tensor:
-    """The part of this process as what it is a part of; its layout is that of ``like``."""
-    from torch.distributed.tensor import DTensor
-
-    if not isinstance(like, DTensor) or part.ndim == 0:
-        return part.to(like.device) if part.ndim else part
-    return DTensor.from_local(
-        part.to(like.device), like.device_mesh, like.placements,
-        run_check=False, shape=like.shape, stride=like.stride(),
-    )  # fmt: skip
