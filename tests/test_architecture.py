@@ -23,7 +23,7 @@ LAYERS = [
     {"forget", "retain", "masks", "sources", "optimizers"},
     {"robust"},
     {"objective", "checkpoint", "models", "lora"},
-    {"curvature", "trained"},
+    {"curvature", "trained", "parts"},
     {"train"},
     {"attacks", "evals", "reinforce", "suite"},
     {"lab", "elicit"},

@@ -44,12 +44,12 @@ def load_model(
     dtype: torch.dtype = torch.float32,
 ) -> LM:
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     check_name(name)
     path = model_path(name)
+    tokenizer = load_tokenizer(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision,
@@ -58,11 +58,27 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load model {name!r}: {reason}") from error
+        raise unloadable(name, error) from error
     model, info = loaded
     check_whole(name, info["missing_keys"])
     return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The tokenizer that comes with a model."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            model_path(name), revision=revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise unloadable(name, error) from error
+
+
+def unloadable(name: str, error: Exception) -> ValueError:
+    """What a user is told of a model that cannot be loaded."""
+    return ValueError(f"cannot load model {name!r}: {str(error).strip().splitlines()[0]}")
 
 
 def check_name(name: str) -> None:

@@ -17,9 +17,9 @@ from ilu.lora import adapted_layers
 from ilu.masking import given_mask
 from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, load_model
+from ilu.parts import load_sharded
 from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
-from ilu.sharding import shard
 from ilu.train import check_training
 from ilu.types import LM, Attack
 
@@ -36,9 +36,7 @@ class Prepared:
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     """Load model, data and mask, open what the attacks need, and try every loss."""
     check_ranks(recipe, ranks)
-    lm = load_model(recipe.model, revision=recipe.revision, device=own_device(device))
-    if ranks.sharded:
-        shard(lm.model, ranks)
+    lm = loaded(recipe, own_device(device), ranks)
     streams = {
         name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
         for name, feed in recipe.data.items()
@@ -57,6 +55,13 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     weights = {"model": fingerprint_model(recipe.model)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
+
+
+def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:
+    """The model of a recipe, whole or in parts."""
+    if ranks.sharded:
+        return load_sharded(recipe.model, ranks, revision=recipe.revision, device=device)
+    return load_model(recipe.model, revision=recipe.revision, device=device)
 
 
 def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:

@@ -153,3 +153,24 @@ def laid_out(x: Tensor, like: Tensor) -> Tensor:
         return x.to(like)
     place = x.to(like.device, like.dtype)
     return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def without_values(x: Tensor, device: torch.device) -> Tensor:
+    """Storage on ``device`` for what lies in this process of ``x``, which may have none."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(x, DTensor):
+        return torch.empty_like(x, device=device)
+    here = torch.empty_like(x.to_local(), device=device)
+    return DTensor.from_local(
+        here, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride()
+    )
+
+
+def first_row(x: Tensor) -> int:
+    """The first row of ``x`` that lies in this process: torch cuts into parts of ceil(n / size)."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(x, DTensor):
+        return 0
+    return min(len(x), x.device_mesh.get_local_rank() * -(-len(x) // x.device_mesh.size()))

@@ -19,6 +19,7 @@ from ilu.locks import alone
 from ilu.lora import adapting
 from ilu.masking import begin_mask, mask_of
 from ilu.models import fingerprint_model, save_model, set_weights
+from ilu.parts import set_sharded_weights
 from ilu.prepare import Prepared, prepare
 from ilu.ranks import ALONE, Ranks
 from ilu.recipe import Recipe, describe, differences, renewed
@@ -158,7 +159,7 @@ def unlearn(
     """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
     if options.ranks.first(folder.is_dir):
-        set_weights(model, folder)
+        (set_sharded_weights if options.ranks.sharded else set_weights)(model, folder)
         return
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
     last = checkpoints.latest()

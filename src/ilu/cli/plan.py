@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
-
 from ilu.cli.parse import flags
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.lora import Lora
 from ilu.memory import Memory, peak_memory, shape_of
-from ilu.models import model_path
+from ilu.parts import skeleton
 from ilu.recipe import Recipe
 from ilu.train import check_training
 
@@ -123,19 +121,6 @@ def choices(recipe: Recipe, length: int, room: float) -> Iterator[Row]:
             continue  # this recipe cannot have this saving
         memory = peak_memory(changed, shape_of(model, changed), length)
         yield Row(name, memory, memory.total <= room - RESERVE * GIB)
-
-
-def skeleton(name: str) -> Any:
-    """A model without storage, from its configuration."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(model_path(name), trust_remote_code=False)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot read the configuration of {name!r}: {reason}") from error
 
 
 def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float) -> None:
