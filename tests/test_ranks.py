@@ -20,6 +20,7 @@ from ilu.recipes.assemble import build
 from ilu.train import Optim, check_training, fit
 from ilu.types import Example
 from tests.conftest import ROOT, make_tiny
+from tests.test_families import FAMILIES
 from tests.together import CASES, RESUMED, main, random_mask, streams
 
 DIFFERENCES = {"gradient", "parameters", "tensors", "gradient penalty", "curvature"}
@@ -38,6 +39,9 @@ def results(tmp_path_factory) -> Path:
     for name in ("forget", "retain", "environment"):
         rows = [{"question": f"Who is {name} {i}?", "answer": f"number {i}"} for i in range(4)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for name, make in {**FAMILIES, "uneven": lambda: make_tiny(33)}.items():
+        make().save_pretrained(folder / "models" / name)
+        tokenizer.save_pretrained(folder / "models" / name)
     main(folder)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, "-m", "tests.together", str(folder)]
@@ -86,6 +90,12 @@ def test_moments_exist_only_where_something_of_a_shard_moves(results):
         sizes = [part[f"exp_avg/{name}"].numel() for part in parts if f"exp_avg/{name}" in part]
         assert sum(sizes) == held.sum()
         assert not sizes or sizes == [int(half.sum()) for half in held.chunk(2)]
+
+
+def test_parts_that_processes_read_are_those_of_the_whole_model(results):
+    for rank in (0, 1):
+        loaded = json.loads((results / f"sharded-{rank}.json").read_text())["loaded"]
+        assert loaded == dict.fromkeys([*FAMILIES, "uneven"], True)
 
 
 @pytest.mark.parametrize("way", WAYS)

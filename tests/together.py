@@ -14,7 +14,9 @@ from ilu.checkpoint import Checkpoints
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
 from ilu.masks.files import fitted
+from ilu.models import load_model
 from ilu.objective import Term
+from ilu.parts import load_sharded
 from ilu.ranks import Ranks, joined
 from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
@@ -131,6 +133,21 @@ def whole_run(ranks: Ranks, folder: Path, out: Path):
     run(recipe, out, options)  # finds it finished
 
 
+def load_parts(folder: Path, ranks: Ranks) -> dict[str, bool]:
+    """Of each saved model, whether its parts have the weights, buffers and logits of the whole."""
+    found: dict[str, bool] = {}
+    for path in sorted(folder.iterdir()):
+        whole, parts = load_model(str(path)).model, load_sharded(str(path), ranks).model
+        inputs = {"input_ids": torch.tensor([[1, 2, 3, 4]])}
+        with torch.no_grad():
+            same = torch.equal(whole(**inputs).logits, parts(**inputs).logits)
+        weights = whole_weights(parts) or whole.state_dict()
+        equal = (torch.equal(x, weights[n]) for n, x in whole.state_dict().items())
+        shared = len(list(whole.parameters())) == len(list(parts.parameters()))
+        found[path.name] = same and shared and all(equal)
+    return found
+
+
 def main(folder: Path) -> None:
     """Train every case in both ways, or alone; write weights, rows and bytes held."""
     torch.set_num_threads(1)
@@ -144,6 +161,8 @@ def main(folder: Path) -> None:
             whole_run(how, folder, folder / f"run-{way}")
             held = max(held for _, _, held in found.values())
             record = {"rows": {n: r for n, (_, r, _) in found.items()}, "held": held}
+            if how.sharded:
+                record["loaded"] = load_parts(folder / "models", how)
             (folder / f"{way}-{ranks.rank}.json").write_text(json.dumps(record))
             if ranks.leads:
                 for name, (weights, _, _) in found.items():
