@@ -30,7 +30,7 @@ LAYERS = [
     {"recipe", "rundir", "environment"},
     {"masking", "tracking", "evaluation"},
     {"attacking", "prepare"},
-    {"run", "summary", "plots", "memory", "landscape", "representations"},
+    {"run", "summary", "plots", "memory", "memory_parts", "landscape", "representations"},
     {"worker", "once", "measures", "sweep", "search"},
     {"pool", "clusters"},
     {"report"},

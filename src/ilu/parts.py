@@ -31,7 +31,7 @@ def load_sharded(
     """Load a causal LM of whose weights each of ``ranks`` holds its part, and no more at any time.
 
     Where files have the weights under other names or in other shapes than the model, as those of
-    some mixtures of experts and of quantised models, every process first loads them whole.
+    GPT-NeoX and of mixtures of experts, or quantised, every process first loads them whole.
     """
     check_name(name)
     model, folder = skeleton(name, revision), folder_of(name, revision)
