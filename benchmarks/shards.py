@@ -2,10 +2,10 @@
 
     python -m benchmarks.shards [--width 1024]
 
-A Llama with random weights lies on disk in bfloat16 and is trained in float32. Two processes over gloo load it, whole before it
-is cut or each its part, and train it by NPO with AdamW. Memory is the anonymous part of the
-resident set beyond what the process held before, so pages of files on disk do not count. Writes
-benchmarks/results/shards.json.
+A Llama with random weights lies on disk in bfloat16 and is trained in float32. Two processes over
+gloo load it, whole before it is cut or each its part, and train it by NPO with AdamW. Memory is the
+anonymous part of the resident set beyond what the process held before, so pages of files on disk do
+not count. Writes benchmarks/results/shards.json.
 """
 
 import argparse
