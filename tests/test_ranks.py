@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, rows_of
 from ilu.forget.npo import NPO
-from ilu.models import load_model, read_weights
+from ilu.masks.files import save_mask
+from ilu.models import load_model, read_weights, weights_hash
 from ilu.objective import Term
 from ilu.prepare import check_ranks
 from ilu.ranks import Ranks, joined
@@ -36,6 +37,8 @@ def results(tmp_path_factory) -> Path:
     tokenizer = load_model("lab").tokenizer
     make_tiny(len(tokenizer)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    model = load_model(str(folder / "model")).model
+    save_mask(folder / "mask.safetensors", half(model), {"model": weights_hash(model)})
     for name in ("forget", "retain", "environment"):
         rows = [{"question": f"Who is {name} {i}?", "answer": f"number {i}"} for i in range(4)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -48,6 +51,12 @@ def results(tmp_path_factory) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def half(model):
+    """A mask of about half of the weights."""
+    draw = torch.Generator().manual_seed(3)
+    return ((n, torch.rand(p.shape, generator=draw) < 0.5) for n, p in model.named_parameters())
 
 
 def apart(a, b, start) -> float:
@@ -118,7 +127,10 @@ def test_a_run_of_two_processes_is_one_ordinary_folder(way, results):
     assert sorted(p.name for p in both.iterdir()) == sorted(p.name for p in alone.iterdir())
     a, b = (read_weights(folder / "model") for folder in (alone, both))
     assert list(a) == list(b)
-    assert apart(a, b, read_weights(results / "model")) < 1e-5
+    start = read_weights(results / "model")
+    assert apart(a, b, start) < 1e-5
+    held = dict(half(load_model(str(results / "model")).model))
+    assert all(torch.equal(x[~held[n]], start[n][~held[n]]) for n, x in b.items())
     assert load_model(str(both / "model")).model.dtype == torch.float32
     lines = [(folder / "train.jsonl").read_text().splitlines() for folder in (alone, both)]
     assert len(lines[0]) == len(lines[1]) == 2

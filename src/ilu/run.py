@@ -18,6 +18,7 @@ from ilu.files import new_folder, write_text
 from ilu.locks import alone
 from ilu.lora import adapting
 from ilu.masking import begin_mask, mask_of
+from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, save_model, set_weights
 from ilu.parts import set_sharded_weights
 from ilu.prepare import Prepared, prepare
@@ -116,6 +117,7 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
             write_text(folder / "code.diff", code_diff())
         if leads and recipe.mask:
             begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, options.progress, shared)
+        if leads and isinstance(recipe.mask, Masking):  # one that was given is checked already
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
     options.ranks.any(True)  # from here on the folder is there for all
