@@ -121,6 +121,23 @@ def test_a_resumed_run_ends_in_the_same_bits_and_shards_halve_what_a_process_hol
     assert 2 * records[1]["held"] == records[0]["held"]
 
 
+def test_processes_that_accelerate_launches_meet(tmp_path):
+    pytest.importorskip("accelerate")
+    said = "with joined(shard=True) as r: mean = r.mean(r.rank); r.leads and print(r.size, mean)"
+    (tmp_path / "meet.py").write_text(f"from ilu.ranks import joined\n{said}\n")
+    plain = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes=2",
+    ]
+    command = [*launch, *plain, "--main_process_port=0", str(tmp_path / "meet.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["2", "0.5"], done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_of_two_processes_is_one_ordinary_folder(way, results):
     alone, both = results / "run-alone", results / f"run-{way}"
