@@ -81,10 +81,10 @@ def weightless() -> Generator[None]:
     """New weights have no storage. Buffers do: files do not hold those that are computed."""
     register = nn.Module.register_parameter
 
-    def without_storage(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+    def without_storage(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         if param is not None and not param.is_meta:  # one that is there already is shared
             param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
-        register(module, name, param)
+        register(self, name, param)
 
     nn.Module.register_parameter = without_storage
     try:

@@ -145,15 +145,16 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
 
 def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float, ranks: Ranks) -> None:
     """The table, and the first choice that fits."""
+    used = [i for i in range(len(SHORT)) if any(row.memory[i] for row in rows)]
     cells: list[tuple[str, ...]] = []
     for row in rows:
         name = row.settings if row.settings == SMALL else row.settings.replace(SMALL, "...")
-        sizes = (f"{x / GIB:.1f}" for x in (*row.memory, row.memory.total))
+        sizes = (f"{x / GIB:.1f}" for x in (*(row.memory[i] for i in used), row.memory.total))
         cells.append((name, *sizes, "yes" if row.fits else "no"))
     where = f" in each of {ranks.size} processes" if ranks.sharded else ""
     table(
         f"{recipe.name}, examples of {length} tokens: GiB at the worst moment of a step{where}",
-        ("settings", *SHORT.values(), "total", "fits"),
+        ("settings", *(list(SHORT.values())[i] for i in used), "total", "fits"),
         cells,
     )
     fitting = next((r for r in rows if r.fits), None)
