@@ -13,7 +13,10 @@ from safetensors.torch import save_file
 from ilu.checkpoint import Checkpoints
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
+from ilu.masks.files import fitted
+from ilu.models import load_model
 from ilu.objective import Term
+from ilu.parts import load_sharded
 from ilu.ranks import Ranks, joined
 from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
@@ -37,6 +40,7 @@ class Case:
 
     objective: dict[str, Term]
     optim: dict[str, Any] = field(default_factory=dict)
+    masked: bool = False
 
 
 def ruled(rule):
@@ -73,6 +77,24 @@ CASES = {
 }
 
 
+CASES["masked"] = replace(CASES["npo-ilu"], masked=True)
+CASES["masked averaged"] = replace(
+    CASES["sam"], optim={"average_from": 1, "average_every": 1}, masked=True
+)
+CASES["masked sophia"] = replace(CASES["sophia"], masked=True)
+RESUMED = ("npo-ilu", "masked", "masked averaged")
+
+
+def random_mask() -> dict[str, torch.Tensor]:
+    """Half of the entries of most weights; all, none, and those of a single row of some."""
+    draw = torch.Generator().manual_seed(5)
+    mask = {n: torch.rand(p.shape, generator=draw) < 0.5 for n, p in make_tiny().named_parameters()}
+    mask["model.norm.weight"][:] = True
+    mask["lm_head.weight"][:] = False
+    mask["model.layers.0.mlp.up_proj.weight"][1:] = False  # nothing of the second process moves
+    return mask
+
+
 def streams():
     names = ("forget", "retain", "environment")
     return {n: Stream(EXAMPLES[i:], 4, 0) for i, n in enumerate(names)}
@@ -84,19 +106,20 @@ def train(case: Case, ranks: Ranks, **given):
     if ranks.sharded:
         shard(model, ranks)
     held = sum(p.to_local().nbytes if ranks.sharded else p.nbytes for p in model.parameters())
-    fit(model, case.objective, streams(), replace(OPTIM, **case.optim), log=rows.append,
+    mask = fitted(random_mask().items(), model, "mask") if case.masked else None
+    fit(model, case.objective, streams(), replace(OPTIM, **case.optim), mask=mask, log=rows.append,
         ranks=ranks, **given)  # fmt: skip
     weights = whole_weights(model) or model.state_dict()
     return {n: w.clone() for n, w in weights.items()}, rows, held
 
 
-def stopped_and_resumed(ranks: Ranks, folder: Path):
+def stopped_and_resumed(case: Case, ranks: Ranks, folder: Path):
     """The same in two goes; one process is asked to stop, and both do."""
     points = Checkpoints(folder, every=1, ranks=ranks)
     asked = ranks.rank == ranks.size - 1
     with pytest.raises(Stopped):
-        train(CASES["npo-ilu"], ranks, checkpoints=points, stop=lambda: asked)
-    return train(CASES["npo-ilu"], ranks, checkpoints=points)
+        train(case, ranks, checkpoints=points, stop=lambda: asked)
+    return train(case, ranks, checkpoints=points)
 
 
 def whole_run(ranks: Ranks, folder: Path, out: Path):
@@ -104,10 +127,26 @@ def whole_run(ranks: Ranks, folder: Path, out: Path):
     data = {n: str(folder / f"{n}.jsonl") for n in ("forget", "retain", "environment")}
     sizes = {"batch_size": 2, "environment_batch_size": 2, "measured": 2}
     given = {**data, **sizes, "steps": 2, "lr": 1e-3, "reading": "logits"}
-    recipe = build("npo-ilu", {"model": str(folder / "model"), **given})
+    mask = {"mask": str(folder / "mask.safetensors")}
+    recipe = build("npo-ilu", {"model": str(folder / "model"), **given, **mask})
     options = Options(ranks=ranks, resume=True)
     run(recipe, out, options)
     run(recipe, out, options)  # finds it finished
+
+
+def load_parts(folder: Path, ranks: Ranks) -> dict[str, bool]:
+    """Of each saved model, whether its parts have the weights, buffers and logits of the whole."""
+    found: dict[str, bool] = {}
+    for path in sorted(folder.iterdir()):
+        whole, parts = load_model(str(path)).model, load_sharded(str(path), ranks).model
+        inputs = {"input_ids": torch.tensor([[1, 2, 3, 4]])}
+        with torch.no_grad():
+            same = torch.equal(whole(**inputs).logits, parts(**inputs).logits)
+        weights = whole_weights(parts) or whole.state_dict()
+        equal = (torch.equal(x, weights[n]) for n, x in whole.state_dict().items())
+        shared = len(list(whole.parameters())) == len(list(parts.parameters()))
+        found[path.name] = same and shared and all(equal)
+    return found
 
 
 def main(folder: Path) -> None:
@@ -117,10 +156,14 @@ def main(folder: Path) -> None:
         ways = {"data": ranks, "sharded": replace(ranks, sharded=True)}
         for way, how in ways.items() if ranks.size > 1 else [("alone", ranks)]:
             found = {name: train(case, how) for name, case in CASES.items()}
-            found["resumed"] = stopped_and_resumed(how, folder / f"checkpoints-{way}")
+            for name in RESUMED:
+                place = folder / f"checkpoints-{way}-{name}"
+                found[f"{name} resumed"] = stopped_and_resumed(CASES[name], how, place)
             whole_run(how, folder, folder / f"run-{way}")
             held = max(held for _, _, held in found.values())
             record = {"rows": {n: r for n, (_, r, _) in found.items()}, "held": held}
+            if how.sharded:
+                record["loaded"] = load_parts(folder / "models", how)
             (folder / f"{way}-{ranks.rank}.json").write_text(json.dumps(record))
             if ranks.leads:
                 for name, (weights, _, _) in found.items():

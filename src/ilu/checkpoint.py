@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ilu.files import new_folder, write_json
-from ilu.optimizers.optimizer import Named
-from ilu.ranks import ALONE, Ranks, local, rejoined
-from ilu.types import LM, Reached, Steps
+from ilu.ranks import ALONE, Ranks
+from ilu.types import LM, Reached, Steps, Weights
 
 
 @runtime_checkable
@@ -67,7 +66,7 @@ class Checkpoints:
         step = self.ranks.lowest(int(found[-1].name) if found else -1)
         return self.place / f"{step:09d}" if step >= 0 else None
 
-    def save(self, parts: Mapping[str, Stateful], named: Named, state: State) -> None:
+    def save(self, parts: Mapping[str, Stateful], named: Weights, state: State) -> None:
         """Write weights, parts, counters and the random state, then drop the one before."""
         before = self.latest()
         if self.ranks.leads or self.ranks.sharded:
@@ -76,7 +75,7 @@ class Checkpoints:
         if before is not None and (self.ranks.leads or self.ranks.sharded):
             shutil.rmtree(before)
 
-    def write(self, parts: Mapping[str, Stateful], named: Named, state: State) -> None:
+    def write(self, parts: Mapping[str, Stateful], named: Weights, state: State) -> None:
         """Write one checkpoint of this process, in one move."""
         with new_folder(self.place / f"{state.step:09d}") as folder:
             save_tensors(named, folder / "weights.safetensors")
@@ -85,7 +84,7 @@ class Checkpoints:
             save_tensors({"rng": torch.get_rng_state()}, folder / "random.safetensors")
             write_json(folder / "state.json", asdict(state))
 
-    def load(self, parts: Mapping[str, Stateful], named: Named) -> State:
+    def load(self, parts: Mapping[str, Stateful], named: Weights) -> State:
         """Bring back the last checkpoint, or the state of a run not yet begun."""
         folder = self.latest()
         if folder is None:
@@ -93,9 +92,9 @@ class Checkpoints:
         weights = load_file(folder / "weights.safetensors")
         with torch.no_grad():
             for name, p in named.items():
-                local(p).copy_(weights[name])
+                p.copy_(weights[name])
         for name, part in parts.items():
-            part.restore(joined(load_file(folder / f"{name}.safetensors"), named))
+            part.restore(load_file(folder / f"{name}.safetensors"))
         torch.set_rng_state(load_file(folder / "random.safetensors")["rng"])
         return State(**json.loads((folder / "state.json").read_text()))
 
@@ -113,12 +112,6 @@ class Checkpoints:
         self.ranks.any(True)  # no process may still be reading
         if self.ranks.leads:
             shutil.rmtree(self.path, ignore_errors=True)
-
-
-def joined(saved: Mapping[str, Tensor], named: Named) -> dict[str, Tensor]:
-    """A state with each tensor laid out like the weight it belongs to: ``exp_avg/NAME``."""
-    owners = {key: named.get(key.split("/", 1)[-1]) for key in saved}
-    return {key: x if (p := owners[key]) is None else rejoined(x, p) for key, x in saved.items()}
 
 
 @runtime_checkable
@@ -143,4 +136,4 @@ class Resumable(Protocol):
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name, possibly none."""
-    save_file({n: local(t.detach()).contiguous() for n, t in tensors.items()}, path)
+    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path)

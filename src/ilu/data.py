@@ -127,12 +127,17 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
 
 def rows_of(batch: Batch, ranks: Ranks) -> Batch:
     """The rows of a batch that belong to this process: as many as to any other."""
-    if len(batch) % ranks.size:
+    return split(batch, share_of(len(batch), ranks))[ranks.rank]
+
+
+def share_of(size: int, ranks: Ranks) -> int:
+    """How many rows of a batch each process has."""
+    if size % ranks.size:
         raise ValueError(
-            f"a batch of {len(batch)} cannot be shared by {ranks.size} processes: choose "
+            f"a batch of {size} cannot be shared by {ranks.size} processes: choose "
             f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
         )
-    return split(batch, len(batch) // ranks.size)[ranks.rank]
+    return size // ranks.size
 
 
 def drawer(

@@ -42,6 +42,7 @@ class Memory(NamedTuple):
     rules: float
     activations: float
     head: float
+    gathered: float = 0.0
 
     @property
     def total(self) -> float:
@@ -57,6 +58,7 @@ class Shape:
     trained: int
     largest: int
     linear: int
+    block: int
     first: int
     layers: int
     hidden: int
@@ -85,6 +87,7 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
         trained=sum(sizes.values()),
         largest=max(sizes.values()),
         linear=sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2),
+        block=max(sum(p.numel() for p in one.parameters()) for one in blocks(model)),
         first=0 if recipe.lora else lowest(sizes, len(blocks(model))),
         layers=len(blocks(model)),
         hidden=size,

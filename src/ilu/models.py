@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ilu.files import file_hash, new_folder
-from ilu.ranks import ALONE, Ranks
+from ilu.ranks import ALONE, Ranks, whole
 from ilu.sharding import load_whole, whole_weights
 from ilu.sources.hub import MIRROR, check_reachable
 from ilu.types import LM, Weights
@@ -44,14 +44,12 @@ def load_model(
     dtype: torch.dtype = torch.float32,
 ) -> LM:
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     check_name(name)
     path = model_path(name)
-    if not Path(path).is_dir():
-        check_reachable(path, revision)
+    tokenizer = load_tokenizer(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision,
@@ -60,11 +58,34 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load model {name!r}: {reason}") from error
+        raise unloadable(name, error) from error
     model, info = loaded
     check_whole(name, info["missing_keys"])
     return LM(model.to(usable(device)).eval(), tokenizer)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The tokenizer that comes with a model."""
+    from transformers import AutoTokenizer
+
+    path = reachable_path(name, revision)
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise unloadable(name, error) from error
+
+
+def reachable_path(name: str, revision: str | None = None) -> str:
+    """Where a model lies; ValueError at once if that is a hub which does not answer."""
+    path = model_path(name)
+    if not Path(path).is_dir():
+        check_reachable(path, revision)
+    return path
+
+
+def unloadable(name: str, error: Exception) -> ValueError:
+    """What a user is told of a model that cannot be loaded."""
+    return ValueError(f"cannot load model {name!r}: {str(error).strip().splitlines()[0]}")
 
 
 def check_name(name: str) -> None:
@@ -189,7 +210,7 @@ def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}:{tuple(p.shape)};".encode())
-        digest.update(p.detach().to(rounded).float().cpu().contiguous().numpy().data)
+        digest.update(whole(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

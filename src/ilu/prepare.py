@@ -16,10 +16,11 @@ from ilu.files import file_hash
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.lora import adapted_layers
 from ilu.masking import given_mask
+from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, load_model
+from ilu.parts import load_sharded
 from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
-from ilu.sharding import shard
 from ilu.train import check_training
 from ilu.types import LM, Attack
 
@@ -36,9 +37,7 @@ class Prepared:
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     """Load model, data and mask, open what the attacks need, and try every loss."""
     check_ranks(recipe, ranks)
-    lm = load_model(recipe.model, revision=recipe.revision, device=own_device(device))
-    if ranks.sharded:
-        shard(lm.model, ranks)
+    lm = loaded(recipe, own_device(device), ranks)
     streams = {
         name: open_stream(feed, lm, seed=recipe.seed, name=f"--{name}")
         for name, feed in recipe.data.items()
@@ -59,6 +58,13 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
 
 
+def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:
+    """The model of a recipe, whole or in parts."""
+    if ranks.sharded:
+        return load_sharded(recipe.model, ranks, revision=recipe.revision, device=device)
+    return load_model(recipe.model, revision=recipe.revision, device=device)
+
+
 def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
     """What tells the data of an attack from other data, and the models that it reads."""
     models = {name: fingerprint_model(name) for name in other_models(attack)}
@@ -69,8 +75,12 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     """Raise ValueError for what several processes cannot do together."""
     if ranks.size > 1 and (recipe.attacks or recipe.probes):
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
-    on_parts = {"LoRA": recipe.lora, "a mask": recipe.mask, "weight arithmetic": recipe.edit}
-    for what, asked in on_parts.items():
+    if ranks.sharded and isinstance(recipe.mask, Masking):
+        raise ValueError(
+            "weights are scored where they are whole: make the mask before, with ilu mask, and "
+            "give --mask FILE; or leave out --shard"
+        )
+    for what, asked in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
         if ranks.sharded and asked:
             raise ValueError(
                 f"{what} needs whole weights in every process: leave out --shard; several "

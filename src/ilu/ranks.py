@@ -58,6 +58,14 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return total.item() / self.size
 
+    def norm(self, here: Tensor) -> Tensor:
+        """Norm of everything, from the norm of what lies in this process."""
+        if not self.sharded:
+            return here
+        total = here.double().square().cpu()
+        torch.distributed.all_reduce(total)
+        return total.sqrt().to(here)
+
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         return self.mean(float(flag)) > 0
@@ -147,13 +155,22 @@ def laid_out(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def rejoined(part: Tensor, like: Tensor) -> Tensor:
-    """The part of this process as what it is a part of; its layout is that of ``like``."""
+def without_values(x: Tensor, device: torch.device) -> Tensor:
+    """Storage on ``device`` for what lies in this process of ``x``, which may have none."""
     from torch.distributed.tensor import DTensor
 
-    if not isinstance(like, DTensor) or part.ndim == 0:
-        return part.to(like.device) if part.ndim else part
+    if not isinstance(x, DTensor):
+        return torch.empty_like(x, device=device)
+    here = torch.empty_like(x.to_local(), device=device)
     return DTensor.from_local(
-        part.to(like.device), like.device_mesh, like.placements,
-        run_check=False, shape=like.shape, stride=like.stride(),
-    )  # fmt: skip
+        here, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride()
+    )
+
+
+def first_row(x: Tensor) -> int:
+    """The first row of ``x`` that lies in this process: torch cuts into parts of ceil(n / size)."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(x, DTensor):
+        return 0
+    return min(len(x), x.device_mesh.get_local_rank() * -(-len(x) // x.device_mesh.size()))

@@ -17,7 +17,9 @@ from ilu.files import new_folder, write_text
 from ilu.locks import alone
 from ilu.lora import adapting
 from ilu.masking import begin_mask, mask_of
+from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, save_model, set_weights
+from ilu.parts import set_sharded_weights
 from ilu.prepare import Prepared, prepare
 from ilu.ranks import ALONE, Ranks
 from ilu.recipe import Recipe, describe, differences, renewed
@@ -116,6 +118,7 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
             write_text(folder / "code.diff", code_diff())
         if leads and recipe.mask:
             begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, options.progress, shared)
+        if leads and isinstance(recipe.mask, Masking):  # one that was given is checked already
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
     options.ranks.any(True)  # from here on the folder is there for all
@@ -161,7 +164,7 @@ def unlearn(
     """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
     if options.ranks.first(folder.is_dir):
-        set_weights(model, folder)
+        (set_sharded_weights if options.ranks.sharded else set_weights)(model, folder)
         return
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
     last = checkpoints.latest()

@@ -15,16 +15,18 @@ from ilu.ranks import Ranks
 from ilu.types import Batch, Forward, Weights
 
 
-def shard(model: nn.Module, ranks: Ranks) -> None:
+def shard(model: nn.Module, ranks: Ranks, device: torch.device | None = None) -> None:
     """Keep of every weight the part of this process, block by block (FSDP2), in place.
 
+    ``device`` is where weights will lie that have no storage yet.
     Also the outermost weights are given back after a forward pass, which torch would not do by
     itself: a reference that is put in place for one pass would find the old ones still gathered.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.size,))
+    kind = device or next(model.parameters()).device
+    mesh = init_device_mesh(kind.type, (ranks.size,))
     for part in (*blocks(model), model):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     assert isinstance(model, FSDPModule)

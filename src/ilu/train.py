@@ -144,7 +144,7 @@ def fit(
             check_finite(values, step, optim)
             free.gather()
             norm = update(free.parts, optimizer, step=step, rate=optim.rate(step),
-                          decay=optim.weight_decay, clip=optim.clip)  # fmt: skip
+                          decay=optim.weight_decay, clip=optim.clip, ranks=ranks)  # fmt: skip
             free.scatter()
             check_finite({"the gradient": norm}, step, optim)
             average.add(step + 1)
@@ -169,7 +169,7 @@ def check_training(
     if optim.reach is not None:
         named_trained(model, optim.reach)
     if ranks.sharded:
-        check_sharded(optim, mask)
+        check_sharded(optim)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):
         need("torchao", "torchao", f"optimizer {optim.optimizer}")
     if optim.optimizer != "adamw-bf16":
@@ -188,13 +188,8 @@ def check_training(
         )
 
 
-def check_sharded(optim: Optim, mask: Mask | None) -> None:
+def check_sharded(optim: Optim) -> None:
     """Raise ValueError for what cannot work, or has not been shown to, on parts of weights."""
-    if mask is not None:
-        raise ValueError(
-            "a mask cannot be combined with --shard: the optimiser gathers the entries that move, "
-            "which torch has no operation for on sharded weights. Leave out --mask or --shard"
-        )
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):
         raise ValueError(
             f"{optim.optimizer} cannot be combined with --shard: its 8-bit blocks would straddle "

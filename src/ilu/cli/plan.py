@@ -3,26 +3,27 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from ilu.cli.parse import flags
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.lora import Lora
 from ilu.memory import Memory, peak_memory, shape_of
-from ilu.models import model_path
+from ilu.memory_parts import peak_in_parts
+from ilu.parts import skeleton
+from ilu.prepare import check_ranks
+from ilu.ranks import Ranks
 from ilu.recipe import Recipe
-from ilu.sources.hub import check_reachable
 from ilu.train import check_training
 
 HELP = """\
-usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [flags of ilu unlearn]
+usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [--shard N]
+                [flags of ilu unlearn]
 
 Predict the peak memory of a training step from the model's configuration, and propose settings.
-No weights are loaded and no data is read: --length is the number of tokens of an example.
+No weights are loaded and no data is read: --length is the number of tokens of an example. With
+--shard N it is what each of N processes needs, each on a device of its own.
 
   ilu plan npo-ilu --model ./my-model --device-memory 24GiB --length 512
   ilu plan rmu --model org/model --device-memory 80GB --precision bfloat16 --json
@@ -32,6 +33,7 @@ Left aside: about {reserve} GiB for the runtime. The model must be a folder or i
 RESERVE = 1.0
 """GiB of a device that are not to be planned with: the runtime, its kernels, fragments."""
 GIB = 2**30
+DATA = ("--forget", "--retain", "--environment")
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "G": 2**30, "M": 2**20}
 SMALL = "--recompute --micro-batch 1"
 SAVINGS: dict[str, dict[str, Any]] = {
@@ -48,7 +50,7 @@ SAVINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Flags in the order in which they should be tried, and what they set."""
 SHORT = {"weights": "weights", "gradients": "grads", "optimizer": "optim", "reference": "ref",
-         "rules": "rules", "activations": "acts", "head": "head"}  # fmt: skip
+         "rules": "rules", "activations": "acts", "head": "head", "gathered": "whole"}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -70,9 +72,10 @@ def main(argv: Sequence[str]) -> None:
     length = int(taken(argv, "--length", "512"))
     if length < 1:
         raise ValueError(f"--length {length}: an example has at least 1 token")
-    own = ("--device-memory", "--length", "--out", "--forget", "--retain", "--environment")
+    ranks = shared_by(taken(argv, "--shard", "1"))
+    own = ("--device-memory", "--length", "--shard", "--out", *DATA)
     rest = [*without(argv[1:], own), "--out", "unused"]
-    for data in ("--forget", "--retain", "--environment"):
+    for data in DATA:
         rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
     recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
     if recipe.optim.reach is not None:
@@ -80,11 +83,11 @@ def main(argv: Sequence[str]) -> None:
             "ilu plan does not count the gradients of weights that are only within --reach, as in "
             "-ahead recipes: plan the recipe without it, and add a gradient of the whole model"
         )
-    rows = list(choices(recipe, length, room))
+    rows = list(choices(recipe, length, room, ranks))
     if "--json" in argv:
         print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])
         return
-    show(rows, recipe, length, room)
+    show(rows, recipe, length, room, ranks)
 
 
 def taken(argv: Sequence[str], name: str, default: str) -> str:
@@ -111,48 +114,47 @@ def bytes_of(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def choices(recipe: Recipe, length: int, room: float) -> Iterator[Row]:
+def shared_by(text: str) -> Ranks:
+    """The processes that share the weights."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--shard {text}: in ilu plan, say by how many processes: --shard 4")
+    return Ranks(0, int(text), sharded=int(text) > 1)
+
+
+def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[Row]:
     """What the settings as asked need, and what each saving does to it."""
     model = skeleton(recipe.model)
     for name, changes in SAVINGS.items():
         lora = Lora(16, 16.0) if "lora" in name else recipe.lora
         try:
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
-            check_training(model, changed.objective, changed.optim, None)
+            check_ranks(changed, ranks)
+            check_training(model, changed.objective, changed.optim, None, ranks)
         except ValueError:
             if not changes:
                 raise
             continue  # this recipe cannot have this saving
-        memory = peak_memory(changed, shape_of(model, changed), length)
+        shape = shape_of(model, changed)
+        memory = (
+            peak_in_parts(changed, shape, length, ranks.size)
+            if ranks.sharded
+            else peak_memory(changed, shape, length)
+        )
         yield Row(name, memory, memory.total <= room - RESERVE * GIB)
 
 
-def skeleton(name: str) -> Any:
-    """A model without storage, from its configuration."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    path = model_path(name)
-    if not Path(path).is_dir():
-        check_reachable(path)
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot read the configuration of {name!r}: {reason}") from error
-
-
-def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float) -> None:
+def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float, ranks: Ranks) -> None:
     """The table, and the first choice that fits."""
+    used = [i for i in range(len(SHORT)) if any(row.memory[i] for row in rows)]
     cells: list[tuple[str, ...]] = []
     for row in rows:
         name = row.settings if row.settings == SMALL else row.settings.replace(SMALL, "...")
-        sizes = (f"{x / GIB:.1f}" for x in (*row.memory, row.memory.total))
+        sizes = (f"{x / GIB:.1f}" for x in (*(row.memory[i] for i in used), row.memory.total))
         cells.append((name, *sizes, "yes" if row.fits else "no"))
+    where = f" in each of {ranks.size} processes" if ranks.sharded else ""
     table(
-        f"{recipe.name}, examples of {length} tokens: GiB at the worst moment of a step",
-        ("settings", *SHORT.values(), "total", "fits"),
+        f"{recipe.name}, examples of {length} tokens: GiB at the worst moment of a step{where}",
+        ("settings", *(list(SHORT.values())[i] for i in used), "total", "fits"),
         cells,
     )
     fitting = next((r for r in rows if r.fits), None)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ilu.files import new_file
+from ilu.ranks import laid_out
 from ilu.types import Mask
 
 KEY = "ilu_mask"
@@ -128,16 +129,17 @@ def load_mask(path: Path, model: nn.Module, weights: str | None = None) -> Mask:
 def fitted(
     mask: Iterable[tuple[str, Bool[Tensor, "..."]]], model: nn.Module, what: str
 ) -> dict[str, Tensor]:
-    """The mask on the model's device, false where it says nothing; ``what`` is for errors."""
-    named, found = dict(model.named_parameters()), dict(mask)
-    strangers = sorted(found.keys() - named.keys())
-    if strangers:
-        raise ValueError(f"{what} names weights that the model lacks, first: {strangers[0]}")
-    for name, each in found.items():
+    """The mask where the model's weights are, false where it says nothing; ``what`` is for errors.
+
+    Of sharded weights each process keeps its part, and no more than one tensor whole meanwhile.
+    """
+    named = dict(model.named_parameters())
+    found = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in named.items()}
+    for name, each in mask:
+        if name not in named:
+            raise ValueError(f"{what} names weights that the model lacks, first: {name}")
         if each.shape != named[name].shape:
             shapes = f"{tuple(each.shape)}, the model's weight is {tuple(named[name].shape)}"
             raise ValueError(f"{what}: {name} is {shapes}")
-    return {
-        name: found[name].to(p.device) if name in found else torch.zeros_like(p, dtype=torch.bool)
-        for name, p in named.items()
-    }
+        found[name] = laid_out(each, found[name])
+    return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ilu.losses.tokens import at_least_float32
-from ilu.optimizers.optimizer import Named
+from ilu.types import Weights
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Average:
     better, and what did not move is its own mean, to the bit.
     """
 
-    named: Named
+    named: Weights
     start: int | None = None
     every: int = 5
     mean: dict[str, Tensor] = field(default_factory=dict[str, Tensor])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ilu.optimizers.bfloat16 import stochastic_bfloat16
-from ilu.ranks import whole
+from ilu.ranks import ALONE, Ranks
 from ilu.types import Grads
 
 Named = Mapping[str, nn.Parameter]
@@ -20,7 +20,8 @@ Curvature = Callable[[], Grads]
 class Optimizer(Protocol):
     """Moves weights along their ``.grad``, which is clipped when it comes here.
 
-    Of a masked weight it sees the entries that move, and no others. It has no weight decay inside.
+    Of a masked weight it sees the entries that move, and no others; of a sharded one, those in this
+    process. It has no weight decay inside.
     """
 
     def refresh(self, step: int, curvature: Curvature) -> None:
@@ -48,12 +49,16 @@ def update(
     rate: float,
     decay: float,
     clip: float,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Clip, decay and step; return the gradient norm before clipping.
 
     Decay, ``rate`` times ``decay``, is ours, because that of libraries rounds bfloat16 to nearest.
     """
-    norm = whole(nn.utils.clip_grad_norm_(list(named.values()), clip)).item()
+    params = [p for p in named.values() if p.grad is not None]
+    total = ranks.norm(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
+    nn.utils.clip_grads_with_norm_(params, clip, total)
+    norm = total.item()
     if math.isfinite(norm):
         if decay:
             shrink(named, rate * decay, seed=2 * step + 1)
