@@ -268,7 +268,7 @@ def test_a_file_that_vanishes_after_it_was_looked_at(what, folder, tmp_path, mon
 
     with monkeypatch.context() as patch:
         module, name = {
-            "forget.jsonl": ("ilu.sources.files", "read_jsonl"),
+            "forget.jsonl": ("ilu.sources.files", "iter_jsonl"),
             "model/model.safetensors": ("ilu.models", "check_name"),
             "task.jsonl": ("ilu.attacking", "proceed"),
         }[what]
