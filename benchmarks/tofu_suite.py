@@ -11,7 +11,7 @@ The smallest time of several rounds counts.
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,13 @@ def pass_per_metric(part: Answers, replies: Replies, lm: LM) -> dict[str, float]
     return {f"{part.name}_{name}": mean_score(items()).value for name, items in plain.items()}
 
 
-def read(part: Answers, lm: LM, examples: list[Example]) -> list[Read]:
+def read(part: Answers, lm: LM, examples: Sequence[Example]) -> list[Read]:
     """A pass over some answers."""
     return read_answers(lm, examples, batch_size=part.batch_size, name="tofu")
 
 
 def ratios(
-    part: Answers, lm: LM, examples: list[Example], ratio: Callable[[float, list[float]], float]
+    part: Answers, lm: LM, examples: Sequence[Example], ratio: Callable[[float, list[float]], float]
 ) -> list[float]:
     """A pass over the paraphrases, and one over the wrong answers."""
     right = read(part, lm, [e.others[0] for e in examples])
@@ -90,14 +90,14 @@ def mean(read: Read) -> float:
     return read.logp.double().mean().item()
 
 
-def said(part: Replies, lm: LM, examples: list[Example]) -> list[str]:
+def said(part: Replies, lm: LM, examples: Sequence[Example]) -> list[str]:
     """A generation."""
     heads = [e.ids[: e.prompt] for e in examples]
     new, size = part.max_new_tokens, part.batch_size
     return continuations(lm, heads, max_new_tokens=new, batch_size=size)
 
 
-def rouge(part: Replies, lm: LM, examples: list[Example]) -> list[float | None]:
+def rouge(part: Replies, lm: LM, examples: Sequence[Example]) -> list[float | None]:
     """ROUGE-L recall of a generation of its own."""
     decode = lm.tokenizer.decode
     true = [decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
