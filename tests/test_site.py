@@ -78,6 +78,8 @@ def test_blocks_that_need_more_than_a_laptop_have_right_flags(page, monkeypatch)
 
     for block in blocks(page):
         for words in lines(block) if block.language == "bash" and not block.runs else ():
+            if words[:2] == ["accelerate", "launch"]:
+                words = words[words.index("ilu") :]
             if words[0] != "ilu":
                 assert words[:2] == ["pip", "install"]
             elif words[1] == "unlearn":
