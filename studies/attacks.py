@@ -1,33 +1,40 @@
 """Which defence stands which attack? Every attack that edits weights, on the lab.
 
-    python studies/attacks.py DIR [--seeds 3] [--workers 2] [--only NAME ...] [--quick]
+    python studies/attacks.py DIR [--seeds 3] [--workers 2] [--only NAME ...] [--table PATH]
 
 RMU, NPO, SimNPO and GradDiff, each alone, with the invariance penalty, with SAM and with the
 control (the environment's likelihood in place of the penalty); beside them the model that knows and
 one that never knew, under the same attacks. Steps are the lab's own: forget quality is not matched,
-so a method is to be read against its own control. DIR/report.html, .json and .md are written after
-every run; the same command again does only what is missing.
+so a method is to be read against its own control. DIR/report.html is written after every run,
+the numbers to the table and its .md; the same command again does only what is missing.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 
+from ilu.environment import environment
 from ilu.files import write_json
 from ilu.pool import run_all
 from ilu.recipes.lab_attacks import FULL, NAMES, NEVER_KNEW, QUICK, jobs
 from ilu.report.formats import write_report
 
+TABLE = Path(__file__).parent.parent / "results" / "attacks.json"
 
-def tell(paths: list[Path], failed: dict[str, str], out: Path) -> None:
+
+def tell(paths: list[Path], failed: dict[str, str], out: Path, table: Path) -> None:
     """Write what the finished runs say, the gap to the control as soon as there is one."""
     finished = [path for path in paths if (path / "done.json").is_file()]
     never = any(path.name.startswith(NEVER_KNEW) for path in finished)
     if finished:
-        for ending in ("html", "json", "md"):
-            write_report(finished, out / f"report.{ending}", NEVER_KNEW if never else None)
-    write_json(out / "progress.json", {"done": len(finished), "of": len(paths), "failed": failed})
+        for place in (out / "report.html", table.with_suffix(".md"), table):
+            write_report(finished, place, NEVER_KNEW if never else None)
+        found = table.read_text(encoding="utf-8").replace(f"{out}/", "DIR/")
+        write_json(table, {"command": "python studies/attacks.py DIR", "planned": len(paths),
+                           "environment": {**environment(), "argv": None}, "failed": failed,
+                           **json.loads(found)})  # fmt: skip
 
 
 def main() -> None:
@@ -38,16 +45,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     parser.add_argument("--quick", action="store_true", help="to try it: numbers mean nothing")
+    parser.add_argument("--table", type=Path, default=TABLE)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     size = QUICK if wanted.quick else FULL
     planned = jobs(tuple(wanted.only), wanted.seeds, size, wanted.out / "runs")
+    old = {path for path in planned if (path / "done.json").is_file()}
     failed: dict[str, str] = {}
     for outcome in run_all(planned, workers=wanted.workers):
         print(outcome.path.name, outcome.error or "done", flush=True)
         if outcome.error:
             failed[outcome.path.name] = outcome.error
-        tell(list(planned), failed, wanted.out)
+        if outcome.path not in old:
+            tell(list(planned), failed, wanted.out, wanted.table)
+    tell(list(planned), failed, wanted.out, wanted.table)
 
 
 if __name__ == "__main__":
