@@ -136,7 +136,7 @@ def write_table(paths: list[Path], table: Path) -> None:
         if (path / "done.json").is_file():
             groups.setdefault(path.name.rpartition("_")[0], []).append(RunDir(path))
     rows = [row(group) for group in groups.values()]
-    write_json(table, {"command": "python studies/masks.py DIR", "environment": environment(),
+    write_json(table, {"command": "python studies/masks.py DIR", "environment": {**environment(), "argv": None},
                          "planned": len(paths), "rows": rows})  # fmt: skip
 
 
@@ -151,9 +151,12 @@ def main() -> None:
     torch.set_num_threads(1)
     make_all(wanted.out / "masks", wanted.seeds)
     planned = jobs(wanted.out, wanted.seeds)
+    old = {path for path in planned if (path / "done.json").is_file()}
     for outcome in run_all(planned, workers=wanted.workers):
         print(outcome.path.name, outcome.error or "done", flush=True)
-        write_table(list(planned), wanted.table)
+        if outcome.path not in old:
+            write_table(list(planned), wanted.table)
+    write_table(list(planned), wanted.table)
 
 
 if __name__ == "__main__":
