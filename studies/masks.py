@@ -136,8 +136,8 @@ def write_table(paths: list[Path], table: Path) -> None:
         if (path / "done.json").is_file():
             groups.setdefault(path.name.rpartition("_")[0], []).append(RunDir(path))
     rows = [row(group) for group in groups.values()]
-    write_json(table, {"command": "python studies/masks.py DIR", "environment": {**environment(), "argv": None},
-                         "planned": len(paths), "rows": rows})  # fmt: skip
+    write_json(table, {"command": "python studies/masks.py DIR", "planned": len(paths),
+                       "environment": {**environment(), "argv": None}, "rows": rows})  # fmt: skip
 
 
 def main() -> None:
