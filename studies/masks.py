@@ -1,18 +1,20 @@
 """Do sparse masks help, and does it matter how they are made? WAGLE, random, magnitude and SNIP.
 
     python studies/masks.py DIR [--seeds 3] [--workers 1] [--table results/masks.json]
+        [--methods graddiff npo ... rmu-ilu] [--fractions 0.05 0.5 0.95 1]
 
-GradDiff, NPO, PO and RMU on the lab, each with a mask of every score at several fractions and
-without one; then the same with the invariance penalty at the middle fraction. Masks are made once
+GradDiff, NPO, PO and RMU on the lab, each alone and with the invariance penalty (-ilu), with a mask
+of every score at several fractions and without one. Masks are made once
 from the original model: the fraction is of the weights that the method trains, PO's forget gradient
 is that of its refusals. Random masks differ from seed to seed. Robust accuracy is over two
 fine-tunings of the lab, one solved before (topics) and one not (owner), of 30 steps; 100 questions
 of each kind. Steps are the lab's own: forget quality is not matched. The same command again does
-only what is missing.
+only what is missing; rows of the table that DIR has no runs of are kept with their commit.
 """
 
 import argparse
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,16 @@ from ilu.summary import forget_quality, mean, mean_and_error
 from ilu.types import STAGES
 
 TABLE = Path(__file__).parent.parent / "results" / "masks.json"
-METHODS = ("graddiff", "npo", "po", "rmu")
+METHODS = tuple(m + end for end in ("", "-ilu") for m in ("graddiff", "npo", "po", "rmu"))
 SCORES: dict[str, Attribution] = {"wagle": Wagle(), "snip": Snip(), "magnitude": Magnitude()}
 FRACTIONS = (0.05, 0.5, 0.95)
-WITH_ILU = 0.5
+ALL = 1.0
+"""Without a mask."""
+TARGETS = {"po": "refusal", "rmu": "rmu"}
+"""Whose masks a method takes, where they are not those of all weights."""
 TASKS = ("topics", "owner")
 QUESTIONS = 100
+KEYS = ("method", "score", "fraction")
 
 
 def make_all(folder: Path, seeds: int) -> None:
@@ -77,20 +83,23 @@ def mask_path(folder: Path, target: str, score: str, fraction: float) -> Path:
     return folder / f"{target}-{score}-{fraction}.safetensors"
 
 
-def jobs(out: Path, seeds: int) -> dict[Path, Recipe]:
+def jobs(
+    out: Path, seeds: int, methods: Sequence[str], fractions: Sequence[float]
+) -> dict[Path, Recipe]:
     """Every run, the larger fractions first, because the smallest moves little."""
-    targets = {"po": "refusal", "rmu": "rmu"}
     found: dict[Path, Recipe] = {}
-    for ending, fractions in (("", FRACTIONS[1:]), ("-ilu", (WITH_ILU,)), ("", FRACTIONS[:1])):
+    for fraction in sorted(fractions, reverse=True):
         for seed in range(seeds):
-            for method in METHODS:
-                found[out / f"{method}{ending}_none_1_seed{seed}"] = recipe(method + ending, seed)
+            for method in methods:
+                target = TARGETS.get(method.removesuffix("-ilu"), "all")
+                if fraction == ALL:
+                    found[out / f"{method}_none_1_seed{seed}"] = recipe(method, seed)
+                    continue
                 for score in (*SCORES, "random"):
-                    for fraction in fractions:
-                        name = f"{score}{seed if score == 'random' else ''}"
-                        mask = mask_path(out / "masks", targets.get(method, "all"), name, fraction)
-                        path = out / f"{method}{ending}_{score}_{fraction}_seed{seed}"
-                        found[path] = recipe(method + ending, seed, str(mask))
+                    name = f"{score}{seed if score == 'random' else ''}"
+                    mask = mask_path(out / "masks", target, name, fraction)
+                    path = out / f"{method}_{score}_{fraction}_seed{seed}"
+                    found[path] = recipe(method, seed, str(mask))
     return found
 
 
@@ -113,6 +122,7 @@ def row(group: list[RunDir]) -> dict[str, Any]:
         "score": score,
         "fraction": float(fraction),
         "seeds": len(group),
+        "commit": group[0].read("environment")["commit"],
         **means,
     }
 
@@ -130,14 +140,20 @@ def numbers(run: RunDir) -> Mapping[str, float]:
 
 
 def write_table(paths: list[Path], table: Path) -> None:
-    """Write what the finished runs say."""
+    """Write what the finished runs say, beside the rows of runs that are not there."""
     groups: dict[str, list[RunDir]] = {}
     for path in paths:
         if (path / "done.json").is_file():
             groups.setdefault(path.name.rpartition("_")[0], []).append(RunDir(path))
-    rows = [row(group) for group in groups.values()]
-    write_json(table, {"command": "python studies/masks.py DIR", "planned": len(paths),
-                       "environment": {**environment(), "argv": None}, "rows": rows})  # fmt: skip
+    old = json.loads(table.read_text())["rows"] if table.exists() else []
+    rows = {tuple(r[key] for key in KEYS): r for r in (*old, *map(row, groups.values()))}
+    order = ("none", *SCORES, "random")
+    found = sorted(
+        rows.values(),
+        key=lambda r: (METHODS.index(r["method"]), -r["fraction"], order.index(r["score"])),
+    )
+    write_json(table, {"command": "python studies/masks.py DIR",
+                       "environment": {**environment(), "argv": None}, "rows": found})  # fmt: skip
 
 
 def main() -> None:
@@ -147,10 +163,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--fractions", nargs="+", type=float, default=(*FRACTIONS, ALL))
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     make_all(wanted.out / "masks", wanted.seeds)
-    planned = jobs(wanted.out, wanted.seeds)
+    planned = jobs(wanted.out, wanted.seeds, wanted.methods, wanted.fractions)
     old = {path for path in planned if (path / "done.json").is_file()}
     for outcome in run_all(planned, workers=wanted.workers):
         print(outcome.path.name, outcome.error or "done", flush=True)
