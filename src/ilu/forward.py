@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ilu.losses.head import tokens_of
+from ilu.offload import run_in_turn
 from ilu.output import Reached, head_of, states_and_head
 from ilu.predictions import Outputs, Tokens
 from ilu.remembered import Remembered
@@ -31,7 +32,8 @@ class Shift(NamedTuple):
 class ModelForward:
     """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside.
 
-    ``whole`` makes all logits at once, as a second derivative needs them.
+    ``whole`` makes all logits at once, as a second derivative needs them; ``in_turn``, for passes
+    without gradient, brings other weights to the device block by block.
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class ModelForward:
     autocast: bool = False
     shift: Shift | None = None
     whole: bool = False
+    in_turn: bool = False
 
     def __call__(self, batch: Batch) -> Outputs:
         targets = batch.labels[:, 1:]
@@ -83,6 +86,9 @@ class ModelForward:
         with autocast, shifting(self.model, shift):
             if self.weights is None:
                 return self.model(**inputs, use_cache=False)
+            if self.in_turn:
+                inputs |= {"use_cache": False}
+                return run_in_turn(self.model, [*blocks(self.model)], self.weights, inputs)
             return functional_call(
                 self.model, dict(self.weights), (), {**inputs, "use_cache": False}
             )
@@ -122,12 +128,14 @@ class Frozen:
     """The original model: ``model`` with its trained weights put back, without gradient.
 
     Only the trained weights exist twice: all of them, three matrices for RMU, an adapter for LoRA.
+    They are ``offloaded`` if they lie in host memory while the model is on another device.
     Log-probabilities of a text are computed once and remembered.
     """
 
     model: nn.Module
     weights: Weights | None
     autocast: bool = False
+    offloaded: bool = False
     shift: Shift | None = None
     remembered: Remembered = field(default_factory=Remembered)
 
@@ -155,7 +163,9 @@ class Frozen:
     def _forward(self) -> ModelForward:
         if self.weights is None:
             raise ValueError("a loss asked for the reference model but has needs_reference = False")
-        return ModelForward(self.model, self.weights, self.autocast, self.shift)
+        return ModelForward(
+            self.model, self.weights, self.autocast, self.shift, in_turn=self.offloaded
+        )
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Objective = weighted sum of named terms; here it is evaluated and differentiated."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -9,6 +10,7 @@ import torch
 
 from ilu.data import split
 from ilu.forward import Shared
+from ilu.optimizers.stepping import Backward, differentiate
 from ilu.ranks import ALONE, Ranks
 from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
@@ -72,7 +74,8 @@ class Engine:
     """What evaluates a loss. ``exact`` is ``forward`` without autocast.
 
     ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
-    of which each of ``ranks`` holds its rows.
+    of which each of ``ranks`` holds its rows. ``final`` is the last backward pass of a step, if it
+    is that of a whole term (``ends_plainly``) and everything before was finite.
     """
 
     forward: Forward
@@ -81,19 +84,25 @@ class Engine:
     params: Params
     micro_batch: int | None = None
     ranks: Ranks = ALONE
+    final: Backward = differentiate
 
     def backward(self, loss: Loss, batch: Batch, *, weight: float, forward: Forward) -> float:
         """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
-        total = 0.0
-        for part in split(batch, self.micro_batch):
+        total, parts = 0.0, split(batch, self.micro_batch)
+        for part in parts:
             value = loss(forward, self.reference, part).sum() / len(batch)
-            (weight * value / self.ranks.divisor).backward()
+            last = part is parts[-1] and math.isfinite(total)
+            (self.final if last else differentiate)(weight * value / self.ranks.divisor)
             total += value.item()
         return self.ranks.mean(total)
 
     def takes_whole(self, batch: Batch) -> bool:
         """Whether the batch is not split."""
         return self.micro_batch is None or len(batch) <= self.micro_batch
+
+    def before(self) -> "Engine":
+        """The same where more will be added to the gradient."""
+        return replace(self, final=differentiate)
 
     def slope(self, loss: Loss, batch: Batch) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
@@ -103,7 +112,7 @@ class Engine:
         """
         held = [p.grad for p in self.params]
         set_grads(self.params, [None] * len(held))
-        value = self.backward(loss, batch, weight=1.0, forward=self.exact)
+        value = self.before().backward(loss, batch, weight=1.0, forward=self.exact)
         self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
         set_grads(self.params, held)
@@ -120,16 +129,33 @@ def accumulate(
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
     values: dict[str, float] = {}
-    for _, group in groupby(objective.items(), lambda item: company(*item)):
-        terms = dict(group)
+    for terms in passes(objective):
         batch = batches[next(iter(terms.values())).on]
         if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
-            values |= together(terms, batch, engine, memory, step)
+            here = engine if ends(terms, objective, values) else engine.before()
+            values |= together(terms, batch, here, memory, step)
             continue
         for name, term in terms.items():
-            values[name] = apart(name, term, batch, engine, draw, memory, step)
+            here = engine if ends({name: term}, objective, values) else engine.before()
+            values[name] = apart(name, term, batch, here, draw, memory, step)
     engine.ranks.sum_grads(engine.params)
     return values
+
+
+def passes(objective: Objective) -> list[Objective]:
+    """The terms in groups: those of a group share a forward and a backward pass if they can."""
+    return [dict(group) for _, group in groupby(objective.items(), lambda item: company(*item))]
+
+
+def ends(terms: Objective, objective: Objective, values: Mapping[str, float]) -> bool:
+    """Whether nothing comes after these terms, and what came before them was finite."""
+    return [*objective][-1] in terms and all(map(math.isfinite, values.values()))
+
+
+def ends_plainly(objective: Objective, micro_batch: int | None) -> bool:
+    """Whether the gradient is complete at the end of the last backward pass."""
+    last = [*objective.values()][-1]
+    return joins(last) if micro_batch is None else last.rule is plain and not last.relative_to
 
 
 def joins(term: Term) -> bool:

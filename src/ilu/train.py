@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
 from ilu.checkpoint import Checkpoints, State
@@ -13,15 +14,16 @@ from ilu.data import Stream, drawer
 from ilu.extras import need
 from ilu.forward import Frozen, ModelForward, named_trained
 from ilu.objective import Engine, Objective, accumulate
+from ilu.offload import host_copy
 from ilu.optimizers.averaging import Average
-from ilu.optimizers.bfloat16 import fits_bfloat16, to_bfloat16
+from ilu.optimizers.bfloat16 import to_bfloat16
 from ilu.optimizers.choose import Kind, optimizer_for
-from ilu.optimizers.moving import movable, moving
-from ilu.optimizers.optimizer import Named, update
+from ilu.optimizers.moving import Moving, movable, moving
+from ilu.optimizers.optimizer import Named
+from ilu.optimizers.stepping import AtOnce, Fused, one_each
 from ilu.ranks import ALONE, Ranks
 from ilu.remembered import Remembered
-from ilu.robust.invariance import Square
-from ilu.robust.rules import plain
+from ilu.savings import check_bfloat16, check_fused, check_offloaded, check_sharded
 from ilu.sharding import PutBack
 from ilu.trained import recomputed, training
 from ilu.types import Mask
@@ -37,14 +39,16 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient.
+    """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient, or None.
 
     ``parameters`` is a regular expression: weights whose name contains a match are trained, and
     those that match ``reach`` may be perturbed by gradient rules without being trained.
-    ``micro_batch`` bounds the examples per forward pass, and with ``recompute`` the inside of a
-    block is computed again for its gradient instead of kept; neither changes the result. ``betas``
-    are the published ones of the optimiser if they are left out. ``average_from`` is the first step
-    after which weights are averaged, then every ``average_every`` steps.
+    ``micro_batch`` bounds the examples per forward pass, with ``recompute`` the inside of a block
+    is computed again for its gradient instead of kept, with ``fused_backward`` a weight moves as
+    soon as its gradient is complete, and with ``offload_reference`` the original weights wait in
+    host memory; none of them changes the result. ``betas`` are the published ones of the optimiser
+    if they are left out. ``average_from`` is the first step after which weights are averaged, then
+    every ``average_every`` steps.
 
     Weights are float32, but with ``adamw-bf16``: the whole model, also what is not trained, becomes
     bfloat16 when training starts and stays so; updates are rounded stochastically and the moments
@@ -57,11 +61,13 @@ class Optim:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
     betas: tuple[float, float] | None = None
-    clip: float = 1.0
+    clip: float | None = 1.0
     parameters: str = ""
     reach: str | None = None
     micro_batch: int | None = None
     recompute: bool = False
+    fused_backward: bool = False
+    offload_reference: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Kind = "adamw"
     average_from: int | None = None
@@ -70,10 +76,11 @@ class Optim:
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.lr <= 1e30:
             raise ValueError(f"steps {self.steps}, lr {self.lr}: steps must be >= 0 and lr > 0")
-        if self.clip <= 0 or self.weight_decay < 0 or self.warmup < 0:
+        clipped = self.clip is None or self.clip > 0
+        if not clipped or self.weight_decay < 0 or self.warmup < 0:
             raise ValueError(
                 f"clip {self.clip}, weight decay {self.weight_decay}, warmup {self.warmup}: "
-                "clip must be above 0, the others at least 0"
+                "clip must be above 0 or None, the others at least 0"
             )
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
@@ -131,30 +138,37 @@ def fit(
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
         free = moving(named, mask, optim.parameters)
-        optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
+        mover = mover_for(optim, free, ranks)
         average = Average(free.moved, optim.average_from, optim.average_every)
         remembered = Remembered()
-        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
+        parts = {"optimizer": mover, "average": average, "reference": remembered}
         engine = engine_for(model, objective, named, optim, remembered, ranks)
         state = State() if checkpoints is None else checkpoints.load(parts, free.moved)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
-            optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
-            values = accumulate(objective, engine, draw, state.memory, step)
+            mover.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
+            rate = optim.rate(step)
+            here = replace(engine, final=mover.backward(step, rate))
+            values = accumulate(objective, here, draw, state.memory, step)
             check_finite(values, step, optim)
-            free.gather()
-            norm = update(free.parts, optimizer, step=step, rate=optim.rate(step),
-                          decay=optim.weight_decay, clip=optim.clip, ranks=ranks)  # fmt: skip
-            free.scatter()
+            norm = mover.finish(step, rate)
             check_finite({"the gradient": norm}, step, optim)
             average.add(step + 1)
-            log({"step": step, "lr": optim.rate(step), "grad_norm": norm, **values})
+            log({"step": step, "lr": rate, "grad_norm": norm, **values})
             stopping = ranks.any(stop()) and step + 1 < optim.steps
             if checkpoints and (stopping or checkpoints.due(step + 1)):
                 checkpoints.save(parts, free.moved, replace(state, step=step + 1))
             if stopping:
                 raise Stopped
         average.put()
+
+
+def mover_for(optim: Optim, free: Moving, ranks: Ranks) -> AtOnce | Fused:
+    """What moves the weights."""
+    if optim.fused_backward:
+        return Fused(free, one_each(optim.optimizer, free, optim.betas), optim.weight_decay)
+    optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
+    return AtOnce(free, optimizer, optim.weight_decay, optim.clip, ranks)
 
 
 def check_training(
@@ -169,32 +183,16 @@ def check_training(
     if optim.reach is not None:
         named_trained(model, optim.reach)
     if ranks.sharded:
-        check_sharded(optim)
+        check_sharded(optim.optimizer)
+    if optim.fused_backward:
+        check_fused(objective, mask, ranks, clip=optim.clip, micro_batch=optim.micro_batch,
+                    optimizer=optim.optimizer)  # fmt: skip
+    if optim.offload_reference:
+        check_offloaded(objective, ranks)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):
         need("torchao", "torchao", f"optimizer {optim.optimizer}")
-    if optim.optimizer != "adamw-bf16":
-        return
-    still = [term.rule is plain or isinstance(term.rule, Square) for term in objective.values()]
-    ruled = [name for name, unmoved in zip(objective, still, strict=True) if not unmoved]
-    if ruled:
-        raise ValueError(
-            f"adamw-bf16 cannot train term {ruled[0]!r}: its gradient is taken at perturbed "
-            "weights and bfloat16 would round the perturbation away. Use adamw or adamw8bit"
-        )
-    if mask is not None and not fits_bfloat16(model):
-        raise ValueError(
-            "adamw-bf16 cannot keep masked weights: the model has float32 weights that bfloat16 "
-            "would round. Use adamw or adamw8bit"
-        )
-
-
-def check_sharded(optim: Optim) -> None:
-    """Raise ValueError for what cannot work, or has not been shown to, on parts of weights."""
-    if optim.optimizer in ("adamw8bit", "adamw-bf16"):
-        raise ValueError(
-            f"{optim.optimizer} cannot be combined with --shard: its 8-bit blocks would straddle "
-            "the parts. Use adamw, sophia or soul, or leave out --shard"
-        )
+    if optim.optimizer == "adamw-bf16":
+        check_bfloat16(model, objective, mask)
 
 
 def engine_for(
@@ -208,9 +206,11 @@ def engine_for(
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
-    original = {n: p.detach().clone() for n, p in named.items()} if needed else None
+    copy = host_copy if optim.offload_reference else torch.clone
+    original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
     forward = ModelForward(model, autocast=autocast)
-    frozen = Frozen(model, original, autocast=autocast, remembered=remembered)
+    frozen = Frozen(model, original, autocast=autocast, remembered=remembered,
+                    offloaded=optim.offload_reference)  # fmt: skip
     return Engine(
         forward=forward,
         exact=ModelForward(model),

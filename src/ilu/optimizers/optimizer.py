@@ -48,16 +48,17 @@ def update(
     step: int,
     rate: float,
     decay: float,
-    clip: float,
+    clip: float | None,
     ranks: Ranks = ALONE,
 ) -> float:
-    """Clip, decay and step; return the gradient norm before clipping.
+    """Clip unless ``clip`` is None, decay and step; return the gradient norm before clipping.
 
     Decay, ``rate`` times ``decay``, is ours, because that of libraries rounds bfloat16 to nearest.
     """
     params = [p for p in named.values() if p.grad is not None]
     total = ranks.norm(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
-    nn.utils.clip_grads_with_norm_(params, clip, total)
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(params, clip, total)
     norm = total.item()
     if math.isfinite(norm):
         if decay:

@@ -128,6 +128,8 @@ def optim(common: Common, parameters: str) -> Optim:
         reach=common.reach,
         micro_batch=common.micro_batch,
         recompute=common.recompute,
+        fused_backward=common.fused_backward,
+        offload_reference=common.offload_reference,
         precision=common.precision,
         optimizer=common.optimizer,
         average_from=common.average_from,

@@ -27,10 +27,17 @@ class Common:
         micro_batch: examples per forward pass; lower it to save memory, results stay the same.
         recompute: compute the inside of each block again for its gradient: less memory, a third
             more time, the same result (gradient checkpointing).
+        fused_backward: move each weight in the last backward pass of a step as soon as its gradient
+            is complete, and let the gradient go; needs --clip None. Saves a gradient of the whole
+            model where the objective has one pass (terms on one data set), and on a GPU what AdamW
+            computes with in any case.
+        offload_reference: keep the original weights in host memory, for losses that compare with
+            them (NPO, KL, RMU), and bring a block at a time: the same result. Losses that read only
+            log-probabilities, like NPO and DPO, do so once for each text, KL and RMU at every step.
         warmup: steps of linear warm-up.
         schedule: learning rate after the warm-up.
         weight_decay: AdamW's, on the weights that may move.
-        clip: largest gradient norm.
+        clip: largest gradient norm; None does not clip.
         precision: of the forward pass; the weights are float32 in any case.
         optimizer: adamw; sophia and soul use curvature; adamw8bit and adamw-bf16 (pip install
             'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
@@ -63,10 +70,12 @@ class Common:
     environment_batch_size: int = 48
     micro_batch: int | None = None
     recompute: bool = False
+    fused_backward: bool = False
+    offload_reference: bool = False
     warmup: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
-    clip: float = 1.0
+    clip: float | None = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Kind = "adamw"
     average_from: int | None = None
