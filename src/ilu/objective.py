@@ -183,7 +183,7 @@ def together(
         values[name], slope = (found, 1.0) if term.rule is plain else (found**2, 2 * found)
         total = weight * relation(term, name, memory, values[name]) * slope * mean + total
         remember(term, name, memory, weight, values[name])
-    (total / engine.ranks.divisor).backward()
+    engine.final(total / engine.ranks.divisor)
     return values
 
 
