@@ -9,11 +9,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ilu import offload
 from ilu.cli.plan import bytes_of
 from ilu.data import Feed, Stream
 from ilu.failures import one_line, out_of_memory
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
+from ilu.forward import Frozen
 from ilu.lora import Lora, adapting
 from ilu.memory import HELD, held_by, peak_memory, shape_of
 from ilu.objective import Term
@@ -23,12 +25,15 @@ from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import SAM
 from ilu.train import Optim, fit
 from ilu.types import Example, Slope
+from tests.build import batch
 from tests.test_rules import RULES, name
 
 NPO_ALONE = {"forget": Term(NPO(0.1), on="forget"), "retain": Term(NLL(), on="retain")}
 ENVIRONMENT = Term(ScaleGradient(), on="environment", rule=Square())
 NPO_ILU = {**NPO_ALONE, "invariance": ENVIRONMENT}
 OPTIM = Optim(lr=1e-4, steps=2)
+FUSED = replace(OPTIM, fused_backward=True, clip=None)
+WIDE = {"hidden": 256, "layers": 2, "vocabulary": 2000}
 LENGTH = 64
 # Widths, objective, optimiser, adapters: each case has another part of memory as its largest.
 CASES = {
@@ -49,6 +54,19 @@ CASES = {
     "bfloat16": ({"hidden": 128}, NPO_ALONE, replace(OPTIM, precision="bfloat16"), None),
     "kl": ({"hidden": 128, "vocabulary": 4000}, {"retain": Term(KL(), on="retain")}, OPTIM, None),
     "lora": ({"hidden": 128}, NPO_ILU, OPTIM, Lora(8, 8.0)),
+    "fused, one pass": (WIDE, {"retain": NPO_ALONE["retain"]}, FUSED, None),
+    "fused, terms in one pass": (
+        WIDE, {**NPO_ALONE, "forget": Term(NPO(0.1), on="retain")}, FUSED, None,
+    ),
+    "fused, two passes": (WIDE, NPO_ALONE, FUSED, None),
+    "fused, activations": ({"layers": 12}, {"retain": NPO_ALONE["retain"]}, FUSED, None),
+    "fused, recompute, 8 blocks": (
+        {"hidden": 256, "layers": 8}, {"retain": NPO_ALONE["retain"]},
+        replace(FUSED, recompute=True), None,
+    ),
+    "fused, micro-batches": (
+        WIDE, {"retain": NPO_ALONE["retain"]}, replace(FUSED, micro_batch=2), None,
+    ),
     "rmu": (
         {"hidden": 128, "layers": 8}, {"forget": Term(RMU(layer=3), on="forget")},
         replace(OPTIM, parameters=r"layers\.[123]\.mlp\.down"), None,
@@ -56,7 +74,7 @@ CASES = {
 }  # fmt: skip
 
 
-def llama(hidden=64, layers=4, vocabulary=512):
+def llama(hidden=64, layers=4, vocabulary=512, **more):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -65,6 +83,7 @@ def llama(hidden=64, layers=4, vocabulary=512):
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
+        **more,
     )
     return LlamaForCausalLM(config).eval()
 
@@ -101,6 +120,25 @@ def test_the_prediction_is_within_15_percent_of_what_is_measured(case):
     assert predicted.total == pytest.approx(held + peak_bytes(train), rel=0.15)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_original_weights_in_host_memory_need_a_block_of_the_device(tied, monkeypatch):
+    """A copy in the same memory stands for the one on the device."""
+    model = llama(**WIDE | {"layers": 6}, tie_word_embeddings=tied)
+    objective = {"retain": Term(KL(), on="retain")}
+    feeds = {"retain": Feed(lambda tokenizer: [], 4)}
+    recipe = Recipe(name="x", model="x", data=feeds, objective=objective, metrics={},
+                    optim=replace(OPTIM, offload_reference=True))  # fmt: skip
+    shape = shape_of(model, recipe)
+    copies = {n: p.detach().clone() for n, p in model.named_parameters()}
+    frozen, row = Frozen(model, copies, offloaded=True), batch(examples=1, tokens=2)
+    frozen(row)  # the first time tries the output layer
+    near = peak_bytes(lambda: frozen(row))
+    monkeypatch.setattr(offload, "brought", lambda copy, device: copy.clone())
+    predicted = peak_memory(recipe, shape, LENGTH, "cuda").reference
+    assert predicted == pytest.approx(peak_bytes(lambda: frozen(row)) - near, rel=0.15)
+    assert predicted < 0.6 * peak_memory(recipe, shape, LENGTH, "cpu").reference
+
+
 @pytest.mark.parametrize("rule", RULES, ids=name)
 def test_rules_hold_as_many_gradients_as_the_table_says(rule):
     params = [nn.Parameter(torch.ones(4096)) for _ in range(16)]
@@ -123,6 +161,10 @@ def test_the_command_proposes_what_fits(ilu):
     done = ilu(*asked, "--device-memory", "1300MiB")
     assert "--recompute" in done.stdout.splitlines()[-1]
     assert ilu(*asked, "--device-memory", "lots").returncode == 2
+    by = {row["settings"]: row for row in rows}
+    away = by["--recompute --micro-batch 1 --offload-reference"]["reference"]
+    assert 0 < away < by["--recompute --micro-batch 1"]["reference"]
+    assert "--recompute --fused-backward --clip None" in by
 
 
 def test_running_out_of_memory_ends_in_one_line_that_helps():

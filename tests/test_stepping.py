@@ -18,6 +18,7 @@ from ilu.objective import Term
 from ilu.optimizers import adam
 from ilu.optimizers.stepping import Fused
 from ilu.ranks import Ranks
+from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
 from ilu.robust.invariance import ScaleGradient, Square
 from ilu.robust.rules import SAM
@@ -222,6 +223,10 @@ def test_what_needs_more_than_one_gradient_is_refused_with_a_way_out(way_out):
     optim = replace(OPTIM, fused_backward=True, **given)
     with pytest.raises(ValueError, match=f"--fused-backward .*{way_out}"):
         check_training(model, {**TWO, "last": last}, optim, mask, ranks)
+    given = {"model": "lab", "fused_backward": True, "clip": None}
+    with pytest.raises(ValueError, match="leave out --mask or --fused-backward"):
+        build("npo", {**given, "mask": "snip:0.5"})
+    assert build("npo", given).optim.fused_backward
     check_training(model, {**TWO, "last": SQUARE}, replace(OPTIM, fused_backward=True), None)
     check_training(model, {}, replace(OPTIM, fused_backward=True), None)
 

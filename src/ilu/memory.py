@@ -7,6 +7,7 @@ implementation; models of other shapes are off by what their blocks keep beyond 
 the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped while loading.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from ilu.objective import Term
 from ilu.recipe import Recipe
 from ilu.robust.invariance import Square
 from ilu.robust.rules import plain
+from ilu.savings import held_around
 from ilu.types import GradRule
 
 STATES = {"adamw": 8.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03}
@@ -115,12 +117,16 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
     fixed = {
         "weights": float(width * shape.weights),
         "optimizer": STATES[optim.optimizer] * shape.trained,
-        "reference": gradient if any(needs(t) for t in recipe.objective.values()) else 0.0,
+        "reference": reference(recipe, shape, width, device),
     }
-    moments = [step_end(shape, width, optim.optimizer, device)]
-    terms = list(recipe.objective.values())
-    for i, term in enumerate(terms):
-        moments.append(moment(term, i > 0 and gradient, gradient, recipe, shape, length, device))
+    fused = optim.fused_backward
+    moments = [] if fused else [step_end(shape, width, optim.optimizer, device)]
+    for i, (name, term) in enumerate(recipe.objective.items()):
+        split = (optim.micro_batch or math.inf) < recipe.data[term.on].batch_size
+        sizes = {"every": gradient, "largest": float(width * shape.largest)}
+        around = held_around(name, recipe.objective, **sizes, split=split)
+        before, own = around if fused else (i > 0 and gradient, gradient)
+        moments.append(moment(term, before, own, recipe, shape, length, device))
     if optim.average_from is not None:
         fixed["optimizer"] += 4.0 * shape.trained
     return max((Memory(**fixed, **m) for m in moments), key=lambda m: m.total)
@@ -129,6 +135,15 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
 def needs(term: Term) -> bool:
     """Whether a term compares with the original model."""
     return term.loss.needs_reference
+
+
+def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
+    """The original weights, or of those in host memory a block and what lies outside of blocks."""
+    if not any(needs(term) for term in recipe.objective.values()):
+        return 0.0
+    there = shape.weights - (shape.layers - 1) * shape.block
+    away = recipe.optim.offload_reference and device != "cpu"
+    return float(width * (min(shape.trained, there) if away else shape.trained))
 
 
 def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str, float]:

@@ -57,6 +57,11 @@ class Recipe:
                 "a mask cannot be combined with LoRA: it names weights of the model, and the "
                 "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
             )
+        if self.mask and self.optim.fused_backward:
+            raise ValueError(
+                "--fused-backward moves whole weights as their gradients come, and a mask parts of "
+                "them: leave out --mask or --fused-backward"
+            )
         if self.lora and self.optim.average_from is not None:
             raise ValueError(
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "

@@ -1,8 +1,8 @@
-"""What settings that save memory cannot be combined with."""
+"""Settings that save memory: what they cannot be combined with, and what is left to hold."""
 
 from torch import nn
 
-from ilu.objective import Objective, ends_plainly, joins
+from ilu.objective import Objective, ends_plainly, joins, passes
 from ilu.optimizers.bfloat16 import fits_bfloat16
 from ilu.optimizers.choose import Kind
 from ilu.ranks import Ranks
@@ -67,7 +67,7 @@ def of_terms(objective: Objective, micro_batch: int | None) -> dict[str, bool]:
     whole = ends_plainly(objective, None)
     return {
         f"ends with a backward pass, but the rule of term {name!r} comes after it: choose a "
-        "recipe whose last term has none": not whole,
+        "recipe whose last term has none (of -ilu recipes, --reading logits)": not whole,
         f"squares or scales term {name!r} as a whole, which micro-batches would split: leave out "
         "--micro-batch": whole and not ends_plainly(objective, micro_batch),
     }
@@ -85,3 +85,17 @@ def check_offloaded(objective: Objective, ranks: Ranks) -> None:
             "--offload-reference has nothing to keep: no term of this recipe compares with the "
             "original weights. Leave it out"
         )
+
+
+def held_around(
+    name: str, objective: Objective, *, every: float, largest: float, split: bool
+) -> tuple[float, float]:
+    """Bytes of gradients before the last pass of a term, and what it adds, in a fused backward.
+
+    ``every`` and ``largest`` are the gradients of all weights and of one; a weight that moves needs
+    two more as large. ``split``: the term is read in micro-batches.
+    """
+    first, last = passes(objective)[0], passes(objective)[-1]
+    begins = name in first and not split
+    ends = name in last and (not split or name == [*last][-1])
+    return 0.0 if begins else every, 3 * largest if ends else every
