@@ -52,11 +52,11 @@ ROWS = {
 class Size:
     """Of the model and of each batch."""
 
-    width: int = 512
-    layers: int = 8
-    vocabulary: int = 4096
+    width: int = 256
+    layers: int = 6
+    vocabulary: int = 2048
     rows: int = 2
-    tokens: int = 128
+    tokens: int = 64
 
 
 def train(objective: Objective, optim: Optim, size: Size) -> list[dict[str, float]]:
