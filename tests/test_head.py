@@ -1,5 +1,7 @@
 """The output layer in blocks: every value and gradient is that of whole logits."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from ilu.losses import head as chunks
 from ilu.losses.head import per_token, tokens_of
 from ilu.losses.tokens import token_jsd, token_kl
 from ilu.output import head_of
-from ilu.predictions import Head, Outputs
+from ilu.predictions import Head, Outputs, Tokens
 from tests.build import batch, ignore, pad_right, shorten
 from tests.conftest import make_tiny
 from tests.test_families import FAMILIES, SIZE
@@ -296,3 +298,23 @@ def test_what_is_remembered_survives_a_checkpoint(tiny, monkeypatch):
     assert rows == [3]  # the model alone
     assert Frozen(tiny, {}).remembered.state() == {}
     Frozen(tiny, {}).remembered.restore({})
+
+
+def test_what_was_read_under_autocast_is_no_answer_without(tiny):
+    remembered = Frozen(tiny, {}).remembered
+    half = Frozen(tiny, {}, autocast=True, remembered=remembered).tokens(batch()).logp
+    exact = Frozen(tiny, {}, remembered=remembered).tokens(batch()).logp
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(exact, ModelForward(tiny, whole=True).tokens(batch()).logp)
+
+
+def test_what_is_remembered_lies_in_host_memory_and_comes_back_on_the_device_of_the_batch():
+    """With the device ``meta`` for the batch: what it holds cannot be read, only where it is."""
+    remembered = Frozen(nn.Linear(1, 1), {}).remembered
+    b = batch(examples=2)
+    remembered.tokens(b, lambda part: Tokens(torch.zeros(len(part), 7), part.labels[:, 1:] >= 0))
+    assert {row.device.type for row in remembered.known.values()} == {"cpu"}
+    elsewhere = type(b)(b.input_ids, b.attention_mask, b.labels.to("meta"))
+    with patch("ilu.remembered.keys_of", return_value=[*remembered.known]):
+        found = remembered.tokens(elsewhere, lambda part: pytest.fail("all texts are known"))
+    assert found.logp.device.type == found.valid.device.type == "meta"

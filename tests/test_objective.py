@@ -1,22 +1,29 @@
 """Weights of terms: ramps, multipliers, and weights relative to another term."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from ilu.data import Stream
+from ilu.forget.npo import NPO
 from ilu.forward import Frozen, ModelForward
-from ilu.objective import Dual, Engine, Ramp, Term, accumulate
-from ilu.retain.likelihood import NLL
+from ilu.objective import Dual, Engine, Ramp, Term, Views, accumulate
+from ilu.retain.likelihood import KL, NLL
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
-from ilu.robust.rules import plain
+from ilu.robust.rules import SAM, plain
+from ilu.train import Optim, fit
+from ilu.types import Example, Slope
 from tests.build import batch
+from tests.conftest import make_tiny
 
 
 def step(model, objective, memory, number=0):
     """One call of accumulate: values and the gradient."""
     forward = ModelForward(model)
-    engine = Engine(forward, forward, Frozen(model, None), list(model.parameters()))
+    views = Views(forward, Frozen(model, None))
+    engine = Engine(views, views, list(model.parameters()))
     values = accumulate(objective, engine, lambda on: batch(), memory, number)
     grad = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
@@ -100,3 +107,43 @@ def test_the_square_is_that_of_the_mean_however_it_is_taken(tiny):
     same, expected = step(tiny, {"term": through}, {})
     assert values == pytest.approx(same, rel=1e-9)
     assert (grad - expected).norm() < 1e-5 * grad.norm()
+
+
+def test_nothing_is_relative_to_a_term_that_is_0(tiny):
+    objective = {
+        "forget": Term(NLL(), on="x"),
+        "invariance": Term(NLL(), on="x", rule=nowhere, relative_to="forget"),
+    }
+    with pytest.raises(ValueError, match=r"invariance is 0 at the first step.*--no-scale-free"):
+        step(tiny, objective, {})
+
+
+def nowhere(params, here, grad_of, step):
+    """A rule whose penalty is 0, as that of an adapter that does nothing yet."""
+    return Slope(0.0, here().grads)
+
+
+@pytest.mark.parametrize("rule", [SAM(rho=0.0), plain])
+def test_rules_compare_two_views_of_one_precision(rule):
+    """At the first step the model is its own reference, so NPO's weight is 1 and KL 0."""
+    model, rows = make_tiny(), []
+    stream = {"x": Stream([Example([*range(1, 12)], 1)], 1, 0)}
+    objective = {"npo": Term(NPO(0.1), on="x", rule=rule), "kl": Term(KL(), on="x", rule=rule)}
+    fit(model, objective, stream, Optim(lr=1e-3, steps=1, precision="bfloat16"), log=rows.append)
+    assert rows[0]["npo"] == pytest.approx(2 / 0.1 * math.log(2), abs=1e-5)
+    assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("rule", [Square(), plain])
+def test_micro_batches_do_not_change_the_precision(rule):
+    """A term that would share a pass is read under autocast also where it is read in parts."""
+    found = []
+    for micro in (None, 1):
+        model, rows = make_tiny(), []
+        stream = {"x": Stream([Example([k, *range(1, 12)], 1) for k in (1, 2)], 2, 0)}
+        term = Term(ScaleGradient(), on="x", rule=rule, relative_to="forget")
+        objective = {"forget": Term(NLL(), on="x"), "penalty": term}
+        optim = Optim(lr=1e-3, steps=1, precision="bfloat16", micro_batch=micro)
+        fit(model, objective, stream, optim, log=rows.append)
+        found.append(rows[0]["penalty"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -72,8 +72,8 @@ def frozen(model):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05)
-    assert isinstance(engine.reference, Frozen)
-    return engine.reference
+    assert isinstance(engine.views.reference, Frozen)
+    return engine.views.reference
 
 
 def test_the_copies_are_in_host_memory_and_have_the_values(tiny):

@@ -15,7 +15,7 @@ from ilu.data import Stream
 from ilu.forget.npo import NPO
 from ilu.forward import Frozen, ModelForward
 from ilu.losses.head import tokens_of
-from ilu.objective import Engine, Term
+from ilu.objective import Engine, Term, Views
 from ilu.optimizers.adam import adamw8bit
 from ilu.optimizers.bfloat16 import stochastic_bfloat16, to_bfloat16
 from ilu.optimizers.choose import optimizer_for
@@ -155,7 +155,8 @@ class Table:
 
 def estimates(b, draws, micro_batch=None):
     model = Table()
-    engine = Engine(model, model, model, [model.w], micro_batch)
+    views = Views(model, model)
+    engine = Engine(views, views, [model.w], micro_batch)
     objective = {"a": Term(NLL(), on="x"), "b": Term(NLL(), on="x")}  # one stream, one batch
     return model, [curvature(objective, engine, lambda on: b, k)[0] for k in range(draws)]
 
@@ -186,9 +187,8 @@ def test_micro_batches_do_not_change_the_estimate():
 
 def test_the_estimate_leaves_gradients_alone_and_depends_on_the_step_only(tiny):
     b = batch()
-    engine = Engine(
-        ModelForward(tiny), ModelForward(tiny), Frozen(tiny, None), [*tiny.parameters()]
-    )
+    views = Views(ModelForward(tiny), Frozen(tiny, None))
+    engine = Engine(views, views, [*tiny.parameters()])
     for p in engine.params:
         p.grad = torch.ones_like(p)
     objective = {"a": Term(NLL(), on="x")}

@@ -6,7 +6,7 @@ import torch
 from ilu.data import split
 from ilu.forget.ascent import Ascent
 from ilu.forward import Frozen, ModelForward
-from ilu.objective import Engine, Term, accumulate
+from ilu.objective import Engine, Term, Views, accumulate
 from ilu.retain.likelihood import NLL
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
@@ -39,7 +39,8 @@ def name(rule):
 
 def engine(model, micro_batch=None):
     forward = ModelForward(model)
-    return Engine(forward, forward, Frozen(model, None), list(model.parameters()), micro_batch)
+    views = Views(forward, Frozen(model, None))
+    return Engine(views, views, list(model.parameters()), micro_batch)
 
 
 def gradient_of(model, term, micro_batch=None, b=None):

@@ -111,9 +111,33 @@ def test_topics_share_the_weight_and_are_steered_apart(folder, tmp_path):
     assert set(out.scores("after")) >= {"forget_nll", "forget2_nll", "retain_nll"}
 
 
+def test_adversaries_and_masks_know_every_topic(folder):
+    topics = tuple(str(folder / f"{k}.jsonl") for k in ("forget", "environment"))
+    for name in ("graddiff-tar", "graddiff-mudman"):
+        made = recipe(folder, name, forget=topics)
+        assert [made.objective[n].rule.adversary for n in ("forget", "forget2")] == list(made.data)[
+            :2
+        ]
+    masked = recipe(folder, "finetune", forget=topics, mask="wagle:0.9")
+    assert set(masked.data) == {"forget", "forget2", "retain"}
+
+
+def test_looking_ahead_is_along_one_environment(folder):
+    two = (str(folder / "environment.jsonl"), str(folder / "retain.jsonl"))
+    with pytest.raises(ValueError, match="-ahead looks along one environment, and 2 were given"):
+        recipe(folder, "npo-ahead", environment=two)
+
+
+def test_weight_arithmetic_does_not_follow_rounded_weights(folder):
+    with pytest.raises(ValueError, match="weight arithmetic cannot follow adamw-bf16"):
+        recipe(folder, "task-vector", optimizer="adamw-bf16")
+
+
 def test_only_data_that_is_read_is_asked_for(folder):
     assert set(recipe(folder, "ascent", retain=None).data) == {"forget"}
     assert set(recipe(folder, "ascent-mudman").data) == {"forget", "retain"}
+    assert set(recipe(folder, "l1-sparse-tar").data) == {"retain", "forget"}
+    assert set(recipe(folder, "l1-sparse-ahead").data) == {"retain", "environment"}
     with pytest.raises(ValueError, match="--retain is missing"):
         recipe(folder, "ascent-mudman", retain=None)
 

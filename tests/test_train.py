@@ -8,6 +8,7 @@ from ilu.checkpoint import Checkpoints
 from ilu.data import Stream, collate, split
 from ilu.forget.ascent import Ascent
 from ilu.forget.npo import NPO
+from ilu.forget.rmu import RMU
 from ilu.masks.files import load_mask
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
@@ -236,3 +237,15 @@ def test_split_keeps_every_example():
     parts = split(collate(EXAMPLES), 5)
     assert [len(p) for p in parts] == [5, 5, 2]
     assert torch.equal(torch.cat([p.labels for p in parts]), collate(EXAMPLES).labels)
+
+
+def test_weights_that_the_objective_does_not_reach_do_not_decay():
+    """As in torch's AdamW: RMU's loss reaches no block above its layer."""
+    model = make_tiny()
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    optim = Optim(lr=1e-2, steps=2, weight_decay=0.5)
+    stream = {"forget": Stream(EXAMPLES, 3, 0)}
+    fit(model, {"forget": Term(RMU(layer=0), on="forget")}, stream, optim)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert any(".layers.0." in n for n in moved)
+    assert not any(".layers.1." in n or "lm_head" in n for n in moved)

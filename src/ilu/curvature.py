@@ -43,7 +43,7 @@ def backward(engine: Engine, batch: Batch, generator: torch.Generator) -> int:
 
 def backward_part(engine: Engine, batch: Batch, uniform: Tensor) -> int:
     """The same for one micro-batch."""
-    out = engine.forward(batch)
+    out = engine.views.model(batch)
     total = sampled_nll(out.logits, out.targets, uniform).sum()
     (total * engine.ranks.size / engine.ranks.divisor).backward()
     return int(answered(out.targets).sum().item())

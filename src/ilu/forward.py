@@ -149,7 +149,7 @@ class Frozen:
         forward = self._forward()
         if entropy or self.shift:
             return forward.tokens(batch, entropy=entropy)
-        return self.remembered.tokens(batch, forward.tokens)
+        return self.remembered.tokens(batch, forward.tokens, autocast=self.autocast)
 
     @torch.no_grad()
     def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:

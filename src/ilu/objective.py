@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 
@@ -69,28 +70,35 @@ Objective = Mapping[str, Term]
 Draw = Callable[[str], Batch]
 
 
+class Views(NamedTuple):
+    """The model and the reference as a loss sees them."""
+
+    model: Forward
+    reference: Forward
+
+
 @dataclass(frozen=True)
 class Engine:
-    """What evaluates a loss. ``exact`` is ``forward`` without autocast.
+    """What evaluates a loss. ``exact`` is ``views`` without autocast.
 
     ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
     of which each of ``ranks`` holds its rows. ``final`` is the last backward pass of a step, if it
     is that of a whole term (``ends_plainly``) and everything before was finite.
     """
 
-    forward: Forward
-    exact: Forward
-    reference: Forward
+    views: Views
+    exact: Views
     params: Params
     micro_batch: int | None = None
     ranks: Ranks = ALONE
     final: Backward = differentiate
 
-    def backward(self, loss: Loss, batch: Batch, *, weight: float, forward: Forward) -> float:
+    def backward(self, loss: Loss, batch: Batch, *, weight: float, exact: bool = False) -> float:
         """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
+        views = self.exact if exact else self.views
         total, parts = 0.0, split(batch, self.micro_batch)
         for part in parts:
-            value = loss(forward, self.reference, part).sum() / len(batch)
+            value = loss(*views, part).sum() / len(batch)
             last = part is parts[-1] and math.isfinite(total)
             (self.final if last else differentiate)(weight * value / self.ranks.divisor)
             total += value.item()
@@ -104,15 +112,15 @@ class Engine:
         """The same where more will be added to the gradient."""
         return replace(self, final=differentiate)
 
-    def slope(self, loss: Loss, batch: Batch) -> Slope:
+    def slope(self, loss: Loss, batch: Batch, *, exact: bool = True) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
 
-        Rules that perturb the weights come here, so there is no autocast: a perturbation smaller
-        than the spacing of bfloat16 would vanish.
+        Rules that perturb the weights ask for what is exact: a perturbation smaller than the
+        spacing of bfloat16 would vanish.
         """
         held = [p.grad for p in self.params]
         set_grads(self.params, [None] * len(held))
-        value = self.before().backward(loss, batch, weight=1.0, forward=self.exact)
+        value = self.before().backward(loss, batch, weight=1.0, exact=exact)
         self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
         set_grads(self.params, held)
@@ -172,12 +180,13 @@ def together(
     terms: Objective, batch: Batch, engine: Engine, memory: Memory, step: int
 ) -> dict[str, float]:
     """Terms that share a forward pass on a batch, and the backward pass of their sum."""
-    forward = engine.forward if len(terms) == 1 else Shared(engine.forward)
+    model, reference = engine.views
+    forward = model if len(terms) == 1 else Shared(model)
     values: dict[str, float] = {}
     total = torch.zeros(())
     for name, term in terms.items():
         weight = weight_of(term, name, memory, step)
-        mean = term.loss(forward, engine.reference, batch).sum() / len(batch)
+        mean = term.loss(forward, reference, batch).sum() / len(batch)
         found = engine.ranks.mean(mean.item())
         # Of the mean over all processes, and squared after it was taken: d m^2 = 2 m dm.
         values[name], slope = (found, 1.0) if term.rule is plain else (found**2, 2 * found)
@@ -193,7 +202,7 @@ def apart(
     """One term by itself, as its rule and micro-batches have it; return its value."""
     weight = weight_of(term, name, memory, step)
     if term.rule is plain and term.relative_to is None:
-        value = engine.backward(term.loss, batch, weight=weight, forward=engine.forward)
+        value = engine.backward(term.loss, batch, weight=weight)
     else:
         value, grads = ruled(term, batch, engine, draw, step)
         here = engine.ranks.share * weight * relation(term, name, memory, value)
@@ -203,8 +212,11 @@ def apart(
 
 
 def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:
-    """One term's value and gradient as its rule has them; this holds a second gradient."""
-    here = partial(engine.slope, term.loss, batch)
+    """One term's value and gradient as its rule has them; this holds a second gradient.
+
+    A term that would join others but for its micro-batches is read as it would be among them.
+    """
+    here = partial(engine.slope, term.loss, batch, exact=not joins(term))
     return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)
 
 
@@ -230,7 +242,12 @@ def relation(term: Term, name: str, memory: Memory, value: float) -> float:
     if term.relative_to is None:
         return 1.0
     own = abs(memory.get(f"{name} at first", value))
-    return abs(memory[f"{term.relative_to} at first"]) / max(own, 1e-30)
+    if own == 0:
+        raise ValueError(
+            f"{name} is 0 at the first step, so no strength can be in units of it (some penalties "
+            "of new LoRA adapters are): set --strength itself, with --no-scale-free"
+        )
+    return abs(memory[f"{term.relative_to} at first"]) / own
 
 
 def remember(term: Term, name: str, memory: Memory, weight: float, value: float) -> None:

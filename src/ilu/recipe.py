@@ -52,6 +52,11 @@ class Recipe:
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
         if self.lora and any(isinstance(term.rule, L1) for term in self.objective.values()):
             raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
+        if self.edit and self.optim.optimizer == "adamw-bf16":
+            raise ValueError(
+                "weight arithmetic cannot follow adamw-bf16: it would multiply what bfloat16 has "
+                "rounded, also in weights that were not trained. Use adamw or adamw8bit"
+            )
         if self.lora and self.mask:
             raise ValueError(
                 "a mask cannot be combined with LoRA: it names weights of the model, and the "

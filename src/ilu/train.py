@@ -13,7 +13,7 @@ from ilu.curvature import curvature
 from ilu.data import Stream, drawer
 from ilu.extras import need
 from ilu.forward import Frozen, ModelForward, named_trained
-from ilu.objective import Engine, Objective, accumulate
+from ilu.objective import Engine, Objective, Views, accumulate
 from ilu.offload import host_copy
 from ilu.optimizers.averaging import Average
 from ilu.optimizers.bfloat16 import to_bfloat16
@@ -204,17 +204,19 @@ def engine_for(
     ranks: Ranks = ALONE,
 ) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
-    autocast = optim.precision == "bfloat16"
     needed = any(term.loss.needs_reference for term in objective.values())
     copy = host_copy if optim.offload_reference else torch.clone
     original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
-    forward = ModelForward(model, autocast=autocast)
-    frozen = Frozen(model, original, autocast=autocast, remembered=remembered,
-                    offloaded=optim.offload_reference)  # fmt: skip
+
+    def views(autocast: bool) -> Views:
+        forward = ModelForward(model, autocast=autocast)
+        frozen = Frozen(model, original, autocast=autocast, remembered=remembered,
+                        offloaded=optim.offload_reference)  # fmt: skip
+        return Views(forward, PutBack(model, original, forward) if ranks.sharded else frozen)
+
     return Engine(
-        forward=forward,
-        exact=ModelForward(model),
-        reference=PutBack(model, original, forward) if ranks.sharded else frozen,
+        views=views(optim.precision == "bfloat16"),
+        exact=views(False),
         params=list(named.values()),
         micro_batch=optim.micro_batch,
         ranks=ranks,

@@ -18,7 +18,7 @@ class Reroute:
     Representation rerouting is done once the two are orthogonal.
     """
 
-    layers: tuple[int, ...] = (10, 20)
+    layers: tuple[int, ...] = (9, 19)
     needs_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

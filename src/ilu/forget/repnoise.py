@@ -13,7 +13,7 @@ from ilu.losses.tokens import at_least_float32
 from ilu.types import Batch, Forward
 
 WIDTHS = (0.2, 0.5, 0.9, 1.3)
-"""Kernel widths, relative to the distance of two independent normal vectors."""
+"""Kernel widths, relative to the length of a normal vector, sqrt(D)."""
 
 
 def mmd(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
@@ -32,9 +32,10 @@ class RepNoise:
     """NLL(refusal) + beta MMD(h, noise) - alpha log(1 + NLL(forget)) (arXiv 2405.14577).
 
     The tokens of one text are the sample, scaled to unit size, against as many normal vectors, the
-    same ones at every step. The
-    released code takes the batch as the sample, on every block, and the ascent through the head on
-    every block; here it is block ``layer`` and the last one.
+    same ones at every step. The released code takes the batch as the sample, the outputs of every
+    MLP, and the ascent through the head on every block; here it is block ``layer`` and the last
+    one. It sums five kernels whose widths follow the mean distance, where this is a mean of four of
+    fixed width: the same beta weighs several times more there.
     """
 
     layer: int = 20

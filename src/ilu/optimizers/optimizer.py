@@ -62,7 +62,8 @@ def update(
     norm = total.item()
     if math.isfinite(norm):
         if decay:
-            shrink(named, rate * decay, seed=2 * step + 1)
+            moving = {n: p for n, p in named.items() if p.grad is not None}
+            shrink(moving, rate * decay, seed=2 * step + 1)
         optimizer.step(step, rate)
     return norm
 

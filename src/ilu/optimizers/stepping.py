@@ -103,7 +103,7 @@ class Fused:
 
     def finish(self, step: int, rate: float) -> float:
         """Move what the last backward pass did not reach; return the norm of the gradient."""
-        left = [name for name in self.each if name not in self.norms]
+        left = [name for name in self.each if self.free.parts[name].grad is not None]
         for name in left:
             self.keep_norm(name)
         found = [self.norms[name] for name in self.each if name in self.norms]

@@ -1,6 +1,7 @@
 """From a recipe's name and the user's settings to a recipe."""
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -94,6 +95,7 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
     topics = [n for n in data if n.startswith("forget")]
     objective = with_topics(plan.objective, topics)
     if robust is not None:
+        check_adversary(robust, environments)
         objective = with_robust(objective, robust)
     if name.environment:
         objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
@@ -113,6 +115,14 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         mask=mask,
         seed=common.seed,
     )
+
+
+def check_adversary(robust: Any, environments: Mapping[str, Feed]) -> None:
+    """Refuse environments that would be loaded and never looked at."""
+    if isinstance(robust, LookAhead) and len(environments) > 1:
+        raise ValueError(
+            f"-ahead looks along one environment, and {len(environments)} were given: give one"
+        )
 
 
 def optim(common: Common, parameters: str) -> Optim:
@@ -150,13 +160,18 @@ def needed(
 ) -> list[str]:
     """The streams that terms, their rules and the mask read; an error if one was not brought."""
     read = [term.on for term in objective.values()]
-    for rule in (term.rule for term in objective.values()):
+    for rule in (getattr(term.rule, "inner", term.rule) for term in objective.values()):
         read += [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
-    read += data_for(mask)
+    read += [n for need in data_for(mask) for n in alike(need, given)]
     for name in read:
         if name not in given:
             raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
     return [name for name in given if name in read]
+
+
+def alike(stream: str, given: Mapping[str, Feed]) -> list[str]:
+    """A stream and its further topics: forget, forget2, ..."""
+    return [n for n in given if re.fullmatch(rf"{stream}\d*", n)] or [stream]
 
 
 def averaged(optim: Optim, robust: Any) -> Optim:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ilu.recipe import Recipe
 from ilu.recipes.demo import Size, original, unlearned
 from ilu.recipes.methods import METHODS
+from ilu.recipes.published import PUBLISHED
 from ilu.recipes.variants import ROBUST
 
 SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
@@ -15,7 +16,7 @@ BASES = ("npo", "rmu")
 """Methods on which robust training, the penalty and the control are tried."""
 NAMES = (
     ORIGINAL,
-    *(name for name, method in METHODS.items() if not method.settings),
+    *(name for name in METHODS if name not in PUBLISHED),
     *(f"{base}-{ending}" for base in BASES for ending in (*ROBUST, "ilu", "control")),
     "entropy-tar",
 )

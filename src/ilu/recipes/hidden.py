@@ -1,5 +1,7 @@
 """Methods that work on hidden states. Each function is a recipe."""
 
+from collections.abc import Iterable
+
 from ilu.forget.circuit_breakers import Reroute
 from ilu.forget.repnoise import RepNoise
 from ilu.forget.rmu import RMU, AdaptiveRMU, Entries
@@ -65,13 +67,19 @@ def steered_weights(layer: int) -> str:
     return rf"\.({trained})\.({MLP_OUTPUT})\.weight$"
 
 
+def in_blocks(which: Iterable[int]) -> str:
+    """Names of all weights in some blocks."""
+    return rf"\.({'|'.join(map(str, which))})\."
+
+
 def circuit_breakers(
-    layers: tuple[int, ...] = (10, 20), alpha: float = 10.0, ramp: int = 300
+    layers: tuple[int, ...] = (9, 19), alpha: float = 10.0, ramp: int = 300
 ) -> Plan:
     """Turn hidden states away from where they were (representation rerouting, arXiv 2406.04313).
 
     Args:
-        layers: blocks whose outputs are turned and kept; 0 is the first.
+        layers: blocks whose outputs are turned and kept; 0 is the first. The published 10 and 20
+            count the embedding as 0.
         alpha: sum of the two weights.
         ramp: steps in which the weight moves from the forget to the retain term.
     """

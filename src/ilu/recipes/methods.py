@@ -5,7 +5,7 @@ recipe name. What may stand behind it (``-ilu``, ``-sam``, ...) comes from ``var
 method is one more function and one more row.
 """
 
-from ilu.recipes.hidden import adaptive_rmu, circuit_breakers, repnoise, rmu
+from ilu.recipes.hidden import adaptive_rmu, circuit_breakers, in_blocks, repnoise, rmu
 from ilu.recipes.instead import ceu, dpo, elm, jensun, po, random_labels, undial, whp
 from ilu.recipes.plan import Method
 from ilu.recipes.published import PUBLISHED
@@ -45,8 +45,20 @@ METHODS: dict[str, Method] = {
     "entropy": Method(entropy, 2e-5, 125, "lr: TAR"),
     "rmu": Method(rmu, 5e-5, 150, "lr, alpha, coefficient, layer, 150 batches: WMDP notebook"),
     "adaptive-rmu": Method(adaptive_rmu, 5e-5, 500, "lr, alpha, scale, 500 batches: README"),
-    "circuit-breakers": Method(circuit_breakers, 1e-4, 150, "scripts, with LoRA 16, batch 16"),
-    "elm": Method(elm, 5e-5, 750, "lr, eta, 3000 samples: released code, with LoRA"),
+    "circuit-breakers": Method(
+        circuit_breakers,
+        1e-4,
+        150,
+        "scripts: LoRA 16 in blocks 0 to 20, batch 16",
+        {"lora_rank": 16, "batch_size": 16, "parameters": in_blocks(range(21))},
+    ),
+    "elm": Method(
+        elm,
+        5e-5,
+        750,
+        "lr, eta, 3000 samples, LoRA 256 in blocks 4 to 7: released code",
+        {"lora_rank": 256, "lora_alpha": 16.0, "parameters": in_blocks(range(4, 8))},
+    ),
     "repnoise": Method(repnoise, 1e-4, 125, "lr, alpha, beta: released demo"),
     "task-vector": Method(task_vector, 1e-5, 125, "lr: MUSE, which searches alpha in 1 to 16"),
     "whp": Method(whp, 3e-6, 512, "512 steps: model card; lr and alpha from memory"),

@@ -53,7 +53,7 @@ class Method:
     """How a recipe makes its plan, and its default learning rate and steps.
 
     ``source`` says which of the defaults are published and where; the others are ours. ``settings``
-    are those of a whole published run: its model, its data and everything else.
+    are further ones: adapters, or all those of a published run with its model and its data.
     """
 
     plan: Callable[..., Plan]

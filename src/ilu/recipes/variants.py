@@ -137,9 +137,15 @@ def robust(term: Term, settings: Any) -> Term:
             loss: Any = Latent(term.loss, settings)
             return replace(term, loss=loss)
         case rule if isinstance(term.rule, L1):
-            return replace(term, rule=replace(term.rule, inner=rule))
+            return replace(term, rule=replace(term.rule, inner=against(term, rule)))
         case rule:
-            return replace(term, rule=rule)
+            return replace(term, rule=against(term, rule))
+
+
+def against(term: Term, rule: Any) -> Any:
+    """The rule with an adversary who learns again what this term is to forget."""
+    learns = getattr(rule, "adversary", None) == "forget" and term.on.startswith("forget")
+    return replace(rule, adversary=term.on) if learns else rule
 
 
 def with_topics(objective: Objective, topics: Sequence[str]) -> Objective:

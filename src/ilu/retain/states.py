@@ -29,11 +29,11 @@ class States:
 class StateNorms:
     """Distance |h - h_original| over real tokens and the blocks ``layers`` (arXiv 2406.04313).
 
-    The norm itself and not its square, as circuit breakers and TAR have it; the released code
-    averages padding in.
+    The norm itself and not its square, as circuit breakers and TAR have it. The released code takes
+    the states of all blocks, and averages padding in; here it is the blocks that are turned.
     """
 
-    layers: tuple[int, ...] = (10, 20)
+    layers: tuple[int, ...] = (9, 19)
     needs_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
