@@ -10,7 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilu import offload
-from ilu.cli.plan import bytes_of
+from ilu.cli.plan import FUSED as FUSED_FLAGS
+from ilu.cli.plan import bytes_of, choices
 from ilu.data import Feed, Stream
 from ilu.failures import one_line, out_of_memory
 from ilu.forget.npo import NPO
@@ -19,7 +20,9 @@ from ilu.forward import Frozen
 from ilu.lora import Lora, adapting
 from ilu.memory import HELD, held_by, peak_memory, shape_of
 from ilu.objective import Term
+from ilu.ranks import Ranks
 from ilu.recipe import Recipe
+from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import SAM
@@ -164,7 +167,12 @@ def test_the_command_proposes_what_fits(ilu):
     by = {row["settings"]: row for row in rows}
     away = by["--recompute --micro-batch 1 --offload-reference"]["reference"]
     assert 0 < away < by["--recompute --micro-batch 1"]["reference"]
-    assert "--recompute --fused-backward --clip None" in by
+    assert FUSED_FLAGS not in by  # the penalty's rule comes after its gradient
+
+
+def test_a_fused_backward_pass_is_proposed_where_it_can_be():
+    rows = choices(build("npo", {"model": "lab"}), 64, 1e12, Ranks())
+    assert {row.settings: row.fits for row in rows}[FUSED_FLAGS]
 
 
 def test_running_out_of_memory_ends_in_one_line_that_helps():
