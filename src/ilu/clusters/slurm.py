@@ -29,10 +29,10 @@ def carry_out_all(
 ) -> Iterator[Outcome]:
     """Like ``ilu.pool.carry_out_all``: one array of jobs, whose logs lie in ``logs``.
 
-    A job whose time is nearly over saves and goes into the queue again, three times. Stopping leaves the jobs in the queue, because they are Slurm's now, and cancelling the sweep
-    ends them. The same command submits again what is neither finished nor under way; where an
-    older job comes first, the newer one finds its run finished. ``cluster="local"`` runs them here,
-    for tests.
+    A job whose time is nearly over saves and goes into the queue again, three times. Stopping
+    leaves the jobs in the queue, because they are Slurm's now, and cancelling the sweep ends them.
+    The same command submits again what is neither finished nor under way; where an older job comes
+    first, the newer one finds its run finished. ``cluster="local"`` runs them here, for tests.
     """
     need("submitit", "slurm", "--executor slurm")
     done = [path for path, record in records.items() if finished(path, record)]
@@ -66,15 +66,22 @@ class Job:
         """
         with noted(NOTICE) as noticed:
             error = carry_out(self.record, self.path, self.conditions, stop=noticed)
-        if error == STOPPED and noticed():
-            signal.raise_signal(NOTICE)
-        return error
+        return queued_again() if error == STOPPED and noticed() else error
 
     def checkpoint(self) -> Any:
         """What goes into the queue again, asked for by submitit: the same, whose folder knows."""
         import submitit  # pyright: ignore[reportMissingImports]
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def queued_again() -> str:
+    """Let submitit's handler end this process and queue its job; return why if it does not."""
+    try:
+        signal.raise_signal(NOTICE)
+    except Exception as error:  # submitit's; it has nothing but words
+        return f"{error} What the run has done is kept: repeat the command with more --hours"
+    return STOPPED
 
 
 def parameters(resources: Resources, cluster: str) -> dict[str, Any]:
