@@ -4,10 +4,11 @@
     python -m tests.soak.clusters slurm --out clusters.json --kill-node "COMMAND"
 
 ``ray`` needs ``ilu[ray]`` and begins two nodes on this machine, each a process with its workers.
-``slurm`` needs ``ilu[slurm]`` and a Slurm that runs, with ``sacct``; ``COMMAND`` kills a node of it
-and all that runs there, and is left out if it is not given. Slurm's jobs run here too. Each fault comes when every run has
-done some steps. Then the same command is given until the sweep is done, and every file of every run
-is compared byte by byte with that of the executor ``local``, but for those that say when and how.
+``slurm`` needs ``ilu[slurm]`` and a Slurm that runs, all its nodes on this machine, with ``sacct``;
+``COMMAND`` kills a node of it and all that runs there, and that fault is left out without it. Each
+fault comes when every run has done some steps. Then the same command is given until the sweep is
+done, and every file of every run is compared byte by byte with that of the executor ``local``, but
+for those that say when and how.
 """
 
 import argparse
@@ -202,7 +203,7 @@ def versions(engine: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Try, and write what happened beside what the other engine's record says."""
+    """Try, and write what happened into the record, beside what it says of the other trials."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("engine", choices=["ray", "slurm"])
     parser.add_argument("--steps", type=int, default=25)
@@ -211,7 +212,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args(arguments)
     cluster = ray_cluster() if asked.engine == "ray" else slurm_cluster(asked.kill_node)
-    found: dict[str, Any] = {**versions(asked.engine), "steps": asked.steps, "trials": {}}
+    known = json.loads(asked.out.read_text()) if asked.out and asked.out.is_file() else {}
+    trials: dict[str, Any] = known.get(asked.engine, {}).get("trials", {})
+    known[asked.engine] = {**versions(asked.engine), "trials": trials}
     with tempfile.TemporaryDirectory() as temporary, cluster as (executor, faults):
         wanted = Path(temporary) / "local"
         if begin(wanted, asked.steps, ["--workers=1"]).driver.wait(PATIENCE):
@@ -223,12 +226,11 @@ def main(arguments: Sequence[str]) -> None:
             row = tried(fault, out, asked.steps, executor)
             row["differ"] = len(dict(content(wanted).items() ^ content(out).items()))
             row["undone"] = sum(s.state != "done" for s in sweep.statuses(out).values())
-            found["trials"][name] = row
+            trials[name] = {"steps": asked.steps, **row}
             print(name, row, flush=True)  # noqa: T201
-    if asked.out:
-        before = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
-        write_json(asked.out, {**before, asked.engine: found})
-    wrong = [n for n, r in found["trials"].items() if r["differ"] or r["undone"] or r["tracebacks"]]
+            if asked.out:
+                write_json(asked.out, known)
+    wrong = [n for n, r in trials.items() if r["differ"] or r["undone"] or r["tracebacks"]]
     if wrong:
         raise SystemExit(f"not as it should be: {', '.join(wrong)}")
 
