@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -409,6 +410,19 @@ def test_slurm_jobs_here_as_processes(folder, tmp_path):  # noqa: F811
     for _ in range(2):  # the second finds it finished and submits nothing
         found = list(slurm.carry_out_all(records, stop=lambda: False, cluster="local", **place))
         assert [each.error for each in found] == [None]
+
+
+@pytest.mark.parametrize("kind", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_refused_at_once(kind):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{kind}127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ValueError, match=r"nothing answers there .*ray start --head"):
+            tasks.check_address(address)
+        free.listen()
+        tasks.check_address(address)
+    tasks.check_address("auto")
+    tasks.check_address(None)
 
 
 @SOAK
