@@ -96,7 +96,7 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Ro
 
     The library keeps what it downloads as Arrow files and reads them row by row.
     """
-    import datasets
+    import datasets.config
 
     check_data_reachable(hub, revision, Path(datasets.config.HF_DATASETS_CACHE))
     streaming = count is not None
