@@ -170,6 +170,7 @@ def test_a_streamed_dataset_is_cut_and_pinned(monkeypatch):
         return ({"text": str(i)} for i in range(10**9))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("ilu.sources.hub.silent", lambda url: None)
     rows = from_hub(HubName("allenai/c4", "en", "train"), "abc", 3)
     assert list(rows.read()) == [{"text": "0"}, {"text": "1"}, {"text": "2"}]
     assert (asked["streaming"], asked["revision"], asked["config"]) == (True, "abc", "en")

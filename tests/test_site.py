@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 import ilu.cli.parse as parsing
-from ilu.cli import unlearn
+from ilu.cli import sweep, sweep_plan, unlearn
 from ilu.cli.main import commands, run
 from ilu.recipes import lab
 
@@ -89,6 +89,16 @@ def test_blocks_that_need_more_than_a_laptop_have_right_flags(page, monkeypatch)
                 with pytest.raises(Parsed):
                     commands()[words[1]](words[2:])
                 monkeypatch.setattr(parsing.tyro, "cli", real)
+
+
+def test_sweeps_on_slurm_have_right_flags():
+    text = (ROOT / "scripts" / "slurm.md").read_text(encoding="utf-8")
+    found = [Block("slurm", lang, code, False) for _, lang, code in BLOCK.findall(text)]
+    every = [words for block in found for words in lines(block) if words[:2] == ["ilu", "sweep"]]
+    begun = [words for words in every if words[2] not in sweep.SUBCOMMANDS]
+    asked = [sweep_plan.read(words[2], words[3:]).asked for words in begun]
+    assert [each.where.executor for each in asked] == ["slurm", "ray"]
+    assert all(each.where.resources.gpus == 1 for each in asked)
 
 
 def test_a_wrong_flag_in_a_block_would_be_found(monkeypatch):

@@ -333,6 +333,7 @@ def test_the_hubs_own_files_are_streamed(both, tmp_path, monkeypatch):
         out.write_table(table)
     found = datasets.Dataset.from_file(str(tmp_path / "d.arrow"))
     monkeypatch.setattr(datasets, "load_dataset", lambda *given, **options: found)
+    monkeypatch.setattr(hub, "silent", lambda url: None)
     monkeypatch.delenv(hub.MIRROR, raising=False)
     whole, view = both(Dataset("org/name"))
     assert list(view) == whole == both(Dataset(rows_to(tmp_path / "d.jsonl", texts(40))))[0]

@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ilu import search, sweep
+from ilu import pool, search, sweep
 from ilu.cli.main import run as command
 from ilu.cli.sweep_plan import goal_of, planned, read, spread, trial
 from ilu.clusters import slurm, tasks
@@ -30,7 +34,7 @@ from ilu.rundir import RunDir
 from ilu.sources.halves import HalfOfQuestions
 from ilu.train import Optim, Stopped
 from ilu.types import Score
-from ilu.worker import STOPPED, Conditions, carry_out, recorded
+from ilu.worker import STOPPED, Conditions, Outcome, carry_out, recorded
 from tests.test_run import OWN, folder, recipe  # noqa: F401
 
 SOAK = pytest.mark.skipif("ILU_SOAK" not in os.environ, reason="a minute or more: make soak")
@@ -223,6 +227,30 @@ def test_time_left_counts_what_is_under_way():
     assert sweep.seconds_left({"c": half}, workers=1) is None
 
 
+def test_a_cancelled_sweep_ends_in_words(folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """By another command, so that no signal has come to the one that carries it out."""
+    whole = pool.carry_out_all
+
+    def carry_out_all(jobs, **given):
+        sweep.cancel(tmp_path / "out")
+        return whole(jobs, **given)
+
+    monkeypatch.setattr(pool, "carry_out_all", carry_out_all)
+    assert command(["sweep", *argv(folder, tmp_path / "out")]) == 128 + signal.SIGTERM
+    assert "stopped; the same command, or ilu sweep resume continues" in capsys.readouterr().err
+
+
+def test_a_run_whose_process_was_lost_is_listed_with_the_reason(
+    folder, tmp_path, monkeypatch, capsys  # noqa: F811
+):  # fmt: skip
+    def carry_out_all(jobs, **given):
+        return iter(Outcome(path, "lost in a test") for path in jobs)
+
+    monkeypatch.setattr(pool, "carry_out_all", carry_out_all)
+    assert command(["sweep", *argv(folder, tmp_path / "out")]) == 2
+    assert re.search(r"waiting: npo-ilu\S*: lost in a test", capsys.readouterr().out)
+
+
 # --- Search ----------------------------------------------------------------------------------
 
 
@@ -295,6 +323,85 @@ def test_a_search_asks_the_same_again_and_finds_the_better_half():
 # --- Clusters --------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def notice(monkeypatch):
+    """Slurm gives notice once, when a run first looks whether its sweep is cancelled."""
+    given: list[bool] = []
+
+    def cancelled(conditions):
+        if not given:
+            given.append(True)
+            signal.raise_signal(slurm.NOTICE)
+        return False
+
+    monkeypatch.setattr(Conditions, "cancelled", cancelled)
+
+
+def test_a_slurm_job_on_notice_saves_before_it_is_queued_again(folder, tmp_path, notice):  # noqa: F811
+    """submitit's handler, which ends the process, finds a checkpoint; the next job goes on."""
+    record, path = describe(recipe(folder, "npo")), tmp_path / "run"
+    job = slurm.Job(record, path, Conditions())
+    saved: list[list[Path]] = []
+    with handled(lambda: saved.append(list(path.glob("checkpoints/**/*.safetensors")))):
+        assert job() == STOPPED
+        assert len(saved) == 1
+        assert saved[0]
+        assert job() is None
+        assert len(saved) == 1
+    whole = run(restore(record), tmp_path / "whole").path
+    assert results(whole) == results(path)
+
+
+def test_a_slurm_job_that_is_not_queued_again_says_why(folder, tmp_path, notice):  # noqa: F811
+    def refuse():
+        raise RuntimeError("Job not requeued because: timed-out too many times.")
+
+    job = slurm.Job(describe(recipe(folder, "npo")), tmp_path / "run", Conditions())
+    with handled(refuse):
+        assert "too many times. What the run has done is kept: repeat" in (job() or "")
+
+
+@contextmanager
+def handled(act):
+    """What submitit does with notice that comes to it."""
+    before = signal.signal(slurm.NOTICE, lambda number, frame: act())
+    try:
+        yield
+    finally:
+        signal.signal(slurm.NOTICE, before)
+
+
+def test_what_slurm_is_told_of_a_job():
+    asked = slurm.parameters(Resources(gpus=2.0, memory=80, partition="long"), "slurm")
+    assert (asked["gpus_per_node"], asked["mem_gb"], asked["slurm_partition"]) == (2, 80, "long")
+    assert (asked["timeout_min"], asked["slurm_signal_delay_s"]) == (24 * 60, 600)
+    short = slurm.parameters(Resources(hours=0.001), "slurm")
+    assert (short["timeout_min"], short["slurm_signal_delay_s"]) == (1, 6)  # 0 would be no limit
+    with pytest.raises(ValueError, match="whole GPUs"):
+        slurm.parameters(Resources(gpus=0.5), "slurm")
+
+
+def test_a_job_that_is_lost_in_slurm_says_how_and_where_to_read_more(tmp_path):
+    lost = Job("CANCELLED by 0", tmp_path / "4_0_log.err")
+    found = list(slurm.collect({tmp_path / "run": lost}, lambda: False))
+    assert found == [
+        Outcome(tmp_path / "run", f"lost in Slurm, state CANCELLED by 0: see {lost.paths.stderr}")
+    ]
+
+
+class Job:
+    """One of submitit's, without a result."""
+
+    def __init__(self, state, stderr):
+        self.state, self.paths = state, SimpleNamespace(stderr=stderr)
+
+    def done(self):
+        return True
+
+    def exception(self):
+        return RuntimeError("Job 4_0 (task: 0) with path\nhas not produced any output")
+
+
 @SOAK
 @pytest.mark.skipif(not find_spec("submitit"), reason="submitit is not installed")
 def test_slurm_jobs_here_as_processes(folder, tmp_path):  # noqa: F811
@@ -303,10 +410,19 @@ def test_slurm_jobs_here_as_processes(folder, tmp_path):  # noqa: F811
     for _ in range(2):  # the second finds it finished and submits nothing
         found = list(slurm.carry_out_all(records, stop=lambda: False, cluster="local", **place))
         assert [each.error for each in found] == [None]
-    asked = slurm.parameters(Resources(gpus=2.0, memory=80, partition="long"), "slurm")
-    assert (asked["gpus_per_node"], asked["mem_gb"], asked["slurm_partition"]) == (2, 80, "long")
-    with pytest.raises(ValueError, match="whole GPUs"):
-        slurm.parameters(Resources(gpus=0.5), "slurm")
+
+
+@pytest.mark.parametrize("kind", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_refused_at_once(kind):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{kind}127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ValueError, match=r"nothing answers there .*ray start --head"):
+            tasks.check_address(address)
+        free.listen()
+        tasks.check_address(address)
+    tasks.check_address("auto")
+    tasks.check_address(None)
 
 
 @SOAK

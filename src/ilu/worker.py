@@ -48,22 +48,29 @@ class Conditions:
         return self.cancel is not None and self.cancel.exists()
 
 
-def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> str | None:
+def carry_out(
+    record: Mapping[str, Any],
+    path: Path,
+    conditions: Conditions,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> str | None:
     """Carry out or continue the run of a recorded recipe; return why it did not end, if so.
 
     One thread: processes that share cores and use several threads wait for each other. An error is
-    a result, so that the other runs go on; it is kept for reports.
+    a result, so that the other runs go on; it is kept for reports. SIGTERM, the sweep's file and
+    ``stop()`` ask it to save and stop; Ctrl-C is for who began this process.
     """
     quiet_libraries()
     torch.set_num_threads(1)
     forget_failure(path)
-    with terminable() as terminated:
+    with noted(signal.SIGTERM) as terminated, noted(signal.SIGINT):
         options = Options(
             device=conditions.device,
             save_every=conditions.save_every,
             resume=True,
             shared=conditions.shared,
-            stop=lambda: terminated() or conditions.cancelled(),
+            stop=lambda: terminated() or stop() or conditions.cancelled(),
         )
         try:
             check_failures(run(restore(record), path, options))
@@ -80,18 +87,14 @@ def carry_out(record: Mapping[str, Any], path: Path, conditions: Conditions) -> 
 
 
 @contextmanager
-def terminable() -> Generator[Callable[[], bool]]:
-    """Give a function that says whether SIGTERM has come; Ctrl-C is for who began this process."""
+def noted(number: signal.Signals) -> Generator[Callable[[], bool]]:
+    """Give a function that says whether a signal has come, which does nothing else meanwhile."""
     seen: list[int] = []
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number)),
-    }
+    before = signal.signal(number, lambda got, frame: seen.append(got))
     try:
         yield lambda: bool(seen)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(number, before)
 
 
 def finished(path: Path, record: Mapping[str, Any]) -> bool:

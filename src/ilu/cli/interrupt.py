@@ -32,7 +32,8 @@ def interruptible(
     try:
         yield lambda: bool(seen)
     except Stopped:
-        raise Interrupt(seen[0], again) from None
+        # A sweep may have been asked by another command, or a run of it by its scheduler.
+        raise Interrupt(seen[0] if seen else signal.SIGTERM, again) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -73,8 +73,8 @@ def main(argv: Sequence[str]) -> None:
         best = searched(wish, carry_out) if wish.asked.search else None
         records = {name: recorded(each) for name, each in planned(wish, best).items()}
         write_plan(out, records, search=best is not None)
-        carry_out(records)
-    ended(out)
+        errors = carry_out(records)
+    ended(out, errors)
 
 
 CarryOut = Callable[[Mapping[str, Any]], dict[str, str]]
@@ -209,10 +209,10 @@ def resume(argv: Sequence[str]) -> None:
     wanted: Resume = parse(Resume, f"{PROG} resume", argv)
     plan = read_plan(wanted.out)
     with sweeping(wanted.out, wanted.where) as carry_out:
-        carry_out(plan["runs"])
+        errors = carry_out(plan["runs"])
     if plan["search"]:
         console.print("what was planned is done; a search goes on with its own command")
-    ended(wanted.out)
+    ended(wanted.out, errors)
 
 
 def cancel_sweep(argv: Sequence[str]) -> None:
@@ -226,13 +226,17 @@ def cancel_sweep(argv: Sequence[str]) -> None:
 SUBCOMMANDS = {"status": show_status, "resume": resume, "cancel": cancel_sweep}
 
 
-def ended(out: Path) -> None:
-    """Say how a sweep came out; failures are an error, each with its reason."""
+def ended(out: Path, errors: Mapping[str, str]) -> None:
+    """Say how a sweep came out; failures are an error, each with its reason.
+
+    ``errors`` has that of runs whose process was lost and could write none.
+    """
     found = statuses(out)
     left = {name: each for name, each in found.items() if each.state != "done"}
     for name, each in left.items():
-        why = f": {each.reason}" if each.reason else ""
-        console.print(f"{each.state}: {name}{why}", markup=False, soft_wrap=True)
+        why = each.reason or errors.get(name, "")
+        said = f"{each.state}: {name}: {why}" if why else f"{each.state}: {name}"
+        console.print(said, markup=False, soft_wrap=True)
     if left:
         raise ValueError(f"{len(left)} of {len(found)} runs are not done: see above")
     runs = out / "runs"

@@ -11,7 +11,7 @@ class Resources:
         cpus: cores for each run.
         gpus: for each run; a fraction lets runs share one, where Ray allows it.
         memory: GiB for each run; 0 says nothing.
-        hours: longest time of a run, for Slurm.
+        hours: longest time of a job of Slurm; a run that needs more goes on in up to three others.
         partition: of Slurm.
     """
 

@@ -1,5 +1,6 @@
 """Runs as tasks of Ray: on this machine, or on a cluster whose nodes share the folder."""
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,22 @@ def carry_out_all(
     if stop() and waiting:
         raise Stopped
     if waiting:
+        check_address(address)
         yield from carry_out_in_ray(waiting, resources, conditions, stop, address)
+
+
+def check_address(address: str | None) -> None:
+    """Raise ValueError if nothing listens at HOST:PORT, where Ray would ask again for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, or none
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"--address {address}: nothing answers there ({error.strerror or error}): start Ray "
+            "with ray start --head, or give the address that it says"
+        ) from error
 
 
 def carry_out_in_ray(

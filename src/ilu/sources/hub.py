@@ -96,8 +96,9 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Ro
 
     The library keeps what it downloads as Arrow files and reads them row by row.
     """
-    import datasets
+    import datasets.config
 
+    check_data_reachable(hub, revision, Path(datasets.config.HF_DATASETS_CACHE))
     streaming = count is not None
     try:
         found: Any = datasets.load_dataset(
@@ -121,23 +122,57 @@ def check_reachable(name: str, revision: str | None = None) -> None:
 
     The libraries would ask an address that refuses connections for most of a minute.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     config = "config.json"
     if isinstance(try_to_load_from_cache(name, config, revision=revision), str):
         return
-    try:
-        get_hf_file_metadata(hf_hub_url(name, config, revision=revision))
-    except HfHubHTTPError:
-        return  # it answers; what it says is for who loads the model
-    except Exception as error:  # the library raises a different one for every cause
-        offline = isinstance(error, OfflineModeIsEnabled)
-        why = "HF_HUB_OFFLINE is set" if offline else f"no answer from {constants.ENDPOINT}"
+    if silence := silent(hf_hub_url(name, config, revision=revision)):
         raise ValueError(
-            f"cannot load model {name!r}: it is not in the cache and {why}: name a folder, "
+            f"cannot load model {name!r}: it is not in the cache and {silence.why}: name a folder, "
             f"point {MIRROR} at a local mirror, or try again with a network"
-        ) from error
+        ) from silence.error
+
+
+def check_data_reachable(hub: HubName, revision: str | None, cache: Path) -> None:
+    """The same for a dataset, which the library would take from its cache after half a minute.
+
+    What has its name there is left to the library: how it lays out its cache is not ours to know.
+    """
+    from huggingface_hub import hf_hub_url
+
+    name = hub.repository.rpartition("/")[2].casefold()
+    if cache.is_dir() and any(name in path.name.casefold() for path in cache.iterdir()):
+        return
+    url = hf_hub_url(hub.repository, "README.md", repo_type="dataset", revision=revision)
+    if silence := silent(url):
+        raise ValueError(
+            f"cannot load {hub.repository}: it is not in the cache and {silence.why}: point "
+            f"{MIRROR} at a local mirror, or try again with a network{on_request(hub)}"
+        ) from silence.error
+
+
+class Silence(NamedTuple):
+    """Why the hub cannot be asked, in words and as it was raised."""
+
+    why: str
+    error: Exception
+
+
+def silent(url: str) -> Silence | None:
+    """Ask the hub once; what it answers, also that there is no such file, is for who loads it."""
+    from huggingface_hub import constants, get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        get_hf_file_metadata(url)
+    except HfHubHTTPError:
+        return None
+    except OfflineModeIsEnabled as error:
+        return Silence("HF_HUB_OFFLINE is set", error)
+    except Exception as error:  # the library raises a different one for every cause
+        return Silence(f"no answer from {constants.ENDPOINT}", error)
+    return None
 
 
 def on_request(hub: HubName) -> str:
