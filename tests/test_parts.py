@@ -9,8 +9,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ilu.cli.plan import main as plan
 from ilu.data import Feed, Stream
-from ilu.memory import shape_of
 from ilu.memory_parts import peak_in_parts
+from ilu.memory_shape import shape_of
 from ilu.models import load_model, read_weights
 from ilu.parts import load_sharded
 from ilu.ranks import Ranks, local

@@ -15,12 +15,16 @@ from ilu.failures import one_line, out_of_memory
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
 from ilu.lora import Lora, adapting
-from ilu.memory import HELD, held_by, peak_memory, shape_of
+from ilu.memory import HELD, held_by, peak_memory, streams_of
+from ilu.memory_shape import shape_of
 from ilu.objective import Term
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import KL, NLL
+from ilu.retain.states import States
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
+from ilu.robust.lookahead import LookAhead
 from ilu.robust.rules import SAM
+from ilu.robust.tampering import TAR
 from ilu.train import Optim, fit
 from ilu.types import Example, Slope
 from tests.test_rules import RULES, name
@@ -30,6 +34,17 @@ ENVIRONMENT = Term(ScaleGradient(), on="environment", rule=Square())
 NPO_ILU = {**NPO_ALONE, "invariance": ENVIRONMENT}
 OPTIM = Optim(lr=1e-4, steps=2)
 LENGTH = 64
+STEERED = replace(OPTIM, parameters=r"layers\.[123]\.mlp\.down")
+EVERY = replace(STEERED, reach=".")  # what rules perturb without training it
+AHEAD = {
+    "forget": Term(RMU(layer=3), on="forget", rule=LookAhead()),
+    "retain": Term(States(layer=3), on="retain"),
+}
+PENALISED = {
+    "forget": Term(RMU(layer=3), on="forget"),
+    "invariance": Term(NLL(), on="environment", rule=Penalty()),
+}
+TAMPERED = {**NPO_ALONE, "forget": Term(NPO(0.1), "forget", rule=TAR(2, 1, 1e-5, 4, "environment"))}
 # Widths, objective, optimiser, adapters: each case has another part of memory as its largest.
 CASES = {
     "weights": ({"hidden": 256, "layers": 2, "vocabulary": 2000}, NPO_ALONE, OPTIM, None),
@@ -50,9 +65,27 @@ CASES = {
     "kl": ({"hidden": 128, "vocabulary": 4000}, {"retain": Term(KL(), on="retain")}, OPTIM, None),
     "lora": ({"hidden": 128}, NPO_ILU, OPTIM, Lora(8, 8.0)),
     "rmu": (
-        {"hidden": 128, "layers": 8}, {"forget": Term(RMU(layer=3), on="forget")},
-        replace(OPTIM, parameters=r"layers\.[123]\.mlp\.down"), None,
+        {"hidden": 128, "layers": 8}, {"forget": Term(RMU(layer=3), on="forget")}, STEERED, None,
     ),
+    "ahead, weights": ({"hidden": 256, "vocabulary": 2000}, AHEAD, EVERY, None),
+    "ahead, activations": ({"layers": 16}, AHEAD, EVERY, None),
+    "ahead, head": ({"vocabulary": 20000}, AHEAD, replace(STEERED, reach="embed|layers"), None),
+    "ahead, micro-batches": ({"layers": 16}, AHEAD, replace(EVERY, micro_batch=2), None),
+    "ahead, recompute": (
+        {"hidden": 128, "layers": 12}, AHEAD, replace(EVERY, recompute=True), None,
+    ),
+    "ahead, bfloat16": (
+        {"hidden": 128, "layers": 8}, AHEAD, replace(EVERY, precision="bfloat16"), None,
+    ),
+    "ahead, lora": ({"hidden": 256}, AHEAD, EVERY, Lora(8, 8.0)),
+    "penalty, weights": ({"hidden": 256, "vocabulary": 2000}, PENALISED, EVERY, None),
+    "penalty, upper blocks": (
+        {"layers": 16}, PENALISED, replace(STEERED, reach=r"layers\.1[0-5]"), None,
+    ),
+    "penalty, some weights": (
+        {"hidden": 256, "layers": 6}, PENALISED, replace(STEERED, reach=r"\.[1-4]\.mlp"), None,
+    ),
+    "tampering": ({"hidden": 128}, TAMPERED, OPTIM, None),
 }  # fmt: skip
 
 
@@ -103,14 +136,37 @@ def test_the_prediction_is_within_15_percent_of_what_is_measured(case):
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
 def test_rules_hold_as_many_gradients_as_the_table_says(rule):
+    held, asked = held_by(rule), set[str]()
+    assert count(rule, asked) == pytest.approx(held.most, abs=0.2)
+    # 32 of them exist for a moment where a gradient is taken, by which it is seen what is beside.
+    assert count(rule, asked, here=32) - 32 == pytest.approx(held.here, abs=0.2)
+    if "others" in asked:
+        assert count(rule, asked, others=32) - 32 == pytest.approx(held.others, abs=0.2)
+    assert ("others" in asked) == bool(streams_of(rule))
+    assert getattr(rule, "__name__", type(rule).__name__) in HELD
+
+
+def count(rule, asked, here=0, others=0) -> float:
+    """The most that a rule holds while it works, in gradients, if each takes so many."""
     params = [nn.Parameter(torch.ones(4096)) for _ in range(16)]
 
-    def here() -> Slope:
+    def gradient(beside: int) -> Slope:
+        torch.empty(beside * 16 * 4096)
         return Slope(1.0, tuple(torch.ones(4096) for _ in params))
 
-    used = peak_bytes(lambda: rule(params, here, lambda loss, on: here(), 0))
-    assert held_by(rule) == pytest.approx(used / (16 * 4096 * 4), abs=1.1)
-    assert getattr(rule, "__name__", type(rule).__name__) in HELD
+    def other(loss, on) -> Slope:
+        asked.add("others")
+        return gradient(others)
+
+    return peak_bytes(lambda: rule(params, lambda: gradient(here), other, 0)) / (16 * 4096 * 4)
+
+
+def test_the_command_counts_what_rules_perturb(ilu):
+    asked = ("--model", "lab", "--length", "4", "--environment-batch-size", "1", "--json")
+    alone, ahead = (json.loads(ilu("plan", r, *asked).stdout)[0] for r in ("rmu", "rmu-ahead"))
+    assert ahead["optimizer"] == alone["optimizer"]
+    assert ahead["reference"] == ahead["weights"] > 3 * alone["reference"]
+    assert ahead["rules"] >= 2 * ahead["weights"]
 
 
 def test_the_command_proposes_what_fits(ilu):

@@ -9,8 +9,9 @@ from ilu.cli.parse import flags
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.lora import Lora
-from ilu.memory import Memory, peak_memory, shape_of
+from ilu.memory import Memory, peak_memory
 from ilu.memory_parts import peak_in_parts
+from ilu.memory_shape import shape_of
 from ilu.parts import skeleton
 from ilu.prepare import check_ranks
 from ilu.ranks import Ranks
@@ -78,11 +79,6 @@ def main(argv: Sequence[str]) -> None:
     for data in DATA:
         rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
     recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
-    if recipe.optim.reach is not None:
-        raise ValueError(
-            "ilu plan does not count the gradients of weights that are only within --reach, as in "
-            "-ahead recipes: plan the recipe without it, and add a gradient of the whole model"
-        )
     rows = list(choices(recipe, length, room, ranks))
     if "--json" in argv:
         print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])
