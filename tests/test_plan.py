@@ -9,15 +9,20 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ilu import memory
 from ilu.cli.plan import bytes_of
 from ilu.data import Feed, Stream
 from ilu.failures import one_line, out_of_memory
 from ilu.forget.npo import NPO
 from ilu.forget.rmu import RMU
 from ilu.lora import Lora, adapting
+from ilu.losses import head as losses_head
+from ilu.losses import kernel
+from ilu.losses.head import tokens_of
 from ilu.memory import HELD, held_by, peak_memory, streams_of
 from ilu.memory_shape import shape_of
 from ilu.objective import Term
+from ilu.predictions import Head, Outputs
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import KL, NLL
 from ilu.retain.states import States
@@ -159,6 +164,31 @@ def count(rule, asked, here=0, others=0) -> float:
         return gradient(others)
 
     return peak_bytes(lambda: rule(params, lambda: gradient(here), other, 0)) / (16 * 4096 * 4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_kernels_need_the_blocks_that_the_plan_counts(kept, precision, monkeypatch):
+    """Stand-ins for the kernels, which take no memory of their own; what they give is not right."""
+    block, tokens, size = 2**16, 128, {"hidden": 32, "vocabulary": 4000}
+    monkeypatch.setattr(kernel, "serves", lambda z: True)
+    monkeypatch.setattr(kernel, "add_block", lambda z, y, state, *, entropy: state.zero_())
+    monkeypatch.setattr(kernel, "gradient", lambda z, y, rows, out, **how: out.zero_())
+    for module in (losses_head, memory):
+        monkeypatch.setattr(module, "KEPT", tokens * 4000 if kept else 0)
+    monkeypatch.setattr(losses_head, "block_size", lambda device: block)
+    monkeypatch.setattr(memory, "DEVICE_BLOCK", block)
+    model = llama(**size)
+    optim = replace(OPTIM, precision=precision)
+    recipe = Recipe(name="x", model="x", data={}, objective={}, optim=optim, metrics={})
+    one = memory.Pass(NLL(), tokens, exact=False)
+    predicted = memory.head(one, recipe, shape_of(model, recipe), "cuda")
+    states = torch.randn(1, tokens, 32, requires_grad=True)
+    targets = torch.ones(1, tokens, dtype=torch.long)
+    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    out = Outputs(states, targets, Head(model.lm_head.weight, dtype=dtype))
+    used = peak_bytes(lambda: tokens_of(out, entropy=True).entropy.sum().backward())
+    assert predicted == pytest.approx(used, rel=0.1)
 
 
 def test_the_command_counts_what_rules_perturb(ilu):

@@ -10,7 +10,7 @@ the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT
+from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT, ROWS
 from ilu.memory_shape import Shape
 from ilu.objective import Term, joins
 from ilu.recipe import Recipe
@@ -20,6 +20,10 @@ from ilu.types import GradRule, Loss
 
 STATES = {"adamw": 8.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03}
 """Bytes of optimiser state for each trained weight: two moments in float32, or in 8 bits."""
+
+
+WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")
+"""Losses that need logits themselves and not only what the kernels make of them."""
 
 
 class Held(NamedTuple):
@@ -159,7 +163,7 @@ def ends(
 ) -> Iterator[dict[str, float]]:
     """The end of a forward pass, and of the backward pass, which ``backward`` is gained by."""
     kept, block = activations(one, recipe, shape)
-    top = head(one, shape, device)
+    top = head(one, recipe, shape, device)
     # A block that is computed again comes when the output layer is done.
     kept, top = (kept + block, 0.0) if block > top else (kept, top)
     yield {"gradients": before, "rules": rules, "activations": kept, "head": top}
@@ -174,10 +178,9 @@ def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
     ``Shape.kept`` says of norms and MLP. The second number is what one block needs while it is
     computed again.
     """
-    tokens, pure = one.tokens, recipe.optim.optimizer == "adamw-bf16"
-    autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
-    small = 2 if autocast or pure else 4
-    d, large = shape.hidden, 2 if pure else 4
+    tokens, d = one.tokens, shape.hidden
+    small, autocast = product_bytes(one, recipe)
+    large = 2 if recipe.optim.optimizer == "adamw-bf16" else 4
     attention = 4 * small * shape.queries + (2 * small * d if autocast else 0)
     last = getattr(one.loss, "layer", shape.layers - 1) + 1
     each = [tokens * (kept.wide * large * d + attention + kept.inner * small * shape.inner)
@@ -189,16 +192,37 @@ def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
     return kept + 3.0 * entering + cast, float(again)
 
 
-def head(one: Pass, shape: Shape, device: str) -> float:
-    """Rows and blocks of the output layer, and its gradient; nothing where states are compared."""
+def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
+    """Rows and blocks of the output layer, and its gradient; nothing where states are compared.
+
+    PyTorch takes three float32 blocks of logits. Where the kernels of ``losses.kernel`` read them,
+    a block is of the product's precision and its gradient takes its place; the next one is made
+    before it goes, and what is kept for the backward pass is not written over. Beside them the
+    columns of the weight in that precision, and of its gradient. This is derived from the code, and
+    tested with stand-ins for the kernels on the CPU; it was not measured on a GPU.
+    """
     if hasattr(one.loss, "layer"):
         return 0.0
-    tokens = one.tokens
-    logits = tokens * shape.vocabulary
-    block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
-    kept = logits if logits <= KEPT else 0
+    logits = one.tokens * shape.vocabulary
     weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
-    return 4.0 * (kept + 3 * block + 2 * tokens * shape.hidden + weight)
+    states = 4.0 * (2 * one.tokens * shape.hidden + weight)
+    kept = logits if logits <= KEPT else 0
+    if device == "cpu" or type(one.loss).__name__ in WITHOUT_KERNELS:
+        block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
+        return 4.0 * (kept + 3 * block) + states
+    small, cast = product_bytes(one, recipe)
+    high = min(one.tokens, ROWS)
+    wide = min(shape.vocabulary, DEVICE_BLOCK // high)
+    several = kept or high * wide < logits
+    columns = wide * shape.hidden * (cast + shape.head_reached)
+    return small * (kept + (1 + bool(several)) * high * wide + columns) + states
+
+
+def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
+    """Bytes of a number that the output layer gives, and whether its weight is cast for that."""
+    pure = recipe.optim.optimizer == "adamw-bf16"
+    autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
+    return 2.0 if autocast or pure else 4.0, autocast
 
 
 def held_by(rule: GradRule) -> Held:
