@@ -16,7 +16,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 LAYERS = [
     {"predictions"},
     {"types", "files", "extras", "seeds", "significance", "locks", "secrets"},
-    {"losses", "vectors", "output", "scores", "ranks", "failures"},
+    {"losses", "vectors", "output", "scores", "ranks", "failures", "nf4"},
     {"remembered"},
     {"forward"},
     {"data", "sharding"},

@@ -10,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilu import memory
+from ilu.cli import plan as command
 from ilu.cli.plan import bytes_of
 from ilu.data import Feed, Stream
 from ilu.failures import one_line, out_of_memory
@@ -22,6 +23,7 @@ from ilu.losses.head import tokens_of
 from ilu.memory import HELD, held_by, peak_memory, streams_of
 from ilu.memory_shape import shape_of
 from ilu.objective import Term
+from ilu.parts import skeleton
 from ilu.predictions import Head, Outputs
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import KL, NLL
@@ -69,6 +71,7 @@ CASES = {
     "bfloat16": ({"hidden": 128}, NPO_ALONE, replace(OPTIM, precision="bfloat16"), None),
     "kl": ({"hidden": 128, "vocabulary": 4000}, {"retain": Term(KL(), on="retain")}, OPTIM, None),
     "lora": ({"hidden": 128}, NPO_ILU, OPTIM, Lora(8, 8.0)),
+    "qlora": ({"hidden": 128, "layers": 8}, NPO_ILU, OPTIM, Lora(8, 8.0, base_bits=4)),
     "rmu": (
         {"hidden": 128, "layers": 8}, {"forget": Term(RMU(layer=3), on="forget")}, STEERED, None,
     ),
@@ -197,6 +200,24 @@ def test_the_command_counts_what_rules_perturb(ilu):
     assert ahead["optimizer"] == alone["optimizer"]
     assert ahead["reference"] == ahead["weights"] > 3 * alone["reference"]
     assert ahead["rules"] >= 2 * ahead["weights"]
+
+
+def test_what_fits_has_room_for_the_model_that_is_measured(monkeypatch, capsys):
+    """All the linear layers in 4 bits take little, but not before training begins."""
+    monkeypatch.setattr(command, "RESERVE", 0.0)
+    flags = ("--model", "lab", "--length", "4", "--batch-size", "1", "--json", "--lora-rank", "2")
+
+    def first(room: float):
+        command.main(["npo", *flags, "--quantise-base", "4", "--device-memory", f"{room}MiB"])
+        return json.loads(capsys.readouterr().out)[0]
+
+    row, model = first(100), 4 * sum(p.numel() for p in skeleton("lab").parameters()) / 2**20
+    assert row["fits"]
+    assert row["weights"] / 2**20 < 0.5 * model
+    needed = sum(v for k, v in row.items() if k not in ("settings", "fits")) / 2**20
+    assert needed < model - 1
+    assert not first(needed + 0.5)["fits"]
+    assert first(model + 0.1)["fits"]
 
 
 def test_the_command_proposes_what_fits(ilu):

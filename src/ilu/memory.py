@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT, ROWS
 from ilu.memory_shape import Shape
+from ilu.nf4 import BYTES as NF4
 from ilu.objective import Term, joins
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import NLL
@@ -67,7 +68,7 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
     width = 2 if optim.optimizer == "adamw-bf16" else 4
     gradient = float(width * shape.reached)
     fixed = {
-        "weights": float(width * shape.weights),
+        "weights": float(width * (shape.weights - shape.rounded)) + rounded(shape, device),
         "optimizer": STATES[optim.optimizer] * shape.trained,
         "reference": gradient if any(needs(t) for t in recipe.objective.values()) else 0.0,
     }
@@ -83,6 +84,11 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
     if optim.average_from is not None:
         fixed["optimizer"] += 4.0 * shape.trained
     return max((Memory(**fixed, **m) for m in found), key=lambda m: m.total)
+
+
+def rounded(shape: Shape, device: str) -> float:
+    """Weights of 4 bits, and beside them those from before where they lie in the same memory."""
+    return shape.rounded * (NF4 + (4.0 if device == "cpu" else 0.0))
 
 
 def needs(term: Term) -> bool:
@@ -188,7 +194,7 @@ def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
     entering = tokens * large * d
     recompute = recipe.optim.recompute
     kept, again = (len(each) * entering, max(each)) if recompute else (sum(each), 0)
-    cast = 2.0 * shape.linear if autocast else 0.0
+    cast = 2.0 * (shape.linear - shape.rounded) if autocast else 0.0
     return kept + 3.0 * entering + cast, float(again)
 
 

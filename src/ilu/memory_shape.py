@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ilu.forward import blocks, named_trained
-from ilu.lora import adapted_layers
+from ilu.lora import adapted_layers, base_layers
 from ilu.recipe import Recipe
 
 LAST = r"\.(o_proj|out_proj|c_proj|dense|down_proj|dense_4h_to_h|fc2)\.weight"
@@ -20,13 +20,14 @@ class Shape:
     """What of a model decides memory.
 
     ``reached`` are the weights with a gradient: the trained ones and those that only rules
-    perturb. ``first`` is the lowest block that has one; ``kept`` is what each block keeps, and
-    ``up_to`` how many weights with a gradient lie in or below it.
+    perturb; ``rounded`` are those of 4 bits. ``first`` is the lowest block with a gradient,
+    ``kept`` what each block keeps, ``up_to`` how many weights with a gradient lie in or below it.
     """
 
     weights: int
     trained: int
     reached: int
+    rounded: int
     largest: int
     linear: int
     block: int
@@ -46,6 +47,7 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
     config: Any = model.config
     trained = trained_sizes(model, recipe)
     sizes = {**trained, **beyond(model, recipe)}
+    base = base_layers(model) if recipe.lora and recipe.lora.base_bits else []
     output: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
     every, depth = list(model.parameters()), len(blocks(model))
     size = config.hidden_size
@@ -54,7 +56,8 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
         weights=sum(p.numel() for p in every) + (sum(trained.values()) if recipe.lora else 0),
         trained=sum(trained.values()),
         reached=sum(sizes.values()),
-        largest=max(sizes.values()),
+        rounded=sum(m.weight.numel() for m in base),
+        largest=max([*sizes.values(), *(m.weight.numel() for m in base)]),
         linear=sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2),
         block=max(sum(p.numel() for p in one.parameters()) for one in blocks(model)),
         first=lowest(sizes, depth),
