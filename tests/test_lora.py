@@ -136,12 +136,11 @@ def logits_of(model):
 
 
 def test_a_rounded_base_is_close_and_only_adapters_have_a_gradient(tiny):
-    before = logits_of(tiny)
+    before, layers = logits_of(tiny), base_layers(tiny)
     with adapting(tiny, ROUNDED, r"\.mlp\.", seed=0) as (adapted, pattern):
         base = logits_of(adapted)
         assert 1e-3 < relative(base, before) < 0.3
-        types = {type(m.weight).__name__ for m in base_layers(tiny)}
-        assert types == {"NF4Tensor"}
+        assert {type(m.weight).__name__ for m in layers} == {"NF4Tensor"}
         with training(adapted, pattern) as named:
             ModelForward(adapted)(batch()).logits.square().mean().backward()
             assert {n for n, p in adapted.named_parameters() if p.grad is not None} == set(named)
@@ -155,11 +154,12 @@ def test_a_rounded_base_is_close_and_only_adapters_have_a_gradient(tiny):
 
 def test_the_gradient_is_that_of_the_rounded_weights(tiny):
     """Against a model that holds what the 4 bits stand for as float32."""
-    same = make_tiny()
+    other = make_tiny()
+    layers = zip(base_layers(tiny), base_layers(other), strict=True)
     with adapting(tiny, ROUNDED, "", seed=0) as (adapted, _):
-        for mine, theirs in zip(base_layers(tiny), base_layers(same), strict=True):
+        for mine, theirs in layers:
             theirs.weight.data = mine.weight.to(torch.float32)
-        gradients = [adapter_gradients(m) for m in (adapted, adapt(same, LORA, "", seed=0))]
+        gradients = [adapter_gradients(m) for m in (adapted, adapt(other, LORA, "", seed=0))]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
 
