@@ -24,8 +24,8 @@ from ilu.data import Feed, Stream
 from ilu.environment import environment
 from ilu.files import write_json
 from ilu.forget.npo import NPO
-from ilu.memory import shape_of
 from ilu.memory_parts import peak_in_parts
+from ilu.memory_shape import shape_of
 from ilu.models import load_model, load_tokenizer
 from ilu.objective import Term
 from ilu.parts import load_sharded

@@ -11,12 +11,13 @@ from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
 from ilu.forward import Frozen, ModelForward, blocks, named_trained
 from ilu.lab.sources import TaskTrain
-from ilu.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, merge
+from ilu.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, base_layers, merge
 from ilu.models import read_weights
 from ilu.recipe import describe, restore
 from ilu.recipes.hidden import rmu
 from ilu.run import Options, run
 from ilu.train import Optim, Stopped, fit
+from ilu.trained import training
 from tests.build import batch
 from tests.conftest import make_tiny
 from tests.test_families import FAMILIES
@@ -25,6 +26,7 @@ from tests.test_run import folder, recipe  # noqa: F401, a fixture
 
 pytest.importorskip("peft")
 LORA = Lora(rank=3, alpha=6.0)
+ROUNDED = replace(LORA, base_bits=4)
 
 
 def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
@@ -120,6 +122,116 @@ def test_without_lora_the_model_is_trained_itself(tiny):
     with adapting(tiny, None, "mlp", seed=0) as trained:
         assert trained == (tiny, "mlp")
     assert same(tiny, make_tiny())
+
+
+# A base model in 4 bits.
+
+
+def relative(a, b) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def logits_of(model):
+    return ModelForward(model)(batch()).logits.detach()
+
+
+def test_a_rounded_base_is_close_and_only_adapters_have_a_gradient(tiny):
+    before, layers = logits_of(tiny), base_layers(tiny)
+    with adapting(tiny, ROUNDED, r"\.mlp\.", seed=0) as (adapted, pattern):
+        base = logits_of(adapted)
+        assert 1e-3 < relative(base, before) < 0.3
+        assert {type(m.weight).__name__ for m in layers} == {"NF4Tensor"}
+        with training(adapted, pattern) as named:
+            ModelForward(adapted)(batch()).logits.square().mean().backward()
+            assert {n for n, p in adapted.named_parameters() if p.grad is not None} == set(named)
+            assert all(p.grad.abs().sum() > 0 for n, p in named.items() if ".lora_B." in n)
+        original = {n: p.detach().clone() for n, p in named.items()}
+        with torch.no_grad():
+            for p in named.values():
+                p.add_(0.1)
+        assert torch.equal(Frozen(adapted, original)(batch()).logits, base)
+
+
+def test_the_gradient_is_that_of_the_rounded_weights(tiny):
+    """Against a model that holds what the 4 bits stand for as float32."""
+    other = make_tiny()
+    layers = zip(base_layers(tiny), base_layers(other), strict=True)
+    with adapting(tiny, ROUNDED, "", seed=0) as (adapted, _):
+        for mine, theirs in layers:
+            theirs.weight.data = mine.weight.to(torch.float32)
+        gradients = [adapter_gradients(m) for m in (adapted, adapt(other, LORA, "", seed=0))]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def adapter_gradients(adapted):
+    with training(adapted, ADAPTERS) as named:
+        with torch.no_grad():
+            for p in named.values():
+                p.add_(0.05)
+        ModelForward(adapted)(batch()).logits.square().mean().backward()
+        return [p.grad for p in named.values()]
+
+
+def test_the_update_is_merged_into_the_weights_from_before_the_rounding(tiny):
+    start = dict(make_tiny().named_parameters())
+    with adapting(tiny, ROUNDED, r"0\.mlp\.down_proj", seed=0) as (adapted, pattern):
+        a, b = (p.detach() for p in named_trained(adapted, pattern).values())
+        torch.nn.init.normal_(b, generator=torch.Generator().manual_seed(1))
+    for name, p in tiny.named_parameters():
+        change = 6 / 3 * b @ a if name == "model.layers.0.mlp.down_proj.weight" else None
+        if change is None:
+            assert torch.equal(p, start[name]), name
+        else:
+            torch.testing.assert_close(p, start[name] + change)
+
+
+def test_training_that_fails_leaves_the_model_as_it_was(tiny):
+    with pytest.raises(KeyError), adapting(tiny, ROUNDED, "", seed=0):
+        raise KeyError
+    assert same(tiny, make_tiny())
+    assert all(p.requires_grad for p in tiny.parameters())
+
+
+def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path):  # noqa: F811
+    made = recipe(folder, "npo-ilu", steps=4, lora_rank=2, quantise_base=4)
+    assert made.lora == Lora(2, 2.0, base_bits=4)
+    assert restore(describe(made)) == made
+    whole = run(made, tmp_path / "whole")
+    before, after = (read_weights(f / "model") for f in (folder, whole.path))
+    assert {n for n in before if not torch.equal(before[n], after[n])} == {
+        n for n in before if "_proj" in n
+    }
+    for n in before:
+        update = after[n].float() - before[n].float()
+        assert update.ndim < 2 or torch.linalg.matrix_rank(update, rtol=1e-3) <= 2, n
+    seen: list[int] = []
+    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
+    with pytest.raises(Stopped):
+        run(made, tmp_path / "half", options)
+    half = run(made, tmp_path / "half", Options(resume=True))
+    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
+        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quantise_base": 4}, "give --lora-rank as well"),
+        ({"quantise_base": 8, "lora_rank": 2}, "in 8 bits: it can have 4"),
+        ({"quantise_base": 4, "lora_rank": 2, "reach": "."}, "leave out --quantise-base"),
+        ({"quantise_base": 4, "lora_rank": 2, "optimizer": "adamw-bf16"}, "--precision bfloat16"),
+    ],
+)
+def test_what_4_bits_cannot_do_is_refused(settings, message, folder):  # noqa: F811
+    with pytest.raises(ValueError, match=message):
+        recipe(folder, "npo", **settings)
+
+
+def test_layers_that_cannot_have_4_bits_are_named():
+    model = FAMILIES["gpt2"]()
+    with pytest.raises(ValueError, match=r"c_attn cannot have 4 bits.*Leave out --quantise-base"):
+        adapted_layers(model, ROUNDED, "")
 
 
 # Whole runs.

@@ -37,7 +37,7 @@ def test_steps_end_with_one_object_and_first_losses_agree(tmp_path):
 def test_cost_against_size_doubles_what_it_says(tmp_path):
     last_line("size.py", tmp_path)
     rows = json.loads((tmp_path / "record.json").read_text())["rows"]
-    assert set(rows) == {"tokens", "rows", "layers", "vocabulary"}
+    assert set(rows) == {"tokens", "rows", "layers", "vocabulary", "vocabulary, blocks"}
     assert [row["tokens"] for row in rows["tokens"]] == [8, 16]
 
 

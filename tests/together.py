@@ -20,8 +20,10 @@ from ilu.parts import load_sharded
 from ilu.ranks import Ranks, joined
 from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
+from ilu.retain.states import States
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import Penalty, ScaleGradient, Square, parameters, tensors
+from ilu.robust.lookahead import LookAhead
 from ilu.robust.rules import L1, SAM, RandomSmoothing
 from ilu.robust.tampering import TAR, DisruptionMasking
 from ilu.run import Options, run
@@ -62,6 +64,13 @@ CASES = {
     ),
     "rmu": Case(
         {"forget": Term(RMU(layer=0, coefficient=2.0), on="forget")}, {"parameters": "layers"}
+    ),
+    "rmu ahead": Case(
+        {
+            "forget": Term(RMU(layer=0, coefficient=2.0), on="forget", rule=LookAhead(1e-2)),
+            "retain": Term(States(layer=0), on="retain"),
+        },
+        {"parameters": r"layers\.0\.mlp|embed", "reach": "."},
     ),
     "sophia": Case({"retain": RETAIN}, {"optimizer": "sophia"}),
     "gradient": ruled(Penalty()),

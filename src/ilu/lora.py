@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ilu.extras import need
+from ilu.nf4 import check_layers, rounded
 from ilu.seeds import seeded
 
 ALL_LINEAR = "all-linear"
@@ -25,17 +26,27 @@ class Lora:
     B starts at 0, so the adapted model is at first the model itself. ``target`` is a regular
     expression on the names of linear layers, or all-linear. Of these, the layers whose weight
     the recipe would train get an adapter, but never the output layer, which may share its weight.
+
+    With ``base_bits`` 4 all linear layers but the output have NF4 weights meanwhile, which never
+    change (QLoRA, arXiv 2305.14314, without its paged optimiser); the reference has them as well.
+    The update is then added to the weights from before the rounding, so that what is saved is no
+    rounded model; it is not exactly the one that was trained.
     """
 
     rank: int
     alpha: float
     target: str = ALL_LINEAR
+    base_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(
                 f"LoRA of rank {self.rank} and alpha {self.alpha}: the rank must be at least 1 and "
                 "alpha above 0"
+            )
+        if self.base_bits not in (None, 4):
+            raise ValueError(
+                f"a base model in {self.base_bits} bits: it can have 4, or give --quantise-base 0"
             )
 
 
@@ -45,6 +56,8 @@ def adapted_layers(model: nn.Module, lora: Lora, pattern: str) -> list[str]:
     linear = linear_layers(model)
     target = "" if lora.target == ALL_LINEAR else lora.target
     found = [n for n in linear if re.search(target, n) and re.search(pattern, f"{n}.weight")]
+    if lora.base_bits:
+        base_layers(model)
     if not found:
         raise ValueError(
             f"LoRA has no layer to adapt: of the {len(linear)} linear layers none matches both the "
@@ -80,14 +93,22 @@ def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) ->
     if lora is None:
         yield Trained(model, pattern)
         return
-    adapted: Any = adapt(model, lora, pattern, seed=seed)
+    adapted: Any = None
     try:
-        yield Trained(adapted, ADAPTERS)
+        with rounded(base_layers(model) if lora.base_bits else []):
+            adapted = adapt(model, lora, pattern, seed=seed)
+            yield Trained(adapted, ADAPTERS)
     except BaseException:
-        adapted.unload()
+        if adapted is not None:
+            adapted.unload()
         model.requires_grad_(True)
         raise
     merge(adapted)
+
+
+def base_layers(model: nn.Module) -> list[nn.Linear]:
+    """The layers that are rounded; ValueError if they cannot be."""
+    return check_layers({name: model.get_submodule(name) for name in linear_layers(model)})
 
 
 def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module:

@@ -8,30 +8,42 @@ the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped
 """
 
 import math
-import re
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from torch import nn
-
-from ilu.forward import blocks, named_trained
-from ilu.lora import adapted_layers
-from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT
-from ilu.objective import Term
+from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT, ROWS
+from ilu.memory_shape import Shape
+from ilu.nf4 import BYTES as NF4
+from ilu.objective import Term, joins
 from ilu.recipe import Recipe
-from ilu.robust.invariance import Square
+from ilu.retain.likelihood import NLL
 from ilu.robust.rules import plain
 from ilu.savings import held_around
-from ilu.types import GradRule
+from ilu.types import GradRule, Loss
 
 STATES = {"adamw": 8.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03}
 """Bytes of optimiser state for each trained weight: two moments in float32, or in 8 bits."""
 
 
-HELD = {"plain": 1, "Square": 2, "L1": 2, "SAM": 3, "GradientPenalty": 3, "LookAhead": 4,
-        "RandomSmoothing": 5, "Penalty": 6, "CurvaturePenalty": 6, "TAR": 6,
-        "DisruptionMasking": 7}  # fmt: skip
-"""How many gradients a rule holds at most, its own included; a test counts them."""
+WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")
+"""Losses that need logits themselves and not only what the kernels make of them."""
+
+
+class Held(NamedTuple):
+    """Gradients that a rule holds: at most, and beside one that it takes of its term or another."""
+
+    most: int
+    here: int = 0
+    others: int = 0
+
+
+HELD = {
+    "plain": Held(1), "Square": Held(2), "L1": Held(2), "SAM": Held(3, 2),
+    "GradientPenalty": Held(3, 2), "LookAhead": Held(4, 2), "RandomSmoothing": Held(5, 4),
+    "gradient": Held(5, 4), "Penalty": Held(6, 5), "CurvaturePenalty": Held(6, 5),
+    "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
+}  # fmt: skip
+"""By the name of the rule, or of a penalty's reading; a test counts them."""
 
 
 class Memory(NamedTuple):
@@ -52,84 +64,41 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What of a model decides memory. ``first`` is the lowest block with a trained weight."""
-
-    weights: int
-    trained: int
-    largest: int
-    linear: int
-    block: int
-    first: int
-    layers: int
-    hidden: int
-    inner: int
-    queries: int
-    vocabulary: int
-    head_trained: bool
-    all_trained: bool
-
-
-def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
-    """Count the weights of a model, which may lie on the meta device."""
-    config: Any = model.config
-    named = named_trained(model, recipe.optim.parameters)
-    sizes = {n: p.numel() for n, p in named.items()}
-    if recipe.lora:
-        adapted = adapted_layers(model, recipe.lora, recipe.optim.parameters)
-        sides = {n: model.get_submodule(n).weight.shape for n in adapted}
-        sizes = {n: recipe.lora.rank * sum(s) for n, s in sides.items()}  # pyright: ignore
-    output: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
-    every = list(model.parameters())
-    size = config.hidden_size
-    heads = config.num_attention_heads
-    return Shape(
-        weights=sum(p.numel() for p in every),
-        trained=sum(sizes.values()),
-        largest=max(sizes.values()),
-        linear=sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2),
-        block=max(sum(p.numel() for p in one.parameters()) for one in blocks(model)),
-        first=0 if recipe.lora else lowest(sizes, len(blocks(model))),
-        layers=len(blocks(model)),
-        hidden=size,
-        inner=getattr(config, "intermediate_size", None) or 4 * size,
-        queries=heads * (getattr(config, "head_dim", None) or size // heads),
-        vocabulary=config.vocab_size,
-        head_trained=any(p is output.weight for p in named.values()) and not recipe.lora,
-        all_trained=len(sizes) == len(every),
-    )
-
-
-def lowest(trained: Any, layers: int) -> int:
-    """The lowest block that a gradient must reach: 0 if weights outside of blocks are trained."""
-    found = [re.search(r"\.(\d+)\.", name) for name in trained]
-    numbers = [int(m[1]) for m in found if m is not None and int(m[1]) < layers]
-    below = any("embed" in name or "wte" in name for name in trained)
-    return 0 if below or not numbers else min(numbers)
-
-
 def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:
     """The most that a step needs, with examples of ``length`` tokens that all take a loss."""
     optim = recipe.optim
     width = 2 if optim.optimizer == "adamw-bf16" else 4
-    gradient = float(width * shape.trained)
+    gradient = float(width * shape.reached)
     fixed = {
-        "weights": float(width * shape.weights),
+        "weights": float(width * (shape.weights - shape.rounded)) + rounded(shape, device),
         "optimizer": STATES[optim.optimizer] * shape.trained,
         "reference": reference(recipe, shape, width, device),
     }
     fused = optim.fused_backward
-    moments = [] if fused else [step_end(shape, width, optim.optimizer, device)]
-    for i, (name, term) in enumerate(recipe.objective.items()):
-        split = (optim.micro_batch or math.inf) < recipe.data[term.on].batch_size
-        sizes = {"every": gradient, "largest": float(width * shape.largest)}
-        around = held_around(name, recipe.objective, **sizes, split=split)
-        before, own = around if fused else (i > 0 and gradient, gradient)
-        moments.append(moment(term, before, own, recipe, shape, length, device))
+    found = [] if fused else [step_end(shape, width, optim.optimizer, device)]
+    before = 0.0
+    for name, term in recipe.objective.items():
+        # Where states are compared, of what lies below them; but a rule has one of every weight.
+        last = min(getattr(term.loss, "layer", shape.layers), shape.layers - 1)
+        below = hasattr(term.loss, "layer") and joined(term, recipe)
+        own = float(width * shape.up_to[last]) if below else gradient
+        around = (before, own)
+        if fused:
+            split = (optim.micro_batch or math.inf) < recipe.data[term.on].batch_size
+            largest = float(width * shape.largest)
+            around = held_around(
+                name, recipe.objective, every=gradient, largest=largest, split=split
+            )
+        found += moments(term, *around, recipe, shape, length, device)
+        before = max(before, own)
     if optim.average_from is not None:
         fixed["optimizer"] += 4.0 * shape.trained
-    return max((Memory(**fixed, **m) for m in moments), key=lambda m: m.total)
+    return max((Memory(**fixed, **m) for m in found), key=lambda m: m.total)
+
+
+def rounded(shape: Shape, device: str) -> float:
+    """Weights of 4 bits, and beside them those from before where they lie in the same memory."""
+    return shape.rounded * (NF4 + (4.0 if device == "cpu" else 0.0))
 
 
 def needs(term: Term) -> bool:
@@ -143,7 +112,7 @@ def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
         return 0.0
     there = shape.weights - (shape.layers - 1) * shape.block
     away = recipe.optim.offload_reference and device != "cpu"
-    return float(width * (min(shape.trained, there) if away else shape.trained))
+    return float(width * (min(shape.reached, there) if away else shape.reached))
 
 
 def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str, float]:
@@ -154,7 +123,7 @@ def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str,
             "activations": 0.0, "head": 0.0}  # fmt: skip
 
 
-def moment(
+def moments(
     term: Term,
     before: float,
     gradient: float,
@@ -162,57 +131,127 @@ def moment(
     shape: Shape,
     length: int,
     device: str,
-) -> dict[str, float]:
-    """The end of a term's forward pass, or the end of its backward pass, whichever is larger."""
-    examples = recipe.data[term.on].batch_size
-    tokens = length * min(examples, recipe.optim.micro_batch or examples)
-    plainly = term.rule is plain or isinstance(term.rule, Square)
-    rules = 0.0 if plainly else (held_by(term.rule) - 1) * gradient
-    kept, block = activations(term, tokens, recipe, shape)
-    top = head(term, tokens, shape, device)
+) -> Iterator[dict[str, float]]:
+    """The ends of every forward and backward pass of a term, and the most that its rule holds.
+
+    A rule differentiates its term beside the gradients that it holds, and perhaps the likelihood
+    of another stream, whose batch may be much the larger one.
+    """
+    one = Pass(term.loss, rows(recipe, term.on) * length, exact=not joined(term, recipe))
+    if not one.exact:
+        backward = gradient if not before else 4.0 * shape.largest
+        yield from ends(one, before, 0.0, backward, recipe, shape, device)
+        return
+    held = held_by(term.rule)
+    yield from ends(one, before, held.here * gradient, gradient, recipe, shape, device)
+    for on in streams_of(term.rule):
+        other = Pass(NLL(), rows(recipe, on) * length, exact=True)
+        yield from ends(other, before, held.others * gradient, gradient, recipe, shape, device)
+    yield {"gradients": before + gradient, "rules": (held.most - 1) * gradient,
+           "activations": 0.0, "head": 0.0}  # fmt: skip
+
+
+def joined(term: Term, recipe: Recipe) -> bool:
+    """Whether a term's gradient is added to the others in its backward pass (``objective``)."""
+    size, most = recipe.data[term.on].batch_size, recipe.optim.micro_batch
+    whole = most is None or size <= most
+    return joins(term) and (whole or (term.rule is plain and term.relative_to is None))
+
+
+def rows(recipe: Recipe, on: str) -> int:
+    """Examples of a stream in one forward pass."""
+    size = recipe.data[on].batch_size
+    return min(size, recipe.optim.micro_batch or size)
+
+
+def streams_of(rule: GradRule) -> list[str]:
+    """Other streams that a rule draws from."""
+    return [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
+
+
+class Pass(NamedTuple):
+    """One forward pass; an ``exact`` one is without autocast."""
+
+    loss: Loss
+    tokens: int
+    exact: bool
+
+
+def ends(
+    one: Pass,
+    before: float,
+    rules: float,
+    backward: float,
+    recipe: Recipe,
+    shape: Shape,
+    device: str,
+) -> Iterator[dict[str, float]]:
+    """The end of a forward pass, and of the backward pass, which ``backward`` is gained by."""
+    kept, block = activations(one, recipe, shape)
+    top = head(one, recipe, shape, device)
     # A block that is computed again comes when the output layer is done.
     kept, top = (kept + block, 0.0) if block > top else (kept, top)
-    backward = gradient if not before else 4.0 * shape.largest
-    if kept + top >= backward:
-        return {"gradients": float(before), "rules": rules, "activations": kept, "head": top}
-    one = kept / max(1, shape.layers)
-    return {"gradients": before + backward, "rules": rules, "activations": one, "head": 0.0}
+    yield {"gradients": before, "rules": rules, "activations": kept, "head": top}
+    last = kept / max(1, shape.layers)
+    yield {"gradients": before + backward, "rules": rules, "activations": last, "head": 0.0}
 
 
-def activations(term: Term, tokens: int, recipe: Recipe, shape: Shape) -> tuple[float, float]:
-    """What the blocks keep for the backward pass, from the lowest trained one upwards.
+def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
+    """What the blocks keep for the backward pass, from the lowest one with a gradient upwards.
 
-    Of each token: 2 norms keep their input, the normalised input and their output; attention its
-    queries, keys, values (repeated for groups) and output; the MLP four of its inner width. The
-    second number is what one block needs while it is computed again.
+    Of each token: attention its queries, keys, values (repeated for groups) and output, and what
+    ``Shape.kept`` says of norms and MLP. The second number is what one block needs while it is
+    computed again.
     """
-    half = recipe.optim.precision == "bfloat16" or recipe.optim.optimizer == "adamw-bf16"
-    autocast = recipe.optim.precision == "bfloat16" and recipe.optim.optimizer != "adamw-bf16"
-    small = 2 if half else 4
-    kept_by_norms = 6 if shape.all_trained else 4 if recipe.lora else 2
-    d, large = shape.hidden, 2 if recipe.optim.optimizer == "adamw-bf16" else 4
-    norms = kept_by_norms * large * d + (2 * small * d if autocast else 0)
-    block = tokens * (norms + 4 * small * shape.queries + 4 * small * shape.inner)
-    last = getattr(term.loss, "layer", shape.layers - 1) + 1
-    count = max(1, last - shape.first)
+    tokens, d = one.tokens, shape.hidden
+    small, autocast = product_bytes(one, recipe)
+    large = 2 if recipe.optim.optimizer == "adamw-bf16" else 4
+    attention = 4 * small * shape.queries + (2 * small * d if autocast else 0)
+    last = getattr(one.loss, "layer", shape.layers - 1) + 1
+    each = [tokens * (kept.wide * large * d + attention + kept.inner * small * shape.inner)
+            for kept in shape.kept[min(shape.first, last - 1) : last]]  # fmt: skip
     entering = tokens * large * d
-    kept, again = (count * entering, block) if recipe.optim.recompute else (count * block, 0)
-    cast = 2.0 * shape.linear if autocast else 0.0
+    recompute = recipe.optim.recompute
+    kept, again = (len(each) * entering, max(each)) if recompute else (sum(each), 0)
+    cast = 2.0 * (shape.linear - shape.rounded) if autocast else 0.0
     return kept + 3.0 * entering + cast, float(again)
 
 
-def head(term: Term, tokens: int, shape: Shape, device: str) -> float:
-    """Rows and blocks of the output layer, and its gradient; nothing where states are compared."""
-    if hasattr(term.loss, "layer"):
+def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
+    """Rows and blocks of the output layer, and its gradient; nothing where states are compared.
+
+    PyTorch takes three float32 blocks of logits. Where the kernels of ``losses.kernel`` read them,
+    a block is of the product's precision and its gradient takes its place; the next one is made
+    before it goes, and what is kept for the backward pass is not written over. Beside them the
+    columns of the weight in that precision, and of its gradient. This is derived from the code, and
+    tested with stand-ins for the kernels on the CPU; it was not measured on a GPU.
+    """
+    if hasattr(one.loss, "layer"):
         return 0.0
-    logits = tokens * shape.vocabulary
-    block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
+    logits = one.tokens * shape.vocabulary
+    weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
+    states = 4.0 * (2 * one.tokens * shape.hidden + weight)
     kept = logits if logits <= KEPT else 0
-    weight = shape.vocabulary * shape.hidden if shape.head_trained else 0
-    return 4.0 * (kept + 3 * block + 2 * tokens * shape.hidden + weight)
+    if device == "cpu" or type(one.loss).__name__ in WITHOUT_KERNELS:
+        block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
+        return 4.0 * (kept + 3 * block) + states
+    small, cast = product_bytes(one, recipe)
+    high = min(one.tokens, ROWS)
+    wide = min(shape.vocabulary, DEVICE_BLOCK // high)
+    several = kept or high * wide < logits
+    columns = wide * shape.hidden * (cast + shape.head_reached)
+    return small * (kept + (1 + bool(several)) * high * wide + columns) + states
 
 
-def held_by(rule: GradRule) -> int:
-    """How many gradients a rule holds; one that is not known counts like the worst that is."""
+def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
+    """Bytes of a number that the output layer gives, and whether its weight is cast for that."""
+    pure = recipe.optim.optimizer == "adamw-bf16"
+    autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
+    return 2.0 if autocast or pure else 4.0, autocast
+
+
+def held_by(rule: GradRule) -> Held:
+    """Gradients that a rule holds; one that is not known counts like the worst that is."""
     name = getattr(rule, "__name__", type(rule).__name__)
-    return HELD.get(name, max(HELD.values()))
+    reading = getattr(getattr(rule, "reading", None), "__name__", name)
+    return HELD.get(reading) or HELD.get(name) or max(HELD.values())

@@ -8,13 +8,15 @@ all logits. Not counted beside what ``memory`` leaves aside: buffers of the comm
 which gloo on the CPU holds for as long as it likes.
 """
 
+from collections.abc import Iterator
+
 from ilu.data import share_of
-from ilu.memory import STATES, Memory, Shape, activations, held_by, needs
+from ilu.memory import HELD, STATES, Memory, Pass, activations, held_by, joined, needs, streams_of
+from ilu.memory_shape import Shape
 from ilu.objective import Term
 from ilu.ranks import Ranks
 from ilu.recipe import Recipe
-from ilu.robust.invariance import Square
-from ilu.robust.rules import plain
+from ilu.retain.likelihood import NLL
 
 LOGITS = {"ScaleGradient": 6, "MaxEntropy": 6, "KL": 9, "JSD": 9, "Divergence": 9, "UNDIAL": 9}
 """All logits that exist at once for a loss that is more than the likelihood of its targets.
@@ -29,20 +31,19 @@ FLOAT = 4.0
 def peak_in_parts(recipe: Recipe, shape: Shape, length: int, processes: int) -> Memory:
     """The most that one of ``processes`` needs, with examples of ``length`` tokens."""
     optim = recipe.optim
-    gradient = FLOAT * shape.trained / processes
+    gradient = FLOAT * shape.reached / processes
     reference = gradient if any(needs(t) for t in recipe.objective.values()) else 0.0
     states = STATES[optim.optimizer] + (FLOAT if optim.average_from is not None else 0.0)
     fixed = Memory(
         weights=FLOAT * shape.weights / processes, gradients=0.0, reference=reference,
         optimizer=states * shape.trained / processes, rules=0.0, activations=0.0, head=0.0,
     )  # fmt: skip
-    moments = [step_end(fixed, shape, gradient, processes)]
+    trained = FLOAT * shape.trained / processes
+    found = [step_end(fixed, shape, trained, processes)]
     for i, term in enumerate(recipe.objective.values()):
-        examples = share_of(recipe.data[term.on].batch_size, Ranks(0, processes, sharded=True))
-        tokens = length * min(examples, optim.micro_batch or examples)
         before = fixed._replace(gradients=gradient if i else 0.0)
-        moments += of_term(before, term, tokens, recipe, shape, gradient)
-    return max(moments, key=lambda m: m.total)
+        found += of_term(before, term, recipe, shape, length, gradient, processes)
+    return max(found, key=lambda m: m.total)
 
 
 def step_end(fixed: Memory, shape: Shape, gradient: float, processes: int) -> Memory:
@@ -51,24 +52,42 @@ def step_end(fixed: Memory, shape: Shape, gradient: float, processes: int) -> Me
 
 
 def of_term(
-    before: Memory, term: Term, tokens: int, recipe: Recipe, shape: Shape, gradient: float
-) -> list[Memory]:
-    """Moments of a term: a block in the (reference's) forward pass, the loss, the backward pass."""
-    plainly = term.rule is plain or isinstance(term.rule, Square)
-    rules = 0.0 if plainly else (held_by(term.rule) - 1) * gradient
-    kept, block = activations(term, tokens, recipe, shape)
-    logits = 0.0 if hasattr(term.loss, "layer") else FLOAT * tokens * shape.vocabulary
-    copies = LOGITS.get(type(term.loss).__name__, OF_LIKELIHOOD)
-    one = FLOAT * shape.block
-    outside = FLOAT * shape.weights - one * shape.layers
-    own = before.gradients if before.gradients and plainly else before.gradients + gradient
-    head = FLOAT * shape.vocabulary * shape.hidden if shape.head_trained else 0.0
+    before: Memory, term: Term, recipe: Recipe, shape: Shape, length: int, gradient: float,
+    processes: int,
+) -> Iterator[Memory]:  # fmt: skip
+    """Moments of a term: each pass that its rule asks for, and the most that the rule holds."""
+
+    def tokens(on: str) -> int:
+        mine = share_of(recipe.data[on].batch_size, Ranks(0, processes, sharded=True))
+        return length * min(mine, recipe.optim.micro_batch or mine)
+
+    alone = not joined(term, recipe)
+    held = held_by(term.rule) if alone else HELD["plain"]
+    own = before.gradients if before.gradients and not alone else before.gradients + gradient
+    one = Pass(term.loss, tokens(term.on), exact=alone)
+    yield from of_pass(before._replace(rules=held.here * gradient), one, own, shape, recipe)
+    for on in streams_of(term.rule) if alone else ():
+        other = Pass(NLL(), tokens(on), exact=True)
+        yield from of_pass(before._replace(rules=held.others * gradient), other, own, shape, recipe)
+    if alone:
+        yield before._replace(gradients=own, rules=(held.most - 1) * gradient)
+
+
+def of_pass(
+    before: Memory, one: Pass, own: float, shape: Shape, recipe: Recipe
+) -> Iterator[Memory]:
+    """A block in the (reference's) forward pass, the loss, a block back, the end with ``own``."""
+    kept, block = activations(one, recipe, shape)
+    logits = 0.0 if hasattr(one.loss, "layer") else FLOAT * one.tokens * shape.vocabulary
+    copies = LOGITS.get(type(one.loss).__name__, OF_LIKELIHOOD)
+    whole = FLOAT * shape.block
+    outside = FLOAT * shape.weights - whole * shape.layers
+    head = FLOAT * shape.vocabulary * shape.hidden if shape.head_reached else 0.0
+    asked = one.loss.needs_reference
+    now = before._replace(activations=kept)
     # The reference's weights are in place, the trained ones beside.
-    reference = before.reference + (gradient if needs(term) else 0.0)
-    now = before._replace(rules=rules, activations=kept)
-    return [
-        now._replace(reference=reference, head=logits * needs(term), gathered=2 * (outside + one)),
-        now._replace(head=copies * logits),
-        now._replace(activations=kept + block, gathered=outside + head + 4 * one),
-        now._replace(activations=0.0, gradients=own, gathered=3 * outside),
-    ]
+    yield now._replace(reference=before.reference * (1 + asked), head=logits * asked,
+                       gathered=2 * (outside + whole))  # fmt: skip
+    yield now._replace(head=copies * logits)
+    yield now._replace(activations=kept + block, gathered=outside + head + 4 * whole)
+    yield now._replace(activations=0.0, gradients=own, gathered=3 * outside)

@@ -26,7 +26,8 @@ class Recipe:
     ``mask`` is a file, or how to make one when the run begins.
     ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
     the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
-    need. With ``lora`` adapters of the weights are trained, and merged when that is done.
+    need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
+    measured, attacked and saved is the merged model.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Recipe:
                 "--fused-backward moves whole weights as their gradients come, and a mask parts of "
                 "them: leave out --mask or --fused-backward"
             )
+        if self.lora and self.lora.base_bits:
+            check_rounded(self.optim)
         if self.lora and self.optim.average_from is not None:
             raise ValueError(
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
@@ -83,6 +86,20 @@ class Recipe:
                 )
         if both := set(self.attacks) & set(self.probes):
             raise ValueError(f"{min(both)!r} is an attack and a probe: give one another name")
+
+
+def check_rounded(optim: Optim) -> None:
+    """Refuse what needs the weights of a base model that has 4 bits."""
+    if optim.reach is not None:
+        raise ValueError(
+            "weights of 4 bits cannot be perturbed, as --reach and -ahead recipes do: leave out "
+            "--quantise-base, or --reach"
+        )
+    if optim.optimizer == "adamw-bf16":
+        raise ValueError(
+            "adamw-bf16 would make a base model of 4 bits bfloat16 again: use --optimizer adamw or "
+            "adamw8bit, perhaps with --precision bfloat16, or leave out --quantise-base"
+        )
 
 
 def describe(value: Any, path: str = "recipe") -> Any:

@@ -98,6 +98,7 @@ class PutBack:
         """Have the original weights in the model."""
         if self.weights is None:
             raise ValueError("a loss asked for the reference model but has needs_reference = False")
+        give_back(self.model)
         trained: Any = dict(self.model.named_parameters())
         held = {name: trained[name].detach().clone() for name in self.weights}
         try:
@@ -105,5 +106,17 @@ class PutBack:
                 trained[name].data.copy_(before)
             yield
         finally:
+            give_back(self.model)
             for name, now in held.items():
                 trained[name].data.copy_(now)
+
+
+def give_back(model: nn.Module) -> None:
+    """Let go of the outermost weights, which a pass that ended inside the model has left gathered.
+
+    They would be neither parts that can be changed, nor follow when the parts are.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(model, FSDPModule)
+    model.reshard()

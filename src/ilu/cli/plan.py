@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from ilu.cli.parse import flags
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.lora import Lora
-from ilu.memory import Memory, peak_memory, shape_of
+from ilu.memory import Memory, peak_memory
 from ilu.memory_parts import peak_in_parts
+from ilu.memory_shape import shape_of
 from ilu.parts import skeleton
 from ilu.prepare import check_ranks
 from ilu.ranks import Ranks
@@ -28,7 +31,8 @@ No weights are loaded and no data is read: --length is the number of tokens of a
   ilu plan npo-ilu --model ./my-model --device-memory 24GiB --length 512
   ilu plan rmu --model org/model --device-memory 80GB --precision bfloat16 --json
 
-Left aside: about {reserve} GiB for the runtime. The model must be a folder or in the local cache.
+Left aside: about {reserve} GiB for the runtime. What fits has room for the float32 model as well,
+which is measured before and after training. The model must be a folder or in the local cache.
 """
 RESERVE = 1.0
 """GiB of a device that are not to be planned with: the runtime, its kernels, fragments."""
@@ -52,8 +56,14 @@ SAVINGS: dict[str, dict[str, Any]] = {
         "recompute": True, "micro_batch": 1, "optimizer": "adamw-bf16",
     },
     f"{SMALL} --lora-rank 16": {"recompute": True, "micro_batch": 1},
+    f"{SMALL} --lora-rank 16 --quantise-base 4": {"recompute": True, "micro_batch": 1},
 }  # fmt: skip
 """Flags in the order in which they should be tried, and what they set."""
+ADAPTERS = {
+    "--lora-rank 16": Lora(16, 16.0),
+    "--lora-rank 16 --quantise-base 4": Lora(16, 16.0, base_bits=4),
+}
+"""What these flags make."""
 SHORT = {"weights": "weights", "gradients": "grads", "optimizer": "optim", "reference": "ref",
          "rules": "rules", "activations": "acts", "head": "head", "gathered": "whole"}  # fmt: skip
 
@@ -83,11 +93,6 @@ def main(argv: Sequence[str]) -> None:
     for data in DATA:
         rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
     recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
-    if recipe.optim.reach is not None:
-        raise ValueError(
-            "ilu plan does not count the gradients of weights that are only within --reach, as in "
-            "-ahead recipes: plan the recipe without it, and add a gradient of the whole model"
-        )
     rows = list(choices(recipe, length, room, ranks))
     if "--json" in argv:
         print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])
@@ -130,7 +135,7 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
     """What the settings as asked need, and what each saving does to it."""
     model = skeleton(recipe.model)
     for name, changes in SAVINGS.items():
-        lora = Lora(16, 16.0) if "lora" in name else recipe.lora
+        lora = ADAPTERS.get(name.removeprefix(SMALL).strip(), recipe.lora)
         try:
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
             check_ranks(changed, ranks)
@@ -145,7 +150,13 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
             if ranks.sharded
             else peak_memory(changed, shape, length)
         )
-        yield Row(name, memory, memory.total <= room - RESERVE * GIB)
+        most = max(memory.total, 0.0 if ranks.sharded else whole(model))
+        yield Row(name, memory, most <= room - RESERVE * GIB)
+
+
+def whole(model: nn.Module) -> float:
+    """Bytes of the float32 model, as it is loaded and measured, whatever it is while it trains."""
+    return 4.0 * sum(p.numel() for p in model.parameters())
 
 
 def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float, ranks: Ranks) -> None:

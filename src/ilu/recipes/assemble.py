@@ -150,9 +150,14 @@ def optim(common: Common, parameters: str) -> Optim:
 def lora(common: Common) -> Lora | None:
     """The adapters, if there are to be any; alpha is the rank, as in arXiv 2106.09685."""
     if common.lora_rank == 0:
+        if common.quantise_base:
+            raise ValueError(
+                f"quantise_base {common.quantise_base}: rounded weights cannot be trained, only "
+                "adapters of them: give --lora-rank as well"
+            )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
-    return Lora(common.lora_rank, float(alpha))
+    return Lora(common.lora_rank, float(alpha), base_bits=common.quantise_base or None)
 
 
 def needed(

@@ -46,6 +46,8 @@ class Common:
         lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
             them in the end; 0 trains the weights themselves.
         lora_alpha: scale of the adapters times their rank; the rank itself if left out.
+        quantise_base: 4 rounds the linear layers to 4 bits while their adapters are trained (QLoRA;
+            pip install 'ilu[torchao]'); the update is merged into the weights from before.
         mask: only some weights may move: a file that ilu mask has made, or SCORE:FRACTION to make
             one when the run begins, like wagle:0.9.
         parameters: regular expression: train the weights whose name matches, instead of the
@@ -82,6 +84,7 @@ class Common:
     average_every: int = 5
     lora_rank: int = 0
     lora_alpha: float | None = None
+    quantise_base: int = 0
     mask: str | None = None
     parameters: str | None = None
     reach: str | None = None
