@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilu.forward import Frozen, ModelForward, named_trained
-from ilu.objective import Engine, Memory, Objective, accumulate
+from ilu.objective import Engine, Memory, Objective, Views, accumulate
 from ilu.optimizers.adam import adamw
 from ilu.optimizers.optimizer import update
 from ilu.types import IGNORE, Batch
@@ -62,8 +62,8 @@ def our_step(
     named = trained_only(model, pattern)
     needed = any(term.loss.needs_reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None
-    forward, memory = ModelForward(model), Memory()
-    engine = Engine(forward, forward, Frozen(model, original), list(named.values()))
+    views, memory = Views(ModelForward(model), Frozen(model, original)), Memory()
+    engine = Engine(views, views, list(named.values()))
     optimizer, weights = adamw(named, None), {n: t.weight for n, t in objective.items()}
 
     def step() -> float:

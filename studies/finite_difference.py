@@ -17,7 +17,7 @@ from ilu.data import open_stream
 from ilu.files import write_json
 from ilu.forward import Frozen, ModelForward
 from ilu.models import load_model
-from ilu.objective import Engine
+from ilu.objective import Engine, Views
 from ilu.recipes.lab import data
 from ilu.recipes.variants import READINGS
 from ilu.retain.likelihood import NLL
@@ -35,11 +35,11 @@ def flat(grads: Grads) -> Tensor:
 def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, float]]:
     """One row per radius."""
     params = list(model.parameters())
-    forward = ModelForward(model)
+    views = Views(ModelForward(model), Frozen(model, None))
     with sdpa_kernel(SDPBackend.MATH):
         loss = NLL()(ModelForward(model, whole=True), Frozen(model, None), batch).mean()
         truth = flat(torch.autograd.grad(exact_penalty(READINGS[reading], params, loss), params))
-    engine = Engine(forward, forward, Frozen(model, None), params)
+    engine = Engine(views, views, params)
     here = partial(engine.slope, NLL(), batch)
     rows: list[dict[str, float]] = []
     for radius in RADII:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ilu.losses.head import BLOCK, DEVICE_BLOCK, KEPT, ROWS
-from ilu.memory_shape import Shape
+from ilu.memory_shape import Memory, Shape
 from ilu.nf4 import BYTES as NF4
 from ilu.objective import Term, joins
 from ilu.recipe import Recipe
@@ -44,24 +44,6 @@ HELD = {
     "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
 }  # fmt: skip
 """By the name of the rule, or of a penalty's reading; a test counts them."""
-
-
-class Memory(NamedTuple):
-    """Bytes at the worst moment of a step, by what they are for."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    reference: float
-    rules: float
-    activations: float
-    head: float
-    gathered: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return sum(self)
 
 
 def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:

@@ -11,8 +11,8 @@ which gloo on the CPU holds for as long as it likes.
 from collections.abc import Iterator
 
 from ilu.data import share_of
-from ilu.memory import HELD, STATES, Memory, Pass, activations, held_by, joined, needs, streams_of
-from ilu.memory_shape import Shape
+from ilu.memory import HELD, STATES, Pass, activations, held_by, joined, needs, streams_of
+from ilu.memory_shape import Memory, Shape
 from ilu.objective import Term
 from ilu.ranks import Ranks
 from ilu.recipe import Recipe

@@ -15,6 +15,24 @@ LAST = r"\.(o_proj|out_proj|c_proj|dense|down_proj|dense_4h_to_h|fc2)\.weight"
 """The last layers of attention and of the MLP, which do not read what a norm gives."""
 
 
+class Memory(NamedTuple):
+    """Bytes at the worst moment of a step, by what they are for."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    reference: float
+    rules: float
+    activations: float
+    head: float
+    gathered: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+
 @dataclass(frozen=True)
 class Shape:
     """What of a model decides memory.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from math import gcd
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ilu.extras import need
 
@@ -35,7 +35,7 @@ def rounded(layers: list[nn.Linear]) -> Generator[None]:
             layer.weight = weight
 
 
-def in_4_bits(weight: nn.Parameter) -> nn.Parameter:
+def in_4_bits(weight: Tensor) -> nn.Parameter:
     """A weight that cannot be trained, in 4 bits."""
     from torchao.quantization import to_nf4
 

@@ -51,26 +51,32 @@ class Recipe:
             if term.on not in self.data:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
-        if self.lora and any(isinstance(term.rule, L1) for term in self.objective.values()):
-            raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
+        self.check_adapters()
         if self.edit and self.optim.optimizer == "adamw-bf16":
             raise ValueError(
                 "weight arithmetic cannot follow adamw-bf16: it would multiply what bfloat16 has "
                 "rounded, also in weights that were not trained. Use adamw or adamw8bit"
-            )
-        if self.lora and self.mask:
-            raise ValueError(
-                "a mask cannot be combined with LoRA: it names weights of the model, and the "
-                "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
             )
         if self.mask and self.optim.fused_backward:
             raise ValueError(
                 "--fused-backward moves whole weights as their gradients come, and a mask parts of "
                 "them: leave out --mask or --fused-backward"
             )
-        if self.lora and self.lora.base_bits:
+
+    def check_adapters(self) -> None:
+        """Refuse what cannot be done to adapters."""
+        if self.lora is None:
+            return
+        if any(isinstance(term.rule, L1) for term in self.objective.values()):
+            raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
+        if self.mask:
+            raise ValueError(
+                "a mask cannot be combined with LoRA: it names weights of the model, and the "
+                "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
+            )
+        if self.lora.base_bits:
             check_rounded(self.optim)
-        if self.lora and self.optim.average_from is not None:
+        if self.optim.average_from is not None:
             raise ValueError(
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
                 "that of the weights. Leave out --average-from or --lora-rank"

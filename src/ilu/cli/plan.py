@@ -11,9 +11,9 @@ from ilu.cli.parse import flags
 from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.lora import Lora
-from ilu.memory import Memory, peak_memory
+from ilu.memory import peak_memory
 from ilu.memory_parts import peak_in_parts
-from ilu.memory_shape import shape_of
+from ilu.memory_shape import Memory, shape_of
 from ilu.parts import skeleton
 from ilu.prepare import check_ranks
 from ilu.ranks import Ranks
