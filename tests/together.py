@@ -72,6 +72,13 @@ CASES = {
         },
         {"parameters": r"layers\.0\.mlp|embed", "reach": "."},
     ),
+    "rmu, penalty above": Case(
+        {
+            "forget": Term(RMU(layer=0, coefficient=2.0), on="forget"),
+            "invariance": Term(NLL(), on="environment", weight=0.5, rule=Penalty()),
+        },
+        {"parameters": r"layers\.0\.mlp", "reach": r"layers\.1"},
+    ),
     "sophia": Case({"retain": RETAIN}, {"optimizer": "sophia"}),
     "gradient": ruled(Penalty()),
     "parameters": ruled(Penalty(parameters)),
