@@ -215,21 +215,23 @@ def attacked(
     names: Sequence[str],
     by: Attacker,
     metrics: Mapping[str, Metric | Group],
+    probes: Mapping[str, Group],
     *,
     keep: bool,
 ) -> Recipe:
-    """``model`` as it is, under every attack."""
+    """``model`` as it is, under every attack and asked in every way."""
     attacks = {label(name): by(name) for name in dict.fromkeys(names)}
     if len(attacks) < len(set(names)):
         raise ValueError(f"two of {', '.join(names)} would be called the same: rename one")
     return Recipe(
-        name=f"tune-{next(iter(attacks))}" if len(attacks) == 1 else "attacks",
+        name=f"tune-{next(iter(attacks))}" if len(attacks) == 1 and not probes else "attacks",
         model=full_name(model),
         data={},
         objective={},
         optim=replace(by.optim, steps=0),
         metrics=metrics,
         attacks=attacks,
+        probes=probes,
         keep_attacked=keep,
         seed=by.seed,
     )
