@@ -116,6 +116,15 @@ def test_convergence_is_three_small_changes(accuracies, expected):
     assert converged(accuracies, Convergence()) == expected
 
 
+def test_an_attack_can_be_measured_at_its_end_only(lm):
+    attack = FineTune(Feed(TaskTrain("mood", 8), 4), Optim(lr=1e-3, steps=4), only_end=True)
+    reached: list[str] = []
+    attack(lm, reached=reached.append, progress=lambda done, total: None)
+    assert reached == ["end"]
+    with pytest.raises(ValueError, match="or only at the end, not both"):
+        replace(attack, every=2)
+
+
 def test_convergence_ends_an_attack_early_and_a_moving_accuracy_does_not(lm, monkeypatch):
     attack = tune(40, every=2, until=Convergence(held_out=3))
     monkeypatch.setattr("ilu.attacks.finetune.answer_accuracy", lambda *_: 0.5)

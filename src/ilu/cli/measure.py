@@ -61,6 +61,7 @@ class Attack:
         batch_size: examples per step of the attacker.
         lora_rank: of the adapters of lora:TASK.
         every: measure also after each so many steps, for a denser curve.
+        only_end: measure at the end only, not at a quarter and at half.
         converge: end a task before that many steps once accuracy on 100 of its examples, which are
             held out, changes by less than 1 % at three measurements; needs --every.
         seed: of the attacker's order of data, and of noise.
@@ -89,6 +90,7 @@ class Attack:
     batch_size: int = 16
     lora_rank: int = 16
     every: int | None = None
+    only_end: bool = False
     converge: bool = False
     seed: int = 0
     keep: bool = False
@@ -128,6 +130,7 @@ def attacker(wanted: Attack) -> Attacker:
         lora_rank=wanted.lora_rank,
         every=wanted.every,
         until=Convergence() if wanted.converge else None,
+        only_end=wanted.only_end,
         seed=wanted.seed,
     )
 

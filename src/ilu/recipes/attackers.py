@@ -47,6 +47,7 @@ class Attacker:
     lora_rank: int = 16
     every: int | None = None
     until: Convergence | None = None
+    only_end: bool = False
     seed: int = 0
 
     def __call__(self, name: str) -> Attack:
@@ -61,7 +62,7 @@ class Attacker:
 
     def watched(self, attack: FineTune) -> FineTune:
         """The attack with what all share."""
-        return replace(attack, seed=self.seed, every=self.every)
+        return replace(attack, seed=self.seed, every=self.every, only_end=self.only_end)
 
 
 def tune(task: str, by: Attacker) -> FineTune:
