@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
+from tokenizers.processors import TemplateProcessing
 
 from ilu.cli import evaluate as evaluate_command
 from ilu.cli import oracle as oracle_command
@@ -16,7 +18,7 @@ from ilu.data import Feed
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.tofu import Answers
 from ilu.evaluation import Evaluation, beside, evaluate, harness_results, part_key, reads
-from ilu.models import load_model, weights_hash
+from ilu.models import load_model, load_tokenizer, weights_hash
 from ilu.once import run_once
 from ilu.output import head_of
 from ilu.recipe import Recipe, describe, restore
@@ -25,6 +27,7 @@ from ilu.recipes.measure import SUITES, brings_data, suite_of
 from ilu.recipes.oracle import oracle
 from ilu.run import run
 from ilu.scores import mean_score
+from ilu.sources.stored import tokenizer_hash
 from ilu.sources.text import Dataset
 from ilu.suite import Suite, measure
 from ilu.train import Optim
@@ -87,12 +90,15 @@ def test_another_model_never_gets_the_numbers_of_the_first(lm, data, tmp_path):
     assert len(list(folder.iterdir())) == 2
 
 
+BEGUN = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
 CHANGES = [
     lambda suite, lm, data: replace(suite, parts={"m": replace(suite.parts["m"], scale=2.0)}),
     lambda suite, lm, data: write(Path(data), [{"text": "Ben sings."}]),
     lambda suite, lm, data: setattr(lm.model.config, "rope_theta", 5.0),
     lambda suite, lm, data: setattr(lm.tokenizer, "chat_template", "{{ messages }}"),
     lambda suite, lm, data: setattr(lm.model.generation_config, "eos_token_id", 7),
+    lambda suite, lm, data: setattr(lm.tokenizer.backend_tokenizer, "post_processor", BEGUN),
+    lambda suite, lm, data: setattr(lm.tokenizer.backend_tokenizer, "normalizer", Lowercase()),
 ]
 
 
@@ -103,6 +109,20 @@ def test_settings_data_configuration_and_tokenizer_are_part_of_the_key(change, l
     changed = change(suite, lm, data)
     evaluate(changed if isinstance(changed, Suite) else suite, lm, folder)
     assert len(CALLS) == 2
+
+
+def test_a_tokenizer_is_the_same_wherever_it_lies_and_whatever_it_was_used_for(lm, tmp_path):
+    """A call that pads leaves its mark in what is saved, and so does the folder it comes from."""
+    first = tokenizer_hash(lm.tokenizer)
+    lm.tokenizer.pad_token = lm.tokenizer.eos_token
+    padded = tokenizer_hash(lm.tokenizer)
+    assert padded != first
+    lm.tokenizer(["Ann", "Ann sleeps"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_hash(lm.tokenizer) == padded
+    lm.tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "is_local": False}))
+    assert tokenizer_hash(load_tokenizer(str(tmp_path))) == padded
 
 
 def test_an_interrupted_suite_goes_on_after_the_parts_that_are_done(lm, data, tmp_path):

@@ -12,6 +12,7 @@ from ilu.files import json_hash, write_json
 from ilu.locks import alone
 from ilu.models import weights_hash
 from ilu.recipe import describe
+from ilu.sources.stored import tokenizer_hash
 from ilu.suite import Scores, Suite, measure, named
 from ilu.types import LM, Group, Metric, Score, Steps
 
@@ -89,10 +90,9 @@ def circumstances(lm: LM) -> dict[str, Any]:
     model: Any = lm.model
     settings = {**model.config.to_dict(), "ends": model.generation_config.eos_token_id}
     settings = {k: v for k, v in settings.items() if k not in ("_name_or_path", "dtype")}
-    tokenizer = [sorted(lm.tokenizer.get_vocab().items()), lm.tokenizer.chat_template]
     return {
         "config": json_hash(settings),
-        "tokenizer": json_hash(tokenizer),
+        "tokenizer": tokenizer_hash(lm.tokenizer),
         "code": code_hash(),
         "libraries": {name: installed(name) for name in LIBRARIES},
     }
