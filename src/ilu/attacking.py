@@ -220,7 +220,7 @@ def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Pat
     base = {"weights": weights_hash(lm.model), **circumstances(lm)}
     found: dict[str, Path] = {}
     for name, attack in attacks.items():
-        own = {**base, "models": [fingerprint_model(each) for each in other_models(attack)]}
+        own = {**base, "models": [fingerprint_model(*each) for each in other_models(attack)]}
         found[name] = run.kept / f"{part_key('attack', (attack, metrics), lm, own)}.json"
     return found
 

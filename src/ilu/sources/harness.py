@@ -26,15 +26,24 @@ class HarnessTasks:
     folder: str | None = None
     num_fewshot: int | None = None
 
-    def __call__(self) -> list[Any]:
-        """The items of every task, by which scores of other data are known from these."""
-        loaded = self.load()["tasks"]
-        return [[name, list(map(dict, task.eval_docs))] for name, task in loaded.items()]
-
-    def load(self) -> Any:
+    def __call__(self) -> Any:
         """What ``lm_eval.evaluate`` takes."""
         need("lm_eval", "lm-eval", "the suite lm-eval")
         return load_tasks(self.tasks, self.folder, self.num_fewshot)
+
+
+def requests(loaded: Any, limit: int | None) -> list[Any]:
+    """All that decides the scores of tasks and groups: settings, items, and what is asked of each.
+
+    The requests have the solved examples and the options in them, and what a task's own code makes
+    of an item.
+    """
+    found: list[Any] = [repr(group) for group in loaded["groups"].values()]
+    for name, task in loaded["tasks"].items():
+        task.build_all_requests(limit=limit)
+        asked = [[dict(i.doc), i.request_type, i.arguments] for i in task.instances]
+        found.append([name, task.dump_config(), asked])
+    return found
 
 
 def load_tasks(
