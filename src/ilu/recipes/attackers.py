@@ -1,8 +1,9 @@
 """Attacks by name: one function and one row per kind."""
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,7 +173,16 @@ def interpolate(argument: str, by: Attacker) -> AtOnce:
 
 def in_turn(argument: str, by: Attacker) -> InTurn:
     """Several tasks one after the other, with a plus between their names."""
-    return InTurn({label(task): tune(task, by) for task in argument.split("+")})
+    found: dict[str, Attack] = {}
+    for task in argument.split("+"):
+        found[unlike(label(task), found)] = tune(task, by)
+    return InTurn(found)
+
+
+def unlike(name: str, others: Collection[str]) -> str:
+    """The name, or the first of NAME-2, NAME-3 and so on that is not among the others."""
+    numbers = (f"{name}-{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbers) if each not in others)
 
 
 def number(text: str) -> float:
