@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from ilu.checkpoint import Checkpoints, Resumable
 from ilu.evaluation import circumstances, part_key
 from ilu.failures import reason
 from ilu.files import write_json
+from ilu.locks import alone
 from ilu.models import fingerprint_model, save_model, weights_hash
 from ilu.recipe import Recipe
 from ilu.rundir import RunDir, without_items
@@ -64,10 +65,7 @@ def attack_all(run: Attacking) -> None:
         stop_if_asked(run)
         restore(lm.model, start)
         with recorded(out, name):
-            points = known(keys.get(name)) or carried_out(run, name, attack)
-            write(out, name, points)
-            if name in keys:
-                keep(keys[name], points)
+            write(out, name, carried_out_once(run, name, attack, keys.get(name)))
             Checkpoints(out.path / "checkpoints" / name).remove()
 
 
@@ -89,6 +87,17 @@ def stop_if_asked(run: Attacking) -> None:
     """Raise ``Stopped`` between two attacks."""
     if run.stop():
         raise Stopped
+
+
+def carried_out_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
+    """The result from ``file``, where it is kept for other runs; they wait while it is made."""
+    with nullcontext() if file is None else alone(file, wait=True):
+        points = known(file)
+        if points is None:
+            points = carried_out(run, name, attack)
+            if file is not None:
+                keep(file, points)
+        return points
 
 
 def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
