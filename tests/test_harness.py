@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from ilu.losses.tokens import sequence_nll
 from ilu.models import load_model
 from ilu.recipe import describe, restore
 from ilu.sources.choice import ChoiceRows
-from ilu.sources.harness import HarnessTasks, task_manager
+from ilu.sources.harness import HarnessTasks, task_manager, text_of
 from ilu.types import LM, Example
 from tests.test_sources import write
 
@@ -280,6 +281,13 @@ def test_all_that_is_asked_is_part_of_the_key(lm, path, tmp_path):
         assert of_file({**shown, **changed}) != first
     write(tmp_path / "solved.jsonl", rows(60)[50:])
     assert of_file(shown) != first
+
+
+def test_code_of_a_task_counts_by_its_text():
+    """Some tasks of the harness are made of functions with some arguments given already."""
+    found = json.dumps(partial(rows, 3), default=text_of)
+    assert "NAMES" in found
+    assert " at 0x" not in found
 
 
 def test_the_library_of_the_harness_is_part_of_the_key():

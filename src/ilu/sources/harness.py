@@ -1,7 +1,10 @@
 """Tasks of lm-evaluation-harness (0.4.13), found without reading all of its index."""
 
+import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +44,20 @@ def requests(loaded: Any, limit: int | None) -> list[Any]:
     found: list[Any] = [repr(group) for group in loaded["groups"].values()]
     for name, task in loaded["tasks"].items():
         task.build_all_requests(limit=limit)
-        asked = [[dict(i.doc), i.request_type, i.arguments] for i in task.instances]
-        found.append([name, task.dump_config(), asked])
+        asked = [[i.doc, i.request_type, i.arguments] for i in task.instances]
+        settings = json.dumps(task.config.to_dict(keep_callable=True), default=text_of)
+        found.append([name, settings, asked])
     return found
+
+
+def text_of(value: Any) -> Any:
+    """A function by its source, where its own text would name a place in memory."""
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return str(value)
 
 
 def load_tasks(
