@@ -470,7 +470,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         "in-turn:sums+mood",
     ]  # fmt: skip
     assert {n.partition(":")[0] for n in names} == {"sums", *KINDS}
-    made = attacked("lab", names, by, {}, keep=False)
+    made = attacked("lab", names, by, {}, {}, keep=False)
     assert restore(describe(made)) == made
     assert list(made.attacks)[3:6] == ["blocks-0-1-sums", "relearn-5-3e-3", "retained-5"]
     relearned = made.attacks["relearn-5-3e-3"]

@@ -256,7 +256,7 @@ def test_both_halves_ask_for_everything_though_the_questions_have_a_period():
 
 def test_what_was_for_validation_is_in_no_goal_of_the_test():
     """Relearning asks after some of the facts that the recipe's own metric is on."""
-    goal = ("--goal", "-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
+    goal = ("--goal", "utility@after,-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
     wish = lab(*goal, "--attacks", "relearn,in-turn:sums+sums", name="npo")
     _, found = trial(wish, "", {"lr": 2e-4})
     (test,) = planned(wish).values()
