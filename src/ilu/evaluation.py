@@ -137,8 +137,9 @@ def reads(value: Any, tokenizer: Any) -> Iterator[Any]:
 
 def asked_with(value: Any) -> list[str] | None:
     """The arguments that a dataclass is called with; None for what is no such thing."""
+    source: Any = value
     known = is_dataclass(value) and not isinstance(value, type) and callable(value)
-    return list(inspect.signature(value).parameters) if known else None
+    return list(inspect.signature(source).parameters) if known else None
 
 
 def inside(value: Any) -> Iterable[Any]:
