@@ -92,11 +92,9 @@ def stop_if_asked(run: Attacking) -> None:
 def carried_out_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
     """The result from ``file``, where it is kept for other runs; they wait while it is made."""
     with nullcontext() if file is None else alone(file, wait=True):
-        points = known(file)
-        if points is None:
-            points = carried_out(run, name, attack)
-            if file is not None:
-                keep(file, points)
+        points = known(file) or carried_out(run, name, attack)
+        if file is not None:
+            keep(file, points)
         return points
 
 
@@ -169,16 +167,13 @@ def write(out: RunDir, name: str, points: Points) -> None:
     """The curve if it has more than the stages, and the stages, the end as the last."""
     if any(point.startswith(DENSE) for point in points):
         curve = sorted({p.step: p for p in points.values()}.values())
-        rows = [{"step": p.step, **means(p.scores)} for p in curve]
+        rows = [
+            {"step": p.step, **{m: without_items(s) for m, s in p.scores.items()}} for p in curve
+        ]
         out.write(f"curves/{name}", rows)
     for stage in STAGES:
         if stage in points:
             out.write_scores(f"{name}-{stage}", points[stage].scores)
-
-
-def means(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Scores without the value of each item."""
-    return {metric: without_items(score) for metric, score in scores.items()}
 
 
 @contextmanager
@@ -226,8 +221,7 @@ def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Pat
     if run.kept is None or run.recipe.keep_attacked:
         return {}
     lm, metrics = run.lm, run.recipe.metrics
-    base = {"weights": weights_hash(lm.model), **circumstances(lm)}
-    found: dict[str, Path] = {}
+    found, base = dict[str, Path](), {"weights": weights_hash(lm.model), **circumstances(lm)}
     for name, attack in attacks.items():
         own = {**base, "models": [fingerprint_model(*each) for each in other_models(attack)]}
         found[name] = run.kept / f"{part_key('attack', (attack, metrics), lm, own)}.json"
