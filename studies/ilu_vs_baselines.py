@@ -1,6 +1,6 @@
 """Does forgetting survive unrelated fine-tuning, and what of ILU helps? Against tuned baselines.
 
-    python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo]
+    python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo readings]
 
 First every way gets three settings on the lab's model with seed 0, and is fine-tuned on the
 validation task `next`, which no result is reported on. Kept is the setting with the highest forget
@@ -8,11 +8,13 @@ quality along that fine-tuning among those whose forget quality and utility befo
 .05 and .03 of the plain method's best; if there is none, the one nearest to them. Then the kept
 settings, with new seeds for data and steering vector, are fine-tuned on the six test tasks and
 relearn. The same command again does only what is missing; the table is
-results/ilu_vs_baselines.json and .md. `all weights`: the rule sees weights that the method does
-not train.
+results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
+of theirs. `all weights`: the rule sees weights that the method does not train. `readings` is RMU
+with the penalty in each reading of w, over other environments, and with more weights trained.
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 
 from ilu.environment import environment
 from ilu.files import write_json, write_text
+from ilu.lab.sources import Documents, TaskTrain
 from ilu.lab.tasks import VALIDATION
 from ilu.models import LAB
 from ilu.pool import run_all
@@ -31,28 +34,47 @@ from ilu.recipes.assemble import build
 from ilu.rundir import RunDir
 from ilu.significance import Interval, student
 from ilu.summary import UTILITY, forget_quality, mean, mean_and_error, model_summary
-from ilu.types import STAGES
+from ilu.types import STAGES, Source
 
 RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
+BASES = {"readings": "rmu"}
+"""The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
 
 
 class Way(NamedTuple):
-    """A recipe and the settings that may be chosen."""
+    """A recipe and the settings that may be chosen.
+
+    ``environments`` stand in place of sums; ``base`` is what its gain is over, where that is not
+    the method alone.
+    """
 
     recipe: str
     choices: Sequence[Settings]
     reading: str | None = None
+    environments: Sequence[Source] = ()
+    base: str | None = None
 
     def built(self, choice: int, seed: int) -> Recipe:
         """The recipe with a setting, and without attacks."""
         drawn = {"direction_seed": seed} if self.recipe.startswith("rmu") else {}
         given = {"model": LAB, "seed": seed, "environment_batch_size": ENVIRONMENT}
         made = build(self.recipe, {**given, **drawn, **self.choices[choice]})
+        made = over_others(made, self.environments) if self.environments else made
         return replace(made, metrics=lab.metrics(QUESTIONS))
+
+
+def over_others(made: Recipe, sources: Sequence[Source]) -> Recipe:
+    """The recipe with a penalty over each of these environments."""
+    feed, penalty = made.data["environment"], made.objective["invariance"]
+    feeds = {f"environment{i}": replace(feed, source=s) for i, s in enumerate(sources, start=1)}
+    penalties = {f"invariance{i}": replace(penalty, on=name) for i, name in enumerate(feeds, 1)}
+    terms = {name: term for name, term in made.objective.items() if term is not penalty}
+    data = {name: each for name, each in made.data.items() if each is not feed}
+    return replace(made, data={**data, **feeds}, objective={**terms, **penalties})
 
 
 def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
@@ -60,14 +82,17 @@ def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
     return [{"strength": value, **beside} for value in values]
 
 
+RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
+RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
+RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
+SCALE_FREE = {"scale_free": True, "steps": 450}
+WIDE: dict[str, Any] = {"parameters": "", "lr": 3e-4}
 WAYS: dict[str, dict[str, Way]] = {
     "rmu": {
-        "rmu": Way("rmu", [{"steps": n} for n in (200, 300, 450)]),
+        "rmu": RMU,
         "rmu-ahead": Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)]),
-        "rmu-control": Way(
-            "rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300)
-        ),
-        "rmu-ilu": Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient"),
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu": RMU_ILU,
         "rmu-ilu all weights": Way(
             "rmu-ilu", strengths((0.1, 1.0, 10.0), steps=300, **ALL), "gradient"
         ),
@@ -90,15 +115,41 @@ WAYS: dict[str, dict[str, Way]] = {
         "npo-ilu": Way("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
         "npo-sam": Way("npo-sam", [{"rho": r} for r in (0.05, 0.2, 1.0)]),
     },
+    "readings": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        **{
+            f"rmu-ilu {w}": Way(
+                "rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w
+            )
+            for w in ("logits", "parameters", "tensors", "elementwise")
+        },
+        "rmu-ilu": RMU_ILU,
+        "rmu-ilu three environments": RMU_ILU._replace(
+            choices=strengths((30.0, 100.0, 300.0), steps=450),
+            environments=[TaskTrain(task) for task in ("sums", "mood", "entail")],
+        ),
+        "rmu-ilu related": RMU_ILU._replace(
+            choices=strengths((0.01, 0.1, 1.0), **SCALE_FREE), environments=[Documents("people")]
+        ),
+        "rmu-ilu forget set": RMU_ILU._replace(
+            choices=strengths((0.01, 0.1, 1.0), **SCALE_FREE), environments=[Documents("agents")]
+        ),
+        "rmu wide": Way("rmu", [{"steps": n, **WIDE} for n in (100, 200, 300)]),
+        "rmu-ilu wide": Way(
+            "rmu-ilu", strengths((0.01, 0.1, 1.0), scale_free=True, steps=300, **WIDE),
+            "gradient", base="rmu wide",
+        ),
+    },
 }  # fmt: skip
 
 
-def choosing(out: Path, method: str) -> dict[Path, Recipe]:
+def choosing(out: Path, group: str) -> dict[Path, Recipe]:
     """Every setting of every way, fine-tuned on the validation task."""
     attacks = {VALIDATION.name: lab.finetune(VALIDATION.name, TUNE)}
     return {
         chosen_path(out, name, i): replace(way.built(i, 0), attacks=attacks)
-        for name, way in WAYS[method].items()
+        for name, way in WAYS[group].items()
         for i in range(len(way.choices))
     }
 
@@ -108,12 +159,12 @@ def chosen_path(out: Path, name: str, choice: int) -> Path:
     return out / "choice" / f"{name.replace(' ', '_')}_{choice}"
 
 
-def testing(out: Path, method: str, seeds: int) -> dict[Path, Recipe]:
+def testing(out: Path, group: str, seeds: int) -> dict[Path, Recipe]:
     """The kept settings under the attacks of the table; seed 0 has been chosen on."""
-    kept = {name: choice(out, method, name) for name in WAYS[method]}
+    kept = {name: choice(out, group, name) for name in WAYS[group]}
     return {
         test_path(out, name, seed): replace(
-            WAYS[method][name].built(kept[name], seed),
+            WAYS[group][name].built(kept[name], seed),
             attacks=lab.attacks(TUNE, RELEARN, QUESTIONS, seed),
         )
         for seed in range(1, seeds + 1)
@@ -143,18 +194,24 @@ def validated(out: Path, name: str, i: int) -> Validated | None:
     return Validated(forget_quality(run, "after"), run.scores("after")[UTILITY].value, along)
 
 
-def choice(out: Path, method: str, name: str) -> int:
+def choice(out: Path, group: str, name: str) -> int:
     """Index of the setting to keep, by the rule above."""
-    found = {i: validated(out, name, i) for i in range(len(WAYS[method][name].choices))}
+    found = {i: validated(out, name, i) for i in range(len(WAYS[group][name].choices))}
     valid = {i: v for i, v in found.items() if v is not None}
+    method = base(group)
     if name == method:
         return max(valid, key=lambda i: valid[i].along + valid[i].utility)
-    plain = validated(out, method, choice(out, method, method))
+    plain = validated(out, method, choice(out, group, method))
     assert plain is not None
     near = {i: v for i, v in valid.items() if missing(v, plain) == 0}
     if near:
         return max(near, key=lambda i: near[i].along)
     return min(valid, key=lambda i: missing(valid[i], plain))
+
+
+def base(group: str) -> str:
+    """The method that all ways of a group are compared with."""
+    return BASES.get(group, group)
 
 
 def missing(v: Validated, plain: Validated) -> float:
@@ -163,18 +220,19 @@ def missing(v: Validated, plain: Validated) -> float:
     return forgets + max(0.0, plain.utility - 0.03 - v.utility)
 
 
-def row(out: Path, method: str, name: str, seeds: int) -> dict[str, Any] | None:
+def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
     """One line of the table, from the runs that have ended; None before there is one."""
     every = {s: RunDir(test_path(out, name, s)) for s in range(1, seeds + 1)}
     runs = {s: run for s, run in every.items() if run.has("done")}
     if not runs:
         return None
-    way, kept = WAYS[method][name], choice(out, method, name)
+    way, kept = WAYS[group][name], choice(out, group, name)
     found = {s: model_summary(run) for s, run in runs.items()}
     robust = {s: summary["robust_accuracy"] for s, summary in found.items()}
-    base, control = (
+    method = base(group)
+    gain, control = (
         [] if other == name else difference(robust, robust_of(out, other, runs))
-        for other in (method, f"{method}-control")
+        for other in (way.base or method, f"{method}-control")
     )
     return {
         "model": "lab",
@@ -182,6 +240,7 @@ def row(out: Path, method: str, name: str, seeds: int) -> dict[str, Any] | None:
         "reading": way.reading,
         "settings": way.choices[kept],
         "seeds": len(runs),
+        "commits": sorted({run.read("environment")["commit"] for run in runs.values()}),
         "fq_mean": over(found, "forget_quality"),
         "utility_mean": over(found, "utility"),
         "ra_mean": mean(list(robust.values())),
@@ -189,8 +248,8 @@ def row(out: Path, method: str, name: str, seeds: int) -> dict[str, Any] | None:
         "fa_mean": over(found, "finetune_accuracy"),
         "relearn_mean": over(found, "relearn_forget_quality"),
         "unlearn_seconds": mean([run.read("cost")["seconds"] for run in runs.values()]),
-        "delta_ra_vs_base": mean(base) if base else None,
-        "delta_ra_ci_low": low(base),
+        "delta_ra_vs_base": mean(gain) if gain else None,
+        "delta_ra_ci_low": low(gain),
         "delta_ra_vs_control": mean(control) if control else None,
         "delta_ra_vs_control_ci_low": low(control),
         "runs": [run.path.name for run in runs.values()],
@@ -228,31 +287,28 @@ def low(values: Sequence[float]) -> float | None:
     return None if found is None else found[0]
 
 
-def write_table(out: Path, methods: Sequence[str], seeds: int, table: Path) -> None:
-    """Write what there is: every setting that was tried, and the rows of the table."""
+def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> None:
+    """Write what there is beside what the table has of others: settings tried, and the rows."""
     tried = [
         {"method": name, "settings": settings, **v._asdict()}
-        for method in methods
-        for name, way in WAYS[method].items()
+        for group in groups
+        for name, way in WAYS[group].items()
         for i, settings in enumerate(way.choices)
         if (v := validated(out, name, i)) is not None
     ]
-    rows = [row(out, method, name, seeds) for method in methods for name in WAYS[method]
-            if validated(out, method, 0)]  # fmt: skip
+    found = [row(out, group, name, seeds) for group in groups for name in WAYS[group]
+             if validated(out, base(group), 0)]  # fmt: skip
+    rows = [r for r in found if r is not None]
+    new = {r["method"] for r in rows}
+    old = json.loads(table.read_text()) if table.exists() else {"choice": [], "rows": []}
+    kept = {key: [e for e in old[key] if e["method"] not in new] for key in ("choice", "rows")}
     write_json(table, {
-        "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(methods)}",
-        "environment": environment(),
-        "commits of runs": commits(out),
-        "choice": tried,
-        "rows": [r for r in rows if r is not None],
+        "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(WAYS)}",
+        "environment": {**environment(), "argv": None},
+        "choice": kept["choice"] + [t for t in tried if t["method"] in new],
+        "rows": kept["rows"] + rows,
     })  # fmt: skip
-    write_text(table.with_suffix(".md"), to_markdown([r for r in rows if r is not None]))
-
-
-def commits(out: Path) -> list[str]:
-    """Of the code that the runs were made with."""
-    runs = [RunDir(done.parent) for done in out.glob("*/*/done.json")]
-    return sorted({run.read("environment")["commit"] for run in runs})
+    write_text(table.with_suffix(".md"), to_markdown(kept["rows"] + rows))
 
 
 COLUMNS = {
@@ -281,7 +337,7 @@ def line(r: Mapping[str, Any]) -> str:
     return " | ".join([f"| {r['method']}", setting, *cells, f"{r['unlearn_seconds']:.0f} |"])
 
 
-IMPLIED = ("reach", "scale_free", "samples")
+IMPLIED = ("reach", "scale_free", "samples", "reading", "parameters")
 """Settings that the name of a row says, or that all rows of its kind share."""
 
 
@@ -300,10 +356,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["rmu"], choices=list(WAYS))
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    for method in wanted.methods:
-        for ended in run_all(choosing(wanted.out, method), workers=wanted.workers):
+    for group in wanted.methods:
+        for ended in run_all(choosing(wanted.out, group), workers=wanted.workers):
             print(ended.path.name, ended.error or "done", flush=True)
-        for ended in run_all(testing(wanted.out, method, wanted.seeds), workers=wanted.workers):
+        for ended in run_all(testing(wanted.out, group, wanted.seeds), workers=wanted.workers):
             print(ended.path.name, ended.error or "done", flush=True)
             write_table(wanted.out, wanted.methods, wanted.seeds, wanted.table)
 

@@ -94,7 +94,7 @@ def finetune(task: str, seed: int) -> FineTune:
 
 def tuned(text: Source, goals: Mapping[str, Metric], seed: int) -> FineTune:
     """Fine-tuning of all weights on ``text``."""
-    return FineTune(Feed(text, 8), TUNING, goals, seed)
+    return FineTune(Feed(text, 8), TUNING, goals, seed, only_end=True)
 
 
 def learned(model: str, data: str, name: str, out: Path) -> str:
@@ -118,6 +118,15 @@ def unlearning(name: str, model: str, lr: float, seed: int, coefficient: float) 
     added = {"coefficient": coefficient} if method == "rmu" else {}
     settings = {**COMMON, **METHODS[method], **added, **ENDINGS[f"-{ending}" if ending else ""]}
     return build(name, {"model": model, "lr": lr, "seed": seed, **settings})
+
+
+def measured(made: Recipe) -> Recipe:
+    """The recipe with metrics that read, and tokenize, no more than they measure."""
+    few = {
+        name: AnswerNLL(replace(dataset(COMMON[name], (), LONGEST), count=MEASURED))
+        for name in ("forget", "retain")
+    }
+    return replace(made, metrics={f"{name}_nll": metric for name, metric in few.items()})
 
 
 def nothing(model: str, name: str, seed: int) -> Recipe:
@@ -205,7 +214,8 @@ def jobs(
                 name = f"{method}{ending}"
                 made[name] = unlearning(name, models["learned"], lr, seed, coefficient)
         found |= {
-            place(out, n, seed).path: replace(r, attacks=attacks(seed)) for n, r in made.items()
+            place(out, n, seed).path: replace(measured(r), attacks=attacks(seed))
+            for n, r in made.items()
         }
     return found
 

@@ -2,13 +2,15 @@
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from ilu import suite
-from ilu.attacking import check_failures
+from ilu.attacking import Attacking, attack_all, check_failures
 from ilu.attacks.convergence import Convergence, answer_accuracy, converged, hold_out
 from ilu.attacks.finetune import FineTune
 from ilu.attacks.sequence import InTurn
@@ -21,7 +23,7 @@ from ilu.measures import worst_case
 from ilu.models import load_model, weights_hash
 from ilu.recipe import Recipe, describe, differences, restore
 from ilu.recipes.attacked import with_attacks
-from ilu.recipes.attackers import HEAD, KINDS, Attacker, attacked, label, number
+from ilu.recipes.attackers import HEAD, KINDS, Attacker, attacked, label, number, unlike
 from ilu.report.cells import gather
 from ilu.run import Options, run
 from ilu.rundir import RunDir
@@ -114,6 +116,15 @@ def test_a_curve_has_more_points_and_the_stages_stay(lm):
 )
 def test_convergence_is_three_small_changes(accuracies, expected):
     assert converged(accuracies, Convergence()) == expected
+
+
+def test_an_attack_can_be_measured_at_its_end_only(lm):
+    attack = FineTune(Feed(TaskTrain("mood", 8), 4), Optim(lr=1e-3, steps=4), only_end=True)
+    reached: list[str] = []
+    attack(lm, reached=reached.append, progress=lambda done, total: None)
+    assert reached == ["end"]
+    with pytest.raises(ValueError, match="or only at the end, not both"):
+        replace(attack, every=2)
 
 
 def test_convergence_ends_an_attack_early_and_a_moving_accuracy_does_not(lm, monkeypatch):
@@ -459,7 +470,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         "in-turn:sums+mood",
     ]  # fmt: skip
     assert {n.partition(":")[0] for n in names} == {"sums", *KINDS}
-    made = attacked("lab", names, by, {}, keep=False)
+    made = attacked("lab", names, by, {}, {}, keep=False)
     assert restore(describe(made)) == made
     assert list(made.attacks)[3:6] == ["blocks-0-1-sums", "relearn-5-3e-3", "retained-5"]
     relearned = made.attacks["relearn-5-3e-3"]
@@ -496,6 +507,62 @@ def test_bad_names_are_refused_in_a_line(name, message):
         by(name)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_task_that_comes_again_in_turn_has_a_number():
+    by = Attacker(optim=Optim(lr=1e-3, steps=5))
+    found = by("in-turn:sums+mood+sums+sums")
+    assert isinstance(found, InTurn)
+    assert list(found.attacks) == ["sums", "mood", "sums-2", "sums-3"]
+    assert found.steps == 20
+    assert "sums-3_task_accuracy" in found.goals
+    assert unlike("a", ["a", "a-2"]) == "a-3"
+
+
+@dataclass(frozen=True)
+class Slow:
+    """An attack that others try to carry out meanwhile."""
+
+    goals: dict = field(default_factory=dict)
+    steps: int = 0
+    begun: ClassVar[list[int]] = []
+    first: ClassVar[threading.Event] = threading.Event()
+    second: ClassVar[threading.Event] = threading.Event()
+
+    def data(self, lm):
+        return ()
+
+    def __call__(self, lm, *, reached, progress):
+        self.begun.append(1)
+        (self.second if self.first.is_set() else self.first).set()
+        self.second.wait(1)
+        reached("end")
+
+
+def test_runs_that_share_an_attack_wait_for_the_first(tmp_path):
+    def attack(name):
+        lm = load_model("lab")
+        recipe = whole("lab", {"slow": Slow()})
+        (tmp_path / name).mkdir()
+        attack_all(
+            Attacking(
+                recipe=replace(recipe, metrics={"m": Choice(Facts("agents", count=2))}),
+                lm=lm, out=RunDir(tmp_path / name), progress=lambda *a: None,
+                stop=lambda: False, track=lambda *a: None, kept=tmp_path / "kept",
+            )
+        )  # fmt: skip
+
+    runs = [threading.Thread(target=attack, args=(name,)) for name in "ab"]
+    runs[0].start()
+    assert Slow.first.wait(120)
+    runs[1].start()
+    for each in runs:
+        each.join()
+    assert len(Slow.begun) == 1
+    scores = [RunDir(tmp_path / name).scores("slow-end") for name in "ab"]
+    assert scores[0] == scores[1]
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.suffix == ".json"
 
 
 def test_impossible_settings_are_refused(folder):

@@ -121,6 +121,9 @@ def test_shares_of_the_options_taken():
     assert found["A"].items == (0.0, 0.0, 1.0, None)
     many = [Question("", (f" {i}", f" {i + 1}"), 0) for i in range(10)]
     assert picks([0] * 10, many) == {}
+    cloze = [Question(p, (f" {p} once", f" {p} never"), 0) for p in "xyz"]  # 6 texts in all
+    assert picks([0, 1, 0], cloze) == {}
+    assert picks([0], asked[:1]) == {}
 
 
 def test_a_report_has_the_accuracy_of_choice_and_the_letters(tiny):

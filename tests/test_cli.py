@@ -120,13 +120,17 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):
 def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
     names = ("head:sums", "noise:0.5")
     flags = [flag for name in names for flag in ("--attack", name)]
-    done = ilu("attack", "lab", *flags, "--suite", "lab", "--limit", "8", "--steps", "2",
-               "--out", "run")  # fmt: skip
+    done = ilu("attack", "lab", *flags, "--ask", "fewshot", "--suite", "lab", "--limit", "8",
+               "--steps", "2", "--out", "run")  # fmt: skip
     shown = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
-    assert shown == ["before", "head-sums", "noise-0.5"]
+    assert shown == ["before", "head-sums", "noise-0.5", "fewshot"]
+    (asked,) = json.loads((tmp_path / "run/scores/probes.json").read_text()).items()
+    assert (asked[0], asked[1]["n"]) == ("fewshot", 8)
     assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
     assert not (tmp_path / "run/attacks").exists()
-    failed(ilu("attack", "lab", "--out", "x"), "needs --task or --attack", "quantise")
+    failed(ilu("attack", "lab", "--out", "x"), "needs --task, --attack or --ask", "quantise")
+    wmdp = ("--ask", "lens", "--suite", "wmdp", "--split", "bio")
+    failed(ilu("attack", "lab", *wmdp, "--out", "x"), "questions of --suite wmdp", "choice --data")
 
 
 def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):

@@ -260,8 +260,11 @@ def test_the_suite_on_the_lab_knows_what_the_lab_knows_and_names_the_strongest(l
 
 
 def test_probes_of_a_run_are_accuracies_under_the_name_of_the_way_of_asking(lm):
-    found = probes(20)
-    assert "direct" not in found
+    found = probes(Asked(limit=20))
+    assert list(found) == [name for name in lab() if name != "direct"]
+    assert list(probes(Asked(), ["lens", "fewshot"])) == ["lens", "fewshot"]
+    with pytest.raises(ValueError, match="no way of asking is called 'direct': fewshot, prefilled"):
+        probes(Asked(), ["direct"])
     assert list(found["lens"](lm)) == ["lens"]
     assert list(found["latent"](lm)) == ["latent_random", "latent_gradient"]
     assert restore(json.loads(json.dumps(describe(found)))) == found

@@ -8,15 +8,20 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
+from tokenizers.processors import TemplateProcessing
 
+from ilu.attacks.sequence import other_models
+from ilu.attacks.weights import AtOnce, Interpolate
 from ilu.cli import evaluate as evaluate_command
 from ilu.cli import oracle as oracle_command
 from ilu.cli.evaluate import labels
-from ilu.data import Feed
+from ilu.data import Feed, fingerprint
+from ilu.elicit.prompts import Reworded
 from ilu.evals.likelihood import AnswerNLL
 from ilu.evals.tofu import Answers
 from ilu.evaluation import Evaluation, beside, evaluate, harness_results, part_key, reads
-from ilu.models import load_model, weights_hash
+from ilu.models import Beside, fingerprint_model, load_model, load_tokenizer, weights_hash
 from ilu.once import run_once
 from ilu.output import head_of
 from ilu.recipe import Recipe, describe, restore
@@ -25,7 +30,10 @@ from ilu.recipes.measure import SUITES, brings_data, suite_of
 from ilu.recipes.oracle import oracle
 from ilu.run import run
 from ilu.scores import mean_score
+from ilu.sources.choice import ChoiceRows
+from ilu.sources.stored import tokenizer_hash
 from ilu.sources.text import Dataset
+from ilu.sources.views import View
 from ilu.suite import Suite, measure
 from ilu.train import Optim
 from ilu.types import LM, Score
@@ -87,12 +95,15 @@ def test_another_model_never_gets_the_numbers_of_the_first(lm, data, tmp_path):
     assert len(list(folder.iterdir())) == 2
 
 
+BEGUN = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
 CHANGES = [
     lambda suite, lm, data: replace(suite, parts={"m": replace(suite.parts["m"], scale=2.0)}),
     lambda suite, lm, data: write(Path(data), [{"text": "Ben sings."}]),
     lambda suite, lm, data: setattr(lm.model.config, "rope_theta", 5.0),
     lambda suite, lm, data: setattr(lm.tokenizer, "chat_template", "{{ messages }}"),
     lambda suite, lm, data: setattr(lm.model.generation_config, "eos_token_id", 7),
+    lambda suite, lm, data: setattr(lm.tokenizer.backend_tokenizer, "post_processor", BEGUN),
+    lambda suite, lm, data: setattr(lm.tokenizer.backend_tokenizer, "normalizer", Lowercase()),
 ]
 
 
@@ -103,6 +114,20 @@ def test_settings_data_configuration_and_tokenizer_are_part_of_the_key(change, l
     changed = change(suite, lm, data)
     evaluate(changed if isinstance(changed, Suite) else suite, lm, folder)
     assert len(CALLS) == 2
+
+
+def test_a_tokenizer_is_the_same_wherever_it_lies_and_whatever_it_was_used_for(lm, tmp_path):
+    """A call that pads leaves its mark in what is saved, and so does the folder it comes from."""
+    first = tokenizer_hash(lm.tokenizer)
+    lm.tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "is_local": False}))
+    assert tokenizer_hash(load_tokenizer(str(tmp_path))) == first
+    lm.tokenizer.pad_token = lm.tokenizer.eos_token
+    padded = tokenizer_hash(lm.tokenizer)
+    assert padded != first
+    lm.tokenizer(["Ann", "Ann sleeps"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_hash(lm.tokenizer) == padded
 
 
 def test_an_interrupted_suite_goes_on_after_the_parts_that_are_done(lm, data, tmp_path):
@@ -139,8 +164,56 @@ class Plain:
 def test_all_data_of_a_metric_is_found(lm, data):
     nested = Nested({"a": Dataset(data), "b": (Plain(),)})
     found = list(reads(nested, lm.tokenizer))
-    assert found == [Dataset(data)(lm.tokenizer), ["question"]]
+    assert found == [fingerprint(Dataset(data)(lm.tokenizer)), ["question"]]
     assert len(list(reads(suite_of("lab", Asked(limit=3)).parts, lm.tokenizer))) == 10
+
+
+def test_large_data_has_the_key_of_its_content(lm, data, tmp_path, monkeypatch):
+    """Examples that stay on disk are a view, whose text names a place in memory."""
+    monkeypatch.setenv("ILU_CACHE", str(tmp_path / "cache"))
+    metric = AnswerNLL(Dataset(data))
+    in_memory = part_key("m", metric, lm, {})
+    monkeypatch.setattr("ilu.sources.stored.IN_MEMORY", 0)
+    assert isinstance(Dataset(data)(lm.tokenizer), View)
+    assert part_key("m", metric, lm, {}) == in_memory
+    write(Path(data), [{"text": "Ben sings."}])
+    assert part_key("m", metric, lm, {}) != in_memory
+
+
+def test_other_paraphrases_are_other_data(lm, tmp_path):
+    def key(words: str) -> str:
+        row = {"question": "Who?", "choices": ["Ann", "Ben"], "answer": 0, "paraphrases": [words]}
+        return part_key("m", Reworded(ChoiceRows(write(tmp_path / "q.jsonl", [row]))), lm, {})
+
+    assert key("Whose is it?") == key("Whose is it?") != key("Who is it?")
+
+
+def cached(folder: Path, name: str, commit: str) -> None:
+    """A model in the cache of the hub, as far as its configuration."""
+    model = folder / f"models--{name.replace('/', '--')}"
+    for file, text in ((f"snapshots/{commit}/config.json", "{}"), ("refs/main", commit)):
+        (model / file).parent.mkdir(parents=True, exist_ok=True)
+        (model / file).write_text(text)
+
+
+def test_a_model_of_the_hub_counts_by_its_commit(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    metric = Nested({"judge": Beside("org/judge")})
+    attack = AtOnce(Interpolate("org/judge"))
+    with pytest.raises(ValueError, match="cannot load model 'org/judge'"):
+        part_key("m", metric, lm, {})
+    cached(tmp_path, "org/judge", 40 * "a")
+    first = part_key("m", metric, lm, {})
+    assert [fingerprint_model(*each) for each in other_models(attack)] == [{"commit": 40 * "a"}]
+    assert fingerprint_model("lab").keys() == {"model.safetensors"}
+    cached(tmp_path, "org/judge", 40 * "b")
+    assert part_key("m", metric, lm, {}) != first
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "ilu.attacks.weights.load_model", lambda name, revision: loaded.append(revision) or lm
+    )
+    Interpolate("org/judge")(lm.model)
+    assert loaded == [40 * "b"]
 
 
 def test_the_key_knows_the_name_under_which_a_metric_is_kept(lm, data):

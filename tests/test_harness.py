@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ import numpy as np
 from ilu.data import collate
 from ilu.evals.choice import ChoiceReport, option_logps, per_character, picked
 from ilu.evals.harness import Harness, evaluated, task_score, untouched
+from ilu.evaluation import LIBRARIES, part_key
 from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
 from ilu.models import load_model
 from ilu.recipe import describe, restore
 from ilu.sources.choice import ChoiceRows
-from ilu.sources.harness import HarnessTasks, task_manager
+from ilu.sources.harness import HarnessTasks, task_manager, text_of
 from ilu.types import LM, Example
 from tests.test_sources import write
 
@@ -74,7 +76,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["letters", "cloze"])
 def test_both_predict_the_same_on_every_question(lm, path, form):
-    loaded = HarnessTasks((spec(path, form),)).load()
+    loaded = HarnessTasks((spec(path, form),))()
     theirs = evaluated(lm, loaded, limit=None, batch_size=8)
     items = sorted(theirs["samples"]["local"], key=lambda s: s["doc_id"])
     asked = ChoiceRows(str(path), form=form)()
@@ -245,14 +247,48 @@ def test_shots_count_unless_a_task_insists_on_none(path):
     )
 
     def shots(wanted):
-        loaded = HarnessTasks((free, zero, five), num_fewshot=wanted).load()["tasks"]
+        loaded = HarnessTasks((free, zero, five), num_fewshot=wanted)()["tasks"]
         return [loaded[name].get_config("num_fewshot") for name in ("free", "zero", "five")]
 
     assert shots(None) == [0, 0, 5]
     assert shots(3) == [3, 0, 3]
 
 
-def test_the_items_are_what_the_data_holds(path):
-    ((name, items),) = HarnessTasks((spec(path, "cloze"),))()
-    assert name == "local"
-    assert items == rows(40)
+def test_all_that_is_asked_is_part_of_the_key(lm, path, tmp_path):
+    """Items that are the same, other prompts, options, solved examples."""
+    solved = write(tmp_path / "solved.jsonl", rows(50)[40:])
+    data = {"data_files": {"test": str(path), "train": str(solved)}}
+    shown = {**spec(path, "letters"), "dataset_kwargs": data, "fewshot_split": "train"}
+
+    def key(task: dict, **more) -> str:
+        return part_key("m", Harness(HarnessTasks((task,), **more), limit=3), lm, {})
+
+    assert key(shown, num_fewshot=1) == key(shown, num_fewshot=1)
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+
+    def of_file(task: dict) -> str:
+        (folder / "local.yaml").write_text(json.dumps(task))
+        return part_key("m", Harness(HarnessTasks(("local",), str(folder), 1), limit=3), lm, {})
+
+    first = of_file(shown)
+    assert of_file(shown) == first
+    for changed in (
+        {"doc_to_text": "{{question}} Say:"},
+        {"doc_to_choice": ["B", "A", "C", "D"]},
+        {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]},
+    ):
+        assert of_file({**shown, **changed}) != first
+    write(tmp_path / "solved.jsonl", rows(60)[50:])
+    assert of_file(shown) != first
+
+
+def test_code_of_a_task_counts_by_its_text():
+    """Some tasks of the harness are made of functions with some arguments given already."""
+    found = json.dumps(partial(rows, 3), default=text_of)
+    assert "NAMES" in found
+    assert " at 0x" not in found
+
+
+def test_the_library_of_the_harness_is_part_of_the_key():
+    assert {"lm-eval", "scikit-learn"} <= set(LIBRARIES)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,22 +17,25 @@ from types import SimpleNamespace
 import pytest
 
 from ilu import pool, search, sweep
+from ilu.attacks.weights import AtOnce, Noise
 from ilu.cli.main import run as command
 from ilu.cli.sweep_plan import goal_of, planned, read, spread, trial
 from ilu.clusters import slurm, tasks
 from ilu.clusters.resources import Resources
+from ilu.evals.arithmetic import FinalNumber
 from ilu.evals.choice import Choice
-from ilu.lab.sources import Facts
+from ilu.lab.sources import Facts, domain
 from ilu.locks import alone
 from ilu.ranks import Ranks
 from ilu.recipe import describe, restore
 from ilu.recipes.attacked import with_attacks
 from ilu.recipes.attackers import label
 from ilu.recipes.grid import cells, read_grid, run_name
-from ilu.recipes.validation import as_recorded, attacks_of, halved, read_goal
+from ilu.recipes.validation import aimed, as_recorded, attacks_of, halved, read_goal
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.sources.halves import HalfOfQuestions
+from ilu.sources.tasks import Problems
 from ilu.train import Optim, Stopped
 from ilu.types import Score
 from ilu.worker import STOPPED, Conditions, Outcome, carry_out, recorded
@@ -255,12 +259,44 @@ def test_a_run_whose_process_was_lost_is_listed_with_the_reason(
 
 
 def test_halves_are_disjoint_and_together_the_whole():
-    facts = Facts("agents", count=11)
+    facts = Facts("agents", count=80)
     halves = [HalfOfQuestions(facts, half)() for half in ("validation", "test")]
-    assert [len(h) for h in halves] == [6, 5]
+    assert all(25 < len(h) < 55 for h in halves)
     assert sorted(q.prompt for h in halves for q in h) == sorted(q.prompt for q in facts())
     with pytest.raises(ValueError, match="cannot be split"):
         halved("m", lambda lm: Score(0, 0, 1), "test")
+    with pytest.raises(ValueError, match="none of 1 items is in the"):
+        for half in ("validation", "test"):
+            HalfOfQuestions(Facts("agents", count=1), half)()
+
+
+def test_both_halves_ask_for_everything_though_the_questions_have_a_period():
+    """The lab's questions ask of one agent after the other the same attributes."""
+    period = len(domain("agents").attributes)
+    questions = Facts("agents")()
+    asked = {q.prompt: i % period for i, q in enumerate(questions)}
+    assert len(asked) == len(questions)
+    for half in ("validation", "test"):
+        counts = Counter(asked[q.prompt] for q in HalfOfQuestions(Facts("agents"), half)())
+        assert len(counts) == period
+        assert min(counts.values()) > 0.6 * max(counts.values())
+
+
+def test_what_was_for_validation_is_in_no_goal_of_the_test():
+    """Relearning asks after some of the facts that the recipe's own metric is on."""
+    goal = ("--goal", "utility@after,-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
+    wish = lab(*goal, "--attacks", "relearn,in-turn:sums+sums", name="npo")
+    _, found = trial(wish, "", {"lr": 2e-4})
+    (test,) = planned(wish).values()
+    seen = {q.prompt for m in found.metrics.values() for q in m.questions()}
+    others = {q.prompt for q in test.attacks["relearn"].goals["others_accuracy"].questions()}
+    assert others
+    assert not others & seen
+    assert others < {q.prompt for q in test.metrics["forget_accuracy"].questions()}
+    parts = test.attacks["in-turn-sums+sums"].goals
+    assert [m.questions.half for m in parts.values()] == ["test", "test"]
+    whole = FinalNumber(Problems(limit=3))
+    assert aimed(AtOnce(Noise(0.1), {"g": whole}), "test").goals == {"g": whole}
 
 
 def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
@@ -296,6 +332,16 @@ def test_a_search_may_look_at_any_attack(name, tmp_path):
     assert search.value(run_dir, as_recorded(goal_of(wish))) == 0.25
     with pytest.raises(ValueError, match="for validation"):
         planned(lab(*goal, "--attacks", f"relearn,{name}", name="npo"))
+
+
+def test_a_search_knows_the_names_that_a_grid_knows():
+    wish = lab("--search", "lambda=0.1:1", "--goal", "utility@after")
+    ranges = search.read_ranges(wish.asked.search)
+    assert list(ranges) == ["strength"]
+    _, found = trial(wish, "", {"strength": 0.25})
+    assert found.objective["invariance"].weight == 0.25
+    with pytest.raises(ValueError, match="strength is there twice"):
+        search.read_ranges(["lambda=0.1:1", "strength=0.1:1"])
 
 
 @pytest.mark.parametrize("bad", ["lr", "lr=2:1", "lr=0:1:log", "lr=1:2:lin", "lr=a:b"])

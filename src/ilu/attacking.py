@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from ilu.checkpoint import Checkpoints, Resumable
 from ilu.evaluation import circumstances, part_key
 from ilu.failures import reason
 from ilu.files import write_json
+from ilu.locks import alone
 from ilu.models import fingerprint_model, save_model, weights_hash
 from ilu.recipe import Recipe
 from ilu.rundir import RunDir, without_items
@@ -64,10 +65,7 @@ def attack_all(run: Attacking) -> None:
         stop_if_asked(run)
         restore(lm.model, start)
         with recorded(out, name):
-            points = known(keys.get(name)) or carried_out(run, name, attack)
-            write(out, name, points)
-            if name in keys:
-                keep(keys[name], points)
+            write(out, name, carried_out_once(run, name, attack, keys.get(name)))
             Checkpoints(out.path / "checkpoints" / name).remove()
 
 
@@ -89,6 +87,15 @@ def stop_if_asked(run: Attacking) -> None:
     """Raise ``Stopped`` between two attacks."""
     if run.stop():
         raise Stopped
+
+
+def carried_out_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
+    """The result from ``file``, where it is kept for other runs; they wait while it is made."""
+    with nullcontext() if file is None else alone(file, wait=True):
+        points = known(file) or carried_out(run, name, attack)
+        if file is not None:
+            keep(file, points)
+        return points
 
 
 def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
@@ -160,16 +167,13 @@ def write(out: RunDir, name: str, points: Points) -> None:
     """The curve if it has more than the stages, and the stages, the end as the last."""
     if any(point.startswith(DENSE) for point in points):
         curve = sorted({p.step: p for p in points.values()}.values())
-        rows = [{"step": p.step, **means(p.scores)} for p in curve]
+        rows = [
+            {"step": p.step, **{m: without_items(s) for m, s in p.scores.items()}} for p in curve
+        ]
         out.write(f"curves/{name}", rows)
     for stage in STAGES:
         if stage in points:
             out.write_scores(f"{name}-{stage}", points[stage].scores)
-
-
-def means(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Scores without the value of each item."""
-    return {metric: without_items(score) for metric, score in scores.items()}
 
 
 @contextmanager
@@ -217,10 +221,9 @@ def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Pat
     if run.kept is None or run.recipe.keep_attacked:
         return {}
     lm, metrics = run.lm, run.recipe.metrics
-    base = {"weights": weights_hash(lm.model), **circumstances(lm)}
-    found: dict[str, Path] = {}
+    found, base = dict[str, Path](), {"weights": weights_hash(lm.model), **circumstances(lm)}
     for name, attack in attacks.items():
-        own = {**base, "models": [fingerprint_model(each) for each in other_models(attack)]}
+        own = {**base, "models": [fingerprint_model(*each) for each in other_models(attack)]}
         found[name] = run.kept / f"{part_key('attack', (attack, metrics), lm, own)}.json"
     return found
 

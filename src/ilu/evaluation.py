@@ -2,21 +2,35 @@
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ilu.data import fingerprint
 from ilu.environment import code_hash, installed
 from ilu.files import json_hash, write_json
 from ilu.locks import alone
 from ilu.models import weights_hash
 from ilu.recipe import describe
+from ilu.sources.stored import tokenizer_hash
 from ilu.suite import Scores, Suite, measure, named
 from ilu.types import LM, Group, Metric, Score, Steps
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "rouge-score", "sacrebleu", "scipy")
-"""Whose versions may change a score."""
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "peft", "torchao", "rouge-score", "sacrebleu", "scipy",
+    "scikit-learn", "lm-eval", "evaluate",
+)  # fmt: skip
+"""Whose versions may change a score, or an attack before it."""
+
+
+@runtime_checkable
+class Content(Protocol):
+    """A metric that reads more than its sources return, and says itself what."""
+
+    def content(self, tokenizer: Any) -> Any:
+        """What decides the scores beside the settings, as JSON."""
+        ...
 
 
 class Evaluation(NamedTuple):
@@ -89,10 +103,9 @@ def circumstances(lm: LM) -> dict[str, Any]:
     model: Any = lm.model
     settings = {**model.config.to_dict(), "ends": model.generation_config.eos_token_id}
     settings = {k: v for k, v in settings.items() if k not in ("_name_or_path", "dtype")}
-    tokenizer = [sorted(lm.tokenizer.get_vocab().items()), lm.tokenizer.chat_template]
     return {
         "config": json_hash(settings),
-        "tokenizer": json_hash(tokenizer),
+        "tokenizer": tokenizer_hash(lm.tokenizer),
         "code": code_hash(),
         "libraries": {name: installed(name) for name in LIBRARIES},
     }
@@ -105,23 +118,39 @@ def part_key(name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> str:
 
 
 def reads(value: Any, tokenizer: Any) -> Iterator[Any]:
-    """What the sources inside a metric return: whatever is called with a tokenizer, or nothing."""
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from reads(each, tokenizer)
-    if not is_dataclass(value) or isinstance(value, type):
-        return
+    """The content of all that a metric reads: of examples a hash, as they may not fit in memory.
+
+    A source is whatever is called with a tokenizer, for examples, or with nothing.
+    """
     source: Any = value
-    wanted = list(inspect.signature(source).parameters) if callable(source) else None
-    if wanted == ["tokenizer"]:
-        yield source(tokenizer)
+    wanted = asked_with(value)
+    if wanted is not None and isinstance(source, Content):
+        yield source.content(tokenizer)
+    elif wanted == ["tokenizer"]:
+        yield fingerprint(source(tokenizer))
     elif wanted == []:
         yield source()
     else:
-        for field in fields(value):
-            yield from reads(getattr(value, field.name), tokenizer)
+        for each in inside(value):
+            yield from reads(each, tokenizer)
+
+
+def asked_with(value: Any) -> list[str] | None:
+    """The arguments that a dataclass is called with; None for what is no such thing."""
+    source: Any = value
+    known = is_dataclass(value) and not isinstance(value, type) and callable(value)
+    return list(inspect.signature(source).parameters) if known else None
+
+
+def inside(value: Any) -> Iterable[Any]:
+    """The values that a mapping, a sequence or a dataclass consists of."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    return ()
 
 
 def write_scores(file: Path, name: str, part: Any, base: Mapping[str, Any], scores: Scores) -> None:

@@ -15,7 +15,11 @@ from safetensors import SafetensorError
 
 @contextmanager
 def new_file(path: Path) -> Generator[Path]:
-    """Give the name of a file to write; if nothing fails it becomes ``path``."""
+    """Give the name of a file to write; if nothing fails it becomes ``path``.
+
+    Its name is the same every time, so that a kill leaves one file at most: where two processes may
+    write ``path``, hold its lock (``locks.alone``).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".partial")
     try:

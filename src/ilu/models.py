@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ilu.files import file_hash, new_folder
 from ilu.ranks import ALONE, Ranks, whole
 from ilu.sharding import load_whole, whole_weights
-from ilu.sources.hub import MIRROR, check_reachable
+from ilu.sources.hub import MIRROR, check_reachable, commit_of
 from ilu.types import LM, Weights
 
 LAB = "lab"
@@ -147,7 +147,7 @@ def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(frozen=True)
 class Beside:
-    """A model that a metric asks beside the one that it measures; called, a hash of each file.
+    """A model that a metric asks beside the one that it measures; called, its fingerprint.
 
     So scores are kept under the content of both.
     """
@@ -155,8 +155,7 @@ class Beside:
     name: str
 
     def __call__(self) -> dict[str, str]:
-        files = sorted(path for path in Path(self.name).glob("*") if path.is_file())
-        return {path.name: file_hash(path) for path in files}
+        return fingerprint_model(self.name, files="*")
 
 
 @dataclass(frozen=True)
@@ -195,10 +194,21 @@ def shards_of(folder: Path) -> list[Path]:
     return shards
 
 
-def fingerprint_model(name: str) -> dict[str, str]:
-    """Hash of each file of weights, where the model is a folder."""
-    shards = sorted(Path(model_path(name)).glob("*.safetensors"))
-    return {shard.name: file_hash(shard) for shard in shards}
+def fingerprint_model(
+    name: str, revision: str | None = None, *, files: str = "*.safetensors"
+) -> dict[str, str]:
+    """Hash of each file of weights, where the model is a folder; else its commit on the hub."""
+    commit = pinned(name, revision)
+    if commit is not None:
+        return {"commit": commit}
+    found = sorted(path for path in Path(model_path(name)).glob(files) if path.is_file())
+    return {path.name: file_hash(path) for path in found}
+
+
+def pinned(name: str, revision: str | None = None) -> str | None:
+    """The revision to load for what ``fingerprint_model`` tells of; of a folder there is none."""
+    check_name(name)
+    return None if Path(model_path(name)).is_dir() else commit_of(name, revision)
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
-    weights = {"model": fingerprint_model(recipe.model)}
+    weights = {"model": fingerprint_model(recipe.model, recipe.revision)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
     return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
 
@@ -67,7 +67,7 @@ def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:
 
 def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
     """What tells the data of an attack from other data, and the models that it reads."""
-    models = {name: fingerprint_model(name) for name in other_models(attack)}
+    models = {name: fingerprint_model(name, revision) for name, revision in other_models(attack)}
     return {**fingerprint(attack.data(lm)), **({"models": models} if models else {})}
 
 

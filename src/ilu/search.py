@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from ilu.extras import need
 from ilu.rundir import RunDir
 
+ALIASES = {"lambda": "strength"}
+"""What the paper calls a setting -> what it is called here."""
 Goal = Mapping[tuple[str, str], float]
 """Metric and stage -> its weight in what is to be large."""
 
@@ -32,8 +34,16 @@ def read_ranges(items: Sequence[str]) -> dict[str, Range]:
         if not low < high or (match[4] and low <= 0):
             raise ValueError(f"--search {item!r}: LOW must be below HIGH, and above 0 with log")
         whole = match[2].isdigit() and match[3].isdigit()
-        found[match[1].replace("-", "_")] = Range(low, high, bool(match[4]), whole)
+        key = setting(match[1])
+        if key in found:
+            raise ValueError(f"--search {item!r}: {key} is there twice")
+        found[key] = Range(low, high, bool(match[4]), whole)
     return found
+
+
+def setting(key: str) -> str:
+    """The name here of a setting that the command line calls ``key``."""
+    return ALIASES.get(key, key).replace("-", "_")
 
 
 class Trial(NamedTuple):

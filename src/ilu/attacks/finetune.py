@@ -20,7 +20,8 @@ class FineTune:
     """Cross-entropy on ``feed``: downstream fine-tuning, or relearning (arXiv 2506.01339).
 
     Brings its own data and optimiser; reaches ``quarter``, ``half`` and ``end`` of its steps, and
-    with ``every`` also each so many steps. ``optim.parameters`` chooses the layers that are
+    with ``every`` also each so many steps; with ``only_end`` nothing before the end, since
+    measuring may take longer than the attack. ``optim.parameters`` chooses the layers that are
     trained, all of them if it is empty; with ``lora`` adapters of theirs. ``until`` lets it end
     before ``optim.steps``.
     """
@@ -32,6 +33,7 @@ class FineTune:
     lora: Lora | None = None
     every: int | None = None
     until: Convergence | None = None
+    only_end: bool = False
 
     def __post_init__(self) -> None:
         if self.optim.steps < 1:
@@ -40,6 +42,8 @@ class FineTune:
             raise ValueError(f"a measurement every {self.every} steps: it must be at least 1")
         if self.until and self.every is None:
             raise ValueError("convergence is looked for every so many steps: say how many")
+        if self.only_end and self.every is not None:
+            raise ValueError("measure every so many steps or only at the end, not both")
 
     @property
     def steps(self) -> int:
@@ -121,7 +125,7 @@ class FineTune:
 
         How long a quarter and a half are is known beforehand only if the length is.
         """
-        stages = {} if self.until else stages_by_step(self.steps)
+        stages = {} if self.until or self.only_end else stages_by_step(self.steps)
         found = {step: [s for s in names if s != "end"] for step, names in stages.items()}
         for step in range(self.every or self.steps, self.steps, self.every or 1):
             found.setdefault(step, []).append(f"step {step}")

@@ -47,10 +47,10 @@ class InTurn:
             reached(f"step {done}" if i < len(rest) else "end")
 
 
-def other_models(attack: Attack) -> Iterator[str]:
-    """Models that an attack reads beside the one it is carried out on."""
+def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
+    """Models that an attack reads beside the one it is carried out on, with their revisions."""
     if isinstance(attack, InTurn):
         for part in attack.attacks.values():
             yield from other_models(part)
     if isinstance(attack, AtOnce) and isinstance(attack.change, Interpolate):
-        yield attack.change.original
+        yield attack.change.original, attack.change.revision

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ilu.extras import need
 from ilu.lora import linear_layers
-from ilu.models import check_name, load_model
+from ilu.models import check_name, load_model, pinned
 from ilu.types import LM, Example, Metric, Reached, Steps
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -148,7 +148,7 @@ class Interpolate:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
-        loaded = load_model(self.original, revision=self.revision).model
+        loaded = load_model(self.original, revision=pinned(self.original, self.revision)).model
         other, ours = dict(loaded.named_parameters()), dict(model.named_parameters())
         if {n: p.shape for n, p in other.items()} != {n: p.shape for n, p in ours.items()}:
             raise ValueError(f"{self.original} is not of the same architecture as this model")

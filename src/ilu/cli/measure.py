@@ -14,8 +14,9 @@ from ilu.cli.show import console, number, table
 from ilu.cli.unlearn import Place
 from ilu.recipes.asked import Asked
 from ilu.recipes.attackers import KINDS, Attacker, attacked
+from ilu.recipes.elicit import probes
 from ilu.recipes.measure import SuiteName, suite_of
-from ilu.rundir import RunDir
+from ilu.rundir import PROBES, RunDir
 from ilu.train import Optim
 from ilu.types import STAGES, Group
 
@@ -29,7 +30,7 @@ class Attack:
     Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
 
     Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
-    --attack relearn:20 --attack quantise:4 --attack prune:0.3 --out runs/attacks
+    --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
 
     Args:
         model: folder, hub id, lab, or lab-never, which never knew what the lab forgets.
@@ -40,6 +41,9 @@ class Attack:
             head:TASK; blocks:0,1:TASK; relearn:N, retained:N and unrelated:N, which train on N
             documents (of the lab entities), N@LR with a learning rate of its own; quantise:4;
             prune:0.3; noise:0.05; interpolate:0.5; in-turn:TASK+TASK.
+        ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
+            reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
+            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from.
         task_columns: names of columns that differ in the task, as wanted=present.
         forget: data that relearn takes its documents from; the lab's if left out.
         retain: the same for retained.
@@ -57,6 +61,7 @@ class Attack:
         batch_size: examples per step of the attacker.
         lora_rank: of the adapters of lora:TASK.
         every: measure also after each so many steps, for a denser curve.
+        only_end: measure at the end only, not at a quarter and at half.
         converge: end a task before that many steps once accuracy on 100 of its examples, which are
             held out, changes by less than 1 % at three measurements; needs --every.
         seed: of the attacker's order of data, and of noise.
@@ -68,6 +73,7 @@ class Attack:
     model: Positional[str]
     task: str | None = None
     attack: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
     task_columns: tuple[str, ...] = ()
     forget: str | None = None
     retain: str | None = None
@@ -84,6 +90,7 @@ class Attack:
     batch_size: int = 16
     lora_rank: int = 16
     every: int | None = None
+    only_end: bool = False
     converge: bool = False
     seed: int = 0
     keep: bool = False
@@ -95,13 +102,15 @@ def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted: Attack = parse(Attack, "ilu attack", argv)
     names = (*([wanted.task] if wanted.task else []), *wanted.attack)
-    if not names:
+    if not names and not wanted.ask:
         raise ValueError(
-            "ilu attack needs --task or --attack: a task, or one of the kinds "
+            "ilu attack needs --task, --attack or --ask: a task, or one of the kinds "
             f"{', '.join(KINDS)}; see ilu attack --help"
         )
     keep = wanted.keep or wanted.task is not None
-    recipe = attacked(wanted.model, names, attacker(wanted), suites(wanted), keep=keep)
+    recipe = attacked(
+        wanted.model, names, attacker(wanted), suites(wanted), asking(wanted), keep=keep
+    )
     out = wanted.place.run(recipe, shared=wanted.cache)
     show_stages(out)
     check_failures(out)
@@ -121,6 +130,7 @@ def attacker(wanted: Attack) -> Attacker:
         lora_rank=wanted.lora_rank,
         every=wanted.every,
         until=Convergence() if wanted.converge else None,
+        only_end=wanted.only_end,
         seed=wanted.seed,
     )
 
@@ -129,24 +139,41 @@ def suites(wanted: Attack) -> dict[str, Group]:
     """What is measured, if there is anything to measure it on."""
     if wanted.suite == "likelihood" and not wanted.data:
         return {}
-    asked = Asked(
+    return {wanted.suite: suite_of(wanted.suite, measured(wanted))}
+
+
+def measured(wanted: Attack) -> Asked:
+    """The data that is measured on."""
+    return Asked(
         data=wanted.data,
         columns=wanted.columns,
         truncate=wanted.truncate,
         limit=wanted.limit,
         split=wanted.split,
     )
-    return {wanted.suite: suite_of(wanted.suite, asked)}
+
+
+def asking(wanted: Attack) -> dict[str, Group]:
+    """The ways of asking."""
+    if not wanted.ask:
+        return {}
+    own, labs = ("choice", "elicit"), ("lab", "elicit", "likelihood")
+    if wanted.suite not in (own if wanted.data else labs):
+        raise ValueError(
+            f"--ask does not know the questions of --suite {wanted.suite}: use --suite choice "
+            "--data FILE, or --suite lab, whose questions are the lab's"
+        )
+    return probes(measured(wanted), wanted.ask, wanted.seed)
 
 
 def show_stages(out: RunDir) -> None:
-    """Every metric at every stage, of several attacks at their ends.
+    """Every metric at every stage, of several attacks at their ends; then the ways of asking.
 
     ``after`` is left out where nothing was unlearned.
     """
     recipe = out.read("recipe")
     several = len(recipe["attacks"]) > 1
-    left_out = () if recipe["objective"] else ("after",)
+    left_out = (PROBES,) if recipe["objective"] else ("after", PROBES)
     middle = tuple(f"-{stage}" for stage in STAGES if several and stage != "end")
     stages = [s for s in out.stages() if s not in left_out and not s.endswith(middle or ("\0",))]
     cells = {stage: out.scores(stage) for stage in stages}
@@ -159,4 +186,7 @@ def show_stages(out: RunDir) -> None:
     else:
         rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
         table(out.name, ("metric", *stages), rows)
+    if out.has(f"scores/{PROBES}"):
+        asked = [(name, number(s.value)) for name, s in out.scores(PROBES).items()]
+        table("asked, weights as they are", ("way of asking", "accuracy"), asked)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)

@@ -79,6 +79,10 @@ class Reworded:
     source: ChoiceRows
     most: int = 40
 
+    def content(self, tokenizer: Any) -> Any:
+        """The questions in their own words and in all others."""
+        return [self.source(), [paraphrases(row) for row in self.source.rows()]]
+
     def __call__(self, lm: LM) -> dict[str, Score]:
         count = len(paraphrases(self.source.rows()[0]))
         forms = [Paraphrases(self.source, i) for i in range(count)]

@@ -20,7 +20,7 @@ from ilu.sources.pairs import encode_pairs
 from ilu.types import LM, Example, Question, Questions, Score
 
 MOST_OPTIONS = 10
-"""Up to so many different options are counted one by one: letters and labels, not sentences."""
+"""Up to so many options that all questions share are counted one by one: letters and labels."""
 
 
 class Wanted(NamedTuple):
@@ -87,9 +87,13 @@ def accuracy(taken: Picked, asked: Sequence[Question]) -> Score:
 
 
 def picks(taken: Picked, asked: Sequence[Question]) -> dict[str, Score]:
-    """For every option the share of questions for which it is taken; empty where they are many."""
+    """For every option the share of questions for which it is taken, where all have the same few.
+
+    Empty elsewhere, and for a single question: texts of answers are no names of scores.
+    """
     names = list(dict.fromkeys(option for q in asked for option in q.options))
-    if len(names) > MOST_OPTIONS:
+    same = len(asked) > 1 and all(set(q.options) == set(names) for q in asked)
+    if not same or len(names) > MOST_OPTIONS:
         return {}
     chosen = [None if t is None else q.options[t] for t, q in zip(taken, asked, strict=True)]
     shares = ([None if c is None else float(c == name) for c in chosen] for name in names)

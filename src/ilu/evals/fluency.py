@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ilu.evals.generation import generate
-from ilu.models import Beside, usable
+from ilu.models import Beside, model_path, pinned, usable
 from ilu.scores import mean_score
 from ilu.sources.passages import Passages
 from ilu.types import LM, Score
@@ -116,8 +116,11 @@ def load_judge(name: str, label: str, device: str) -> Judge:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(name, trust_remote_code=False)
+        path, commit = model_path(name), pinned(name)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=commit, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, revision=commit, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load classifier {name!r}: {reason}") from error

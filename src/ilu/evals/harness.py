@@ -14,7 +14,7 @@ from torch import nn
 
 from ilu.forward import context_length
 from ilu.scores import check_limit, mean_score
-from ilu.sources.harness import HarnessTasks
+from ilu.sources.harness import HarnessTasks, requests
 from ilu.types import LM, Score
 
 RESAMPLES = 200
@@ -38,10 +38,15 @@ class Harness:
 
     def __call__(self, lm: LM) -> dict[str, Score]:
         with untouched(lm.model):
-            loaded = self.tasks.load()
+            loaded = self.tasks()
             results = evaluated(lm, loaded, limit=self.limit, batch_size=self.batch_size)
         found = task_scores(results, loaded["tasks"])
         return found | group_scores(results, found)
+
+    def content(self, tokenizer: Any) -> Any:
+        """Everything that is asked, and how it is scored."""
+        with same_draws():
+            return requests(self.tasks(), self.limit)
 
 
 def evaluated(lm: LM, loaded: Any, *, limit: int | None, batch_size: int | str) -> Any:
@@ -74,15 +79,24 @@ def as_harness_model(lm: LM, batch_size: int | str) -> Any:
 @contextmanager
 def untouched(model: nn.Module) -> Generator[None]:
     """Put back what the harness changes: training mode and the three random states."""
+    training = {m: m.training for m in model.modules()}
+    try:
+        with same_draws():
+            yield
+    finally:
+        for module, was in training.items():
+            module.training = was
+
+
+@contextmanager
+def same_draws() -> Generator[None]:
+    """Put back the three random states."""
     import numpy as np
 
-    training = {m: m.training for m in model.modules()}
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
-        for module, was in training.items():
-            module.training = was
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])

@@ -1,8 +1,9 @@
 """Attacks by name: one function and one row per kind."""
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Attacker:
     lora_rank: int = 16
     every: int | None = None
     until: Convergence | None = None
+    only_end: bool = False
     seed: int = 0
 
     def __call__(self, name: str) -> Attack:
@@ -61,7 +63,7 @@ class Attacker:
 
     def watched(self, attack: FineTune) -> FineTune:
         """The attack with what all share."""
-        return replace(attack, seed=self.seed, every=self.every)
+        return replace(attack, seed=self.seed, every=self.every, only_end=self.only_end)
 
 
 def tune(task: str, by: Attacker) -> FineTune:
@@ -171,7 +173,16 @@ def interpolate(argument: str, by: Attacker) -> AtOnce:
 
 def in_turn(argument: str, by: Attacker) -> InTurn:
     """Several tasks one after the other, with a plus between their names."""
-    return InTurn({label(task): tune(task, by) for task in argument.split("+")})
+    found: dict[str, Attack] = {}
+    for task in argument.split("+"):
+        found[unlike(label(task), found)] = tune(task, by)
+    return InTurn(found)
+
+
+def unlike(name: str, others: Collection[str]) -> str:
+    """The name, or the first of NAME-2, NAME-3 and so on that is not among the others."""
+    numbers = (f"{name}-{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbers) if each not in others)
 
 
 def number(text: str) -> float:
@@ -215,21 +226,23 @@ def attacked(
     names: Sequence[str],
     by: Attacker,
     metrics: Mapping[str, Metric | Group],
+    probes: Mapping[str, Group],
     *,
     keep: bool,
 ) -> Recipe:
-    """``model`` as it is, under every attack."""
+    """``model`` as it is, under every attack and asked in every way."""
     attacks = {label(name): by(name) for name in dict.fromkeys(names)}
     if len(attacks) < len(set(names)):
         raise ValueError(f"two of {', '.join(names)} would be called the same: rename one")
     return Recipe(
-        name=f"tune-{next(iter(attacks))}" if len(attacks) == 1 else "attacks",
+        name=f"tune-{next(iter(attacks))}" if len(attacks) == 1 and not probes else "attacks",
         model=full_name(model),
         data={},
         objective={},
         optim=replace(by.optim, steps=0),
         metrics=metrics,
         attacks=attacks,
+        probes=probes,
         keep_attacked=keep,
         seed=by.seed,
     )

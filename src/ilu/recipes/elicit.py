@@ -1,6 +1,6 @@
 """What can be had from a model without touching its weights, as probes of a run and as a suite."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ilu.elicit.latent import LatentShift
@@ -18,6 +18,7 @@ from ilu.sources.split import Left, Taken
 from ilu.suite import Scores, Suite
 from ilu.types import Group, Questions
 
+EVERY = "all"
 FEW, SOME, MANY = 12, 40, 400
 """Training questions: of attacks by gradient, of a choice among few, of a fit."""
 BEGINNINGS = (" The answer is", " I know this one:", " It is")
@@ -37,9 +38,18 @@ def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     return {**found, "reworded": Wordings("reworded", asked, train)}
 
 
-def probes(count: int = 100, seed: int = 0) -> dict[str, Group]:
-    """The same as probes of a run on the lab: accuracies alone, without that of simply asking."""
-    return {name: Recovered(g) for name, g in lab(count, seed).items() if name != "direct"}
+def probes(asked: Asked, names: Sequence[str] = (EVERY,), seed: int = 0) -> dict[str, Group]:
+    """The same as probes of a run: accuracies alone, without that of simply asking.
+
+    ``names`` are those of the ways of asking, or ``all``.
+    """
+    ways = lab(asked.limit or 100, seed) if asked.data is None else users(asked, seed)
+    del ways["direct"]
+    unknown = [name for name in names if name not in (*ways, EVERY)]
+    if unknown:
+        raise ValueError(f"no way of asking is called {unknown[0]!r}: {', '.join(ways)}, or all")
+    wanted = ways if EVERY in names else names
+    return {name: Recovered(ways[name]) for name in wanted}
 
 
 def attacks(
@@ -73,7 +83,7 @@ def elicit(asked: Asked) -> Suite:
     return Suite(parts, derived=strongest)
 
 
-def users(asked: Asked) -> dict[str, Group]:
+def users(asked: Asked, seed: int = 0) -> dict[str, Group]:
     """Attacks on half of the user's questions, learned from the other half.
 
     A column ``paraphrases`` with lists of other wordings adds the best of them. A linear probe
@@ -81,7 +91,7 @@ def users(asked: Asked) -> dict[str, Group]:
     """
     columns = column_names(asked.columns)
     whole = ChoiceRows(full(asked.data or ""), columns, asked.limit, asked.form)
-    found = attacks(whole, None, Left(whole, None, FEW))
+    found = attacks(whole, None, Left(whole, None, FEW), seed=seed)
     if asked.form == "cloze":
         del found["probe"]
     return {**found, "reworded": Reworded(whole)}

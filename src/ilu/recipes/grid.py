@@ -7,9 +7,8 @@ from typing import Any
 
 from ilu.files import json_hash
 from ilu.recipe import Recipe, describe
+from ilu.search import setting
 
-ALIASES = {"lambda": "strength"}
-"""What the paper calls a setting -> what it is called here."""
 LONGEST = 120
 """Characters of a run's name before its hash."""
 Grid = Mapping[str, Sequence[str]]
@@ -20,7 +19,7 @@ def read_grid(items: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for item in items:
         key, _, text = item.partition("=")
-        key = ALIASES.get(key, key).replace("-", "_")
+        key = setting(key)
         if not key.isidentifier() or not text or "" in (values := spelt_out(text)):
             raise ValueError(
                 f"--grid {item!r}: write KEY=A,B,C or KEY=FIRST:STOP, like lambda=0.1,0.5 seed=0:3"

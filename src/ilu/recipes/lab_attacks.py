@@ -11,6 +11,7 @@ from ilu.lora import Lora
 from ilu.models import LAB, NEVER
 from ilu.recipe import Recipe
 from ilu.recipes import elicit, lab
+from ilu.recipes.asked import Asked
 from ilu.recipes.attackers import HEAD
 from ilu.recipes.demo import Size, original, unlearned
 from ilu.types import Attack
@@ -123,5 +124,5 @@ def cell(name: str, seed: int, size: Size) -> Recipe:
         made = replace(original(seed, size), name=NEVER_KNEW, model=NEVER)
     else:
         made = unlearned(name, seed, size)
-    asked = elicit.probes(size.questions or ASKED, seed)
+    asked = elicit.probes(Asked(limit=size.questions or ASKED), seed=seed)
     return replace(made, attacks=every(size, seed), probes=asked, keep_attacked=False)

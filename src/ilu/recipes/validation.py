@@ -15,9 +15,9 @@ from ilu.types import Metric
 
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
-    """The recipe with every metric on that half of its items, and its attacks without their own."""
+    """The recipe with every metric, and what its attacks are after, on that half of its items."""
     metrics = {name: halved(name, metric, half) for name, metric in recipe.metrics.items()}
-    attacks = {name: goalless(name, attack, half) for name, attack in recipe.attacks.items()}
+    attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
     return replace(recipe, metrics=metrics, attacks=attacks)
 
 
@@ -26,7 +26,7 @@ def halved(name: str, metric: Any, half: Half) -> Metric:
     if isinstance(metric, Choice):
         return replace(metric, questions=HalfOfQuestions(metric.questions, half))
     if isinstance(metric, AnswerNLL):
-        # The limit counts items of the whole, so that both halves come from the same items.
+        # The limit counts items of the whole: half of them are in either half.
         limit = metric.limit and max(1, metric.limit // 2)
         return replace(metric, source=HalfOfExamples(metric.source, half), limit=limit)
     raise ValueError(
@@ -35,13 +35,17 @@ def halved(name: str, metric: Any, half: Half) -> Metric:
     )
 
 
-def goalless(name: str, attack: Any, half: Half) -> Any:
-    """An attack of a trial has no goals of its own: those are measured on test items."""
-    if half == "test":
-        return attack
+def aimed(attack: Any, half: Half) -> Any:
+    """An attack with its goals on that half of their items; in a trial it has none of its own."""
     if isinstance(attack, InTurn):
-        return InTurn({n: goalless(n, part, half) for n, part in attack.attacks.items()})
-    return replace(attack, goals={}) if hasattr(attack, "goals") else attack
+        return InTurn({name: aimed(part, half) for name, part in attack.attacks.items()})
+    goals = {n: goal(n, m, half) for n, m in attack.goals.items()} if half == "test" else {}
+    return replace(attack, goals=goals) if attack.goals else attack
+
+
+def goal(name: str, metric: Any, half: Half) -> Metric:
+    """A goal on half of its items; whole where no trial can have it, as it cannot be split."""
+    return halved(name, metric, half) if isinstance(metric, Choice | AnswerNLL) else metric
 
 
 def read_goal(text: str) -> dict[tuple[str, str], float]:

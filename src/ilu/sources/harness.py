@@ -1,7 +1,10 @@
 """Tasks of lm-evaluation-harness (0.4.13), found without reading all of its index."""
 
+import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,35 @@ class HarnessTasks:
     folder: str | None = None
     num_fewshot: int | None = None
 
-    def __call__(self) -> list[Any]:
-        """The items of every task, by which scores of other data are known from these."""
-        loaded = self.load()["tasks"]
-        return [[name, list(map(dict, task.eval_docs))] for name, task in loaded.items()]
-
-    def load(self) -> Any:
+    def __call__(self) -> Any:
         """What ``lm_eval.evaluate`` takes."""
         need("lm_eval", "lm-eval", "the suite lm-eval")
         return load_tasks(self.tasks, self.folder, self.num_fewshot)
+
+
+def requests(loaded: Any, limit: int | None) -> list[Any]:
+    """All that decides the scores of tasks and groups: settings, items, and what is asked of each.
+
+    The requests have the solved examples and the options in them, and what a task's own code makes
+    of an item.
+    """
+    found: list[Any] = [repr(group) for group in loaded["groups"].values()]
+    for name, task in loaded["tasks"].items():
+        task.build_all_requests(limit=limit)
+        asked = [[i.doc, i.request_type, i.arguments] for i in task.instances]
+        settings = json.dumps(task.config.to_dict(keep_callable=True), default=text_of)
+        found.append([name, settings, asked])
+    return found
+
+
+def text_of(value: Any) -> Any:
+    """A function by its source, where its own text would name a place in memory."""
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return str(value)
 
 
 def load_tasks(

@@ -175,6 +175,24 @@ def silent(url: str) -> Silence | None:
     return None
 
 
+def commit_of(name: str, revision: str | None = None) -> str:
+    """The commit of a model of the hub: of the one in the cache, or else of the hub's own.
+
+    Raises ValueError where neither is to be had.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(found, str):
+        check_reachable(name, revision)
+        try:
+            found = hf_hub_download(name, "config.json", revision=revision)
+        except Exception as error:  # the library raises a different one for every cause
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"cannot find model {name!r} on the hub: {reason}") from error
+    return Path(found).parent.name  # .../snapshots/COMMIT/config.json
+
+
 def on_request(hub: HubName) -> str:
     """How to come by a dataset that is not public, to end an error with."""
     page = ON_REQUEST.get(hub.repository)

@@ -26,6 +26,11 @@ IN_MEMORY = 16 << 20
 BLOCK = 32
 """Examples that are read at once: one costs hardly less, and what follows is often wanted too."""
 FILE, RECORD = "examples.arrow", "made.json"
+PASSING = {
+    "tokenizer.json": ("padding", "truncation"),
+    "tokenizer_config.json": ("is_local", "local_files_only"),
+}
+"""What a tokenizer saves of the last call, which no other call heeds, and of how it was loaded."""
 Made = Example | None
 """An example, or None for a row of which nothing is left."""
 
@@ -105,8 +110,16 @@ def tokenizer_hash(tokenizer: Any) -> str:
                 f"cannot write a tokenizer to {folder} ({error}): free some space there, or set "
                 "TMPDIR to a folder on another disk"
             ) from error
-        files = [(path.name, file_hash(path)) for path in sorted(Path(folder).iterdir())]
+        files = [(path.name, lasting_hash(path)) for path in sorted(Path(folder).iterdir())]
     return json_hash([files, version("tokenizers"), version("transformers")])
+
+
+def lasting_hash(path: Path) -> str:
+    """Hash of a saved file of a tokenizer without what is ``PASSING``."""
+    if path.name not in PASSING:
+        return file_hash(path)
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return json_hash({k: v for k, v in record.items() if k not in PASSING[path.name]})
 
 
 @cache
