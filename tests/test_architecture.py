@@ -31,6 +31,7 @@ LAYERS = [
     {"masking", "tracking", "evaluation", "memory"},
     {"attacking", "prepare"},
     {"run", "summary", "plots", "memory_parts", "landscape", "representations"},
+    {"forgetting"},
     {"worker", "once", "measures", "sweep", "search"},
     {"pool", "clusters"},
     {"report"},

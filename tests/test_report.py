@@ -12,8 +12,6 @@ import torch
 from ilu.masks.files import save_mask
 from ilu.measures import (
     area,
-    average,
-    difference,
     gap,
     headline,
     read,
@@ -31,6 +29,7 @@ from ilu.report.series import quality_line
 from ilu.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
+from ilu.scores import average, difference
 from ilu.significance import wilson
 from ilu.types import Score
 from tests.fabricate import (

@@ -43,7 +43,8 @@ class Attack:
             prune:0.3; noise:0.05; interpolate:0.5; in-turn:TASK+TASK.
         ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
             reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
-            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from.
+            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
+            a report takes them to be about what was forgotten.
         task_columns: names of columns that differ in the task, as wanted=present.
         forget: data that relearn takes its documents from; the lab's if left out.
         retain: the same for retained.
