@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ilu.attacks.weights import AtOnce, Interpolate
 from ilu.sources.views import joined
-from ilu.types import LM, Attack, Example, Metric, Reached, Steps
+from ilu.types import LM, Attack, Example, Group, Metric, Reached, Score, Steps
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,13 @@ class InTurn:
             raise ValueError(f"a sequence of {len(self.attacks)} attacks: it takes at least two")
 
     @property
-    def goals(self) -> Mapping[str, Metric]:
+    def goals(self) -> Mapping[str, Metric | Group]:
         """What each attack is after."""
-        return {f"{a}_{g}": m for a, part in self.attacks.items() for g, m in part.goals.items()}
+        return {
+            f"{a}_{g}": m if isinstance(m, Metric) else Prefixed(a, m)
+            for a, part in self.attacks.items()
+            for g, m in part.goals.items()
+        }
 
     @property
     def steps(self) -> int:
@@ -45,6 +49,17 @@ class InTurn:
             )
             done += attack.steps
             reached(f"step {done}" if i < len(rest) else "end")
+
+
+@dataclass(frozen=True)
+class Prefixed:
+    """A group whose scores are called after the attack that is after them."""
+
+    name: str
+    group: Group
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        return {f"{self.name}_{metric}": score for metric, score in self.group(lm).items()}
 
 
 def other_models(attack: Attack) -> Iterator[str]:
