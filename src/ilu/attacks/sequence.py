@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ilu.attacks.weights import AtOnce, Interpolate
 from ilu.sources.views import joined
@@ -25,7 +26,7 @@ class InTurn:
     def goals(self) -> Mapping[str, Metric | Group]:
         """What each attack is after."""
         return {
-            f"{a}_{g}": m if isinstance(m, Metric) else Prefixed(a, m)
+            f"{a}_{g}": m if isinstance(m, Metric) else partial(prefixed, a, m)
             for a, part in self.attacks.items()
             for g, m in part.goals.items()
         }
@@ -51,15 +52,9 @@ class InTurn:
             reached(f"step {done}" if i < len(rest) else "end")
 
 
-@dataclass(frozen=True)
-class Prefixed:
-    """A group whose scores are called after the attack that is after them."""
-
-    name: str
-    group: Group
-
-    def __call__(self, lm: LM) -> dict[str, Score]:
-        return {f"{self.name}_{metric}": score for metric, score in self.group(lm).items()}
+def prefixed(name: str, group: Group, lm: LM) -> dict[str, Score]:
+    """The scores of a group, called after the attack that is after them."""
+    return {f"{name}_{metric}": score for metric, score in group(lm).items()}
 
 
 def other_models(attack: Attack) -> Iterator[str]:
