@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,7 @@ def start(path: Path, record: Record, conditions: Conditions) -> Running:
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(PRELOADED)
+        resource_tracker.ensure_running()  # when it begins it lets SIGTERM through again
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=tell, args=(record, path, conditions, theirs))
     with held_back(signal.SIGTERM):
