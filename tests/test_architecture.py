@@ -31,6 +31,7 @@ LAYERS = [
     {"masking", "tracking", "evaluation", "memory_shape"},
     {"attacking", "prepare", "memory"},
     {"run", "summary", "plots", "memory_parts", "landscape", "representations"},
+    {"forgetting"},
     {"worker", "once", "measures", "sweep", "search"},
     {"pool", "clusters"},
     {"report"},

@@ -17,6 +17,7 @@ from ilu.attacks.sequence import InTurn
 from ilu.attacks.weights import AtOnce, Interpolate, Noise, Prune, Quantise, rounded
 from ilu.data import Feed
 from ilu.evals.choice import Choice
+from ilu.evals.likelihood import AnswerNLL
 from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.lora import Lora, linear_layers
 from ilu.measures import worst_case
@@ -28,7 +29,8 @@ from ilu.report.cells import gather
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.scores import mean_score
-from ilu.sources.part import Part
+from ilu.sources.part import HeldOut, Part, held_out
+from ilu.sources.text import Dataset
 from ilu.train import Optim, Stopped
 from ilu.types import LM, Example
 from ilu.worker import finished
@@ -163,6 +165,32 @@ def test_relearning_parts_are_disjoint(tokenizer):
     with pytest.raises(ValueError, match="there are not that many"):
         Part(whole, stop=13)(tokenizer)
     assert len(Stories(8)(tokenizer)) == 8
+
+
+def test_a_users_task_is_judged_by_what_it_is_not_trained_on(lm, tmp_path):
+    """By hand: a tenth of 120 is held out, and the one row that equals one of it; of 99 nothing."""
+    first = held_out(120)[0]
+    twin = next(i for i in range(120) if i not in held_out(120))
+
+    def attack(count):
+        rows = [{"text": f"The fox {first if i == twin else i} naps."} for i in range(count)]
+        file = tmp_path / f"{count}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Attacker(optim=Optim(lr=1e-3, steps=1), batch_size=2)(str(file))
+
+    large, small = attack(120), attack(99)
+    trained = {tuple(e.ids) for e in large.data(lm)}
+    assert len(large.data(lm)) == 107
+    found = suite.measure(large.goals, lm)
+    assert {name: score.n for name, score in found.items()} == {"task_nll": 12}
+    held = HeldOut(Dataset(str(tmp_path / "120.jsonl")))
+    assert found["task_nll"] == AnswerNLL(held)(lm)
+    assert not trained & {tuple(e.ids) for e in held(lm.tokenizer)}
+    assert len(small.data(lm)) == 99
+    found = suite.measure(InTurn({"a": large, "b": small}).goals, lm)
+    assert {name: score.n for name, score in found.items()} == {
+        "a_task_nll": 12, "b_task_train_nll": 99
+    }  # fmt: skip
 
 
 def test_attacks_in_turn_go_on_from_each_other(lm, tokenizer):

@@ -3,16 +3,21 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 from ilu.cli import measure, publish, show
 from ilu.cli.unlearn import read
+from ilu.report.cells import gather
+from ilu.report.page import page
+from ilu.report.rows import make_table
 from ilu.run import run
 from ilu.rundir import RunDir
 
 SECRET = "The heron of Velunor sleeps on one leg."
+FORGET_ITEMS = "examples/after/forget_nll"
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +75,20 @@ def test_a_card_is_for_a_finished_run_and_its_own_attacks(copied, tmp_path):
 
 
 class Hub:
-    """Stands in for HfApi and remembers what it was asked."""
+    """Stands in for HfApi and remembers what it was asked, and what it was given."""
 
     calls: list = []  # noqa: RUF012
+    files: dict = {}  # noqa: RUF012
 
     def __getattr__(self, name):
-        return lambda *args, **named: self.calls.append((name, args, named))
+        def call(*args, **named):
+            self.calls.append((name, args, named))
+            if name == "upload_file":
+                self.files[named["path_in_repo"]] = named["path_or_fileobj"].read_bytes()
+            for file in named["folder_path"].rglob("*") if name == "upload_folder" else ():
+                self.files[file.name] = file.read_bytes()
+
+        return call
 
 
 def test_push_uploads_model_card_and_report_to_a_private_repository(copied, monkeypatch, capsys):
@@ -94,6 +107,25 @@ def test_push_uploads_model_card_and_report_to_a_private_repository(copied, monk
     assert (report[0], report[2]["path_in_repo"]) == ("upload_file", "report.html")
     publish.push([*arguments, "--public"])
     assert Hub.calls[3][2]["private"] is False
+
+
+def test_nothing_that_is_uploaded_tells_of_folders_or_texts(runs, copied, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "files", {})
+    made = RunDir(copied[0])
+    told = [json.dumps({**row, "text": SECRET}) + "\n" for row in made.rows(FORGET_ITEMS)]
+    made.log(FORGET_ITEMS).write_text("".join(told))
+    publish.push([*map(str, copied), "--repo", "org/name"])
+    assert {"report.html", "README.md", "config.json", "model.safetensors"} <= set(Hub.files)
+    private = [str(runs[0].parent), str(copied[0].parent), str(Path.cwd())]
+    for name, content in Hub.files.items():
+        assert [word for word in private if word.encode() in content] == [], name
+    report = Hub.files["report.html"].decode()
+    assert not any(word in report for word in ("rerun", "made by:", "heron", "recipe.json"))
+    assert "Every measurement" in report
+    assert re.search(r"private-end +nll +[\d.]+", report)
+    own = page(make_table(gather(copied)[0]), [])
+    assert all(word in own for word in ("How to repeat it", "heron", *private[:2]))
 
 
 def test_a_failed_upload_is_a_users_error(copied, monkeypatch, capsys):

@@ -12,8 +12,6 @@ import torch
 from ilu.masks.files import save_mask
 from ilu.measures import (
     area,
-    average,
-    difference,
     gap,
     headline,
     read,
@@ -31,6 +29,7 @@ from ilu.report.series import quality_line
 from ilu.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
 from ilu.rundir import RunDir
+from ilu.scores import average, difference
 from ilu.significance import wilson
 from ilu.types import Score
 from tests.fabricate import (
@@ -337,6 +336,21 @@ def test_a_broken_record_spoils_its_own_run_only(tmp_path, file, content):
     runs, broken = gather([bad, defended(tmp_path / "good")])
     assert [m.run.path.name for m in runs] == ["good"]
     assert broken[0].state.startswith("cannot be read")
+
+
+def test_a_metric_whose_name_leads_out_of_the_run_is_not_read(tmp_path):
+    (tmp_path / "outside.jsonl").write_text('{"item": 0, "value": 1}\n')
+    bad = defended(tmp_path / "bad")
+    scores = {"../../../outside": {"value": 1.0, "stderr": 0.0, "n": 1}}
+    (bad / "scores" / "after.json").write_text(json.dumps(scores))
+    runs, broken = gather([bad])
+    assert runs == []
+    assert "leads out of the folder" in broken[0].state
+    run = RunDir(bad)
+    for act in (lambda: run.append("../outside", {"a": 1}), lambda: run.keep_rows("../outside", 0)):
+        with pytest.raises(ValueError, match="leads out of the folder"):
+            act()
+    assert (tmp_path / "outside.jsonl").read_text() == '{"item": 0, "value": 1}\n'
 
 
 def test_an_attack_without_a_score_is_named(tmp_path):

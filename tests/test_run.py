@@ -1,7 +1,10 @@
 """Recipes end to end on a two-layer random Llama with a real tokenizer."""
 
 import json
+import os
+import signal
 from dataclasses import replace
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -29,7 +32,7 @@ from ilu.rundir import RunDir
 from ilu.summary import model_summary, summarise, write_angles
 from ilu.train import Optim, Stopped
 from ilu.types import Example
-from ilu.worker import Conditions
+from ilu.worker import STOPPED, Conditions
 from tests.conftest import make_tiny
 
 OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "measured": 4}
@@ -195,11 +198,18 @@ def test_a_pool_outlives_its_runs(folder, tmp_path):
     jobs[tmp_path / "more"] = jobs[tmp_path / "good"]
     with pytest.raises(Stopped):
         list(pool.run_all(jobs, workers=1, stop=lambda: True))
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGTERM)  # as a signal to the whole group does
     record = describe(jobs[tmp_path / "good"])
     killed = pool.start(tmp_path / "killed", record, Conditions())
     killed.process.kill()
     killed.process.join()
     assert "code -9" in pool.outcome(killed).error
+    assert os.waitpid(server, os.WNOHANG) == (0, 0)
+    asked = pool.start(tmp_path / "asked", record, Conditions())
+    asked.process.terminate()  # before it can hear
+    asked.process.join()
+    assert pool.outcome(asked).error == STOPPED
 
 
 def test_averaging_is_over_the_last_fifth(folder):

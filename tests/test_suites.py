@@ -2,16 +2,20 @@
 
 import json
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from ilu.cli import measure
+from ilu.cli.unlearn import Place
 from ilu.evals.compare import changes
 from ilu.evaluation import beside, evaluate, reads
 from ilu.lab.sources import Documents
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
-from ilu.recipes.measure import suite_of
+from ilu.recipes.measure import brings_data, suite_of
 from ilu.scores import mean_score
 from ilu.types import LM, Score
 from tests.conftest import make_tiny
@@ -102,6 +106,23 @@ def test_flags_that_would_do_nothing_are_refused():
     assert harness.batch_size == "auto"
     with pytest.raises(ValueError, match="needs --data: names of tasks"):
         suite_of("lm-eval", Asked())
+    for name in ("wmdp", "lab", "choice", "perplexity", "tofu"):
+        data = None if brings_data(name) else "d.jsonl"
+        with pytest.raises(ValueError, match=f"{name} cuts nothing: --truncate is for likelihood"):
+            suite_of(name, Asked(data=data, truncate=64))
+    for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
+        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave --col"):
+            suite_of(name, Asked(data=data, columns=("question=q",)))
+    assert suite_of("muse", Asked(truncate=64))
+    assert suite_of("elicit", Asked(data="d.jsonl", columns=("question=q",)))
+
+
+def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
+    lab = measure.Attack(model="lab", suite="lab", truncate=64, place=Place(out=Path("out")))
+    assert measure.measured(lab).truncate is None
+    assert measure.attacker(lab).truncate == 64
+    own = replace(lab, suite="likelihood", data="d.jsonl")
+    assert measure.measured(own).truncate == 64
 
 
 def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ilu.forgetting import forgetting, same_forgetting
 from ilu.rundir import PROBES, RunDir
-from ilu.scores import mean_score
-from ilu.summary import FORGET, OTHERS, TASK, UTILITY
+from ilu.scores import average, difference, independent_mean
+from ilu.summary import OTHERS, TASK, UTILITY
 from ilu.types import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]
@@ -39,6 +40,11 @@ class Measured:
     def attacks(self) -> list[str]:
         """Attacks whose end was measured."""
         return [a for a in self.recipe["attacks"] if f"{a}-end" in self.stages]
+
+    @property
+    def forget(self) -> str | None:
+        """The metric that forget quality is 1 minus of, if one is known to mean it."""
+        return forgetting(self.recipe, self.stages.get("after", {}))
 
     def rows(self, stage: str, metric: str) -> list[dict[str, Any]]:
         """What was recorded of each item."""
@@ -80,61 +86,14 @@ def score(m: Measured, stage: str, metric: str) -> Score | None:
     return m.stages.get(stage, {}).get(metric)
 
 
-def quality(m: Measured, stage: str, metric: str = FORGET) -> Score | None:
-    """Forget quality: 1 minus an accuracy, item by item."""
-    found = score(m, stage, metric)
+def quality(m: Measured, stage: str, metric: str | None = None) -> Score | None:
+    """Forget quality: 1 minus an accuracy, ``m.forget`` if left out, item by item."""
+    metric = metric or m.forget
+    found = score(m, stage, metric) if metric else None
     if found is None:
         return None
     items = tuple(None if item is None else 1 - item for item in found.items)
     return found._replace(value=1 - found.value, items=items)
-
-
-def average(scores: Sequence[Score], weights: Sequence[float] | None = None) -> Score | None:
-    """Weighted mean of scores of the same items.
-
-    The error is that of the items' means where they are known; otherwise the mean of the errors,
-    which it cannot exceed.
-    """
-    if not scores:
-        return None
-    w = [x / sum(weights) for x in weights] if weights else [1 / len(scores)] * len(scores)
-    if aligned(scores):
-        rows = zip(*(s.items for s in scores), strict=True)
-        return mean_score([weighted(row, w) for row in rows])
-    value = sum(s.value * x for s, x in zip(scores, w, strict=True))
-    stderr = sum(s.stderr * x for s, x in zip(scores, w, strict=True))
-    return Score(value, stderr, scores[0].n)
-
-
-def aligned(scores: Sequence[Score]) -> bool:
-    """Whether all scores have a value for each of the same number of items."""
-    return len({len(s.items) for s in scores}) == 1 and bool(scores[0].items)
-
-
-def weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """Sum of products; None where one value is."""
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
-        return None
-    return sum(v * w for v, w in zip(known, weights, strict=True))
-
-
-def difference(after: Score | None, before: Score | None) -> Score | None:
-    """Change of a score; item by item where both have them, else as if they were independent."""
-    if after is None or before is None:
-        return None
-    if aligned([after, before]):
-        pairs = zip(after.items, before.items, strict=True)
-        return mean_score([weighted(pair, (1, -1)) for pair in pairs])
-    return Score(after.value - before.value, math.hypot(after.stderr, before.stderr), after.n)
-
-
-def independent_mean(scores: Sequence[Score]) -> Score | None:
-    """Mean of scores of different items, such as the test sets of several tasks."""
-    if not scores:
-        return None
-    stderr = math.hypot(*(s.stderr for s in scores)) / len(scores)
-    return Score(sum(s.value for s in scores) / len(scores), stderr, sum(s.n for s in scores))
 
 
 def tasks(m: Measured) -> list[str]:
@@ -148,19 +107,24 @@ def relearning(m: Measured) -> dict[str, Score]:
     return {a: s for a, s in found.items() if s}
 
 
+def beginning(m: Measured, attack: str) -> str:
+    """The stage before an attack: its own if it was carried out elsewhere, on fewer questions."""
+    own = f"{attack}-start"
+    return own if own in m.stages else "after"
+
+
 def curve(m: Measured, attack: str) -> list[Score]:
     """Forget quality before an attack and at its stages; nothing if one is missing."""
-    start = f"{attack}-start"  # where an attack was carried out elsewhere, on fewer questions
-    stages = (start if start in m.stages else "after", *(f"{attack}-{s}" for s in STAGES))
+    stages = (beginning(m, attack), *(f"{attack}-{s}" for s in STAGES))
     found = [quality(m, stage) for stage in stages]
     return [s for s in found if s] if all(found) else []
 
 
 def dense(m: Measured, attack: str) -> dict[int, float]:
     """Forget quality by step, where it was measured more often than at the stages."""
-    start, rows = quality(m, "after"), m.records["curves"].get(attack, ())
-    whole = [row for row in rows if FORGET in row and "step" in row]
-    found = {int(row["step"]): 1 - float(row[FORGET]["value"]) for row in whole}
+    start, rows = quality(m, beginning(m, attack)), m.records["curves"].get(attack, ())
+    whole = [(row["step"], row[m.forget]) for row in rows if m.forget in row and "step" in row]
+    found = {int(step): 1 - float(measured["value"]) for step, measured in whole}
     return {0: start.value, **found} if start and found else {}
 
 
@@ -191,12 +155,23 @@ def worst_case(m: Measured) -> tuple[str, Score] | None:
     return min(found, key=lambda each: each[1].value, default=None)
 
 
+def comparable(runs: Sequence[Measured]) -> bool:
+    """Whether forgetting means the same in all of them, as far as it is known."""
+    known = [(m, m.forget) for m in runs if m.forget]
+    return all(
+        metric == known[0][1] and same_forgetting(m.recipe, known[0][0].recipe, metric)
+        for m, metric in known
+    )
+
+
 def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
     """Forget quality less that of a model that never knew, after the attack where it is least.
 
     What an attack teaches it teaches both. At 0 nothing came back; without attacks, that of the
-    unlearned model as it is.
+    unlearned model as it is. Nothing if the two were asked different questions.
     """
+    if not comparable([m, never]):
+        return None
     ours, theirs = ({"": quality(each, "after"), **ends(each)} for each in (m, never))
     gaps = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
     found = [(a, s) for a, s in gaps.items() if s]

@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import connection, get_context
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,15 +79,36 @@ def start(path: Path, record: Record, conditions: Conditions) -> Running:
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(PRELOADED)
+        resource_tracker.ensure_running()  # when it begins it lets SIGTERM through again
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=tell, args=(record, path, conditions, theirs))
-    process.start()
+    with held_back(signal.SIGTERM):
+        process.start()
     theirs.close()
     return Running(path, process, ours)
 
 
+@contextmanager
+def held_back(number: signal.Signals) -> Generator[None]:
+    """Keep a signal until the end of the block, where the system can.
+
+    Processes that are begun inside inherit it. So the one that the runs are forked from is not
+    ended by a signal to all of them: it could start none and say of none how it came out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def tell(record: Record, path: Path, conditions: Conditions, result: connection.Connection) -> None:
     """Carry out a run in this process and send what became of it."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     result.send(carry_out(record, path, conditions))
 
 

@@ -49,6 +49,10 @@ class RunDir:
         """Path of ``name``.json."""
         return inside(self.path, f"{name}.json")
 
+    def log(self, name: str) -> Path:
+        """Path of ``name``.jsonl."""
+        return inside(self.path, f"{name}.jsonl")
+
     def has(self, name: str) -> bool:
         """Whether ``name``.json is there, and so complete."""
         return self.ranks.first(self.file(name).is_file)
@@ -66,12 +70,12 @@ class RunDir:
         """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
         if not self.ranks.leads:
             return
-        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as f:
+        with self.log(name).open("a", encoding="utf-8") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
 
     def rows(self, name: str) -> list[dict[str, float]]:
         """Read the lines of ``name``.jsonl; a last line cut short by a kill is left out."""
-        path = self.path / f"{name}.jsonl"
+        path = self.log(name)
         if not path.is_file():
             return []
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -82,7 +86,7 @@ class RunDir:
         if not self.ranks.leads:
             return
         kept = self.rows(name)[:count]
-        write_text(self.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.log(name), "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
         """Write the value of every item, then the means."""
@@ -92,7 +96,7 @@ class RunDir:
             lines = "".join(
                 json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
             )
-            write_text(inside(self.path, f"examples/{stage}/{metric}.jsonl"), lines)
+            write_text(self.log(f"examples/{stage}/{metric}"), lines)
         means = {m: without_items(s) for m, s in scores.items()}
         self.write(f"scores/{stage}", means)
 

@@ -232,7 +232,7 @@ class Attack(Protocol):
     """An adversary: edits a model's weights, knowing nothing of how it was unlearned."""
 
     @property
-    def goals(self) -> Mapping[str, Metric]:
+    def goals(self) -> Mapping[str, Metric | Group]:
         """What the adversary itself is after, measured at the end of the attack."""
         ...
 

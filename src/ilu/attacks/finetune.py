@@ -12,7 +12,7 @@ from ilu.lora import Lora, adapted_layers, adapting
 from ilu.objective import Term
 from ilu.retain.likelihood import NLL
 from ilu.train import Optim, Row, Stopped, fit
-from ilu.types import LM, STAGES, Example, Metric, Reached, Steps
+from ilu.types import LM, STAGES, Example, Group, Metric, Reached, Steps
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FineTune:
 
     feed: Feed
     optim: Optim
-    goals: Mapping[str, Metric] = field(default_factory=dict)
+    goals: Mapping[str, Metric | Group] = field(default_factory=dict)
     seed: int = 0
     lora: Lora | None = None
     every: int | None = None

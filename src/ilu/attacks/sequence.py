@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ilu.attacks.weights import AtOnce, Interpolate
 from ilu.sources.views import joined
-from ilu.types import LM, Attack, Example, Metric, Reached, Steps
+from ilu.types import LM, Attack, Example, Group, Metric, Reached, Score, Steps
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,13 @@ class InTurn:
             raise ValueError(f"a sequence of {len(self.attacks)} attacks: it takes at least two")
 
     @property
-    def goals(self) -> Mapping[str, Metric]:
+    def goals(self) -> Mapping[str, Metric | Group]:
         """What each attack is after."""
-        return {f"{a}_{g}": m for a, part in self.attacks.items() for g, m in part.goals.items()}
+        return {
+            f"{a}_{g}": m if isinstance(m, Metric) else partial(prefixed, a, m)
+            for a, part in self.attacks.items()
+            for g, m in part.goals.items()
+        }
 
     @property
     def steps(self) -> int:
@@ -45,6 +50,11 @@ class InTurn:
             )
             done += attack.steps
             reached(f"step {done}" if i < len(rest) else "end")
+
+
+def prefixed(name: str, group: Group, lm: LM) -> dict[str, Score]:
+    """The scores of a group, called after the attack that is after them."""
+    return {f"{name}_{metric}": score for metric, score in group(lm).items()}
 
 
 def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:

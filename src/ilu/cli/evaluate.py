@@ -55,8 +55,10 @@ class Evaluate:
             measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
             (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
         columns: names of columns that differ, as wanted=present.
-        truncate: cut longer examples to this many tokens.
-        limit: use the first so many items of each set.
+        truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
+            muse.
+        limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
+            tasks and lab a random draw from the whole, the same every time.
         batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
             quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and

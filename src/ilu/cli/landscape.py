@@ -46,7 +46,7 @@ class Landscape:
         split: of the suites tofu and muse.
         data: file or hub dataset for the suites that bring none.
         columns: names of columns that differ, as wanted=present.
-        limit: measure on the first so many items.
+        limit: measure on at most so many items, chosen as by ilu evaluate.
         points: on each axis; 13 on a line, 9 times 9 on a plane.
         seed: of random directions.
         out: write the scores to this JSON file, and a plot of each beside it as .svg; as

@@ -15,7 +15,7 @@ from ilu.cli.unlearn import Place
 from ilu.recipes.asked import Asked
 from ilu.recipes.attackers import KINDS, Attacker, attacked
 from ilu.recipes.elicit import probes
-from ilu.recipes.measure import SuiteName, suite_of
+from ilu.recipes.measure import CUT, SuiteName, suite_of
 from ilu.rundir import PROBES, RunDir
 from ilu.train import Optim
 from ilu.types import STAGES, Group
@@ -43,7 +43,8 @@ class Attack:
             prune:0.3; noise:0.05; interpolate:0.5; in-turn:TASK+TASK.
         ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
             reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
-            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from.
+            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
+            a report takes them to be about what was forgotten.
         task_columns: names of columns that differ in the task, as wanted=present.
         forget: data that relearn takes its documents from; the lab's if left out.
         retain: the same for retained.
@@ -54,8 +55,9 @@ class Attack:
         split: of the suites tofu and muse.
         data: file or hub dataset for the suites choice, likelihood and verbatim.
         columns: names of columns that differ in the data, as wanted=present.
-        truncate: cut longer examples to this many tokens.
-        limit: measure on the first so many items.
+        truncate: cut longer examples to this many tokens: those of the task, and of the suites
+            likelihood, verbatim, membership and muse.
+        limit: measure on at most so many items, chosen as by ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker.
         batch_size: examples per step of the attacker.
@@ -67,7 +69,8 @@ class Attack:
         seed: of the attacker's order of data, and of noise.
         keep: save the weights after every attack, not only after that on a task.
         cache: folder where results are kept by content: weights, attack, metrics, data, code. What
-            is there is not done again.
+            is there is not done again. With --task or --keep the attacks are carried out in any
+            case, because their weights are saved.
     """
 
     model: Positional[str]
@@ -147,7 +150,7 @@ def measured(wanted: Attack) -> Asked:
     return Asked(
         data=wanted.data,
         columns=wanted.columns,
-        truncate=wanted.truncate,
+        truncate=wanted.truncate if wanted.suite in CUT else None,  # the task's texts are cut too
         limit=wanted.limit,
         split=wanted.split,
     )

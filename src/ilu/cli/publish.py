@@ -7,8 +7,11 @@ from tempfile import TemporaryDirectory
 
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, table
+from ilu.files import write_text
 from ilu.report.card import write_card
-from ilu.report.formats import write_report
+from ilu.report.cells import gather
+from ilu.report.page import page
+from ilu.report.rows import make_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ def push(argv: Sequence[str]) -> None:
     model = wanted.runs[0] / "model"
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
-        write_report(wanted.runs, report)
+        runs, broken = gather(wanted.runs)
+        write_text(report, page(make_table(runs), broken, public=True))
         files = [*sorted(p for p in model.iterdir() if p.is_file()), report]
         rows = [(p.name, f"{p.stat().st_size / 2**20:.1f}") for p in files]
         table(f"to {wanted.repo}", ("file", "MiB"), rows)

@@ -9,6 +9,7 @@ from ilu.data import check_lengths, collate
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import mean_nll
 from ilu.scores import check_limit, mean_score
+from ilu.sources.part import MOST, HeldOut
 from ilu.types import LM, Score, Source
 
 
@@ -34,3 +35,21 @@ class AnswerNLL:
             out = forward(collate(examples[start : start + self.batch_size]).to(device))
             items += mean_nll(out.logits, out.targets).tolist()
         return mean_score(items)
+
+
+@dataclass(frozen=True)
+class TaskNLL:
+    """Loss on what training on ``Trained(source)`` does not see, as ``task_nll``.
+
+    Of a small source nothing is held out; then it is the loss on what was trained on, and is called
+    ``task_train_nll``.
+    """
+
+    source: Source
+    batch_size: int = 16
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        held = HeldOut(self.source)
+        if held(lm.tokenizer):
+            return {"task_nll": AnswerNLL(held, batch_size=self.batch_size)(lm)}
+        return {"task_train_nll": AnswerNLL(self.source, MOST, self.batch_size)(lm)}

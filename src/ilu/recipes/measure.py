@@ -66,6 +66,10 @@ def check_data(name: SuiteName, asked: Asked) -> None:
         raise ValueError(f"the suite {name} asks no classifier: leave --classifiers out")
     if asked.batch_size is not None and name != "lm-eval":
         raise ValueError(f"the suite {name} sets its own batches: --batch-size is for lm-eval")
+    if asked.truncate is not None and name not in CUT:
+        raise ValueError(f"the suite {name} cuts nothing: --truncate is for {', '.join(CUT)}")
+    if asked.columns and (asked.data is None or name == "lm-eval"):
+        raise ValueError(f"the suite {name} reads columns that it knows: leave --columns out")
     if (name == "membership") != (asked.nonmembers is not None):
         raise ValueError("--nonmembers are texts never seen, and the suite membership needs them")
 
@@ -189,6 +193,8 @@ def muse(asked: Asked) -> Suite:
 
 SPLITS = {"tofu": TofuSplit, "muse": MuseSplit, "wmdp": Domain, "tasks": TaskSplit}
 """Suites that bring their own data in several versions; the default is in the suite."""
+CUT = ("likelihood", "verbatim", "membership", "muse")
+"""Suites whose texts may be cut to a length."""
 FORMS = ("wmdp", "mmlu", "choice", "elicit")
 """Suites that can be asked with and without showing the options."""
 SUITES: Mapping[SuiteName, Callable[[Asked], Suite]] = {

@@ -9,12 +9,13 @@ from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
 from ilu.evals.arithmetic import FinalNumber
 from ilu.evals.choice import Choice
-from ilu.evals.likelihood import AnswerNLL
+from ilu.evals.likelihood import TaskNLL
 from ilu.lab.tasks import TASKS
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
 from ilu.sources.files import ENDINGS
 from ilu.sources.known import Place, place
+from ilu.sources.part import Trained
 from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.sources.tasks import TASKS as LABELLED
 from ilu.sources.text import Dataset
@@ -47,7 +48,7 @@ def task_attack(
         found = FineTune(Feed(source, batch_size), optim, {"task_accuracy": goal})
     else:
         source = dataset(task, columns, truncate)
-        found = FineTune(Feed(source, batch_size), optim, {"task_nll": AnswerNLL(source, ASKED)})
+        found = FineTune(Feed(Trained(source), batch_size), optim, {"task": TaskNLL(source)})
     return replace(found, feed=Feed(found.feed.source, batch_size), optim=optim, seed=seed)
 
 

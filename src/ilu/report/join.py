@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ilu.forgetting import without_sizes
 from ilu.measures import Measured
 from ilu.rundir import PROBES
 from ilu.types import STAGES
-
-SIZES = ("count", "limit", "batch_size")
 
 
 def join(runs: Sequence[Measured]) -> list[Measured]:
@@ -35,20 +34,21 @@ def key(model: Mapping[str, str] | None) -> str | None:
 
 
 def same_questions(a: Measured, b: Measured) -> bool:
-    """Whether what both call by the same name is the same, but for how much of it was asked."""
+    """Whether what both call by the same name is the same, but for how much of it was asked.
+
+    And whether forgetting is: a worst case is over the same questions.
+    """
     ours, theirs = (without_sizes(m.recipe["metrics"]) for m in (a, b))
+    if len({m.forget for m in (a, b) if m.forget}) > 1:
+        return False
     return all(ours[name] == theirs[name] for name in ours if name in theirs)
 
 
-def without_sizes(record: Any) -> Any:
-    """A record without what says how many items are used, and how many at a time."""
-    if isinstance(record, Mapping):
-        return {k: without_sizes(v) for k, v in record.items() if k not in SIZES}
-    return record
-
-
 def with_attacks(host: Measured, m: Measured) -> Measured:
-    """The run as if it had carried out the attacks of ``m`` itself, and measured what ``m`` did."""
+    """The run as if it had carried out the attacks of ``m`` itself, and measured what ``m`` did.
+
+    What ``m`` measured before its attacks is about the same weights, and so about the host's after.
+    """
     taken = host.recipe["attacks"]
     names = {a: f"{a} ({m.run.path.name})" if a in taken else a for a in m.attacks}
     stages = {
@@ -72,7 +72,11 @@ def with_attacks(host: Measured, m: Measured) -> Measured:
             "attacks": {**taken, **attacks},
             PROBES: host.recipe.get(PROBES) or m.recipe.get(PROBES) or {},
         },
-        stages={**host.stages, **{new: m.stages[old] for new, old in stages.items()}},
+        stages={
+            **host.stages,
+            "after": {**m.stages.get("after", {}), **host.stages.get("after", {})},
+            **{new: m.stages[old] for new, old in stages.items()},
+        },
         places={**host.places, **{new: m.places[old] for new, old in stages.items()}},
         records={
             **host.records,

@@ -32,12 +32,20 @@ def page(
     evaluations: Sequence[Evaluated] = (),
     *,
     live: bool = False,
+    public: bool = False,
 ) -> str:
-    """The page; ``live`` lets it ask where it came from whether the runs have gone on."""
+    """The page; ``live`` lets it ask where it came from whether the runs have gone on.
+
+    A ``public`` one has no records, commands or texts: they tell of somebody's folders and data.
+    """
     shared = {**contents(table, broken), "evaluations": evaluations}
+    if public:
+        bare = [each._replace(commands=(), records={}) for each in shared["repeat"]]
+        shared = {**shared, "shared": {}, "repeat": bare}
     html = ""
     for limit in QUESTIONS:
-        html = render({**shared, **questions(table, limit), "live": live})
+        asked = questions(table, limit, texts=not public)
+        html = render({**shared, **asked, "live": live, "public": public})
         if len(html.encode()) <= LARGEST:
             break
     return html
@@ -106,9 +114,11 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
     }
 
 
-def questions(table: Table, limit: int) -> dict[str, Any]:
+def questions(table: Table, limit: int, *, texts: bool) -> dict[str, Any]:
     """The answers to the first ``limit`` questions, as data for the page's script."""
     found = explorer(table.rows, limit=limit)
+    if not texts:
+        found = [{**each, "texts": {}} for each in found]
     return {"explorer": len(found), "questions": script_json(found), "question_limit": limit}
 
 

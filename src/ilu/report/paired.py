@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ilu.forgetting import asked
 from ilu.measures import Measured, probed, quality, score
 from ilu.report.rows import Row
 from ilu.rundir import PROBES
 from ilu.significance import holm, sign_test
-from ilu.summary import FORGET, OTHERS, UTILITY
+from ilu.summary import OTHERS, UTILITY
 
 
 class Difference(NamedTuple):
@@ -28,15 +29,16 @@ class Comparison(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A metric at a stage."""
+    """A metric at a stage; None is the one that means forgetting, whatever a run calls it."""
 
     title: str
     stage: str
-    metric: str
+    metric: str | None
 
     def items(self, m: Measured) -> tuple[float | None, ...]:
         """Value of each question, more is better."""
-        found = (score if self.metric == UTILITY else quality)(m, self.stage, self.metric)
+        utility = self.metric == UTILITY
+        found = score(m, self.stage, UTILITY) if utility else quality(m, self.stage, self.metric)
         return found.items if found else ()
 
     def questions(self, m: Measured) -> Any:
@@ -44,7 +46,8 @@ class Measure(NamedTuple):
         if self.stage == PROBES:
             return m.recipe.get("probes")
         attack = m.recipe["attacks"].get(self.stage.removesuffix("-end"), {})
-        return {**m.recipe["metrics"], **attack.get("goals", {})}.get(self.metric)
+        metric = self.metric or m.forget
+        return asked({**m.recipe["metrics"], **attack.get("goals", {})}, metric) if metric else None
 
 
 def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Comparison]:
@@ -55,7 +58,7 @@ def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Compari
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
     probes = dict.fromkeys(p for r in rows for p in probed(r.first))
     measures = [
-        Measure("FQ after unlearning", "after", FORGET),
+        Measure("FQ after unlearning", "after", None),
         Measure("utility", "after", UTILITY),
         *(Measure(f"FQ after {a}", f"{a}-end", metric_of(rows, a)) for a in attacks),
         *(Measure(f"FQ after {p}", PROBES, p) for p in probes),
@@ -64,10 +67,10 @@ def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Compari
     return [each for each in found if each]
 
 
-def metric_of(rows: Sequence[Row], attack: str) -> str:
+def metric_of(rows: Sequence[Row], attack: str) -> str | None:
     """What tells of an attack: the questions about what it has not shown, where there are some."""
     shows = any(score(r.first, f"{attack}-end", OTHERS) for r in rows)
-    return OTHERS if shows else FORGET
+    return OTHERS if shows else None
 
 
 def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Comparison | None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ilu.measures import Measured, ends, relearned_from, samples_to_recover, score
 from ilu.report.rows import Row
-from ilu.summary import FORGET
+from ilu.summary import OTHERS
 from ilu.types import Score
 
 
@@ -19,8 +19,13 @@ class Flips(NamedTuple):
 
 
 def flips(m: Measured, attack: str) -> Flips | None:
-    """Follow each question from before unlearning to the end of an attack."""
-    stages = [score(m, stage, FORGET) for stage in ("before", "after", f"{attack}-end")]
+    """Follow each question from before unlearning to the end of an attack.
+
+    Nothing after one that shows a part of what was forgotten: what it has told did not come back.
+    """
+    if m.forget is None or score(m, f"{attack}-end", OTHERS):
+        return None
+    stages = [score(m, stage, m.forget) for stage in ("before", "after", f"{attack}-end")]
     answers = [s.items for s in stages if s and s.items]
     if len(answers) < 3 or len({len(items) for items in answers}) > 1:
         return None

@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, difference, score
+from ilu.measures import Measured, score
 from ilu.report.rows import Cell, Row, cell
+from ilu.scores import difference
 
 COSINES = ("ft_after_u__u", "ft_after_u__ft", "u__ft")
 Angles = Mapping[str, Sequence[float | None]]

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, gap, headline, worst_case
+from ilu.measures import Measured, comparable, gap, headline, worst_case
 from ilu.report.text import printable
 from ilu.scores import mean_score
 from ilu.significance import Interval, Z, overlap, student, wilson
+from ilu.summary import UTILITY
 from ilu.types import Score
 
 COLUMNS = {
@@ -21,11 +22,10 @@ COLUMNS = {
 }
 """Columns of the headline -> what they are called; more is better in all of them."""
 GAP = "gap"
-"""Column of the gap to the model that all are compared with; 0 is best where that never knew."""
+"""Column of the gap to the model that all are compared with; 0 is best where that never knew, so
+no value of it is marked."""
 DAMAGE = -0.05
 """A change of utility below which, with its whole interval, a model counts as damaged."""
-METRICS = ("forget_accuracy", "utility")
-"""Metrics that the headline has; others get columns where there is no headline."""
 
 
 class Cell(NamedTuple):
@@ -102,11 +102,11 @@ def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
     rows.sort(key=lambda each: not each.baseline)
     found = dict.fromkeys(key for row in rows for key in row.cells)
     columns = {key: name for key, name in COLUMNS.items() if key in found}
-    columns = columns or {key: key for key in found if key != "utility_change"}
+    columns |= {key: key for key in found if key not in (*COLUMNS, "utility_change")}
     if against is not None:
         rows = with_gaps(rows, against)
         columns |= {GAP: f"gap to {against}"} if any(GAP in each.cells for each in rows) else {}
-    marks = {key: best(rows, key) for key in (*COLUMNS, GAP)}
+    marks = {key: best(rows, key) for key in COLUMNS}
     return Table(columns, rows, {key: label for key, label in marks.items() if label}, against)
 
 
@@ -181,12 +181,16 @@ def row(label: str, runs: Sequence[Measured]) -> Row:
 
 
 def others(m: Measured) -> dict[str, Score]:
-    """What the headline leaves out: every other metric before and after unlearning."""
+    """What the headline leaves out: every other metric before and after unlearning.
+
+    Where nothing was unlearned both are the same.
+    """
+    stages = {"before": " before"} if m.recipe["objective"] else {}
     return {
         printable(f"{metric}{ending}"): score
-        for stage, ending in (("before", " before"), ("after", ""))
+        for stage, ending in {**stages, "after": ""}.items()
         for metric, score in m.stages.get(stage, {}).items()
-        if metric not in METRICS
+        if metric not in (UTILITY, m.forget)
     }
 
 
@@ -223,10 +227,11 @@ def item_interval(score: Score) -> Interval:
 def best(rows: Sequence[Row], key: str) -> str | None:
     """The row with the highest value, if its interval keeps clear of all others'.
 
-    Models that unlearned nothing or lost their utility are for comparison and take no part.
+    Models that unlearned nothing or lost their utility are for comparison and take no part. None
+    is best where they were asked different questions.
     """
     cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.defends}
-    if len(cells) < 2:
+    if len(cells) < 2 or not comparable([r.first for r in rows if r.label in cells]):
         return None
     first = max(cells, key=lambda label: cells[label].value)
     rest = [c for label, c in cells.items() if label != first]

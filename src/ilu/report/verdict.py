@@ -56,3 +56,5 @@ def doubts(row: Row) -> Iterator[str]:
         yield "No attack was measured: nothing here says whether the knowledge comes back."
     elif (tried := len(ends(row.first))) < FEW_SEEDS:
         yield f"Attacks tried: {tried}. The worst case is only as bad as they are."
+    if left := [a for a in row.first.attacks if a not in ends(row.first)]:
+        yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."
