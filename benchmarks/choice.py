@@ -97,7 +97,7 @@ def sides(lm: LM, path: Path, batch: int) -> dict[str, Callable[[], list[int]]]:
     """What is compared; each returns its predictions."""
     import lm_eval
 
-    loaded = HarnessTasks((task(path),)).load()
+    loaded = HarnessTasks((task(path),))()
     manager, whole = task_manager([task(path)], None), cast(Any, lm_eval.simple_evaluate)
 
     def ours() -> list[int]:

@@ -100,7 +100,7 @@ def pieces(tokenizer: Any, texts: list[str]) -> Iterator[Example]:
 def hidden_norm(model: Path, device: str) -> float:
     """Mean norm of the hidden states that RMU steers, on 64 documents about agents."""
     lm = load_model(str(model), device=device)
-    batch = collate(Documents("agents")(lm.tokenizer)[:64]).to(lm.model.device)
+    batch = collate(Documents("agents")(lm.tokenizer)[:64]).to(torch.device(device))
     norms = ModelForward(lm.model).hidden(batch, LAYER).norm(dim=-1)
     return norms[batch.attention_mask.bool()].mean().item()
 

@@ -24,7 +24,9 @@ from tests.conftest import ROOT, make_tiny
 from tests.test_families import FAMILIES
 from tests.together import CASES, RESUMED, main, random_mask, streams
 
-DIFFERENCES = {"gradient", "parameters", "tensors", "gradient penalty", "curvature"}
+DIFFERENCES = {
+    "gradient", "parameters", "tensors", "gradient penalty", "curvature", "rmu, penalty above",
+}  # fmt: skip
 """Rules that divide a difference of float32 gradients by a small step, and so enlarge rounding."""
 WAYS = ("data", "sharded")
 EIGHT = Optim(lr=1.0, steps=1, optimizer="adamw8bit")

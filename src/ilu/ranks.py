@@ -87,10 +87,15 @@ class Ranks:
         return int(least.item())
 
     def sum_grads(self, params: Params) -> None:
-        """Make every ``.grad`` the sum over all processes; sharded gradients are complete."""
+        """Make every ``.grad`` the sum over all processes; sharded gradients are complete.
+
+        A weight that has no gradient in any of them is left without.
+        """
         if self.size == 1 or self.sharded:
             return
-        for p in params:
+        some = torch.tensor([float(p.grad is not None) for p in params], device=params[0].device)
+        torch.distributed.all_reduce(some)
+        for p in (p for p, holders in zip(params, some.tolist(), strict=True) if holders):
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             torch.distributed.all_reduce(p.grad)
 
