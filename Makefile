@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make test`. Everything CI needs: `make check`, `make wheel`.
+# Everything a newcomer needs: `make demo`, `make test`. Everything CI needs: `make check`, `make wheel-demo`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -11,8 +11,8 @@ model that learned has *after the same fine-tuning*, 0 what the oracle has. Each
 chosen alone, on seed 0 and without a fine-tuning: the least loss on 200 retain answers at which
 less than a tenth of the knowledge is left, or where there is none the rate that leaves the least.
 What is added keeps this rate; penalty and control are in units of the forget term, SAM's radius is
-as published. Knowledge after tuning is over five tasks; GSM8K, the environment, is apart. The same command again does only what is
-missing.
+as published. Knowledge after tuning is over five tasks; GSM8K, the environment, is apart. The same
+command again does only what is missing.
 """
 
 import argparse
