@@ -16,7 +16,7 @@ MODULES = [f for f in FILES if f.name != "__init__.py"]
 LAYERS = [
     {"predictions"},
     {"types", "files", "extras", "seeds", "significance", "locks", "secrets"},
-    {"losses", "vectors", "output", "scores", "ranks", "failures", "offload", "nf4"},
+    {"losses", "vectors", "output", "scores", "ranks", "failures", "offload", "nf4", "weighting"},
     {"remembered"},
     {"forward"},
     {"data", "sharding"},

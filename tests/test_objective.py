@@ -9,12 +9,13 @@ import torch
 from ilu.data import Stream
 from ilu.forget.npo import NPO
 from ilu.forward import Frozen, ModelForward
-from ilu.objective import Dual, Engine, Ramp, Term, Views, accumulate
+from ilu.objective import Engine, Term, Views, accumulate
 from ilu.retain.likelihood import KL, NLL
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import SAM, plain
 from ilu.train import Optim, fit
 from ilu.types import Example, Slope
+from ilu.weighting import Dual, Ramp
 from tests.build import batch
 from tests.conftest import make_tiny
 

@@ -16,7 +16,6 @@ from ilu.data import Feed, check_lengths
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, read_weights
-from ilu.objective import Ramp
 from ilu.recipe import describe, differences, restore
 from ilu.recipes.assemble import arguments, build, field_names
 from ilu.recipes.methods import METHODS
@@ -32,6 +31,7 @@ from ilu.rundir import RunDir
 from ilu.summary import model_summary, summarise, write_angles
 from ilu.train import Optim, Stopped
 from ilu.types import Example
+from ilu.weighting import Ramp
 from ilu.worker import STOPPED, Conditions
 from tests.conftest import make_tiny
 

@@ -8,9 +8,10 @@ from ilu.forget.npo import NPO, TokenNPO
 from ilu.forget.satimp import SatImp
 from ilu.forget.simnpo import SimNPO
 from ilu.forget.wga import WGA
-from ilu.objective import Dual, Term
+from ilu.objective import Term
 from ilu.recipes.plan import Plan, Retain, forgetting
 from ilu.retain.likelihood import NLL
+from ilu.weighting import Dual
 
 
 def ascent() -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ilu.forget.latent import Latent, LatentAttack
-from ilu.objective import Dual, Objective, Ramp, Term
+from ilu.objective import Objective, Term
 from ilu.retain.likelihood import NLL
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
@@ -23,6 +23,7 @@ from ilu.robust.invariance import (
 from ilu.robust.lookahead import LookAhead
 from ilu.robust.rules import L1, SAM, RandomSmoothing
 from ilu.robust.tampering import TAR, DisruptionMasking
+from ilu.weighting import Dual, Ramp
 
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
