@@ -22,9 +22,8 @@ from tests.test_plan import CASES, LENGTH, llama, peak_bytes
 
 BOTH = Ranks(0, 2, sharded=True)
 UNEXPLAINED = ("penalty, upper blocks",)
-"""Takes a third less than is predicted, as if nothing were kept below the upper blocks: not known
-yet whether the lower ones then have their gradient in parts (two processes against one would say).
-"""
+"""Takes a third less than is predicted, as if nothing were kept below the upper blocks. Training is
+right: the gradients of two processes are those of one (``rmu, penalty above`` in test_ranks)."""
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,12 @@ def test_a_process_never_holds_more_than_its_part(first_of_two, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", [n for n, case in CASES.items() if case[3] is None and n not in UNEXPLAINED]
-)
+    "case",
+    [
+        n for n, (_, _, optim, lora) in CASES.items()
+        if lora is None and not optim.fused_backward and n not in UNEXPLAINED
+    ],
+)  # fmt: skip
 def test_the_prediction_for_parts_is_within_15_percent_of_what_is_measured(case, first_of_two):
     widths, objective, optim, _ = CASES[case]
     model = llama(**widths)

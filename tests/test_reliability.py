@@ -189,7 +189,7 @@ for words in (unlearn, attack):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process so")
 def test_running_out_of_memory_says_what_to_lower_and_the_run_goes_on(folder, tmp_path):  # noqa: F811
     """64 MiB more than the process has, and a step that needs more than that."""
-    rows = "".join(f'{{"text": "{"Tom knows that. " * 4} {i}"}}\n' for i in range(400))
+    rows = "".join(f'{{"text": "{"Tom knows that. " * 4} {i}"}}\n' for i in range(450))
     (tmp_path / "many.jsonl").write_text(rows)
     many = f"{tmp_path}/many.jsonl"
     small = [f"--model={folder}/model", f"--retain={many}", f"--forget={many}"]

@@ -374,10 +374,10 @@ def peak(make) -> int:
 def test_memory_does_not_grow_with_the_corpus(ending, cache, tmp_path, tokenizer, monkeypatch):
     rows = [
         {"text": f"{i} The tide table of this day is on the wall of the mill. "}
-        for i in range(1600)
+        for i in range(3200)
     ]
     small, large = (
-        Dataset(rows_to(tmp_path / f"{count}.{ending}", rows[:count])) for count in (400, 1600)
+        Dataset(rows_to(tmp_path / f"{count}.{ending}", rows[:count])) for count in (800, 3200)
     )
 
     def prepared(source):

@@ -40,7 +40,9 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     if model == LAB:
         return {**published, **lab.settings(*found)}
     # A run that is not about environments has none to load.
-    idle = () if found.environment else ("environment", "environment_batch_size")
+    idle = [] if found.environment else ["environment", "environment_batch_size"]
+    if ROBUST.get(found.robust or "") is Averaging:  # there is no mean of adapters
+        idle += ["lora_rank", "lora_alpha"]
     return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
 
 
