@@ -205,6 +205,9 @@ def test_the_fewest_examples_that_bring_half_back_are_told(tmp_path):
     many = "50 (50 to more than 50)"
     few = "5 or fewer (5 to more than 50)"
     assert recovery(rows) == {"a": "more than 50", "b": many, "c": few}
+    knows = make_run(tmp_path / "d", "d", KNOWN, KNOWN, {"few": half, "many": half})
+    RunDir(knows).write("data", {f"attack {a}": {"examples": 5} for a in ("few", "many")})
+    assert recovery(table_of(knows).rows) == {}  # nothing was forgotten, so nothing comes back
 
 
 def test_all_can_be_compared_with_a_model_that_is_named(tmp_path):

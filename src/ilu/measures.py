@@ -179,17 +179,23 @@ def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
     return min(attacked or found, key=lambda each: each[1].value, default=None)
 
 
+def half_way(m: Measured) -> float | None:
+    """Forget quality at which half of the lost accuracy is back; None where none was lost."""
+    before, after = quality(m, "before"), quality(m, "after")
+    if before is None or after is None or before.value >= after.value:
+        return None
+    return (before.value + after.value) / 2
+
+
 def samples_to_recover(m: Measured, errors: float = 0.0) -> int | None:
     """Fewest examples of a relearning attack that bring half of the lost accuracy back.
 
     With ``errors`` of 1 they do so also if every attack left a standard error more forgotten than
     it seems to; with -1 they may if it left one less.
     """
-    before, after = quality(m, "before"), quality(m, "after")
-    if before is None or after is None or before.value >= after.value:
+    half, shown = half_way(m), relearned_from(m)
+    if half is None:
         return None
-    half = (before.value + after.value) / 2
-    shown = relearned_from(m)
     enough = (a for a, s in relearning(m).items() if s.value + errors * s.stderr <= half)
     return min((shown[a] for a in enough), default=None)
 

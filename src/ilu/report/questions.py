@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, ends, relearned_from, samples_to_recover, score
+from ilu.measures import Measured, ends, half_way, relearned_from, samples_to_recover, score
 from ilu.report.rows import Row
 from ilu.summary import OTHERS
 from ilu.types import Score
@@ -59,7 +59,7 @@ def recovery(rows: Sequence[Row]) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in rows:
         tried = sorted(n for m in row.runs for n in relearned_from(m).values())
-        if tried and not row.baseline:
+        if tried and not row.baseline and any(half_way(m) is not None for m in row.runs):
             low, least, high = (fewest(row, errors) for errors in (-1.0, 0.0, 1.0))
             most = f"more than {tried[-1]}"
             found[row.label] = f"{least or most}{' or fewer' if least == tried[0] else ''}"
