@@ -193,9 +193,10 @@ def samples_to_recover(m: Measured, errors: float = 0.0) -> int | None:
     With ``errors`` of 1 they do so also if every attack left a standard error more forgotten than
     it seems to; with -1 they may if it left one less.
     """
-    half, shown = half_way(m), relearned_from(m)
+    half = half_way(m)
     if half is None:
         return None
+    shown = relearned_from(m)
     enough = (a for a, s in relearning(m).items() if s.value + errors * s.stderr <= half)
     return min((shown[a] for a in enough), default=None)
 
