@@ -205,13 +205,7 @@ def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path
     for n in before:
         update = after[n].float() - before[n].float()
         assert update.ndim < 2 or torch.linalg.matrix_rank(update, rtol=1e-3) <= 2, n
-    seen: list[int] = []
-    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
-    with pytest.raises(Stopped):
-        run(made, tmp_path / "half", options)
-    half = run(made, tmp_path / "half", Options(resume=True))
-    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
-        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    stopped_and_resumed(made, whole, tmp_path / "half")
 
 
 @pytest.mark.parametrize(
@@ -256,17 +250,23 @@ def test_a_run_saves_an_ordinary_merged_model(name, folder, tmp_path):  # noqa: 
     assert torch.linalg.matrix_rank(update, rtol=1e-3) <= 2
 
 
+def stopped_and_resumed(made, whole, path):
+    """The run in two goes, with the bytes of the whole one."""
+    seen: list[int] = []
+    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
+    with pytest.raises(Stopped):
+        run(made, path, options)
+    half = run(made, path, Options(resume=True))
+    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
+        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    return half
+
+
 @pytest.mark.parametrize("kind", ["adamw", "sophia"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(kind, folder, tmp_path):  # noqa: F811
     made = recipe(folder, "npo", steps=5, lora_rank=2, lora_alpha=4.0, optimizer=kind)
     whole = run(made, tmp_path / "whole")
-    seen: list[int] = []
-    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
-    with pytest.raises(Stopped):
-        run(made, tmp_path / "half", options)
-    half = run(made, tmp_path / "half", Options(resume=True))
-    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
-        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    half = stopped_and_resumed(made, whole, tmp_path / "half")
     (half.path / "done.json").unlink()
     (half.path / "scores" / "after.json").unlink()
     again = run(made, half.path, Options(resume=True))  # OUT/model is there already
@@ -307,13 +307,7 @@ def test_a_bfloat16_run_saves_bfloat16_and_resumes_to_the_same_bytes(folder, tmp
     made = recipe(folder, "npo", steps=4, optimizer="adamw-bf16")
     whole = run(made, tmp_path / "whole")
     assert {w.dtype for w in read_weights(whole.path / "model").values()} == {torch.bfloat16}
-    seen: list[int] = []
-    options = Options(progress=lambda n, d, t: seen.append(d), stop=lambda: len(seen) == 2)
-    with pytest.raises(Stopped):
-        run(made, tmp_path / "half", options)
-    half = run(made, tmp_path / "half", Options(resume=True))
-    for file in ("train.jsonl", "model/model.safetensors", "scores/after.json"):
-        assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
+    half = stopped_and_resumed(made, whole, tmp_path / "half")
     (half.path / "done.json").unlink()
     (half.path / "scores" / "after.json").unlink()
     again = run(made, half.path, Options(resume=True))

@@ -50,7 +50,7 @@ def recipe(name: str, method: Method) -> str:
     stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
     objective = " + ".join(starmap(term, method.plan().objective.items()))
     whole = "".join(f"`--{k.replace('_', '-')}` {shown(v)}, " for k, v in method.settings.items())
-    run = f"The whole run: {whole.removesuffix(', ')}.\n\n" if whole else ""
+    run = f"And: {whole.removesuffix(', ')}.\n\n" if whole else ""
     return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.plan)}"
 
 
