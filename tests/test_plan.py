@@ -1,5 +1,6 @@
 """What ``ilu plan`` predicts is what training allocates, by torch's memory profiler on the CPU."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -133,6 +134,7 @@ def llama(hidden=64, layers=4, vocabulary=512, **more):
 
 def peak_bytes(work) -> int:
     """The most bytes that were allocated at once while ``work`` ran."""
+    gc.collect()  # what an earlier window allocated and this one frees would count as negative
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
