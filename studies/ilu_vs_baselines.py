@@ -11,6 +11,7 @@ relearn. The same command again does only what is missing; the table is
 results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
 of theirs. `all weights`: the rule sees weights that the method does not train. `readings` is RMU
 with the penalty in each reading of w, over other environments, and with more weights trained.
+Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
 import argparse
@@ -34,11 +35,13 @@ from ilu.recipes.assemble import build
 from ilu.rundir import RunDir
 from ilu.significance import Interval, student
 from ilu.summary import UTILITY, forget_quality, mean, mean_and_error, model_summary
+from ilu.train import Optim
 from ilu.types import STAGES, Source
 
 RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
+ORIGINAL = "original"
 BASES = {"readings": "rmu"}
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
@@ -162,14 +165,25 @@ def chosen_path(out: Path, name: str, choice: int) -> Path:
 def testing(out: Path, group: str, seeds: int) -> dict[Path, Recipe]:
     """The kept settings under the attacks of the table; seed 0 has been chosen on."""
     kept = {name: choice(out, group, name) for name in WAYS[group]}
-    return {
-        test_path(out, name, seed): replace(
-            WAYS[group][name].built(kept[name], seed),
-            attacks=lab.attacks(TUNE, RELEARN, QUESTIONS, seed),
-        )
+    made = {
+        (name, seed): WAYS[group][name].built(kept[name], seed)
         for seed in range(1, seeds + 1)
         for name in kept
     }
+    made |= {(ORIGINAL, seed): original(seed) for seed in range(1, seeds + 1)}
+    return {
+        test_path(out, name, seed): replace(
+            each, attacks=lab.attacks(TUNE, RELEARN, QUESTIONS, seed), keep_attacked=True
+        )
+        for (name, seed), each in made.items()
+    }
+
+
+def original(seed: int) -> Recipe:
+    """Nothing is forgotten: where the task vectors of the others begin."""
+    nothing = Optim(lr=1e-3, steps=0)
+    made = RMU.built(0, seed)
+    return replace(made, name=ORIGINAL, objective={}, data={}, optim=nothing)
 
 
 def test_path(out: Path, name: str, seed: int) -> Path:
