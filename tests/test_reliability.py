@@ -25,7 +25,7 @@ from ilu.data import Stream, collate, split
 from ilu.files import new_file, new_folder, write_json
 from ilu.locks import Busy, alone, held, lock_of
 from ilu.masks.files import MaskFile, load_mask, pack, save_mask, unpack
-from ilu.models import read_weights
+from ilu.models import load_model, read_weights, save_model
 from ilu.recipes.attacked import with_attacks
 from ilu.run import Options, run
 from ilu.rundir import RunDir
@@ -313,6 +313,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         write_json(tmp_path / "a.json", float("nan"))
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_those_may_read_a_result_whom_the_system_lets(tmp_path):
+    before = os.umask(0o027)  # the group, and nobody else
+    try:
+        save_mask(tmp_path / "mask.safetensors", [("w", torch.ones(2, dtype=torch.bool))], {})
+        save_model(load_model("lab"), tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
 
 
 def test_many_attacks_in_one_process_leave_nothing_behind(tmp_path):

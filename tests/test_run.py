@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ilu import pool
 from ilu.attacks.finetune import FineTune
+from ilu.cli.main import run as command
 from ilu.data import Feed, check_lengths
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
@@ -540,6 +541,21 @@ def test_a_folder_called_lab_is_not_the_lab(tmp_path, monkeypatch):
     (tmp_path / "lab").mkdir()
     monkeypatch.chdir(tmp_path)
     assert build("npo", {"model": "lab"}).model == "lab"
+
+
+def test_a_revision_given_as_a_flag_is_the_one_that_is_loaded(folder, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(name, *, revision, device):
+        loaded.append(revision)
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr("ilu.prepare.load_model", load)
+    where = ["--revision=v2", f"--out={tmp_path}/run"]
+    assert command(["unlearn", "npo", "--model=lab", *where]) == 2
+    assert command(["attack", "lab", "--task=mood", "--suite=lab", *where]) == 2
+    assert command(["unlearn", "npo", "--model=lab", where[1]]) == 2
+    assert loaded == ["v2", "v2", None]
 
 
 def test_data_brought_to_the_lab_is_measured_too(folder):

@@ -22,9 +22,13 @@ def new_file(path: Path) -> Generator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".partial")
+    half.unlink(missing_ok=True)
     try:
+        half.touch()
+        mode = half.stat().st_mode
         with as_os_error():
             yield half
+        half.chmod(mode)  # safetensors writes for the owner alone
         os.replace(half, path)
     except BaseException:
         half.unlink(missing_ok=True)
@@ -81,8 +85,11 @@ def new_folder(path: Path) -> Generator[Path]:
     shutil.rmtree(half, ignore_errors=True)
     try:
         half.mkdir(parents=True)
+        mode = half.stat().st_mode & 0o666
         with as_os_error():
             yield half
+        for file in (p for p in half.rglob("*") if p.is_file() and not p.is_symlink()):
+            file.chmod(mode)
         half.rename(path)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

@@ -34,6 +34,7 @@ class Attack:
 
     Args:
         model: folder, hub id, lab, or lab-never, which never knew what the lab forgets.
+        revision: branch, tag or commit of a model on the hub.
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
             owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
             fine-tuned, and kept.
@@ -74,6 +75,7 @@ class Attack:
     """
 
     model: Positional[str]
+    revision: str | None = None
     task: str | None = None
     attack: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
@@ -112,8 +114,9 @@ def attack(argv: Sequence[str]) -> None:
         )
     keep = wanted.keep or wanted.task is not None
     recipe = attacked(
-        wanted.model, names, attacker(wanted), suites(wanted), asking(wanted), keep=keep
-    )
+        wanted.model, names, attacker(wanted), suites(wanted), asking(wanted),
+        keep=keep, revision=wanted.revision,
+    )  # fmt: skip
     out = wanted.place.run(recipe, shared=wanted.cache)
     show_stages(out)
     check_failures(out)

@@ -115,6 +115,7 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
         mask=mask,
+        revision=common.revision,
         seed=common.seed,
     )
 

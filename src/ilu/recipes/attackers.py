@@ -229,6 +229,7 @@ def attacked(
     probes: Mapping[str, Group],
     *,
     keep: bool,
+    revision: str | None = None,
 ) -> Recipe:
     """``model`` as it is, under every attack and asked in every way."""
     attacks = {label(name): by(name) for name in dict.fromkeys(names)}
@@ -243,6 +244,7 @@ def attacked(
         metrics=metrics,
         attacks=attacks,
         probes=probes,
+        revision=revision,
         keep_attacked=keep,
         seed=by.seed,
     )

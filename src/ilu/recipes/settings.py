@@ -12,6 +12,7 @@ class Common:
 
     Args:
         model: folder, hub id, or lab: the small model of the package, which brings its own data.
+        revision: branch, tag or commit of a model on the hub.
         forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
             repeat the flag for several topics.
         retain: what to keep, of the same kinds.
@@ -59,6 +60,7 @@ class Common:
     """
 
     model: str
+    revision: str | None = None
     forget: tuple[str, ...] = ()
     retain: str | None = None
     environment: tuple[str, ...] = ()
