@@ -212,6 +212,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
     failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")
     failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "three models")
+    lab = ("landscape", "lab", "lab", "--suite", "lab", "--out", "x.json")
+    failed(ilu(*lab, "--columns", "text=body"), "leave --columns out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]
 
 
