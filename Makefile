@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# Processes that share the tests; each takes up to 2 GiB and a core.
+WORKERS ?= 2
 # Torch is pinned where the constraints were made; elsewhere any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
 # Torch for CUDA brings the Triton that it needs; elsewhere it is there for its interpreter, in the tests.
@@ -14,7 +16,7 @@ demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
 
 test: $(BIN)/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: lint types test
 
