@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from ilu import sweep
+from ilu.environment import environment
 from ilu.files import write_json
 from tests.soak.sweep import CODE, PATIENCE, content, running
 
@@ -214,7 +215,8 @@ def main(arguments: Sequence[str]) -> None:
     cluster = ray_cluster() if asked.engine == "ray" else slurm_cluster(asked.kill_node)
     known = json.loads(asked.out.read_text()) if asked.out and asked.out.is_file() else {}
     trials: dict[str, Any] = known.get(asked.engine, {}).get("trials", {})
-    known[asked.engine] = {**versions(asked.engine), "trials": trials}
+    where = {**environment(), "argv": None}
+    known[asked.engine] = {**versions(asked.engine), "environment": where, "trials": trials}
     with tempfile.TemporaryDirectory() as temporary, cluster as (executor, faults):
         wanted = Path(temporary) / "local"
         if begin(wanted, asked.steps, ["--workers=1"]).driver.wait(PATIENCE):
