@@ -95,16 +95,11 @@ def tried(fault: Fault, out: Path, steps: int, executor: Sequence[str]) -> dict[
     return {
         "exit_codes": codes, "seconds": round(time.monotonic() - began, 1),
         "tracebacks": sum(line.startswith("Traceback") for line in said),
-        "said": [shown(line) for line in said if line.startswith(SAYS)],
+        "said": [line.replace(str(out), "DIR") for line in said if line.startswith(SAYS)],
     }  # fmt: skip
 
 
 SAYS = ("stopped", "error", "failed", "interrupted", "running")
-
-
-def shown(line: str) -> str:
-    """A line without the folder that it was in."""
-    return line.replace(tempfile.gettempdir(), "")
 
 
 def kill_driver(trial: Trial) -> None:
