@@ -57,12 +57,15 @@ def our_step(
     objective: Objective,
     batches: Mapping[str, Batch],
     pattern: str = "",
+    *,
+    packed: bool = False,
 ) -> Step:
     """A step of ``ilu.train.fit``: objective, clipping and AdamW; returns the weighted loss."""
     named = trained_only(model, pattern)
     needed = any(term.loss.needs_reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None
-    views, memory = Views(ModelForward(model), Frozen(model, original)), Memory()
+    frozen = Frozen(model, original, packed=packed)
+    views, memory = Views(ModelForward(model, packed=packed), frozen), Memory()
     engine = Engine(views, views, list(named.values()))
     optimizer, weights = adamw(named, None), {n: t.weight for n, t in objective.items()}
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"predictions"},
     {"types", "files", "extras", "seeds", "significance", "locks", "secrets"},
     {"losses", "vectors", "output", "scores", "ranks", "failures", "offload", "nf4", "weighting"},
-    {"remembered"},
+    {"remembered", "packing"},
     {"forward"},
     {"data", "sharding"},
     {"forget", "retain", "masks", "sources", "optimizers"},

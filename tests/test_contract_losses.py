@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import ilu.robust
 from ilu.data import split
 from ilu.forget.latent import LatentAttack
 from ilu.forward import Frozen, ModelForward
+from ilu.packing import attending_to_each_text
 from ilu.types import Batch, Loss
 from tests.build import batch, ignore, pad_right, shorten, with_others
 
@@ -84,6 +86,22 @@ def test_an_example_does_not_depend_on_the_others(cls, tiny):
     b = shorten(ignore(full_batch(), slice(1, 2), slice(0, 5)), row=0, by=3)
     alone = torch.cat([make(cls)(*models, part) for part in split(b, 1)])
     torch.testing.assert_close(make(cls)(*models, b), alone)
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+def test_is_the_same_where_no_padding_is_read(cls, tiny):
+    """With ``--pack``: texts of several lengths in one row."""
+    forward, reference = views(tiny)
+    b = shorten(shorten(full_batch(), row=0, by=3), row=2, by=1)
+    found = []
+    for pack in (False, True):
+        models = replace(forward, packed=pack), replace(reference, packed=pack)
+        with attending_to_each_text(tiny, pack):
+            value = make(cls)(*models, b)
+            value.sum().backward()
+        found.append([value.detach(), *(p.grad for p in tiny.parameters() if p.grad is not None)])
+        tiny.zero_grad()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 READS_LABELS = [p for p in LOSSES if not {"layer", "layers"} & set(reads(p.values[0]))]

@@ -41,6 +41,14 @@ def test_cost_against_size_doubles_what_it_says(tmp_path):
     assert [row["tokens"] for row in rows["tokens"]] == [8, 16]
 
 
+def test_what_reads_no_padding_has_the_same_first_losses(tmp_path):
+    last_line("packing.py", tmp_path)
+    rows = json.loads((tmp_path / "record.json").read_text())["rows"]
+    assert [row["padding"] > 0 for row in rows] == [False, True, True]
+    for row in rows:
+        assert row["first_losses"][1] == pytest.approx(row["first_losses"][0], rel=1e-4)
+
+
 def test_what_saves_memory_of_weights_keeps_the_numbers(tmp_path):
     last_line("lean.py", tmp_path)
     rows = json.loads((tmp_path / "record.json").read_text())["rows"]

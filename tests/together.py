@@ -93,6 +93,7 @@ CASES = {
 }
 
 
+CASES["packed"] = replace(CASES["kl, averaged"], optim={"pack": True})
 CASES["masked"] = replace(CASES["npo-ilu"], masked=True)
 CASES["masked averaged"] = replace(
     CASES["sam"], optim={"average_from": 1, "average_every": 1}, masked=True

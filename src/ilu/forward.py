@@ -15,6 +15,7 @@ from torch.func import functional_call
 from ilu.losses.head import tokens_of
 from ilu.offload import run_in_turn
 from ilu.output import Reached, head_of, states_and_head
+from ilu.packing import in_row, packed, padded, spread
 from ilu.predictions import Outputs, Tokens
 from ilu.remembered import Remembered
 from ilu.types import Batch, Forward, Weights
@@ -33,7 +34,8 @@ class ModelForward:
     """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside.
 
     ``whole`` makes all logits at once, as a second derivative needs them; ``in_turn``, for passes
-    without gradient, brings other weights to the device block by block.
+    without gradient, brings other weights to the device block by block. ``packed`` reads no
+    padding, which needs ``packing.attending_to_each_text``.
     """
 
     model: nn.Module
@@ -42,15 +44,16 @@ class ModelForward:
     shift: Shift | None = None
     whole: bool = False
     in_turn: bool = False
+    packed: bool = False
 
     def __call__(self, batch: Batch) -> Outputs:
         targets = batch.labels[:, 1:]
         form = None if self.whole else head_of(self.model)
         if form is None:
-            return Outputs(self._run(batch).logits[:, :-1], targets)
+            return Outputs(self._rows(self._run(batch).logits, batch)[:, :-1], targets)
         form = form._replace(dtype=torch.bfloat16 if self.autocast else None)
         states, head = states_and_head(self.model, form, partial(self._run, batch))
-        return Outputs(states[:, :-1], targets, head)
+        return Outputs(self._rows(states, batch)[:, :-1], targets, head)
 
     def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
         """Return the log-probability of each target, and the entropy of its prediction."""
@@ -71,27 +74,30 @@ class ModelForward:
             pass
         finally:
             hook.remove()
-        return found[0]
+        return self._rows(found[0], batch)
 
     def shifted(self, layer: int, by: Float[Tensor, "B T D"], batch: Batch) -> "ModelForward":
         """Return the same view with ``by`` added to the output of block ``layer`` on ``batch``."""
         return replace(self, shift=Shift(layer, by, batch))
 
+    def _rows(self, found: Tensor, batch: Batch) -> Tensor:
+        return spread(found, batch) if self.packed else found
+
+    def _shift_on(self, batch: Batch) -> Shift | None:
+        if self.shift is None or self.shift.batch is not batch:
+            return None
+        return self.shift._replace(by=in_row(self.shift.by, batch)) if self.packed else self.shift
+
     def _run(self, batch: Batch) -> Any:
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        autocast = torch.autocast(
-            batch.input_ids.device.type, torch.bfloat16, enabled=self.autocast
-        )
-        shift = self.shift if self.shift and self.shift.batch is batch else None
-        with autocast, shifting(self.model, shift):
+        inputs = (packed if self.packed else padded)(batch)
+        device = batch.input_ids.device.type
+        autocast = torch.autocast(device, torch.bfloat16, enabled=self.autocast)
+        with autocast, shifting(self.model, self._shift_on(batch)):
             if self.weights is None:
-                return self.model(**inputs, use_cache=False)
+                return self.model(**inputs)
             if self.in_turn:
-                inputs |= {"use_cache": False}
                 return run_in_turn(self.model, [*blocks(self.model)], self.weights, inputs)
-            return functional_call(
-                self.model, dict(self.weights), (), {**inputs, "use_cache": False}
-            )
+            return functional_call(self.model, dict(self.weights), (), inputs)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ class Frozen:
     weights: Weights | None
     autocast: bool = False
     offloaded: bool = False
+    packed: bool = False
     shift: Shift | None = None
     remembered: Remembered = field(default_factory=Remembered)
 
@@ -164,8 +171,9 @@ class Frozen:
         if self.weights is None:
             raise ValueError("a loss asked for the reference model but has needs_reference = False")
         return ModelForward(
-            self.model, self.weights, self.autocast, self.shift, in_turn=self.offloaded
-        )
+            self.model, self.weights, self.autocast, self.shift,
+            in_turn=self.offloaded, packed=self.packed,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from ilu.optimizers.choose import Kind, optimizer_for
 from ilu.optimizers.moving import Moving, movable, moving
 from ilu.optimizers.optimizer import Named
 from ilu.optimizers.stepping import AtOnce, Fused, one_each
+from ilu.packing import attending_to_each_text
 from ilu.ranks import ALONE, Ranks
 from ilu.remembered import Remembered
 from ilu.savings import check_bfloat16, check_fused, check_offloaded, check_sharded
@@ -44,9 +45,10 @@ class Optim:
     ``parameters`` is a regular expression: weights whose name contains a match are trained, and
     those that match ``reach`` may be perturbed by gradient rules without being trained.
     ``micro_batch`` bounds the examples per forward pass, with ``recompute`` the inside of a block
-    is computed again for its gradient instead of kept, with ``fused_backward`` a weight moves as
-    soon as its gradient is complete, and with ``offload_reference`` the original weights wait in
-    host memory; none of them changes the result. ``betas`` are the published ones of the optimiser
+    is computed again for its gradient instead of kept, with ``pack`` no padding is read, with
+    ``fused_backward`` a weight moves as soon as its gradient is complete, and with
+    ``offload_reference`` the original weights wait in host memory; none of them changes the
+    result. ``betas`` are the published ones of the optimiser
     if they are left out. ``average_from`` is the first step after which weights are averaged, then
     every ``average_every`` steps.
 
@@ -66,6 +68,7 @@ class Optim:
     reach: str | None = None
     micro_batch: int | None = None
     recompute: bool = False
+    pack: bool = False
     fused_backward: bool = False
     offload_reference: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -134,6 +137,7 @@ def fit(
     with (
         training(model, optim.parameters, mask, optim.reach) as named,
         recomputed(model, optim.recompute),
+        attending_to_each_text(model, optim.pack),
     ):
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
@@ -209,9 +213,9 @@ def engine_for(
     original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
 
     def views(autocast: bool) -> Views:
-        forward = ModelForward(model, autocast=autocast)
+        forward = ModelForward(model, autocast=autocast, packed=optim.pack)
         frozen = Frozen(model, original, autocast=autocast, remembered=remembered,
-                        offloaded=optim.offload_reference)  # fmt: skip
+                        offloaded=optim.offload_reference, packed=optim.pack)  # fmt: skip
         return Views(forward, PutBack(model, original, forward) if ranks.sharded else frozen)
 
     return Engine(

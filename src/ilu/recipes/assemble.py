@@ -141,6 +141,7 @@ def optim(common: Common, parameters: str) -> Optim:
         reach=common.reach,
         micro_batch=common.micro_batch,
         recompute=common.recompute,
+        pack=common.pack,
         fused_backward=common.fused_backward,
         offload_reference=common.offload_reference,
         precision=common.precision,

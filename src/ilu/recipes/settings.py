@@ -28,6 +28,8 @@ class Common:
         micro_batch: examples per forward pass; lower it to save memory, results stay the same.
         recompute: compute the inside of each block again for its gradient: less memory, a third
             more time, the same result (gradient checkpointing).
+        pack: read the texts of a batch one after another instead of padded to the longest: saves
+            what padding costs (of TOFU, at batch size 8, three tenths), the same result.
         fused_backward: move each weight in the last backward pass of a step as soon as its gradient
             is complete, and let the gradient go; needs --clip None. Saves a gradient of the whole
             model where the objective has one pass (terms on one data set), and on a GPU what AdamW
@@ -74,6 +76,7 @@ class Common:
     environment_batch_size: int = 48
     micro_batch: int | None = None
     recompute: bool = False
+    pack: bool = False
     fused_backward: bool = False
     offload_reference: bool = False
     warmup: int = 0

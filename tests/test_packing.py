@@ -1,0 +1,104 @@
+"""Packed rows: what padded ones give, or a refusal; never anything else."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from ilu.data import Stream
+from ilu.forward import ModelForward
+from ilu.objective import Term
+from ilu.packing import attending_to_each_text, packed, spread
+from ilu.retain.likelihood import NLL
+from ilu.robust.invariance import Penalty, ScaleGradient, Square
+from ilu.robust.rules import SAM
+from ilu.train import Optim, fit
+from ilu.types import Example
+from tests.build import batch, shorten
+from tests.test_families import FAMILIES, SIZE
+from tests.test_run import folder, recipe  # noqa: F401
+from tests.test_stepping import FORGET, TWO, trained
+
+OTHERS = {
+    "gemma2, which caps scores": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZE, head_dim=8)),
+    "bloom, which adds to scores": lambda: BloomForCausalLM(
+        BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2)
+    ),
+}
+UNEVEN = shorten(shorten(batch(), row=0, by=5), row=1, by=1)
+
+
+def read(model, pack):
+    with attending_to_each_text(model, pack):
+        forward = ModelForward(model, packed=pack)
+        return forward.tokens(UNEVEN).logp, forward.hidden(UNEVEN, 1)
+
+
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+def test_a_packed_row_gives_what_its_texts_give(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    (tokens, states), (wanted, padded) = read(model, True), read(model, False)
+    torch.testing.assert_close(tokens, wanted, rtol=1e-4, atol=1e-5)
+    kept = UNEVEN.attention_mask.bool()
+    torch.testing.assert_close(states[kept], padded[kept], rtol=1e-4, atol=1e-5)
+    assert states[~kept].abs().max() == 0
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_attention_that_cannot_be_kept_within_a_text_is_refused(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    own = model.config._attn_implementation
+    with pytest.raises(ValueError, match="--pack: the attention of"):
+        read(model, True)
+    assert model.config._attn_implementation == own
+
+
+def test_no_padding_is_read():
+    inputs = packed(UNEVEN)
+    assert inputs["input_ids"].shape == (1, int(UNEVEN.attention_mask.sum()))
+    assert inputs["cu_seq_lens_q"].tolist() == [0, 3, 10, 18]
+    assert inputs["position_ids"][0, :5].tolist() == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(
+        spread(inputs["input_ids"], UNEVEN), UNEVEN.input_ids * UNEVEN.attention_mask
+    )
+
+
+CASES = {
+    "two passes": (TWO, {}),
+    "recompute": (TWO, {"recompute": True}),
+    "micro-batches": (TWO, {"micro_batch": 2}),
+    "fused": (TWO, {"fused_backward": True, "clip": None}),
+    "offloaded": (TWO, {"offload_reference": True}),
+    "SAM": ({**TWO, "forget": replace(FORGET, rule=SAM(0.1))}, {}),
+    "the logits reading": ({**TWO, "i": Term(ScaleGradient(), "other", rule=Square())}, {}),
+    "the gradient reading": ({**TWO, "i": Term(NLL(), "other", rule=Penalty())}, {}),
+}
+
+
+@pytest.mark.parametrize(("objective", "settings"), CASES.values(), ids=CASES)
+def test_training_moves_the_same_way(objective, settings):
+    optim = Optim(lr=1e-3, steps=3, **settings)
+    model, rows = trained(objective, optim)
+    other, seen = trained(objective, replace(optim, pack=True))
+    for a, b in zip(rows, seen, strict=True):
+        assert b == pytest.approx(a, rel=2e-3)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=2e-4)
+    assert other.config._attn_implementation == model.config._attn_implementation == "sdpa"
+
+
+def test_a_window_shorter_than_a_text_is_refused():
+    model = FAMILIES["mistral"]().eval()
+    model.config.sliding_window = 5
+    streams = {"retain": Stream([Example([1] * n, 0) for n in (3, 6)], 2, 0)}
+    optim = Optim(lr=1e-3, steps=1, pack=True)
+    with pytest.raises(ValueError, match="attends to 5 tokens, and a text has 6"):
+        fit(model, {"retain": Term(NLL(), on="retain")}, streams, optim)
+
+
+def test_it_is_a_flag(folder):  # noqa: F811
+    assert recipe(folder, "npo", pack=True).optim.pack
+    assert not recipe(folder, "npo").optim.pack
