@@ -32,7 +32,7 @@ OBJECTIVE: Objective = {
     "retain": Term(NLL(), on="retain"),
 }
 ROWS, LONGEST, VOCABULARY = 8, 256, 4096
-SHORTEST = (256, 64, 16)
+SHORTEST = (256, 128, 16)
 """Lengths are drawn evenly from here to the longest, and one text has that."""
 WIDTHS = (128, 512)
 
