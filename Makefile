@@ -16,7 +16,7 @@ demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
 
 test: $(BIN)/.ready
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: lint types test
 
