@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python benchmarks/packing.py         # minutes; writes results/packing.json
 
 A step of NPO with its loss on a retain batch, on random Llamas, with ``--pack`` and without, on the
-same texts: processor seconds, the least of some in turns, and how much the resident set grew. TOFU
-at batch size 8 has 29 % of padding, at 32 some 38 %.
+same texts: processor seconds, the least of some in turns, and how much the resident set grew. Where
+``ILU_HUB`` has them, also how much of a batch of TOFU or GSM8K is padding, by the lab's tokenizer.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -22,9 +23,12 @@ from measured import Step, alone, least_seconds, llama, our_step, peak_mib, rand
 from ilu.environment import environment
 from ilu.files import write_json
 from ilu.forget.npo import NPO
+from ilu.models import load_model
 from ilu.objective import Objective, Term
 from ilu.packing import attending_to_each_text
+from ilu.recipes.own import dataset
 from ilu.retain.likelihood import NLL
+from ilu.sources.hub import MIRROR
 from ilu.types import IGNORE, Batch
 
 OBJECTIVE: Objective = {
@@ -35,6 +39,7 @@ ROWS, LONGEST, VOCABULARY = 8, 256, 4096
 SHORTEST = (256, 128, 16)
 """Lengths are drawn evenly from here to the longest, and one text has that."""
 WIDTHS = (128, 512)
+DATA = ("tofu:forget10", "tofu:retain90", "openai/gsm8k:main:train")
 
 
 def uneven(shortest: int, longest: int, seed: int) -> Batch:
@@ -90,6 +95,20 @@ def measured(width: int, shortest: int, longest: int, turns: int) -> dict[str, A
     }
 
 
+def shares() -> dict[str, dict[int, float]]:
+    """Share of padding in 300 random batches of each size, by data set."""
+    tokenizer, found = load_model("lab").tokenizer, dict[str, dict[int, float]]()
+    for name in DATA if os.environ.get(MIRROR) else ():
+        lengths = torch.tensor([len(e.ids) for e in dataset(name, (), None)(tokenizer)])
+        draw = torch.Generator().manual_seed(0)
+        found[name] = {}
+        for size in (8, 32):
+            drawn = lengths[torch.randint(len(lengths), (300, size), generator=draw)]
+            width = drawn.max(1).values.sum() * size
+            found[name][size] = round(1 - (drawn.sum() / width).item(), 3)
+    return found
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -105,7 +124,8 @@ def main() -> None:
             rows.append(measured(width, shortest * longest // LONGEST, longest, wanted.turns))
             print(rows[-1], flush=True)
     command = " ".join(["python", "benchmarks/packing.py", *sys.argv[1:]])
-    write_json(wanted.out, {"command": command, "environment": environment(), "rows": rows})
+    record = {"command": command, "environment": environment(), "padding": shares()}
+    write_json(wanted.out, {**record, "rows": rows})
     print(json.dumps({f"{r['width']}, {r['padding']}": r["speedup"] for r in rows}))
 
 
