@@ -1,6 +1,6 @@
 """Does forgetting survive unrelated fine-tuning, and what of ILU helps? Against tuned baselines.
 
-    python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo readings]
+    python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo ...]
 
 First every way gets three settings on the lab's model with seed 0, and is fine-tuned on the
 validation task `next`, which no result is reported on. Kept is the setting with the highest forget
@@ -10,7 +10,8 @@ settings, with new seeds for data and steering vector, are fine-tuned on the six
 relearn. The same command again does only what is missing; the table is
 results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
 of theirs. `all weights`: the rule sees weights that the method does not train. `readings` is RMU
-with the penalty in each reading of w, over other environments, and with more weights trained.
+with the penalty in each reading of w, over other environments, and with more weights trained,
+`batches` with batches of the environment smaller and larger than the 16 of all others.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -42,7 +43,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
 ORIGINAL = "original"
-BASES = {"readings": "rmu"}
+BASES = {"readings": "rmu", "batches": "rmu"}
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
@@ -143,6 +144,16 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-ilu", strengths((0.01, 0.1, 1.0), scale_free=True, steps=300, **WIDE),
             "gradient", base="rmu wide",
         ),
+    },
+    "batches": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        **{
+            f"rmu-ilu batches of {n}": RMU_ILU._replace(
+                choices=strengths((30.0, 100.0, 300.0), steps=450, environment_batch_size=n)
+            )
+            for n in (4, 64)
+        },
     },
 }  # fmt: skip
 
@@ -351,7 +362,9 @@ def line(r: Mapping[str, Any]) -> str:
     return " | ".join([f"| {r['method']}", setting, *cells, f"{r['unlearn_seconds']:.0f} |"])
 
 
-IMPLIED = ("reach", "scale_free", "samples", "reading", "parameters")
+IMPLIED = (
+    "reach", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
+)  # fmt: skip
 """Settings that the name of a row says, or that all rows of its kind share."""
 
 
