@@ -11,7 +11,8 @@ relearn. The same command again does only what is missing; the table is
 results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
 of theirs. `all weights`: the rule sees weights that the method does not train. `readings` is RMU
 with the penalty in each reading of w, over other environments, and with more weights trained,
-`batches` with batches of the environment smaller and larger than the 16 of all others.
+`batches` with batches of the environment smaller and larger than the 16 of all others,
+`adversaries` RMU with LAT and TAR.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -43,7 +44,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
 ORIGINAL = "original"
-BASES = {"readings": "rmu", "batches": "rmu"}
+BASES = {"readings": "rmu", "batches": "rmu", "adversaries": "rmu"}
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
@@ -143,6 +144,14 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-ilu wide": Way(
             "rmu-ilu", strengths((0.01, 0.1, 1.0), scale_free=True, steps=300, **WIDE),
             "gradient", base="rmu wide",
+        ),
+    },
+    "adversaries": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-lat": Way("rmu-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
+        "rmu-tar all weights": Way(
+            "rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)]
         ),
     },
     "batches": {
