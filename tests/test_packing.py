@@ -4,17 +4,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
 
-from ilu.data import Stream
 from ilu.forward import ModelForward
 from ilu.objective import Term
 from ilu.packing import attending_to_each_text, packed, spread
 from ilu.retain.likelihood import NLL
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import SAM
-from ilu.train import Optim, fit
-from ilu.types import Example
+from ilu.train import Optim
 from tests.build import batch, shorten
 from tests.test_families import FAMILIES, SIZE
 from tests.test_run import folder, recipe  # noqa: F401
@@ -90,13 +99,44 @@ def test_training_moves_the_same_way(objective, settings):
     assert other.config._attn_implementation == model.config._attn_implementation == "sdpa"
 
 
-def test_a_window_shorter_than_a_text_is_refused():
-    model = FAMILIES["mistral"]().eval()
-    model.config.sliding_window = 5
-    streams = {"retain": Stream([Example([1] * n, 0) for n in (3, 6)], 2, 0)}
-    optim = Optim(lr=1e-3, steps=1, pack=True)
-    with pytest.raises(ValueError, match="attends to 5 tokens, and a text has 6"):
-        fit(model, {"retain": Term(NLL(), on="retain")}, streams, optim)
+WINDOWED = {
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZE, sliding_window=4)),
+    "llama4, in chunks": lambda: Llama4ForCausalLM(
+        Llama4TextConfig(**SIZE, head_dim=8, attention_chunk_size=4, num_local_experts=2,
+                         intermediate_size_mlp=32, attn_temperature_tuning=False)
+    ),
+    "qwen2-moe, in the mask alone": lambda: Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(**SIZE, layer_types=["sliding_attention"] * 3, sliding_window=4,
+                       use_sliding_window=True, num_experts=2, num_experts_per_tok=1)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", WINDOWED.values(), ids=WINDOWED)
+def test_windows_end_where_they_do_in_padded_batches(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    (tokens, _), (wanted, _) = read(model, True), read(model, False)
+    torch.testing.assert_close(tokens, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_that_counts_from_the_beginning_of_the_row_is_refused():
+    model = WINDOWED["llama4, in chunks"]().eval()
+    model.config.attn_temperature_tuning = True
+    with pytest.raises(ValueError, match="--pack: the attention of Llama4ForCausalLM"):
+        read(model, True)
+
+
+def test_running_out_of_memory_is_not_blamed_on_attention(monkeypatch, tiny):
+    def full(model):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ilu.packing.read_packed", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        read(tiny, True)
+    assert tiny.config._attn_implementation == "sdpa"
 
 
 def test_it_is_a_flag(folder):  # noqa: F811

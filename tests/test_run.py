@@ -556,6 +556,14 @@ def test_a_revision_given_as_a_flag_is_the_one_that_is_loaded(folder, tmp_path, 
     assert command(["attack", "lab", "--task=mood", "--suite=lab", *where]) == 2
     assert command(["unlearn", "npo", "--model=lab", where[1]]) == 2
     assert loaded == ["v2", "v2", None]
+    made = recipe(folder, "whp", revision="v2")
+    assert made.data["forget"].source.revision == "v2"
+
+
+def test_a_revision_of_what_is_on_no_hub_is_refused(tmp_path, capsys):
+    assert command(["attack", "lab", "--task=mood", "--revision=v2", f"--out={tmp_path}/run"]) == 2
+    assert "--revision v2 is for a model on the hub, and lab is not" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_brought_to_the_lab_is_measured_too(folder):

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def new_file(path: Path) -> Generator[Path]:
         mode = half.stat().st_mode
         with as_os_error():
             yield half
-        half.chmod(mode)  # safetensors writes for the owner alone
+        let_read(half, mode)
         os.replace(half, path)
     except BaseException:
         half.unlink(missing_ok=True)
@@ -66,6 +66,12 @@ def json_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def let_read(path: Path, mode: int) -> None:
+    """Give a file the system's own mode, where there is one: safetensors lets its owner alone."""
+    with suppress(PermissionError):
+        path.chmod(mode)
+
+
 @contextmanager
 def as_os_error() -> Generator[None]:
     """Let a failed write of the safetensors library be the operating system's error that it is."""
@@ -89,7 +95,7 @@ def new_folder(path: Path) -> Generator[Path]:
         with as_os_error():
             yield half
         for file in (p for p in half.rglob("*") if p.is_file() and not p.is_symlink()):
-            file.chmod(mode)
+            let_read(file, mode)
         half.rename(path)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

@@ -46,7 +46,7 @@ def load_model(
     """Load a causal LM with its tokenizer; code that comes with a model is never run."""
     from transformers import AutoModelForCausalLM
 
-    check_name(name)
+    check_name(name, revision)
     path = model_path(name)
     tokenizer = load_tokenizer(name, revision)
     try:
@@ -88,9 +88,11 @@ def unloadable(name: str, error: Exception) -> ValueError:
     return ValueError(f"cannot load model {name!r}: {str(error).strip().splitlines()[0]}")
 
 
-def check_name(name: str) -> None:
-    """Refuse what can be no model."""
+def check_name(name: str, revision: str | None = None) -> None:
+    """Refuse what can be no model, and a revision of what is not on the hub."""
     known = Path(model_path(name)).is_dir()
+    if revision is not None and (name in PACKAGED or Path(name).is_dir()):
+        raise ValueError(f"--revision {revision} is for a model on the hub, and {name} is not")
     if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
 

@@ -70,6 +70,8 @@ def gives_logits(model: nn.Module, form: Head) -> bool:
     try:
         whole = model(**inputs).logits
         states, head = states_and_head(model, form, lambda: model(**inputs))
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
         return False
     finally:

@@ -14,6 +14,8 @@ from ilu.types import Batch
 
 EACH_TEXT = "ilu_each_text"
 """The name of our attention among those of Transformers."""
+BY_PLACE = ("attn_temperature_tuning", "keep_window_size")
+"""Settings of models whose attention counts from the beginning of the row, beyond some length."""
 
 
 def padded(batch: Batch) -> dict[str, Any]:
@@ -51,17 +53,18 @@ def spread(row: Shaped[Tensor, "1 N *rest"], batch: Batch) -> Shaped[Tensor, "B 
 def attending_to_each_text(model: nn.Module, wanted: bool) -> Generator[None]:
     """Let ``model`` read packed rows as well as padded ones.
 
-    Raises ValueError where its attention cannot be told to, which is tried on two texts.
+    Raises ValueError where it cannot: some look at places in the row, by the names of settings;
+    whether the attention of others can be kept within a text is tried on two.
     """
     if not wanted:
         yield
         return
     config: Any = model.config
-    own, alone = config._attn_implementation, read_alone(model)
+    own, alone = attention_of(config), read_alone(model)
     register()
     config._attn_implementation = EACH_TEXT
     try:
-        if not gives(model, alone):
+        if any(getattr(config, name, None) for name in BY_PLACE) or not gives(model, alone):
             raise ValueError(
                 f"--pack: the attention of {type(model).__name__} cannot be kept within each text. "
                 "Leave --pack out"
@@ -71,15 +74,23 @@ def attending_to_each_text(model: nn.Module, wanted: bool) -> Generator[None]:
         config._attn_implementation = own
 
 
+def attention_of(config: Any) -> dict[str, str]:
+    """The kind of attention of a model and of its parts, as the same attribute takes it."""
+    parts = {name: getattr(config, name, None) for name in config.sub_configs}
+    own = {name: part._attn_implementation for name, part in parts.items() if part is not None}
+    return {"": config._attn_implementation, **own}
+
+
 def gives(model: nn.Module, alone: Sequence[Tensor]) -> bool:
-    """Whether two texts in one row are read as they are ``alone``."""
+    """Whether two texts in one row are read as they are ``alone``, in float32."""
     try:
         found = read_packed(model)
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
         return False
-    rough = 1e-4 if alone[0].element_size() >= 4 else 3e-2
     pairs = zip(alone, found, strict=True)
-    return all((a - b).abs().max() <= rough * a.abs().max() for a, b in pairs)
+    return all((a - b).abs().max() <= 1e-4 * a.abs().max() for a, b in pairs)
 
 
 def register() -> None:
@@ -87,7 +98,7 @@ def register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(EACH_TEXT, each_text)
-    AttentionMaskInterface.register(EACH_TEXT, mask_of_padding)
+    AttentionMaskInterface.register(EACH_TEXT, mask_within)
 
 
 def each_text(
@@ -98,51 +109,57 @@ def each_text(
     attention_mask: Tensor | None,
     *,
     cu_seq_lens_q: Tensor | None = None,
-    sliding_window: int | None = None,
     **how: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot product attention, on a packed row once for each of its texts.
 
-    That costs the sum of the squared lengths, which a mask over the whole row would not. Raises
-    ValueError for a text longer than a window, that only a mask could cut.
+    That costs the sum of the squared lengths, which a mask over the whole row would not.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward as attention
 
     if cu_seq_lens_q is None:
         return attention(module, query, key, value, attention_mask, **how)
-    bounds = [*pairwise(cu_seq_lens_q.tolist())]
-    longest = max(end - start for start, end in bounds)
-    if sliding_window is not None and longest > sliding_window:
-        raise ValueError(
-            f"--pack has no window: the model attends to {sliding_window} tokens, and a text has "
-            f"{longest}. Leave --pack out, or cut with --truncate {sliding_window}"
-        )
-    parts = [
-        attention(module, query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], None, **how)[0]
-        for a, b in bounds
-    ]
+    parts: list[Tensor] = []
+    for a, b in pairwise(cu_seq_lens_q.tolist()):
+        mask = None if attention_mask is None else attention_mask[:, :, a:b, a:b]
+        q, k, v = (each[:, :, a:b] for each in (query, key, value))
+        parts.append(attention(module, q, k, v, mask, **how)[0])
     return torch.cat(parts, dim=1), None
 
 
-def mask_of_padding(*, attention_mask: Tensor | None = None, **how: Any) -> Tensor | None:
-    """The mask of a padded batch; none of a packed row, whose texts are read one by one."""
+def mask_within(
+    *, attention_mask: Tensor | None = None, local_size: int | None = None, **how: Any
+) -> Tensor | None:
+    """The mask of a padded batch; of a packed row only where attention has a window."""
     from transformers.masking_utils import sdpa_mask
 
-    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **how)
+    if attention_mask is None and local_size is None:
+        return None
+    return sdpa_mask(attention_mask=attention_mask, local_size=local_size, **how)
 
 
 @torch.no_grad()
 def read_alone(model: nn.Module) -> list[Tensor]:
     """Logits of two texts, each read by itself."""
-    texts, device = ([1, 0, 1], [0, 1, 1, 0, 0]), next(model.parameters()).device
-    ids = (torch.tensor([text], device=device) for text in texts)
-    return [model(input_ids=each, use_cache=False).logits for each in ids]
+    short, long = two_texts(model)
+    return [model(input_ids=ids[None], use_cache=False).logits for ids in (short, long)]
 
 
 @torch.no_grad()
 def read_packed(model: nn.Module) -> list[Tensor]:
     """Logits of the same two from one row."""
-    ids = torch.tensor([[1, 0, 1, 0, 0], [0, 1, 1, 0, 0]], device=next(model.parameters()).device)
-    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).to(ids)
+    short, long = two_texts(model)
+    n = len(short)
+    ids = torch.stack([pad(short, (0, len(long) - n)), long])
+    mask = torch.ones_like(ids)
+    mask[0, n:] = 0
     row = model(**packed(Batch(ids, mask, ids))).logits
-    return [row[:, :3], row[:, 3:]]
+    return [row[:, :n], row[:, n:]]
+
+
+def two_texts(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Token ids of different lengths, as many as the model has."""
+    whole: Any = model
+    vocabulary = whole.get_input_embeddings().num_embeddings
+    ids = torch.arange(12, device=next(model.parameters()).device) % vocabulary
+    return ids[:4], ids[4:]

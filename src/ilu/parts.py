@@ -34,7 +34,7 @@ def load_sharded(
     Where files have the weights under other names or in other shapes than the model, as those of
     GPT-NeoX and of mixtures of experts, or quantised, every process first loads them whole.
     """
-    check_name(name)
+    check_name(name, revision)
     model, folder = skeleton(name, revision), folder_of(name, revision)
     sources = sources_of(model, folder)
     if sources is None:

@@ -31,10 +31,11 @@ class Reinforced:
     optim: Optim
     batch_size: int
     seed: int = 0
+    revision: str | None = None
 
     def __call__(self, tokenizer: Any) -> list[Example]:
         examples = self.source(tokenizer)
-        model = load_model(self.model, device=fastest()).model
+        model = load_model(self.model, revision=self.revision, device=fastest()).model
         original = {n: p.detach().clone() for n, p in model.named_parameters()}
         stream = Stream(examples, self.batch_size, self.seed)
         fit(model, {"text": Term(NLL(), on="text")}, {"text": stream}, self.optim)

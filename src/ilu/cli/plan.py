@@ -133,7 +133,7 @@ def shared_by(text: str) -> Ranks:
 
 def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[Row]:
     """What the settings as asked need, and what each saving does to it."""
-    model = skeleton(recipe.model)
+    model = skeleton(recipe.model, recipe.revision)
     for name, changes in SAVINGS.items():
         lora = ADAPTERS.get(name.removeprefix(SMALL).strip(), recipe.lora)
         try:

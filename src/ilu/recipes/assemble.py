@@ -101,7 +101,10 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
         objective = with_robust(objective, robust)
     if name.environment:
         objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
-    beside = {n: replace(data[n], source=plan.beside(data[n].source, model)) for n in topics}
+    beside = {
+        n: replace(data[n], source=plan.beside(data[n].source, model, common.revision))
+        for n in topics
+    }
     every = {**data, **environments, **beside}
     parameters = plan.parameters if common.parameters is None else common.parameters
     mask = mask_setting(common.mask, plan.objective, parameters=parameters, seed=common.seed)

@@ -106,7 +106,7 @@ def whp(
     """
     optim = Optim(lr=reinforce_lr, steps=reinforce_steps)
 
-    def generic(source: Source, model: str) -> Source:
-        return Reinforced(source, model, alpha, optim, reinforce_batch)
+    def generic(source: Source, model: str, revision: str | None) -> Source:
+        return Reinforced(source, model, alpha, optim, reinforce_batch, revision=revision)
 
     return replace(forgetting(Generic(), 1.0, gamma), beside=generic)

@@ -11,26 +11,26 @@ from ilu.types import Edit, Loss, Source
 
 Retain = Literal["nll", "kl", "jsd"]
 RETAIN: dict[str, Loss] = {"nll": NLL(), "kl": KL(), "jsd": JSD()}
-Beside = Callable[[Source, str], Source]
-"""What a method wants beside each forget example; given its source and the name of the model."""
+Beside = Callable[[Source, str, str | None], Source]
+"""What a method wants beside each forget example; given its source, the model and its revision."""
 
 
-def nothing(source: Source, model: str) -> Source:
+def nothing(source: Source, model: str, revision: str | None) -> Source:
     """The forget set as it is."""
     return source
 
 
-def refusals(source: Source, model: str) -> Source:
+def refusals(source: Source, model: str, revision: str | None) -> Source:
     """A refusal beside each example."""
     return Refused(source)
 
 
-def no_idea(source: Source, model: str) -> Source:
+def no_idea(source: Source, model: str, revision: str | None) -> Source:
     """The same refusal, which has no end, beside each example."""
     return Refused(source, ("No idea",), end=False)
 
 
-def contexts(source: Source, model: str) -> Source:
+def contexts(source: Source, model: str, revision: str | None) -> Source:
     """The same text behind an expert's and a novice's introduction."""
     return InContexts(source)
 
