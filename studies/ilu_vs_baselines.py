@@ -9,10 +9,10 @@ quality along that fine-tuning among those whose forget quality and utility befo
 settings, with new seeds for data and steering vector, are fine-tuned on the six test tasks and
 relearn. The same command again does only what is missing; the table is
 results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
-of theirs. `all weights`: the rule sees weights that the method does not train. `readings` is RMU
-with the penalty in each reading of w, over other environments, and with more weights trained,
-`batches` with batches of the environment smaller and larger than the 16 of all others,
-`adversaries` RMU with LAT and TAR.
+of theirs; gains are over rows of the same group. `all weights`: the rule sees weights that the
+method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
+environments, and with more weights trained, `batches` with smaller and larger batches of the
+environment, `adversaries` RMU with LAT and TAR.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -270,6 +270,7 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
     )
     return {
         "model": "lab",
+        "group": group,
         "method": name,
         "reading": way.reading,
         "settings": way.choices[kept],
@@ -323,26 +324,39 @@ def low(values: Sequence[float]) -> float | None:
 
 def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> None:
     """Write what there is beside what the table has of others: settings tried, and the rows."""
+    begun = [group for group in groups if validated(out, base(group), 0)]
     tried = [
-        {"method": name, "settings": settings, **v._asdict()}
-        for group in groups
+        {"group": group, "method": name, "settings": settings, **v._asdict()}
+        for group in begun
         for name, way in WAYS[group].items()
         for i, settings in enumerate(way.choices)
         if (v := validated(out, name, i)) is not None
     ]
-    found = [row(out, group, name, seeds) for group in groups for name in WAYS[group]
-             if validated(out, base(group), 0)]  # fmt: skip
+    found = [row(out, group, name, seeds) for group in begun for name in WAYS[group]]
     rows = [r for r in found if r is not None]
-    new = {r["method"] for r in rows}
+    new = {of_group(r) for r in rows}
     old = json.loads(table.read_text()) if table.exists() else {"choice": [], "rows": []}
-    kept = {key: [e for e in old[key] if e["method"] not in new] for key in ("choice", "rows")}
+    for entry in (*old["choice"], *old["rows"]):  # some were made before groups had names
+        entry.setdefault("group", entry["method"].split("-")[0])
+    kept = {key: [e for e in old[key] if of_group(e) not in new] for key in ("choice", "rows")}
+    every = [r for group in WAYS for r in (*kept["rows"], *rows) if r["group"] == group]
     write_json(table, {
         "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(WAYS)}",
         "environment": {**environment(), "argv": None},
-        "choice": kept["choice"] + [t for t in tried if t["method"] in new],
-        "rows": kept["rows"] + rows,
+        "choice": kept["choice"] + [t for t in tried if of_group(t) in new],
+        "rows": every,
     })  # fmt: skip
-    write_text(table.with_suffix(".md"), to_markdown(kept["rows"] + rows))
+    write_text(table.with_suffix(".md"), "\n".join(map(to_markdown, grouped(every))))
+
+
+def of_group(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """What tells a row from others: the same way may be in several groups, beside others."""
+    return entry["group"], entry["method"]
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each group."""
+    return [[r for r in rows if r["group"] == g] for g in dict.fromkeys(r["group"] for r in rows)]
 
 
 COLUMNS = {
@@ -359,8 +373,9 @@ COLUMNS = {
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table for readers; `from` is the lower end of the 95 % interval over seeds."""
-    head = "| | setting | " + " | ".join(name.strip() for name in COLUMNS) + " | seconds |"
+    """A table for readers; `from` is the lower end of the 95 % interval over seeds."""
+    names = (rows[0]["group"], "setting", *(name.strip() for name in COLUMNS), "seconds")
+    head = f"| {' | '.join(names)} |"
     return "\n".join([head, "|" + "---|" * (len(COLUMNS) + 3), *map(line, rows)]) + "\n"
 
 
