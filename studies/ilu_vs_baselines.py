@@ -283,6 +283,9 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
         "fa_mean": over(found, "finetune_accuracy"),
         "relearn_mean": over(found, "relearn_forget_quality"),
         "unlearn_seconds": mean([run.read("cost")["seconds"] for run in runs.values()]),
+        "peak_memory_mib": mean(
+            [run.read("cost")["peak_memory_bytes"] / 2**20 for run in runs.values()]
+        ),
         "delta_ra_vs_base": mean(gain) if gain else None,
         "delta_ra_ci_low": low(gain),
         "delta_ra_vs_control": mean(control) if control else None,
