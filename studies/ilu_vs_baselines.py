@@ -11,8 +11,9 @@ relearn. The same command again does only what is missing; the table is
 results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
 of theirs; gains are over rows of the same group. `all weights`: the rule sees weights that the
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
-environments, and with more weights trained, `batches` with smaller and larger batches of the
-environment, `adversaries` RMU with LAT and TAR.
+environments, and with more weights trained; `elementwise` goes on with the reading that gained
+most there; in `batches` those of the environment are smaller and larger, at the strength of the
+others; `adversaries` is RMU with LAT and TAR.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -44,7 +45,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
 ORIGINAL = "original"
-BASES = {"readings": "rmu", "batches": "rmu", "adversaries": "rmu"}
+BASES = dict.fromkeys(("readings", "elementwise", "batches", "adversaries"), "rmu")
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
@@ -146,6 +147,19 @@ WAYS: dict[str, dict[str, Way]] = {
             "gradient", base="rmu wide",
         ),
     },
+    "elementwise": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu elementwise, longer": Way(
+            "rmu-ilu",
+            strengths((0.3, 1.0), reading="elementwise", scale_free=True, steps=700),
+            "elementwise",
+        ),
+        "rmu-ilu elementwise, all weights": Way(
+            "rmu-ilu", strengths((0.1, 1.0), reading="elementwise", **SCALE_FREE, **ALL),
+            "elementwise",
+        ),
+    },
     "adversaries": {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
@@ -159,7 +173,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-control": RMU_CONTROL,
         **{
             f"rmu-ilu batches of {n}": RMU_ILU._replace(
-                choices=strengths((30.0, 100.0, 300.0), steps=450, environment_batch_size=n)
+                choices=strengths((100.0,), steps=450, environment_batch_size=n)
             )
             for n in (4, 64)
         },
