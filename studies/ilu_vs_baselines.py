@@ -351,7 +351,7 @@ def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> No
     ]
     found = [row(out, group, name, seeds) for group in begun for name in WAYS[group]]
     rows = [r for r in found if r is not None]
-    new = {of_group(r) for r in rows}
+    new = {of_group(e) for e in (*rows, *tried)}
     old = json.loads(table.read_text()) if table.exists() else {"choice": [], "rows": []}
     for entry in (*old["choice"], *old["rows"]):  # some were made before groups had names
         entry.setdefault("group", entry["method"].split("-")[0])
@@ -360,7 +360,7 @@ def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> No
     write_json(table, {
         "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(WAYS)}",
         "environment": {**environment(), "argv": None},
-        "choice": kept["choice"] + [t for t in tried if of_group(t) in new],
+        "choice": kept["choice"] + tried,
         "rows": every,
     })  # fmt: skip
     write_text(table.with_suffix(".md"), "\n".join(map(to_markdown, grouped(every))))
