@@ -45,7 +45,9 @@ RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
 ORIGINAL = "original"
-BASES = dict.fromkeys(("readings", "elementwise", "batches", "adversaries"), "rmu")
+BASES: Mapping[str, str] = dict.fromkeys(
+    ("readings", "elementwise", "batches", "adversaries"), "rmu"
+)
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
