@@ -23,6 +23,7 @@ from ilu.packing import attending_to_each_text, packed, spread
 from ilu.retain.likelihood import NLL
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.rules import SAM
+from ilu.run import run
 from ilu.train import Optim
 from tests.build import batch, shorten
 from tests.test_families import FAMILIES, SIZE
@@ -137,6 +138,13 @@ def test_running_out_of_memory_is_not_blamed_on_attention(monkeypatch, tiny):
     with pytest.raises(torch.OutOfMemoryError):
         read(tiny, True)
     assert tiny.config._attn_implementation == "sdpa"
+
+
+def test_a_refusal_leaves_nothing(folder, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("ilu.packing.gives", lambda model, alone: False)
+    with pytest.raises(ValueError, match="--pack: the attention of"):
+        run(recipe(folder, "npo", pack=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_is_a_flag(folder):  # noqa: F811

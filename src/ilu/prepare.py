@@ -18,6 +18,7 @@ from ilu.lora import adapted_layers
 from ilu.masking import given_mask
 from ilu.masks.make import Masking
 from ilu.models import fingerprint_model, load_model
+from ilu.packing import attending_to_each_text
 from ilu.parts import load_sharded
 from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
@@ -45,7 +46,8 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     warn_of_overlap(streams)
     for stream in streams.values():
         rows_of(stream(0), ranks)
-    try_losses(recipe, lm.model, streams)
+    with attending_to_each_text(lm.model, recipe.optim.pack):  # refused before anything is written
+        try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
