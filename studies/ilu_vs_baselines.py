@@ -12,8 +12,9 @@ results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are ke
 of theirs; gains are over rows of the same group. `all weights`: the rule sees weights that the
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
 environments, and with more weights trained; `elementwise` goes on with the reading that gained
-most there; in `batches` those of the environment are smaller and larger, at the strength of the
-others; `adversaries` is RMU with LAT and TAR.
+most there; `batches` of the environment, `strengths` and `steps` differ in that alone from
+`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU, and with npo before it NPO, with LAT
+and TAR.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -45,9 +46,12 @@ RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 QUESTIONS, TUNE, RELEARN, ENVIRONMENT = 240, 60, 30, 16
 ALL: dict[str, Any] = {"reach": "."}
 ORIGINAL = "original"
-BASES: Mapping[str, str] = dict.fromkeys(
-    ("readings", "elementwise", "batches", "adversaries"), "rmu"
-)
+BASES: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("readings", "elementwise", "adversaries", "batches", "strengths", "steps", "sam"), "rmu"
+    ),
+    "npo-adversaries": "npo",
+}
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 Settings = dict[str, Any]
@@ -93,7 +97,10 @@ def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
 RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
 RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
+NPO = Way("npo", [{"steps": n} for n in (60, 100, 150)])
+NPO_CONTROL = Way("npo-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=100))
 SCALE_FREE = {"scale_free": True, "steps": 450}
+ELEMENTWISE = {"reading": "elementwise", **SCALE_FREE}
 WIDE: dict[str, Any] = {"parameters": "", "lr": 3e-4}
 WAYS: dict[str, dict[str, Way]] = {
     "rmu": {
@@ -117,9 +124,9 @@ WAYS: dict[str, dict[str, Way]] = {
         ),
     },
     "npo": {
-        "npo": Way("npo", [{"steps": n} for n in (60, 100, 150)]),
+        "npo": NPO,
         "npo-ahead": Way("npo-ahead", [{"ahead": a} for a in (3e-4, 1e-3, 3e-3)]),
-        "npo-control": Way("npo-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=100)),
+        "npo-control": NPO_CONTROL,
         "npo-ilu": Way("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
         "npo-sam": Way("npo-sam", [{"rho": r} for r in (0.05, 0.2, 1.0)]),
     },
@@ -158,8 +165,7 @@ WAYS: dict[str, dict[str, Way]] = {
             "elementwise",
         ),
         "rmu-ilu elementwise, all weights": Way(
-            "rmu-ilu", strengths((0.1, 1.0), reading="elementwise", **SCALE_FREE, **ALL),
-            "elementwise",
+            "rmu-ilu", strengths((0.1, 1.0), **ELEMENTWISE, **ALL), "elementwise"
         ),
     },
     "adversaries": {
@@ -179,6 +185,46 @@ WAYS: dict[str, dict[str, Way]] = {
             )
             for n in (4, 64)
         },
+    },
+    "strengths": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu": RMU_ILU,
+        **{
+            f"rmu-ilu strength {x:g}": RMU_ILU._replace(choices=strengths((x,), steps=450))
+            for x in (1.0, 10.0, 30.0, 300.0, 1000.0, 3000.0)
+        },
+    },
+    "steps": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        **{f"rmu {n} steps": RMU._replace(choices=[{"steps": n}]) for n in (100, 450, 700)},
+        **{
+            f"rmu-ilu {n} steps": RMU_ILU._replace(choices=strengths((100.0,), steps=n))
+            for n in (150, 300, 700)
+        },
+        "rmu-ilu": RMU_ILU,
+    },
+    "sam": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-sam": Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)]),
+        "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)]),
+        "rmu-sam-ilu": Way(
+            "rmu-sam-ilu", strengths((0.1, 0.3, 1.0), rho=2.0, **ELEMENTWISE), "elementwise"
+        ),
+        "rmu-sam-ilu all weights": Way(
+            "rmu-sam-ilu", strengths((0.03, 0.1, 0.3), rho=0.5, **ELEMENTWISE, **ALL),
+            "elementwise",
+        ),
+    },
+    "npo-adversaries": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        "npo-lat": Way("npo-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
+        "npo-tar all weights": Way(
+            "npo-tar", [{"inner_lr": r, **ALL} for r in (1e-4, 3e-4, 1e-3)]
+        ),
     },
 }  # fmt: skip
 
