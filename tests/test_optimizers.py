@@ -33,6 +33,7 @@ from tests.conftest import make_tiny
 EIGHT_BIT = pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="torchao is missing")
 KINDS = [
     "adamw",
+    "sgd",
     "sophia",
     "soul",
     pytest.param("adamw8bit", marks=EIGHT_BIT),
@@ -358,6 +359,17 @@ def test_moments_are_in_8_bits_and_close_to_adamw():
     )
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.98
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("betas", [None, (0.5, 0.0)])
+def test_descent_has_momentum_and_no_scale_of_its_own(betas):
+    p, momentum = nn.Parameter(torch.zeros(2)), betas[0] if betas else 0.9
+    optimizer = optimizer_for("sgd", {"p": p}, betas)
+    first, second = torch.tensor([1.0, 100.0]), torch.tensor([3.0, 50.0])
+    for step, (g, rate) in enumerate([(first, 0.1), (second, 0.2)]):
+        p.grad = g
+        optimizer.step(step, rate)
+    assert torch.allclose(p, -0.1 * first - 0.2 * (momentum * first + second))
 
 
 def test_float32_weights_stay_float32():

@@ -75,6 +75,7 @@ CASES = {
         {"parameters": r"1\.mlp\.down", "reach": "mlp"}, make_tiny,
     ),
     "averaged": (TWO, {"average_from": 2, "average_every": 1}, make_tiny),
+    "descent": (TWO, {"optimizer": "sgd"}, make_tiny),
     "8 bits": pytest.param(
         TWO, {"optimizer": "adamw8bit"}, lambda: make_tiny(256), marks=EIGHT_BIT
     ),

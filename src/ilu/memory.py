@@ -21,8 +21,10 @@ from ilu.robust.rules import plain
 from ilu.savings import held_around
 from ilu.types import GradRule, Loss
 
-STATES = {"adamw": 8.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03}
-"""Bytes of optimiser state for each trained weight: two moments in float32, or in 8 bits."""
+STATES = {
+    "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
+}  # fmt: skip
+"""Bytes of optimiser state for each trained weight: two moments in float32 or in 8 bits, or one."""
 
 
 WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")

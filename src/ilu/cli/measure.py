@@ -12,6 +12,7 @@ from ilu.attacks.convergence import Convergence
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, number, table
 from ilu.cli.unlearn import Place
+from ilu.optimizers.choose import Kind
 from ilu.recipes.asked import Asked
 from ilu.recipes.attackers import KINDS, Attacker, attacked
 from ilu.recipes.elicit import probes
@@ -61,6 +62,8 @@ class Attack:
         limit: measure on at most so many items, chosen as by ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker.
+        optimizer: of the attacker: adamw; or sgd, which needs a rate of its own, as it moves a
+            weight as far as its gradient is large; or another of ilu unlearn.
         batch_size: examples per step of the attacker.
         lora_rank: of the adapters of lora:TASK.
         every: measure also after each so many steps, for a denser curve.
@@ -92,6 +95,7 @@ class Attack:
     limit: int | None = 200
     steps: int = 100
     lr: float = 1e-5
+    optimizer: Kind = "adamw"
     batch_size: int = 16
     lora_rank: int = 16
     every: int | None = None
@@ -125,7 +129,7 @@ def attack(argv: Sequence[str]) -> None:
 def attacker(wanted: Attack) -> Attacker:
     """What all attacks have in common."""
     return Attacker(
-        optim=Optim(lr=wanted.lr, steps=wanted.steps),
+        optim=Optim(lr=wanted.lr, steps=wanted.steps, optimizer=wanted.optimizer),
         batch_size=wanted.batch_size,
         columns=wanted.task_columns,
         truncate=wanted.truncate,

@@ -4,9 +4,10 @@ from typing import Literal
 
 from ilu.optimizers.adam import adamw, adamw8bit
 from ilu.optimizers.optimizer import Named, Optimizer
+from ilu.optimizers.sgd import sgd
 from ilu.optimizers.sophia import Sophia, Soul
 
-Kind = Literal["adamw", "sophia", "soul", "adamw8bit", "adamw-bf16"]
+Kind = Literal["adamw", "sgd", "sophia", "soul", "adamw8bit", "adamw-bf16"]
 
 
 def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -> Optimizer:
@@ -14,6 +15,8 @@ def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -
     match kind:
         case "adamw":
             return adamw(named, betas)
+        case "sgd":
+            return sgd(named, betas)
         case "sophia":
             return Sophia(named) if betas is None else Sophia(named, betas)
         case "soul":

@@ -42,8 +42,8 @@ class Common:
         weight_decay: AdamW's, on the weights that may move.
         clip: largest gradient norm; None does not clip.
         precision: of the forward pass; the weights are float32 in any case.
-        optimizer: adamw; sophia and soul use curvature; adamw8bit and adamw-bf16 (pip install
-            'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
+        optimizer: adamw; sgd has momentum; sophia and soul use curvature; adamw8bit and adamw-bf16
+            (pip install 'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
         average_every: how many steps lie between the weights that are averaged.
         lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
