@@ -13,8 +13,8 @@ of theirs; gains are over rows of the same group. `all weights`: the rule sees w
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
 environments, and with more weights trained; `elementwise` goes on with the reading that gained
 most there; `batches` of the environment, `strengths` and `steps` differ in that alone from
-`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU, and with npo before it NPO, with LAT
-and TAR.
+`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT and TAR. Groups named after
+npo are the same of NPO.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -50,7 +50,7 @@ BASES: Mapping[str, str] = {
     **dict.fromkeys(
         ("readings", "elementwise", "adversaries", "batches", "strengths", "steps", "sam"), "rmu"
     ),
-    "npo-adversaries": "npo",
+    **dict.fromkeys(("npo-readings", "npo-adversaries"), "npo"),
 }
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
@@ -217,6 +217,17 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-sam-ilu", strengths((0.03, 0.1, 0.3), rho=0.5, **ELEMENTWISE, **ALL),
             "elementwise",
         ),
+    },
+    "npo-readings": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        **{
+            f"npo-ilu {w}": Way(
+                "npo-ilu",
+                strengths((0.01, 0.1, 1.0), reading=w, scale_free=True, steps=130), w,
+            )
+            for w in ("logits", "parameters", "tensors", "elementwise", "gradient")
+        },
     },
     "npo-adversaries": {
         "npo": NPO,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ilu.cli import measure
+from ilu.cli.parse import parse
 from ilu.cli.unlearn import Place
 from ilu.evals.compare import changes
 from ilu.evaluation import beside, evaluate, reads
@@ -17,6 +18,7 @@ from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import brings_data, suite_of
 from ilu.scores import mean_score
+from ilu.train import Optim
 from ilu.types import LM, Score
 from tests.conftest import make_tiny
 from tests.test_sources import write
@@ -123,6 +125,13 @@ def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
     assert measure.attacker(lab).truncate == 64
     own = replace(lab, suite="likelihood", data="d.jsonl")
     assert measure.measured(own).truncate == 64
+
+
+def test_an_attacker_may_have_another_optimiser():
+    asked = ["lab", "--task", "sums", "--suite", "lab", "--lr", "0.03", "--out", "o"]
+    found = parse(measure.Attack, "ilu attack", [*asked, "--optimizer", "sgd"])
+    assert measure.attacker(found)("sums").optim == Optim(lr=0.03, steps=100, optimizer="sgd")
+    assert measure.attacker(parse(measure.Attack, "ilu attack", asked)).optim.optimizer == "adamw"
 
 
 def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):
