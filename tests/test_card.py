@@ -154,7 +154,17 @@ def test_progress_is_bars_in_a_notebook_that_can_show_them_and_lines_elsewhere(m
         monkeypatch.setattr(show, "find_spec", lambda name, found=present: found)
         monkeypatch.setattr(show, "Progress", Fake)
         with show.progress() as shown:
-            assert (shown is not show.plain_lines) == bars
+            assert shown.__qualname__.startswith("progress" if bars else "plain_lines")
+
+
+def test_a_log_file_hears_of_long_work_before_it_ends(monkeypatch, capsys):
+    now = iter([0.0, 10.0, 31.0, 40.0, 62.0])
+    monkeypatch.setattr(show.time, "monotonic", lambda: next(now))
+    said = show.plain_lines(every=30)
+    for step in (1, 2, 3, 4, 9):
+        said("training", step, 9)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["training: step 2 of 9", "training: step 4 of 9", "training: 9 steps"]
 
 
 class Fake:

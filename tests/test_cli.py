@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,11 @@ def test_help_needs_no_second_page(ilu):
     assert all(f"ilu {c}" in done.stdout for c in (*COMMANDS, "unlearn", "lab build"))
     assert "ilu unlearn npo" in ilu("unlearn", "--help").stdout
     assert "Example: ilu lab build" in ilu("lab", "build", "--help").stdout
+
+
+def test_the_version_is_that_of_the_package(ilu):
+    done = ilu("--version")
+    assert (done.returncode, done.stdout) == (0, f"ilu {version('ilu')}\n")
 
 
 def test_recipe_help_shows_the_recipes_own_settings(ilu):

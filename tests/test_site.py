@@ -68,7 +68,7 @@ class Parsed(Exception):
     """A command's flags are right."""
 
 
-@pytest.mark.parametrize("page", ORDER)
+@pytest.mark.parametrize("page", [*ORDER, "../README"])
 def test_blocks_that_need_more_than_a_laptop_have_right_flags(page, monkeypatch):
     real = parsing.tyro.cli
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from ilu import __version__
 from ilu.cli.interrupt import Interrupt
 from ilu.extras import quiet_libraries
 from ilu.failures import one_line, out_of_memory
@@ -38,7 +39,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu lab build --out D                    rebuild the lab's model
   ilu doctor                               is everything here that is needed
 
-Each takes --help. --debug anywhere shows where an error came from.
+Each takes --help; ilu --version is this one's. --debug anywhere shows where an error came from.
 """
 
 
@@ -99,6 +100,9 @@ def run(argv: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         print(USAGE, end="")  # noqa: T201
         return 0 if rest else 2
+    if rest[0] == "--version":
+        print(f"ilu {__version__}")  # noqa: T201
+        return 0
     quiet_libraries()
     try:
         dispatch(rest[0], rest[1:])

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,17 +20,19 @@ from ilu import types
 console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
 errors = Console(stderr=True, highlight=False)
+EVERY = 30.0
+"""Seconds between two lines in a log file about the same piece of work."""
 
 
 @contextmanager
 def progress(total: int | None = None) -> Generator[types.Progress]:
     """Progress bars with the time left on a terminal or, where ipywidgets are installed, in a
-    notebook; a line per finished piece elsewhere.
+    notebook; elsewhere a line per finished piece, and now and then one within it.
 
     ``total`` is the number of steps of all pieces together, if a bar over all of them is wanted.
     """
     if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
-        yield plain_lines
+        yield plain_lines()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -54,10 +57,19 @@ def progress(total: int | None = None) -> Generator[types.Progress]:
         yield show
 
 
-def plain_lines(name: str, done: int, steps: int) -> None:
-    """One line when a piece of work is finished: for logs and pipes."""
-    if done == steps:
-        console.print(f"{name}: {steps} steps", markup=False)
+def plain_lines(every: float = EVERY) -> types.Progress:
+    """A line when a piece of work is finished, and within it each so many seconds: for logs."""
+    said = time.monotonic()
+
+    def show(name: str, done: int, steps: int) -> None:
+        nonlocal said
+        if done == steps:
+            console.print(f"{name}: {steps} steps", markup=False)
+        elif (now := time.monotonic()) - said >= every:
+            console.print(f"{name}: step {done} of {steps}", markup=False)
+            said = now
+
+    return show
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
