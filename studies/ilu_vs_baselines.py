@@ -13,8 +13,8 @@ of theirs; gains are over rows of the same group. `all weights`: the rule sees w
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
 environments, and with more weights trained; `elementwise` goes on with the reading that gained
 most there; `batches` of the environment, `strengths` and `steps` differ in that alone from
-`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT and TAR. Groups named after
-npo are the same of NPO.
+`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT, TAR and looking ahead. Groups named
+after npo are the same of NPO.
 Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
 """
 
@@ -99,13 +99,14 @@ RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, st
 RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
 NPO = Way("npo", [{"steps": n} for n in (60, 100, 150)])
 NPO_CONTROL = Way("npo-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=100))
+RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE = {"scale_free": True, "steps": 450}
 ELEMENTWISE = {"reading": "elementwise", **SCALE_FREE}
 WIDE: dict[str, Any] = {"parameters": "", "lr": 3e-4}
 WAYS: dict[str, dict[str, Way]] = {
     "rmu": {
         "rmu": RMU,
-        "rmu-ahead": Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)]),
+        "rmu-ahead": RMU_AHEAD,
         "rmu-control": RMU_CONTROL,
         "rmu-ilu": RMU_ILU,
         "rmu-ilu all weights": Way(
@@ -175,6 +176,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-tar all weights": Way(
             "rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)]
         ),
+        "rmu-ahead": RMU_AHEAD,
     },
     "batches": {
         "rmu": RMU,
@@ -192,13 +194,13 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-ilu": RMU_ILU,
         **{
             f"rmu-ilu strength {x:g}": RMU_ILU._replace(choices=strengths((x,), steps=450))
-            for x in (1.0, 10.0, 30.0, 300.0, 1000.0, 3000.0)
+            for x in (10.0, 30.0, 300.0, 1000.0)
         },
     },
     "steps": {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
-        **{f"rmu {n} steps": RMU._replace(choices=[{"steps": n}]) for n in (100, 450, 700)},
+        **{f"rmu {n} steps": RMU._replace(choices=[{"steps": n}]) for n in (450, 700)},
         **{
             f"rmu-ilu {n} steps": RMU_ILU._replace(choices=strengths((100.0,), steps=n))
             for n in (150, 300, 700)
@@ -441,36 +443,52 @@ COLUMNS = {
     "RA": "ra_mean",
     "FA": "fa_mean",
     "relearned": "relearn_mean",
-    "RA over the method": "delta_ra_vs_base",
-    "from": "delta_ra_ci_low",
-    "over the control": "delta_ra_vs_control",
-    "from ": "delta_ra_vs_control_ci_low",
 }
+GAINS = {
+    "RA over the method": ("delta_ra_vs_base", "delta_ra_ci_low"),
+    "RA over the control": ("delta_ra_vs_control", "delta_ra_vs_control_ci_low"),
+}
+"""A mean difference over seeds, and in brackets the lower end of its 95 % interval."""
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for readers; `from` is the lower end of the 95 % interval over seeds."""
-    names = (rows[0]["group"], "setting", *(name.strip() for name in COLUMNS), "seconds")
-    head = f"| {' | '.join(names)} |"
-    return "\n".join([head, "|" + "---|" * (len(COLUMNS) + 3), *map(line, rows)]) + "\n"
+    """A table for readers."""
+    names = (rows[0]["group"], "setting", *COLUMNS, *GAINS, "seconds", "MiB")
+    return (
+        "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *map(line, rows)]) + "\n"
+    )
 
 
 def line(r: Mapping[str, Any]) -> str:
     """One row."""
-    setting = ", ".join(f"{k} {v}" for k, v in r["settings"].items() if k not in IMPLIED)
-    cells = [number(r[key], signed=key.startswith("delta")) for key in COLUMNS.values()]
-    return " | ".join([f"| {r['method']}", setting, *cells, f"{r['unlearn_seconds']:.0f} |"])
+    setting = ", ".join(f"{k} {v}" for k, v in shown(r).items())
+    cells = [f"{r[key]:.3f}" for key in COLUMNS.values()]
+    gains = [gain(r[mean_of], r[low_of]) for mean_of, low_of in GAINS.values()]
+    cost = (
+        f"{r['unlearn_seconds']:.0f}",
+        f"{r['peak_memory_mib']:.0f}" if "peak_memory_mib" in r else "",
+    )
+    return f"| {' | '.join((r['method'], setting, *cells, *gains, *cost))} |"
+
+
+def shown(r: Mapping[str, Any]) -> Settings:
+    """The settings of a row that its name does not say; a strength in the units that it has."""
+    unit = " of the forget term" if r["settings"].get("scale_free") else ""
+    own = {k: v for k, v in r["settings"].items() if k not in IMPLIED}
+    return {k: f"{v:g}{unit}" if k == "strength" else v for k, v in own.items()}
+
+
+def gain(value: float | None, lower: float | None) -> str:
+    """``+0.107 (+0.055)``, or nothing where there is nothing to compare with."""
+    if value is None:
+        return ""
+    return f"{value:+.3f}" if lower is None else f"{value:+.3f} ({lower:+.3f})"
 
 
 IMPLIED = (
     "reach", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
 )  # fmt: skip
 """Settings that the name of a row says, or that all rows of its kind share."""
-
-
-def number(value: float | None, *, signed: bool) -> str:
-    """Three digits, with a sign for a difference."""
-    return "" if value is None else f"{value:{'+' if signed else ''}.3f}"
 
 
 def main() -> None:
