@@ -13,9 +13,9 @@ of theirs; gains are over rows of the same group. `all weights`: the rule sees w
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
 environments, and with more weights trained; `elementwise` goes on with the reading that gained
 most there; `batches` of the environment, `strengths` and `steps` differ in that alone from
-`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT, TAR and looking ahead. Groups named
-after npo are the same of NPO.
-Attacked weights are kept, and the original model is attacked alike: studies/angles.py reads both.
+`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT, TAR and looking
+ahead. Groups named after npo are the same of NPO. Attacked weights are kept, and the original model
+is attacked alike: studies/angles.py reads both.
 """
 
 import argparse
