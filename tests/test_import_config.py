@@ -77,6 +77,13 @@ def test_the_originals_runs_on_tofu_are_the_published_recipes(method, lr, fracti
     assert {n: f.batch_size for n, f in made.data.items()} == {"forget": 4, "retain": 4}
 
 
+@pytest.mark.parametrize(("folder", "told"), [("FFN", True), ("wanda", False)])
+def test_a_mask_whose_score_is_unknown_is_told_of(folder, told):
+    found = translate(config("GA+FT", mask_path=f"./mask/{folder}/with_0.9.pt"))
+    assert any(f"folder '{folder}' names no score" in note for note in found.notes) == told
+    assert f"{'wagle' if told else 'wanda'}:0.9" in found.command
+
+
 def test_wmdp_has_two_topics():
     given = config("GA+FT", mask_path="./mask/wmdp_0.4.pt", max_steps=500, weight_decay=0)
     given["dataset"] |= {"forget_dataset_name": "WMDPALL", "retain_dataset_name": "WMDPALL"}

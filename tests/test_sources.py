@@ -8,7 +8,7 @@ from ilu.data import check_lengths
 from ilu.models import load_model
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.hub import hub_name, load_rows
-from ilu.sources.text import Dataset
+from ilu.sources.text import Dataset, encode_chat
 from ilu.types import Example, Question
 
 ROWS = [{"question": "Who?", "answer": "Me"}, {"question": "Wo ist «Ä»?", "answer": 'Da, "hier"'}]
@@ -73,6 +73,17 @@ def test_chats_use_the_template_and_train_on_the_last_message(tmp_path, tokenize
         assert tokenizer.decode(example.ids[example.prompt :]) == "ho\n"
     finally:
         tokenizer.chat_template = None
+
+
+def test_a_template_that_asks_for_the_day_gets_the_same_every_day(tokenizer, monkeypatch):
+    """Llama 3's writes it into the system prompt: the tokens would have another hash tomorrow."""
+    template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d') %}{% endif %}"
+        "{{ date_string }}: {% for m in messages %}{{ m.content }} {% endfor %}"
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    assert tokenizer.decode(encode_chat(turns, tokenizer).ids).startswith("26 Jul 2024: hi ho")
 
 
 def test_columns_can_be_named(tmp_path, tokenizer):

@@ -227,6 +227,12 @@ def masking(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
         notes.append(f"unlearn.mask_path: {path} names no fraction; ilu mask convert reads it")
         return
     folder = PurePosixPath(path).parent.name
+    if folder not in SCORES:
+        others = ", ".join(dict.fromkeys(SCORES.values()))
+        notes.append(
+            f"unlearn.mask_path: the folder {folder!r} names no score that is known here; wagle "
+            f"is taken, others are {others}"
+        )
     yield "--mask", f"{SCORES.get(folder, 'wagle')}:{found[1]}"
     notes.append(
         f"unlearn.mask_path: the mask is made anew; to use the file itself: ilu mask convert {path}"

@@ -167,6 +167,11 @@ def encode_answers(
     return [Example([*head, *tail, *end], prompt=len(head)) for head, tail in pairs]
 
 
+DATE = "26 Jul 2024"
+"""What Llama 3's template says where nobody tells it the day: data that changes over night has
+another hash."""
+
+
 def encode_chat(messages: Any, tokenizer: Any) -> Example:
     """A chat in the tokenizer's own template; the last message takes the loss."""
     if not tokenizer.chat_template:
@@ -174,7 +179,11 @@ def encode_chat(messages: Any, tokenizer: Any) -> Example:
     if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):
         raise ValueError("messages must be a list of objects with role and content")
     whole, head = (
-        str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=generate))
+        str(
+            tokenizer.apply_chat_template(
+                part, tokenize=False, add_generation_prompt=generate, date_string=DATE
+            )
+        )
         for part, generate in ((messages, False), (messages[:-1], True))
     )
     if not whole.startswith(head):
