@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,17 @@ heavy &= set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_library_that_is_imported_is_declared():
+    """So that it runs where it was installed alone; Triton, of torch for CUDA, goes by name."""
+    project = tomllib.loads((SRC.parents[1] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    declared = {re.split(r"[=>]", name)[0].replace("-", "_") for name in wanted}
+    known = {"scikit_learn": "sklearn"}
+    allowed = {known.get(name, name) for name in declared} | sys.stdlib_module_names
+    nodes = [node for path in FILES for node in ast.walk(ast.parse(path.read_text()))]
+    used = {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    used |= {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    assert {name.partition(".")[0] for name in used} - allowed == {"ilu"}
