@@ -9,11 +9,22 @@ from transformers import AutoModelForCausalLM
 from ilu.cli.unlearn import read
 from ilu.recipe import describe, restore
 from ilu.recipes.assemble import build, defaults
+from ilu.recipes.names import ENVIRONMENT
 from ilu.recipes.published import PUBLISHED
 from ilu.recipes.tiny import row
 from ilu.run import run
+from ilu.sources.hub import hub_name
+from ilu.sources.known import place
 
-ILU = ["wmdp-rmu", "wmdp-npo", "wmdp-rmu-llama3", "muse-news-npo", "muse-books-rmu"]
+ILU = [
+    "tofu-po-wagle",
+    "wmdp-npo-wagle",
+    "wmdp-rmu",
+    "wmdp-npo",
+    "wmdp-rmu-llama3",
+    "muse-books-npo",
+]
+"""One of each kind of method, data and mask."""
 
 
 def asked(name, out, *more):
@@ -37,6 +48,29 @@ def test_every_published_run_works_in_miniature(name, tmp_path):
     assert any(not torch.equal(before[n], after[n]) for n in before)
     kind = json.loads((tmp_path / "run-tiny/model/config.json").read_text())["model_type"]
     assert kind == ("mistral" if "zephyr" in whole.model else "llama")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_environment_comes_with_the_ending_and_only_with_it(name):
+    alone = build(name, defaults(name, ""))
+    assert "environment" not in alone.data
+    assert "environment_nll" not in alone.metrics
+    for ending in ENVIRONMENT:
+        recipe = build(f"{name}-{ending}", defaults(f"{name}-{ending}", ""))
+        environment = recipe.data["environment"]
+        assert environment.source.name == "openai/gsm8k:main"
+        assert environment.batch_size == 48
+        assert recipe.objective["invariance"].on == "environment"
+        assert set(recipe.objective) - set(alone.objective) == {"invariance"}
+        assert restore(describe(recipe)) == recipe
+    ahead = build(f"{name}-ahead", defaults(f"{name}-ahead", ""))
+    assert set(ahead.data) - set(alone.data) == {"environment"}
+
+
+def test_every_set_of_a_published_run_is_one_of_the_hub_and_no_file_of_this_folder():
+    for method in PUBLISHED.values():
+        names = [*method.settings["forget"], method.settings["retain"]]
+        assert all(hub_name(place(name).name) for name in names)
 
 
 def test_a_trial_is_repeatable_and_has_the_columns_of_the_data(tmp_path):

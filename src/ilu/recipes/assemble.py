@@ -39,9 +39,11 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
     if model == LAB:
         return {**published, **lab.settings(*found)}
+    robust = ROBUST.get(found.robust or "")
     # A run that is not about environments has none to load.
-    idle = [] if found.environment else ["environment", "environment_batch_size"]
-    if ROBUST.get(found.robust or "") is Averaging:  # there is no mean of adapters
+    reads = found.environment or robust is LookAhead
+    idle = [] if reads else ["environment", "environment_batch_size"]
+    if robust is Averaging:  # there is no mean of adapters
         idle += ["lora_rank", "lora_alpha"]
     return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
 

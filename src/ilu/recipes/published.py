@@ -1,10 +1,10 @@
 """Whole published runs as recipes: model, data and every setting.
 
 What a source does not state, or what could not be read there, is said in the source of the recipe.
-With ``-ilu`` behind the name each takes GSM8K as its environment, 48 examples per step; the paper
-says so for WMDP (arXiv 2506.01339). Its lambda, its number of steps and what w multiplies are not
-stated in what we could read and no code was released: strength and reading are then our own, and
-the strength is to be searched over powers of ten (NPO with IRM was searched between 0.1 and 2).
+With ``-ilu`` or ``-control`` behind the name each takes GSM8K as its environment, 48 examples per
+step; the paper says so for WMDP (arXiv 2506.01339). Its lambda, its number of steps and what w
+multiplies are not stated in what we could read and no code was released: strength and reading are
+then the user's, and docs/recipes.md says where to begin. None was run on its model of 7B by us.
 """
 
 from typing import Any
@@ -14,28 +14,32 @@ from ilu.recipes.instead import po
 from ilu.recipes.plan import Method
 from ilu.recipes.unlikely import graddiff, npo, simnpo, token_npo
 
+ENVIRONMENT: dict[str, Any] = {
+    "environment": ("openai/gsm8k:main",),
+    "environment_batch_size": 48,
+}
 TOFU: dict[str, Any] = {
     "model": "locuslab/tofu_ft_llama2-7b",
     "forget": ("locuslab/TOFU:forget10",),
     "retain": "locuslab/TOFU:retain90",
     "weight_decay": 0.1,
     "schedule": "linear",
+    **ENVIRONMENT,
 }
 WMDP: dict[str, Any] = {
     "model": "HuggingFaceH4/zephyr-7b-beta",
-    "forget": ("bio_remove_dataset.jsonl", "cais/wmdp-corpora:cyber-forget-corpus"),
-    "retain": "cais/wmdp-corpora:bio-retain-corpus",
+    "forget": ("wmdp:bio-forget", "wmdp:cyber-forget"),
+    "retain": "wmdp:bio-retain",
     "truncate": 1024,
     "warmup": 50,
     "schedule": "linear",
+    **ENVIRONMENT,
 }
+"""WMDP's biology and cyber. The released code reads biology from bio_remove_dataset.jsonl; the
+hub's corpus, which is given out on request, is taken for the same, as by ``ilu import-config``."""
 WAGLE = "configuration of the released code, whose mu of 1e-6 is for sums: here it balances"
 NPO_ON_MEANS = {"beta": 0.1}
 """The released code takes the ratio of the batch's token means, which token-npo is nearest to."""
-ENVIRONMENT: dict[str, Any] = {
-    "environment": ("openai/gsm8k:main",),
-    "environment_batch_size": 48,
-}
 BIO: dict[str, Any] = {
     "model": "HuggingFaceH4/zephyr-7b-beta",
     "forget": ("wmdp:bio-forget",),
@@ -116,6 +120,5 @@ PUBLISHED: dict[str, Method] = {
     ),
 }  # fmt: skip
 """The five configurations of WAGLE (arXiv 2410.17509), then the settings of the experiments of ILU
-(arXiv 2506.01339). The first forget set of WAGLE's on WMDP is given out on request only; see
-https://huggingface.co/datasets/cais/wmdp-corpora. The original also keeps the cyber corpus; here
-the retain set is the larger one, biology."""
+(arXiv 2506.01339). WAGLE's original also keeps the cyber corpus; here the retain set is the larger
+one, biology."""
