@@ -13,9 +13,9 @@ of theirs; gains are over rows of the same group. `all weights`: the rule sees w
 method does not train. The group `readings` is RMU with the penalty in each reading of w, over other
 environments, and with more weights trained; `elementwise` goes on with the reading that gained
 most there; `batches` of the environment, `strengths` and `steps` differ in that alone from
-`rmu-ilu`; `sam` adds the penalty to SAM; `adversaries` is RMU with LAT, TAR and looking
-ahead. Groups named after npo are the same of NPO. Attacked weights are kept, and the original model
-is attacked alike: studies/angles.py reads both.
+`rmu-ilu`; `sam` adds the penalty, or the control, to SAM; `adversaries` is RMU with LAT, TAR and
+looking ahead. Groups named after npo are the same of NPO. Attacked weights are kept, and the
+original model is attacked alike: studies/angles.py reads both.
 """
 
 import argparse
@@ -211,6 +211,10 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
         "rmu-sam": Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)]),
+        "rmu-sam longer": Way("rmu-sam", [{"rho": r, "steps": 450} for r in (2.0, 4.0)]),
+        "rmu-sam-control": Way(
+            "rmu-sam-control", strengths((0.01, 0.1, 0.3), rho=2.0, **SCALE_FREE)
+        ),
         "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)]),
         "rmu-sam-ilu": Way(
             "rmu-sam-ilu", strengths((0.1, 0.3, 1.0), rho=2.0, **ELEMENTWISE), "elementwise"
