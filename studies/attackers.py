@@ -1,4 +1,4 @@
-"""Who attacks? Plain descent in place of AdamW, and relearning from few documents.
+"""Other attackers: plain descent in place of AdamW, and relearning from few documents.
 
     python studies/attackers.py DIR OUT [--seeds 3] [--workers 1] [--table results/attackers.json]
 
@@ -57,7 +57,8 @@ from ilu.types import LM, Attack
 RESULTS = Path(__file__).parent.parent / "results" / "attackers.json"
 WAYS = (
     "rmu", "rmu-control", "rmu-ilu", "rmu-ilu tensors", "rmu-ilu elementwise",
-    "rmu-ilu elementwise, longer", "rmu-sam all weights", "rmu-tar all weights",
+    "rmu-ilu elementwise, longer", "rmu-sam all weights", "rmu-sam-ilu", "rmu-sam-ilu all weights",
+    "rmu-ahead", "rmu-tar all weights",
 )  # fmt: skip
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SHOWN = (1, 2, 5, 10, 20)
@@ -126,6 +127,9 @@ def numbers(found: RunDir, under_adamw: RunDir) -> dict[str, float]:
         "gradient_sums": gradient_norm(lm, "sums", ""),
         "gradient_sums_trained": gradient_norm(lm, "sums", RMU_TRAINS),
         "gradient_others": mean([gradient_norm(lm, t, "") for t in sums if t != "sums"]),
+        "gradient_others_trained": mean(
+            [gradient_norm(lm, t, RMU_TRAINS) for t in sums if t != "sums"]
+        ),
     }
 
 
@@ -184,7 +188,7 @@ def gains(
 
 COLUMNS = (
     "fq", "ra_adamw", "fa_adamw", "ra_sgd", "fa_sgd", *(f"fq_relearn_{n}" for n in SHOWN),
-    "gradient_sums", "gradient_sums_trained", "gradient_others",
+    "gradient_sums", "gradient_sums_trained", "gradient_others", "gradient_others_trained",
 )  # fmt: skip
 
 

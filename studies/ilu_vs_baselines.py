@@ -359,6 +359,7 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
         "utility_mean": over(found, "utility"),
         "ra_mean": mean(list(robust.values())),
         "ra_ci": interval(list(robust.values())),
+        "ra_other_tasks_mean": mean([mean(apart(each)) for each in found.values()]),
         "fa_mean": over(found, "finetune_accuracy"),
         "relearn_mean": over(found, "relearn_forget_quality"),
         "unlearn_seconds": mean([run.read("cost")["seconds"] for run in runs.values()]),
@@ -371,6 +372,11 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
         "delta_ra_vs_control_ci_low": low(control),
         "runs": [run.path.name for run in runs.values()],
     }
+
+
+def apart(summary: Mapping[str, Any]) -> list[float]:
+    """Forget quality along each task that is not the environment of most ways, the sums."""
+    return [mean(t["forget_quality"]) for name, t in summary["tasks"].items() if name != "sums"]
 
 
 def over(found: Mapping[int, Mapping[str, Any]], key: str) -> float:
@@ -445,6 +451,7 @@ COLUMNS = {
     "FQ": "fq_mean",
     "utility": "utility_mean",
     "RA": "ra_mean",
+    "RA but sums": "ra_other_tasks_mean",
     "FA": "fa_mean",
     "relearned": "relearn_mean",
 }
@@ -466,7 +473,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def line(r: Mapping[str, Any]) -> str:
     """One row."""
     setting = ", ".join(f"{k} {v}" for k, v in shown(r).items())
-    cells = [f"{r[key]:.3f}" for key in COLUMNS.values()]
+    cells = [f"{r[key]:.3f}" if key in r else "" for key in COLUMNS.values()]
     gains = [gain(r[mean_of], r[low_of]) for mean_of, low_of in GAINS.values()]
     cost = (
         f"{r['unlearn_seconds']:.0f}",
