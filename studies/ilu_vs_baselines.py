@@ -50,7 +50,7 @@ BASES: Mapping[str, str] = {
     **dict.fromkeys(
         ("readings", "elementwise", "adversaries", "batches", "strengths", "steps", "sam"), "rmu"
     ),
-    **dict.fromkeys(("npo-readings", "npo-adversaries"), "npo"),
+    **dict.fromkeys(("npo-readings", "npo-adversaries", "npo-sam"), "npo"),
 }
 """The method that a group of ways is about, where its name is not that of the group."""
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
@@ -97,7 +97,10 @@ def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
 RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
 RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
+RMU_SAM = Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)])
+RMU_SAM_ALL = Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)])
 NPO = Way("npo", [{"steps": n} for n in (60, 100, 150)])
+NPO_SAM = Way("npo-sam", [{"rho": r} for r in (0.05, 0.1, 0.2)])
 NPO_CONTROL = Way("npo-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=100))
 RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE = {"scale_free": True, "steps": 450}
@@ -112,8 +115,8 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-ilu all weights": Way(
             "rmu-ilu", strengths((0.1, 1.0, 10.0), steps=300, **ALL), "gradient"
         ),
-        "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.1, 0.5, 2.0)]),
-        "rmu-sam": Way("rmu-sam", [{"rho": r} for r in (0.1, 0.5, 2.0)]),
+        "rmu-sam all weights": RMU_SAM_ALL,
+        "rmu-sam": RMU_SAM,
         "rmu-ahead trained weights": Way(
             "rmu-ahead", [{"ahead": a, "reach": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
         ),
@@ -129,7 +132,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "npo-ahead": Way("npo-ahead", [{"ahead": a} for a in (3e-4, 1e-3, 3e-3)]),
         "npo-control": NPO_CONTROL,
         "npo-ilu": Way("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
-        "npo-sam": Way("npo-sam", [{"rho": r} for r in (0.05, 0.2, 1.0)]),
+        "npo-sam": NPO_SAM,
     },
     "readings": {
         "rmu": RMU,
@@ -210,12 +213,12 @@ WAYS: dict[str, dict[str, Way]] = {
     "sam": {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
-        "rmu-sam": Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)]),
+        "rmu-sam": RMU_SAM,
         "rmu-sam longer": Way("rmu-sam", [{"rho": r, "steps": 450} for r in (2.0, 4.0)]),
         "rmu-sam-control": Way(
             "rmu-sam-control", strengths((0.01, 0.1, 0.3), rho=2.0, **SCALE_FREE)
         ),
-        "rmu-sam all weights": Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)]),
+        "rmu-sam all weights": RMU_SAM_ALL,
         "rmu-sam-ilu": Way(
             "rmu-sam-ilu", strengths((0.1, 0.3, 1.0), rho=2.0, **ELEMENTWISE), "elementwise"
         ),
@@ -234,6 +237,16 @@ WAYS: dict[str, dict[str, Way]] = {
             )
             for w in ("logits", "parameters", "tensors", "elementwise", "gradient")
         },
+    },
+    "npo-sam": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        "npo-sam": NPO_SAM,
+        "npo-sam-ilu": Way(
+            "npo-sam-ilu",
+            strengths((0.03, 0.1, 0.3), rho=0.2, reading="elementwise", scale_free=True, steps=150),
+            "elementwise",
+        ),
     },
     "npo-adversaries": {
         "npo": NPO,
