@@ -219,6 +219,12 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-sam-control", strengths((0.01, 0.1, 0.3), rho=2.0, **SCALE_FREE)
         ),
         "rmu-sam all weights": RMU_SAM_ALL,
+        "rmu-sam all weights, longer": Way(
+            "rmu-sam", [{"rho": r, "steps": 450, **ALL} for r in (0.25, 0.5)]
+        ),
+        "rmu-sam-control all weights": Way(
+            "rmu-sam-control", strengths((0.01, 0.1), rho=0.5, **SCALE_FREE, **ALL)
+        ),
         "rmu-sam-ilu": Way(
             "rmu-sam-ilu", strengths((0.1, 0.3, 1.0), rho=2.0, **ELEMENTWISE), "elementwise"
         ),
