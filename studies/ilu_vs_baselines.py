@@ -362,10 +362,12 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
     found = {s: model_summary(run) for s, run in runs.items()}
     robust = {s: summary["robust_accuracy"] for s, summary in found.items()}
     method = base(group)
-    gain, control = (
-        [] if other == name else difference(robust, robust_of(out, other, runs))
-        for other in (way.base or method, f"{method}-control")
-    )
+    versus = {
+        other: difference(robust, robust_of(out, other, runs))
+        for other in WAYS[group]
+        if other != name
+    }
+    plain, control = (versus.get(o, []) for o in (way.base or method, f"{method}-control"))
     return {
         "model": "lab",
         "group": group,
@@ -385,10 +387,11 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
         "peak_memory_mib": mean(
             [run.read("cost")["peak_memory_bytes"] / 2**20 for run in runs.values()]
         ),
-        "delta_ra_vs_base": mean(gain) if gain else None,
-        "delta_ra_ci_low": low(gain),
+        "delta_ra_vs_base": mean(plain) if plain else None,
+        "delta_ra_ci_low": low(plain),
         "delta_ra_vs_control": mean(control) if control else None,
         "delta_ra_vs_control_ci_low": low(control),
+        "delta_ra_vs": {o: {"mean": mean(d), "ci_low": low(d)} for o, d in versus.items() if d},
         "runs": [run.path.name for run in runs.values()],
     }
 
