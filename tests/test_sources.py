@@ -75,12 +75,17 @@ def test_chats_use_the_template_and_train_on_the_last_message(tmp_path, tokenize
         tokenizer.chat_template = None
 
 
-def test_a_template_that_asks_for_the_day_gets_the_same_every_day(tokenizer, monkeypatch):
-    """Llama 3's writes it into the system prompt: the tokens would have another hash tomorrow."""
-    template = (
+@pytest.mark.parametrize(
+    "day",
+    [
         "{% if not date_string is defined %}{% set date_string = strftime_now('%d') %}{% endif %}"
-        "{{ date_string }}: {% for m in messages %}{{ m.content }} {% endfor %}"
-    )
+        "{{ date_string }}",
+        "{{ strftime_now('%d %b %Y') }}",
+    ],
+)
+def test_a_template_that_asks_for_the_day_gets_the_same_every_day(day, tokenizer, monkeypatch):
+    """Llama 3's writes it into the system prompt: the tokens would have another hash tomorrow."""
+    template = day + ": {% for m in messages %}{{ m.content }} {% endfor %}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     assert tokenizer.decode(encode_chat(turns, tokenizer).ids).startswith("26 Jul 2024: hi ho")

@@ -207,7 +207,7 @@ def test_after_a_gradient_that_is_not_finite_nothing_is_saved(tmp_path):
 
 REFUSED = {
     "--clip None": {"clip": 1.0},
-    "use adamw, adamw8bit or adamw-bf16": {"optimizer": "sophia"},
+    "use adamw, sgd, adamw8bit or adamw-bf16": {"optimizer": "sophia"},
     "leave out --micro-batch": {"micro_batch": 2},
     "leave out --mask": {"mask": True},
     "in one process": {"ranks": Ranks(0, 2)},

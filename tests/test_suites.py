@@ -132,6 +132,9 @@ def test_an_attacker_may_have_another_optimiser():
     found = parse(measure.Attack, "ilu attack", [*asked, "--optimizer", "sgd"])
     assert measure.attacker(found)("sums").optim == Optim(lr=0.03, steps=100, optimizer="sgd")
     assert measure.attacker(parse(measure.Attack, "ilu attack", asked)).optim.optimizer == "adamw"
+    with pytest.raises(ValueError, match="--optimizer sgd: 1e-5 would hardly move a weight"):
+        measure.attacker(replace(found, lr=None))
+    assert measure.attacker(replace(found, clip=None)).optim.clip is None
 
 
 def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):

@@ -14,7 +14,7 @@ def check_sharded(optimizer: Kind) -> None:
     if optimizer in ("adamw8bit", "adamw-bf16"):
         raise ValueError(
             f"{optimizer} cannot be combined with --shard: its 8-bit blocks would straddle "
-            "the parts. Use adamw, sophia or soul, or leave out --shard"
+            "the parts. Use adamw, sgd, sophia or soul, or leave out --shard"
         )
 
 
@@ -47,7 +47,7 @@ def check_fused(
         f"clips by the norm of all gradients (clip {clip}): turn that off with --clip None": (
             clip is not None
         ),
-        f"has no {optimizer}, which looks at all weights: use adamw, adamw8bit or adamw-bf16": (
+        f"has no {optimizer}, which needs all weights: use adamw, sgd, adamw8bit or adamw-bf16": (
             optimizer in ("sophia", "soul")
         ),
         "moves whole weights: leave out --mask": mask is not None,

@@ -21,6 +21,9 @@ from ilu.rundir import PROBES, RunDir
 from ilu.train import Optim
 from ilu.types import STAGES, Group
 
+LR = 1e-5
+"""What someone would fine-tune a model of 7B with, by AdamW."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
@@ -61,9 +64,10 @@ class Attack:
             likelihood, verbatim, membership and muse.
         limit: measure on at most so many items, chosen as by ilu evaluate.
         steps: optimiser steps of the attacker.
-        lr: learning rate of the attacker.
-        optimizer: of the attacker: adamw; or sgd, which needs a rate of its own, as it moves a
-            weight as far as its gradient is large; or another of ilu unlearn.
+        lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
+        optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
+            its gradient is large; or another of ilu unlearn.
+        clip: largest gradient norm; None does not clip.
         batch_size: examples per step of the attacker.
         lora_rank: of the adapters of lora:TASK.
         every: measure also after each so many steps, for a denser curve.
@@ -94,8 +98,9 @@ class Attack:
     truncate: int | None = None
     limit: int | None = 200
     steps: int = 100
-    lr: float = 1e-5
+    lr: float | None = None
     optimizer: Kind = "adamw"
+    clip: float | None = 1.0
     batch_size: int = 16
     lora_rank: int = 16
     every: int | None = None
@@ -129,7 +134,7 @@ def attack(argv: Sequence[str]) -> None:
 def attacker(wanted: Attack) -> Attacker:
     """What all attacks have in common."""
     return Attacker(
-        optim=Optim(lr=wanted.lr, steps=wanted.steps, optimizer=wanted.optimizer),
+        optim=optim(wanted),
         batch_size=wanted.batch_size,
         columns=wanted.task_columns,
         truncate=wanted.truncate,
@@ -143,6 +148,14 @@ def attacker(wanted: Attack) -> Attacker:
         only_end=wanted.only_end,
         seed=wanted.seed,
     )
+
+
+def optim(wanted: Attack) -> Optim:
+    """How the attacker trains."""
+    if wanted.optimizer == "sgd" and wanted.lr is None:
+        raise ValueError("--optimizer sgd: 1e-5 would hardly move a weight; give it an --lr")
+    lr = LR if wanted.lr is None else wanted.lr
+    return Optim(lr=lr, steps=wanted.steps, optimizer=wanted.optimizer, clip=wanted.clip)
 
 
 def suites(wanted: Attack) -> dict[str, Group]:

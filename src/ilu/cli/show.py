@@ -21,7 +21,7 @@ console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
 errors = Console(stderr=True, highlight=False)
 EVERY = 30.0
-"""Seconds between two lines in a log file about the same piece of work."""
+"""Seconds between two lines in a log file about work that goes on."""
 
 
 @contextmanager

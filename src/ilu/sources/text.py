@@ -167,9 +167,9 @@ def encode_answers(
     return [Example([*head, *tail, *end], prompt=len(head)) for head, tail in pairs]
 
 
-DATE = "26 Jul 2024"
-"""What Llama 3's template says where nobody tells it the day: data that changes over night has
-another hash."""
+SAME_DAY = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
+"""For templates that write the day: data that changes over night has another hash. It is the day
+that Llama 3's takes where it cannot ask."""
 
 
 def encode_chat(messages: Any, tokenizer: Any) -> Example:
@@ -178,12 +178,9 @@ def encode_chat(messages: Any, tokenizer: Any) -> Example:
         raise ValueError("the data has chat messages but the tokenizer has no chat template")
     if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):
         raise ValueError("messages must be a list of objects with role and content")
+    form = {"tokenize": False, "chat_template": SAME_DAY + tokenizer.get_chat_template()}
     whole, head = (
-        str(
-            tokenizer.apply_chat_template(
-                part, tokenize=False, add_generation_prompt=generate, date_string=DATE
-            )
-        )
+        str(tokenizer.apply_chat_template(part, add_generation_prompt=generate, **form))
         for part, generate in ((messages, False), (messages[:-1], True))
     )
     if not whole.startswith(head):
