@@ -1,0 +1,152 @@
+"""From how few documents does forgotten knowledge come back, and how large are tasks' gradients?
+
+    python studies/recovery.py DIR OUT [--seeds 3] [--workers 1] [--table results/recovery.json]
+
+DIR is that of studies/ilu_vs_baselines.py, whose unlearned models are attacked again: relearning
+from the four documents each of 1 to 20 of the forgotten entities, and training on as many stories
+about nobody; asked is about entities of which nothing was shown. Beside that the norm of the
+gradient of the environment's loss (sums) and of the five other tasks', over all weights and over
+those that RMU trains: the penalty asks for it to vanish. The same command again attacks only what
+has not been.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ilu_vs_baselines import RELEARN, original, over, test_path
+from ways import QUESTIONS, RMU_TRAINS
+
+from ilu.data import Feed, open_stream
+from ilu.environment import environment
+from ilu.evals.choice import Choice
+from ilu.files import write_json, write_text
+from ilu.forward import ModelForward, named_trained
+from ilu.lab.sources import Facts, TaskTrain
+from ilu.lab.tasks import TASKS
+from ilu.models import load_model
+from ilu.pool import run_all
+from ilu.recipe import Recipe
+from ilu.recipes import lab
+from ilu.retain.likelihood import NLL
+from ilu.robust.rules import norm
+from ilu.rundir import RunDir
+from ilu.summary import OTHERS, forget_quality, mean
+from ilu.types import LM
+
+RESULTS = Path(__file__).parent.parent / "results" / "recovery.json"
+WAYS = (
+    "rmu", "rmu-control", "rmu-ilu", "rmu-ilu tensors", "rmu-ilu elementwise",
+    "rmu-ilu elementwise, longer", "rmu-sam all weights", "rmu-sam-ilu", "rmu-sam-ilu all weights",
+    "rmu-ahead", "rmu-tar all weights",
+)  # fmt: skip
+SHOWN = (1, 2, 5, 10, 20)
+STAGES = (
+    "after", *(f"relearn-{n}-end" for n in SHOWN), *(f"unrelated-{n}-end" for n in (1, 20)),
+)  # fmt: skip
+ENVIRONMENT = "sums"
+
+
+def attacked(model: Path, seed: int) -> Recipe:
+    """An unlearned model, asked about the same entities before and after everything."""
+    relearnt = {f"relearn-{n}": lab.relearn(RELEARN, seed=seed, shown=n) for n in SHOWN}
+    stories = {f"unrelated-{n}": lab.unrelated(RELEARN, seed, shown=n) for n in (1, 20)}
+    attacks = {
+        name: replace(attack, goals={}, only_end=True)
+        for name, attack in {**relearnt, **stories}.items()
+    }
+    others = {OTHERS: Choice(Facts("agents", start=lab.SHOWN, count=QUESTIONS))}
+    made = replace(original(seed), name="recovery", model=str(model))
+    return replace(made, attacks=attacks, metrics=others)
+
+
+def gradient_norms(lm: LM, task: str) -> dict[str, float]:
+    """Of a task's loss on 200 examples, over all weights and over those that RMU trains."""
+    batch = open_stream(Feed(TaskTrain(task), 200), lm, seed=1, name="task")(0)
+    forward = ModelForward(lm.model)
+    loss = NLL()(forward, forward, batch).mean()
+    named = named_trained(lm.model, "")
+    grads = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    trained = [grads[name] for name in named_trained(lm.model, RMU_TRAINS)]
+    return {"all": norm(list(grads.values())).item(), "trained": norm(trained).item()}
+
+
+def numbers(run: RunDir) -> dict[str, float]:
+    """One model: what is left of forgetting after each attack, and what the tasks weigh on it."""
+    lm = load_model(run.read("recipe")["model"])
+    sizes = {task.name: gradient_norms(lm, task.name) for task in TASKS}
+    others = [size for task, size in sizes.items() if task != ENVIRONMENT]
+    return {
+        **{stage.removesuffix("-end"): forget_quality(run, stage, OTHERS) for stage in STAGES},
+        "gradient, environment": sizes[ENVIRONMENT]["all"],
+        "gradient, environment, trained": sizes[ENVIRONMENT]["trained"],
+        "gradient, other tasks": mean([size["all"] for size in others]),
+        "gradient, other tasks, trained": mean([size["trained"] for size in others]),
+    }
+
+
+def place(out: Path, way: str, seed: int) -> RunDir:
+    """Where a model is attacked."""
+    return RunDir(out / test_path(out, way, seed).name)
+
+
+def jobs(folder: Path, out: Path, seeds: int) -> dict[Path, Recipe]:
+    """Every model that DIR has, all ways of a seed first."""
+    every = [(way, seed) for seed in range(1, seeds + 1) for way in WAYS]
+    return {
+        place(out, way, seed).path: attacked(test_path(folder, way, seed) / "model", seed)
+        for way, seed in every
+        if RunDir(test_path(folder, way, seed)).has("done")
+    }
+
+
+def row(out: Path, way: str, seeds: int) -> dict[str, Any] | None:
+    """Means over the seeds whose attacks have all succeeded."""
+    every = [place(out, way, seed) for seed in range(1, seeds + 1)]
+    runs = {i: run for i, run in enumerate(every) if run.has("done") and not run.failures()}
+    if not runs:
+        return None
+    found = {i: numbers(run) for i, run in runs.items()}
+    return {
+        "method": way,
+        "seeds": len(found),
+        "commits": sorted({run.read("environment")["commit"] for run in runs.values()}),
+        **{key: over(found, key) for key in found[min(found)]},
+    }
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for readers."""
+    keys = [key for key in rows[0] if key not in ("method", "seeds", "commits")] if rows else []
+    lines = [f"| {r['method']} | {' | '.join(f'{r[key]:.3f}' for key in keys)} |" for r in rows]
+    head = f"| method | {' | '.join(keys)} |"
+    return "\n".join([head, f"|{'---|' * (len(keys) + 1)}", *lines]) + "\n"
+
+
+def main() -> None:
+    """Attack what has not been, and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--table", type=Path, default=RESULTS)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    planned = jobs(wanted.folder, wanted.out, wanted.seeds)
+    for ended in run_all(planned, workers=wanted.workers):
+        print(ended.path.name, ended.error or "done", flush=True)
+    rows = [r for way in WAYS if (r := row(wanted.out, way, wanted.seeds))]
+    write_json(wanted.table, {
+        "command": "python studies/recovery.py DIR OUT",
+        "environment": {**environment(), "argv": None},
+        "rows": rows,
+    })  # fmt: skip
+    write_text(wanted.table.with_suffix(".md"), to_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
