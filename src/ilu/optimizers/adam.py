@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ilu.optimizers.optimizer import Curvature, Named
+from ilu.optimizers.optimizer import Curvature, Named, by_name
 from ilu.seeds import seeded
 
 BETAS = (0.9, 0.999)
@@ -30,7 +30,7 @@ class AdamW:
         self.inner.step()
 
     def state(self) -> dict[str, Tensor]:
-        found = {name: self.inner.state[p] for name, p in self.named.items() if self.inner.state[p]}
+        found = by_name(self.named, self.inner.state)
         return {f"{key}/{n}": s[key] for n, s in found.items() for key in ("step", *MOMENTS)}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
@@ -68,7 +68,7 @@ class AdamW8bit:
             self.inner.step()
 
     def state(self) -> dict[str, Tensor]:
-        found = {name: self.inner.state[p] for name, p in self.named.items() if self.inner.state[p]}
+        found = by_name(self.named, self.inner.state)
         steps = {f"step/{n}": s["step"] for n, s in found.items()}
         parts = (pack(f"{key}/{n}", s[key]) for n, s in found.items() for key in MOMENTS)
         return {k: v for part in parts for k, v in part.items()} | steps

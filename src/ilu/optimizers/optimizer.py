@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,11 @@ class Optimizer(Protocol):
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """Bring back a state."""
         ...
+
+
+def by_name(named: Named, states: Mapping[Tensor, Any]) -> dict[str, Any]:
+    """What an optimiser of a library keeps of each weight, of those that have moved."""
+    return {name: states[p] for name, p in named.items() if states[p]}
 
 
 def update(

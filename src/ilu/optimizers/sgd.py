@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ilu.optimizers.optimizer import Curvature, Named
+from ilu.optimizers.optimizer import Curvature, Named, by_name
 
 MOMENTUM = 0.9
 BUFFER = "momentum_buffer"
@@ -30,7 +30,7 @@ class SGD:
         self.inner.step()
 
     def state(self) -> dict[str, Tensor]:
-        found = {name: self.inner.state[p] for name, p in self.named.items() if self.inner.state[p]}
+        found = by_name(self.named, self.inner.state)
         return {f"{BUFFER}/{name}": state[BUFFER] for name, state in found.items()}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
