@@ -75,6 +75,15 @@ NPO_CONTROL = Way(
 RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE = {"scale_free": True, "steps": 450}
 ELEMENTWISE = {"reading": "elementwise", **SCALE_FREE}
+READINGS = {
+    f"rmu-ilu {w}": Way("rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w)
+    for w in ("logits", "parameters", "tensors", "elementwise")
+}
+LONGER = Way(
+    "rmu-ilu",
+    strengths((0.3, 1.0), reading="elementwise", scale_free=True, steps=700),
+    "elementwise",
+)
 WIDE: dict[str, Any] = {"parameters": "", "lr": 3e-4}
 WAYS: dict[str, dict[str, Way]] = {
     "rmu": {
@@ -107,12 +116,7 @@ WAYS: dict[str, dict[str, Way]] = {
     "readings": {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
-        **{
-            f"rmu-ilu {w}": Way(
-                "rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w
-            )
-            for w in ("logits", "parameters", "tensors", "elementwise")
-        },
+        **READINGS,
         "rmu-ilu": RMU_ILU,
         "rmu-ilu three environments": RMU_ILU._replace(
             choices=strengths((30.0, 100.0, 300.0), steps=450),
@@ -133,11 +137,7 @@ WAYS: dict[str, dict[str, Way]] = {
     "elementwise": {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
-        "rmu-ilu elementwise, longer": Way(
-            "rmu-ilu",
-            strengths((0.3, 1.0), reading="elementwise", scale_free=True, steps=700),
-            "elementwise",
-        ),
+        "rmu-ilu elementwise, longer": LONGER,
         "rmu-ilu elementwise, all weights": Way(
             "rmu-ilu", strengths((0.1, 1.0), **ELEMENTWISE, **ALL), "elementwise"
         ),
@@ -179,6 +179,8 @@ WAYS: dict[str, dict[str, Way]] = {
             for n in (150, 300, 700)
         },
         "rmu-ilu": RMU_ILU,
+        "rmu-ilu elementwise": READINGS["rmu-ilu elementwise"],
+        "rmu-ilu elementwise, longer": LONGER,
     },
     "sam": {
         "rmu": RMU,
