@@ -63,7 +63,7 @@ def test_what_lasts_is_what_the_record_says():
     record = json.loads((ROOT / "results" / "ilu_vs_baselines.json").read_text())
     rmu = [line for line in README.splitlines() if line.startswith("| rmu")]
     shown = [line for line in rmu if "±" not in line]  # the demo's have errors over questions
-    assert len(shown) == 10
+    assert len(shown) == 12
     assert set(shown) <= set(rows)
     for line, row in zip(rows, record["rows"], strict=True):
         numbers = f"| {row['fq_mean']:.3f} | {row['utility_mean']:.3f} | {row['ra_mean']:.3f} |"
