@@ -1,6 +1,8 @@
 """The picture in the README: forget quality of the demo's models during six fine-tunings.
 
-    python studies/demo_curves.py    # results/demo -> docs/curves.png
+    python studies/demo_curves.py
+
+Reads results/demo and writes docs/curves.png.
 """
 
 import json
