@@ -24,7 +24,7 @@ from ilu.types import GradRule, Loss
 STATES = {
     "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
 }  # fmt: skip
-"""Bytes of optimiser state for each trained weight: two moments in float32 or in 8 bits, or one."""
+"""Bytes of optimiser state for each trained weight: one or two moments, in float32 or in 8 bits."""
 
 
 WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")
