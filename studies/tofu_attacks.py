@@ -11,12 +11,14 @@ model that learned has *after the same fine-tuning*, 0 what the oracle has. Each
 chosen alone, on seed 0 and without a fine-tuning: the least loss on 200 retain answers at which
 less than a tenth of the knowledge is left, or where there is none the rate that leaves the least.
 What is added keeps this rate; penalty and control are in units of the forget term, SAM's radius is
-as published. Knowledge after tuning is over five tasks; GSM8K, the environment, is apart. The same
-command again does only what is missing.
+as published. Knowledge after tuning is over five tasks; GSM8K, the environment, is apart.
+``selective`` is the same share of the margin by which forget answers are likelier than retain
+answers: a model that is merely damaged keeps its margin. The same command again does only what is
+missing.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,12 @@ def learned(model: str, data: str, name: str, out: Path) -> str:
     return str(run_once(recipe, out).path / "model")
 
 
+def both(model: str, out: Path) -> dict[str, str]:
+    """The model that learned TOFU, and the oracle."""
+    data = {"learned": "tofu:full", "oracle": "tofu:retain90"}
+    return {name: learned(model, each, name, out / "learning") for name, each in data.items()}
+
+
 @torch.no_grad()
 def hidden_norm(model: str) -> float:
     """Mean norm of the hidden states that RMU steers, on 64 examples of the forget set."""
@@ -145,17 +153,31 @@ def choose(runs: Mapping[float, RunDir], known: RunDir, never: RunDir) -> float:
     return min(enough, key=lambda lr: nll(runs[lr], "after", "retain"))
 
 
-def knowledge(run: RunDir, known: RunDir, never: RunDir, *stages: str) -> float:
-    """Share of what ``known`` has over ``never``, all at the same stages, which count alike."""
-    own, most, least = (
-        sum(nll(each, stage, "forget") for stage in stages) for each in (run, known, never)
-    )
-    return (least - own) / (least - most)
-
-
 def nll(run: RunDir, stage: str, stream: str) -> float:
     """Loss per answer token."""
     return run.scores(stage)[f"{stream}_nll"].value
+
+
+def forget_nll(run: RunDir, stage: str) -> float:
+    """Loss per token of the forget answers."""
+    return nll(run, stage, "forget")
+
+
+def margin(run: RunDir, stage: str) -> float:
+    """How much less likely forget answers are than retain answers."""
+    return nll(run, stage, "forget") - nll(run, stage, "retain")
+
+
+def knowledge(
+    run: RunDir,
+    known: RunDir,
+    never: RunDir,
+    *stages: str,
+    by: Callable[[RunDir, str], float] = forget_nll,
+) -> float:
+    """Share of what ``known`` has over ``never``, all at the same stages, which count alike."""
+    own, most, least = (sum(by(each, stage) for stage in stages) for each in (run, known, never))
+    return (least - own) / (least - most)
 
 
 def numbers(run: RunDir, known: RunDir, never: RunDir) -> dict[str, Any]:
@@ -167,6 +189,11 @@ def numbers(run: RunDir, known: RunDir, never: RunDir) -> dict[str, Any]:
         "left": knowledge(run, known, never, "after"),
         "left_after_tuning": knowledge(run, known, never, *unseen),
         **{f"left_after_{t}": knowledge(run, known, never, stage) for t, stage in after.items()},
+        "selective": knowledge(run, known, never, "after", by=margin),
+        "selective_after_tuning": knowledge(run, known, never, *unseen, by=margin),
+        f"selective_after_{ENVIRONMENT}": knowledge(
+            run, known, never, after[ENVIRONMENT], by=margin
+        ),
         "retain_nll": nll(run, "after", "retain"),
         "finetune_accuracy": mean(learnt),
         "seconds": run.read("cost")["seconds"],
@@ -233,10 +260,7 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = wanted.out
-    models = {
-        name: learned(wanted.model, data, name, out / "learning")
-        for name, data in (("learned", "tofu:full"), ("oracle", "tofu:retain90"))
-    }
+    models = both(wanted.model, out)
     rates, coefficient = tune(models["learned"], models["oracle"], out, wanted.workers)
     planned = jobs(models, rates, coefficient, wanted.seeds, out)
     names = list(dict.fromkeys(path.name.rpartition("-seed")[0] for path in planned))
