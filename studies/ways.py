@@ -4,8 +4,9 @@
 with the penalty in each reading of w, over other environments, and with more weights trained;
 `elementwise` goes on with the reading that gained most there; `batches` of the environment,
 `strengths` and `steps` differ in that alone from the strength of 100 and the 450 steps that were
-kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM; `adversaries` is LAT, TAR and
-looking ahead. Groups whose names begin with npo are about NPO, all others about RMU.
+kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM, and `radii` goes on from there
+with larger ones; `adversaries` is LAT, TAR and looking ahead. Groups whose names begin with npo are
+about NPO, all others about RMU.
 """
 
 from collections.abc import Sequence
@@ -205,6 +206,26 @@ WAYS: dict[str, dict[str, Way]] = {
             "elementwise",
         ),
     },
+    "radii": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-sam-control radius 4": Way(
+            "rmu-sam-control", strengths((0.003, 0.01, 0.03), rho=4.0, **SCALE_FREE)
+        ),
+        "rmu-sam-ilu radius 4": Way(
+            "rmu-sam-ilu", strengths((0.3, 1.0, 3.0), rho=4.0, **ELEMENTWISE), "elementwise"
+        ),
+        "rmu-sam-ilu strength 3": Way(
+            "rmu-sam-ilu", strengths((3.0,), rho=2.0, **ELEMENTWISE), "elementwise"
+        ),
+        "rmu-sam-control all weights, radius 1": Way(
+            "rmu-sam-control", strengths((0.003, 0.01, 0.03), rho=1.0, **SCALE_FREE, **ALL)
+        ),
+        "rmu-sam-ilu all weights, radius 1": Way(
+            "rmu-sam-ilu", strengths((0.01, 0.03, 0.1), rho=1.0, **ELEMENTWISE, **ALL),
+            "elementwise",
+        ),
+    },
     "npo-readings": {
         "npo": NPO,
         "npo-control": NPO_CONTROL,
@@ -223,6 +244,17 @@ WAYS: dict[str, dict[str, Way]] = {
         "npo-sam-ilu": Way(
             "npo-sam-ilu",
             strengths((0.03, 0.1, 0.3), rho=0.2, reading="elementwise", scale_free=True, steps=150),
+            "elementwise",
+        ),
+        "npo-sam-control": Way(
+            "npo-sam-control",
+            strengths((0.001, 0.01, 0.1), rho=0.2, scale_free=True, steps=150),
+        ),
+        "npo-sam-ilu radius 0.1": Way(
+            "npo-sam-ilu",
+            strengths(
+                (0.01, 0.03, 0.1), rho=0.1, reading="elementwise", scale_free=True, steps=130
+            ),
             "elementwise",
         ),
     },
