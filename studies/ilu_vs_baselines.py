@@ -2,17 +2,17 @@
 
     python studies/ilu_vs_baselines.py DIR [--seeds 3] [--workers 1] [--methods rmu npo ...]
 
-First every way (studies/ways.py has them, by group) is tried with each of its settings on the lab's
+First every way (studies/groups.py has them) is tried with each of its settings on the lab's
 model with seed 0, and fine-tuned on the validation task `next`, which no result is reported on. Of
 the plain method the setting is kept that has most forget quality along that fine-tuning and utility
 before it, added up. Of the others it is the one with the highest forget quality along the
-fine-tuning among those whose forget quality and utility before it are at most .05 and .03 below the
-plain method's; if there is none, the one nearest to that, and its row says how far below. Then
-the kept settings, with new seeds for data and steering vector, are fine-tuned on the six test tasks
-and relearn. The same command again does only what is missing; the table is
-results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the commits
-of theirs; gains are over rows of the same group. Attacked weights are kept, and the original model
-is attacked alike: studies/angles.py and studies/recovery.py read them.
+fine-tuning among those whose forget quality and utility before it are at most .05 and .03 (.02 in
+the group `equal`) below the plain method's; if there is none, the one nearest to that, and its row
+says how far below. Then the kept settings, with new seeds for data and steering vector, are
+fine-tuned on the six test tasks and relearn. The same command again does only what is missing; the
+table is results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the
+commits of theirs; gains are over rows of the same group. Attacked weights are kept, and the
+original model is attacked alike: studies/angles.py and studies/recovery.py read them.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ways import IMPLIED, QUESTIONS, RMU, WAYS, Settings, base
+from groups import RMU, WAYS, compared
+from ways import IMPLIED, QUESTIONS, Settings
 
 from ilu.environment import environment
 from ilu.files import write_json, write_text
@@ -107,8 +108,7 @@ def choice(out: Path, group: str, name: str) -> int:
     """Index of the setting to keep, by the rule above."""
     found = {i: validated(out, name, i) for i in range(len(WAYS[group][name].choices))}
     valid = {i: v for i, v in found.items() if v is not None}
-    method = base(group)
-    if name == method:
+    if name == compared(group).base:
         return max(valid, key=lambda i: valid[i].along + valid[i].utility)
     far = {i: missing(out, group, v) for i, v in valid.items()}
     near = {i: v for i, v in valid.items() if far[i] == 0}
@@ -119,10 +119,11 @@ def choice(out: Path, group: str, name: str) -> int:
 
 def missing(out: Path, group: str, v: Validated) -> float:
     """How far a setting is from forgetting and keeping what the plain method does."""
-    plain = validated(out, base(group), choice(out, group, base(group)))
+    base, _, slack = compared(group)
+    plain = validated(out, base, choice(out, group, base))
     assert plain is not None
     forgets = max(0.0, plain.forget_quality - 0.05 - v.forget_quality)
-    return forgets + max(0.0, plain.utility - 0.03 - v.utility)
+    return forgets + max(0.0, plain.utility - slack - v.utility)
 
 
 def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
@@ -136,13 +137,13 @@ def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
     assert at_choice is not None
     found = {s: model_summary(run) for s, run in runs.items()}
     robust = {s: summary["robust_accuracy"] for s, summary in found.items()}
-    method = base(group)
+    beside = compared(group)
     versus = {
         other: difference(robust, robust_of(out, other, runs))
         for other in WAYS[group]
         if other != name
     }
-    plain, control = (versus.get(o, []) for o in (way.base or method, f"{method}-control"))
+    plain, control = (versus.get(o, []) for o in (way.base or beside.base, beside.control))
     return {
         "model": "lab",
         "group": group,
@@ -210,7 +211,7 @@ def low(values: Sequence[float]) -> float | None:
 
 def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> None:
     """Write what there is beside what the table has of others: settings tried, and the rows."""
-    begun = [group for group in groups if validated(out, base(group), 0)]
+    begun = [group for group in groups if validated(out, compared(group).base, 0)]
     tried = [
         {"group": group, "method": name, "settings": settings, **v._asdict()}
         for group in begun

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from groups import RMU_TRAINS
 from ilu_vs_baselines import RELEARN, original, over, test_path
-from ways import QUESTIONS, RMU_TRAINS
+from ways import QUESTIONS
 
 from ilu.data import Feed, open_stream
 from ilu.environment import environment

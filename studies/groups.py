@@ -1,0 +1,240 @@
+"""The ways that studies/ilu_vs_baselines.py compares, by group.
+
+`all weights`: the rule or penalty sees weights that the method does not train. `readings` is RMU
+with the penalty in each reading of w, over other environments, and with more weights trained;
+`elementwise` goes on with the reading that gained most there; `batches` of the environment,
+`strengths` and `steps` differ in that alone from the strength of 100 and the 450 steps that were
+kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM, and `equal` goes on from there
+against an RMU and a control of as many steps; `adversaries` is LAT, TAR and looking ahead. Groups
+whose names begin with npo are about NPO, all others about RMU.
+"""
+
+from typing import NamedTuple
+
+from ways import Settings, Way, around, strengths
+
+from ilu.lab.sources import Documents, TaskTrain
+
+ALL: Settings = {"reach": "."}
+RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
+RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
+RMU_450 = RMU._replace(choices=[{"steps": 450}])
+RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
+RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
+RMU_SAM = Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)])
+RMU_SAM_ALL = Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)])
+NPO = Way("npo", [{"steps": n} for n in (60, 100, 150)])
+NPO_SAM = Way("npo-sam", [{"rho": r} for r in (0.05, 0.1, 0.2)])
+NPO_CONTROL = Way(
+    "npo-control", strengths((0.1, 1.0, 10.0, 0.01, 0.001), scale_free=True, steps=100)
+)
+RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
+SCALE_FREE: Settings = {"scale_free": True, "steps": 450}
+ELEMENTWISE: Settings = {"reading": "elementwise", **SCALE_FREE}
+READINGS = {
+    f"rmu-ilu {w}": Way("rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w)
+    for w in ("logits", "parameters", "tensors", "elementwise")
+}
+LONGER = Way(
+    "rmu-ilu",
+    strengths((0.3, 1.0), reading="elementwise", scale_free=True, steps=700),
+    "elementwise",
+)
+WIDE: Settings = {"parameters": "", "lr": 3e-4}
+WAYS: dict[str, dict[str, Way]] = {
+    "rmu": {
+        "rmu": RMU,
+        "rmu-ahead": RMU_AHEAD,
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu": RMU_ILU,
+        "rmu-ilu all weights": Way(
+            "rmu-ilu", strengths((0.1, 1.0, 10.0), steps=300, **ALL), "gradient"
+        ),
+        "rmu-sam all weights": RMU_SAM_ALL,
+        "rmu-sam": RMU_SAM,
+        "rmu-ahead trained weights": Way(
+            "rmu-ahead", [{"ahead": a, "reach": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
+        ),
+        "rmu-rs all weights": Way(
+            "rmu-rs", [{"sigma": s, "samples": 1, **ALL} for s in (1e-3, 3e-3, 1e-2)]
+        ),
+        "rmu-ahead-ilu": Way(
+            "rmu-ahead-ilu", strengths((0.01, 0.1, 1.0), steps=300), "gradient"
+        ),
+    },
+    "npo": {
+        "npo": NPO,
+        "npo-ahead": Way("npo-ahead", [{"ahead": a} for a in (3e-4, 1e-3, 3e-3)]),
+        "npo-control": NPO_CONTROL,
+        "npo-ilu": Way("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
+        "npo-sam": NPO_SAM,
+    },
+    "readings": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        **READINGS,
+        "rmu-ilu": RMU_ILU,
+        "rmu-ilu three environments": RMU_ILU._replace(
+            choices=strengths((30.0, 100.0, 300.0), steps=450),
+            environments=[TaskTrain(task) for task in ("sums", "mood", "entail")],
+        ),
+        "rmu-ilu related": RMU_ILU._replace(
+            choices=strengths((0.01, 0.1, 1.0), **SCALE_FREE), environments=[Documents("people")]
+        ),
+        "rmu-ilu forget set": RMU_ILU._replace(
+            choices=strengths((0.01, 0.1, 1.0), **SCALE_FREE), environments=[Documents("agents")]
+        ),
+        "rmu wide": Way("rmu", [{"steps": n, **WIDE} for n in (100, 200, 300)]),
+        "rmu-ilu wide": Way(
+            "rmu-ilu", strengths((0.01, 0.1, 1.0), scale_free=True, steps=300, **WIDE),
+            "gradient", base="rmu wide",
+        ),
+    },
+    "elementwise": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu elementwise, longer": LONGER,
+        "rmu-ilu elementwise, all weights": Way(
+            "rmu-ilu", strengths((0.1, 1.0), **ELEMENTWISE, **ALL), "elementwise"
+        ),
+    },
+    "adversaries": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-lat": Way("rmu-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
+        "rmu-tar all weights": Way(
+            "rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)]
+        ),
+        "rmu-ahead": RMU_AHEAD,
+    },
+    "batches": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        **{
+            f"rmu-ilu batches of {n}": RMU_ILU._replace(
+                choices=strengths((100.0,), steps=450, environment_batch_size=n)
+            )
+            for n in (4, 64)
+        },
+    },
+    "strengths": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-ilu": RMU_ILU,
+        **{
+            f"rmu-ilu strength {x:g}": RMU_ILU._replace(choices=strengths((x,), steps=450))
+            for x in (10.0, 30.0, 300.0, 1000.0)
+        },
+    },
+    "steps": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu 450 steps": RMU_450,
+        "rmu 700 steps": RMU._replace(choices=[{"steps": 700}]),
+        **{
+            f"rmu-ilu {n} steps": RMU_ILU._replace(choices=strengths((100.0,), steps=n))
+            for n in (150, 300, 700)
+        },
+        "rmu-ilu": RMU_ILU,
+        "rmu-ilu elementwise": READINGS["rmu-ilu elementwise"],
+        "rmu-ilu elementwise, longer": LONGER,
+    },
+    "sam": {
+        "rmu": RMU,
+        "rmu-control": RMU_CONTROL,
+        "rmu-sam": RMU_SAM,
+        "rmu-sam longer": Way("rmu-sam", [{"rho": r, "steps": 450} for r in (2.0, 4.0)]),
+        "rmu-sam-control": Way(
+            "rmu-sam-control", strengths((0.01, 0.1, 0.3), rho=2.0, **SCALE_FREE)
+        ),
+        "rmu-sam all weights": RMU_SAM_ALL,
+        "rmu-sam all weights, longer": Way(
+            "rmu-sam", [{"rho": r, "steps": 450, **ALL} for r in (0.25, 0.5)]
+        ),
+        "rmu-sam-control all weights": Way(
+            "rmu-sam-control", strengths((0.01, 0.1), rho=0.5, **SCALE_FREE, **ALL)
+        ),
+        "rmu-sam-ilu": Way(
+            "rmu-sam-ilu", strengths((0.1, 0.3, 1.0), rho=2.0, **ELEMENTWISE), "elementwise"
+        ),
+        "rmu-sam-ilu all weights": Way(
+            "rmu-sam-ilu", strengths((0.03, 0.1, 0.3), rho=0.5, **ELEMENTWISE, **ALL),
+            "elementwise",
+        ),
+    },
+    "equal": {
+        "rmu 450 steps": RMU_450,
+        "rmu-control 450 steps": Way(
+            "rmu-control", strengths((0.01, 0.1, 1.0), **SCALE_FREE)
+        ),
+        "rmu-sam 450 steps": Way("rmu-sam", around(1.0, steps=450)),
+        "rmu-sam-control 450 steps": Way(
+            "rmu-sam-control", around(1.0, strength=0.01, **SCALE_FREE)
+        ),
+        "rmu-sam-ilu 450 steps": Way(
+            "rmu-sam-ilu", around(1.0, strength=1.0, **ELEMENTWISE), "elementwise"
+        ),
+        "rmu-sam-control all weights, 450 steps": Way(
+            "rmu-sam-control", around(0.25, strength=0.01, **SCALE_FREE, **ALL)
+        ),
+        "rmu-sam-ilu all weights, 450 steps": Way(
+            "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
+        ),
+    },
+    "npo-readings": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        **{
+            f"npo-ilu {w}": Way(
+                "npo-ilu",
+                strengths((0.01, 0.1, 1.0), reading=w, scale_free=True, steps=130), w,
+            )
+            for w in ("logits", "parameters", "tensors", "elementwise", "gradient")
+        },
+    },
+    "npo-sam": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        "npo-sam": NPO_SAM,
+        "npo-sam-ilu": Way(
+            "npo-sam-ilu",
+            strengths((0.03, 0.1, 0.3), rho=0.2, reading="elementwise", scale_free=True, steps=150),
+            "elementwise",
+        ),
+        "npo-sam-control": Way(
+            "npo-sam-control",
+            strengths((0.001, 0.01, 0.1), rho=0.2, scale_free=True, steps=150),
+        ),
+        "npo-sam-ilu radius 0.1": Way(
+            "npo-sam-ilu",
+            strengths(
+                (0.01, 0.03, 0.1), rho=0.1, reading="elementwise", scale_free=True, steps=130
+            ),
+            "elementwise",
+        ),
+    },
+    "npo-adversaries": {
+        "npo": NPO,
+        "npo-control": NPO_CONTROL,
+        "npo-lat": Way("npo-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
+        "npo-tar all weights": Way(
+            "npo-tar", [{"inner_lr": r, **ALL} for r in (1e-4, 3e-4, 1e-3)]
+        ),
+    },
+}  # fmt: skip
+
+
+class Compared(NamedTuple):
+    """What the ways of a group are compared with, and how far below its utility they may be."""
+
+    base: str
+    control: str
+    slack: float = 0.03
+
+
+def compared(group: str) -> Compared:
+    """All groups but one take the method by itself, with the steps that suit it."""
+    if group == "equal":
+        return Compared("rmu 450 steps", "rmu-control 450 steps", 0.02)
+    method = "npo" if group.startswith("npo") else "rmu"
+    return Compared(method, f"{method}-control")
