@@ -35,10 +35,10 @@ soak: $(BIN)/.ready
 	ILU_SOAK=5000 $(BIN)/pytest tests/test_reliability.py tests/test_sweep.py
 
 # Every version with the hashes of all its files, for every platform. Reads what the index says of them: nothing is downloaded
-# but a few sources that do not say what they need. 3.11.5 is the least Python that all of constraints.txt, docs included, allow.
+# but a few sources that do not say what they need. 3.11 is the least Python, so nothing may be pinned that needs a later one.
 lock: $(BIN)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11.5 --generate-hashes \
+	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --custom-compile-command "make lock" --output-file requirements.lock constraints.txt - > /dev/null
 
 audit: $(BIN)/.ready
