@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import starmap
 from typing import Any
 
@@ -49,9 +49,19 @@ def recipe(name: str, method: Method) -> str:
     head = f"### {name}\n\n{prose(method.plan)}\n"
     stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
     objective = " + ".join(starmap(term, method.plan().objective.items()))
-    whole = "".join(f"`--{k.replace('_', '-')}` {shown(v)}, " for k, v in method.settings.items())
-    run = f"And: {whole.removesuffix(', ')}.\n\n" if whole else ""
+    seen = {k: v for k, v in method.settings.items() if k.startswith("environment")}
+    always = {k: v for k, v in method.settings.items() if k not in seen}
+    run = "".join(
+        f"{when}: {given(values)}.\n\n"
+        for when, values in (("And", always), ("With an ending that reads one", seen))
+        if values
+    )
     return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.plan)}"
+
+
+def given(values: Mapping[str, Any]) -> str:
+    """Settings as a list of flags."""
+    return ", ".join(f"`--{k.replace('_', '-')}` {shown(v)}" for k, v in values.items())
 
 
 def shown(value: Any) -> str:
