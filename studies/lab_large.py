@@ -4,12 +4,12 @@
         [--table results/lab_large.json]
 
 The model learns TinyStories and WikiText beside the world, which stays the lab's, so that its
-questions and tasks are the lab's as well. RMU, alone and with the penalty, the control, SAM and
-looking ahead over all weights, then unlearns the agents, is fine-tuned on the six tasks and
-relearns. RMU's steering vector is 4.5 times as long as the hidden states; its steps are chosen on
-seed 0 and the validation task, what is added keeps them, its strengths are those of the lab. Meant
-for one GPU and nine minutes; --tiny is to see that it works. The same command again does only what
-is missing.
+questions and tasks are the lab's as well. RMU, alone and with the penalty, the control, SAM, SAM
+with the penalty, and looking ahead over all weights, then unlearns the agents, is fine-tuned on the
+six tasks and relearns. RMU's steering vector is 4.5 times as long as the hidden states; its steps
+are chosen on seed 0 and the validation task, what is added keeps them, its strengths are those of
+the lab. Meant for one GPU and nine minutes; --tiny is to see that it works. The same command again
+does only what is missing.
 """
 
 import argparse
@@ -62,8 +62,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "rmu-control": {"strength": 0.1, "scale_free": True},
     "rmu-ilu": {"strength": 0.1, "scale_free": True},
     "rmu-sam": {"rho": 0.5, "reach": "."},
+    "rmu-sam-ilu": {"rho": 0.5, "reach": ".", "reading": "elementwise", "strength": 0.03,
+                    "scale_free": True},
     "rmu-ahead": {"ahead": 6e-3},
-}
+}  # fmt: skip
 
 
 def learn(out: Path, plan: Plan, device: str, english: int | None) -> None:
