@@ -1,7 +1,5 @@
 """Multiple choice: what is read off a model, what is counted, and two models compared."""
 
-import math
-
 import pytest
 import torch
 from scipy.stats import binom
@@ -16,7 +14,7 @@ from ilu.evals.choice import (
     picked,
     picks,
 )
-from ilu.evals.compare import mcnemar, paired_bootstrap, paired_t
+from ilu.evals.compare import mcnemar
 from ilu.forward import ModelForward
 from ilu.losses.tokens import sequence_nll
 from ilu.output import logits_at, takes_positions
@@ -48,6 +46,13 @@ def test_only_the_positions_asked_for_go_through_the_output_layer(tiny):
     asked = [Question("1 2 3", (" 4", " 5"), 0), Question("9 8 7 6 5 4", (" 3", " 2"), 1)]
     option_logps(LM(tiny, Words()), asked, batch_size=2)
     assert seen[-1] == (2, 1)
+
+
+def test_a_model_that_gives_no_number_is_no_model_that_answers_a(tiny):
+    asked = [Question("1 2 3", (" 4", " 5"), 0)]
+    tiny.lm_head.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="not a number: is the model damaged"):
+        Choice(lambda: asked)(LM(tiny, Words()))
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -150,26 +155,3 @@ def test_mcnemar_is_the_binomial_test_of_the_flips():
         mcnemar(of(0.5, 1), of(1, 1))
     with pytest.raises(ValueError, match="2 and 1 items cannot be paired"):
         mcnemar(of(1, 1), of(1))
-
-
-def test_intervals_of_a_paired_difference():
-    """Differences 1, 2, 3: mean 2, standard error 1 / sqrt 3, t of 2 degrees of freedom 4.3027."""
-    found = paired_t(of(0, 1, 2, None), of(1, 3, 5, 7))
-    half = 4.302653 / math.sqrt(3)
-    assert found == (2, pytest.approx(2 - half, rel=1e-6), pytest.approx(2 + half, rel=1e-6), 3)
-    assert paired_t(of(0, 1), of(1, 2)) == (1, 1, 1, 2)
-    with pytest.raises(ValueError, match="1 common items"):
-        paired_t(of(0, None), of(1, 2))
-
-
-def test_the_bootstrap_resamples_pairs():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(400, generator=generator).tolist()
-    first, second = of(*x), of(*(v + 0.5 for v in x))
-    found = paired_bootstrap(first, second, resamples=200)
-    # Unpaired, the interval would be some 0.28 wide; the difference itself never varies.
-    assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
-    noisy = of(*(v + 0.5 + n for v, n in zip(x, reversed(x), strict=True)))
-    assert paired_bootstrap(first, noisy, resamples=500)[1:3] == pytest.approx(
-        paired_t(first, noisy)[1:3], abs=0.02
-    )

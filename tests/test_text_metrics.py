@@ -71,6 +71,9 @@ def test_perplexity_is_exp_of_all_nats_over_all_tokens():
     assert found.stderr == pytest.approx(math.exp(2) * 3 / 2)
     with pytest.raises(ValueError, match="no text with a token"):
         perplexity([Counted(0.0, 0)])
+    for broken in (math.nan, math.inf, 800.0):
+        with pytest.raises(ValueError, match="perplexity is not a number"):
+            perplexity([Counted(broken, 1)])
 
 
 def test_strided_perplexity_of_a_text_that_fits_is_that_of_the_whole(tiny, tmp_path):

@@ -11,11 +11,12 @@ from ilu.types import Score
 def mean_score(items: Sequence[float | None]) -> Score:
     """Mean and standard error of per-item values; None is an item that cannot be scored.
 
-    No item, or none that can be scored, is an error and not a zero; a value that is NaN is one too.
+    No item, or none that can be scored, is an error and not a zero; so is a value without bounds.
     """
     scored = [item for item in items if item is not None]
-    if odd := [i for i, item in enumerate(items, start=1) if item is not None and math.isnan(item)]:
-        raise ValueError(f"the value of item {odd[0]} is not a number: is the model damaged?")
+    for i, item in enumerate(items, start=1):
+        if item is not None:
+            check_finite(item, f"the value of item {i}")
     if not scored:
         why = f"none of the {len(items)} items can be scored" if items else "there are no items"
         raise ValueError(f"nothing to score: {why}")
@@ -23,6 +24,13 @@ def mean_score(items: Sequence[float | None]) -> Score:
     stderr = x.std().item() / len(scored) ** 0.5 if len(scored) > 1 else 0.0
     unscored = len(items) - len(scored)
     return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
+
+
+def check_finite(value: float, what: str) -> float:
+    """The value, if it is a number; a damaged model gives none, which is no result."""
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is not a number ({value}): is the model damaged?")
+    return value
 
 
 def check_limit(limit: int | None) -> None:

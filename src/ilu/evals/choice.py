@@ -149,8 +149,11 @@ def option_sums(logits: Float[Tensor, "B K V"], rows: Sequence[Row]) -> list[flo
     ]
     row, position, token = torch.tensor(places, device=logits.device).unbind(-1)
     logits = at_least_float32(logits)
-    logps = iter((logits[row, position, token] - logits.logsumexp(-1)[row, position]).tolist())
-    return [sum(islice(logps, len(w.tokens))) for _, wanted in rows for w in wanted]
+    logps = logits[row, position, token] - logits.logsumexp(-1)[row, position]
+    if logps.isnan().any():  # whose largest would be the first option
+        raise ValueError("the likelihood of an option is not a number: is the model damaged?")
+    each = iter(logps.tolist())
+    return [sum(islice(each, len(w.tokens))) for _, wanted in rows for w in wanted]
 
 
 def rows_of(tokenizer: Any, asked: Sequence[Question]) -> dict[tuple[int, ...], list[Wanted]]:

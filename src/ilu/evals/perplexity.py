@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -10,11 +10,14 @@ import torch
 from ilu.data import collate
 from ilu.forward import ModelForward, context_length
 from ilu.losses.tokens import sequence_nll
+from ilu.scores import check_finite
 from ilu.sources.passages import Passages
 from ilu.types import LM, Example, Score
 
 LONGEST = 1024
 """Tokens of a window, unless the model takes fewer."""
+LARGEST = 709.0
+"""exp of more has no number."""
 
 
 class Counted(NamedTuple):
@@ -85,11 +88,12 @@ def perplexity(pieces: Sequence[Counted]) -> Score:
     if not scored:
         raise ValueError("perplexity: there is no text with a token to predict")
     mean = sum(p.nll for p in scored) / sum(p.units for p in scored)
+    value = check_finite(exp(mean) if mean < LARGEST else inf, "the perplexity")
     n, units = len(scored), sum(p.units for p in scored) / len(scored)
     squares = sum((p.nll - mean * p.units) ** 2 for p in scored)
     error = sqrt(squares / (n * (n - 1))) / units if n > 1 else 0.0
     items = tuple(p.nll / p.units if p.units else None for p in pieces)
-    return Score(exp(mean), exp(mean) * error, n, items, items.count(None))
+    return Score(value, value * error, n, items, items.count(None))
 
 
 def windows(ids: Sequence[int], length: int, stride: int) -> Iterator[Example]:
