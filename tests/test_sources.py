@@ -8,6 +8,7 @@ from ilu.data import check_lengths
 from ilu.models import load_model
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.hub import hub_name, load_rows
+from ilu.sources.passages import Passages
 from ilu.sources.text import Dataset, encode_chat
 from ilu.types import Example, Question
 
@@ -56,6 +57,25 @@ def test_layouts_are_found_and_only_answers_take_a_loss(row, prompt, tmp_path, t
         assert example.prompt == prompt
     answer = tokenizer.decode(example.ids[example.prompt :])
     assert answer.replace("<s>", "").removesuffix("</s>").strip() == list(row.values())[-1].strip()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "q", "answer": 0}, "row 2: it has no choices"),
+        ({"question": "q", "choices": ["a", "b"], "answer": ["B"]}, "names none of the 2 choices"),
+        ({"question": "q", "choices": ["a", "b"], "answer": True}, "names none of the 2 choices"),
+    ],
+)
+def test_every_row_of_questions_is_checked(row, message, tmp_path):
+    first = {"question": "q", "choices": ["a", "b"], "answer": "B"}
+    with pytest.raises(ValueError, match=message):
+        ChoiceRows(str(write(tmp_path / "q.jsonl", [first, row])))()
+
+
+def test_passages_leave_out_rows_without_text(tmp_path):
+    path = write(tmp_path / "t.jsonl", [{"text": "a"}, {"body": "b"}, {"text": " "}, {"text": "c"}])
+    assert Passages(str(path))() == ["a", "c"]
 
 
 def test_chats_use_the_template_and_train_on_the_last_message(tmp_path, tokenizer):

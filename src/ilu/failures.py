@@ -1,6 +1,8 @@
 """What went wrong, in one line that says what to do."""
 
+import difflib
 import errno
+from collections.abc import Collection
 
 from torch import OutOfMemoryError
 
@@ -32,6 +34,20 @@ def one_line(error: Exception) -> str:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}{REMEDIES.get(error.errno or 0, '')}"
     return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def unknown(what: str, name: str, known: Collection[str], every: str | None = None) -> ValueError:
+    """The error for a name that is none of those ``known``: what was perhaps meant, and all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    there = every or ", ".join(known)
+    return ValueError(f"unknown {what} {name!r}{hint} {what.capitalize()}s: {there}")
 
 
 def reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files as package_files
@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ilu.failures import first_line
 from ilu.files import file_hash, new_folder
 from ilu.ranks import ALONE, Ranks, whole
 from ilu.sharding import load_whole, whole_weights
@@ -85,7 +87,7 @@ def reachable_path(name: str, revision: str | None = None) -> str:
 
 def unloadable(name: str, error: Exception) -> ValueError:
     """What a user is told of a model that cannot be loaded."""
-    return ValueError(f"cannot load model {name!r}: {str(error).strip().splitlines()[0]}")
+    return ValueError(f"cannot load model {name!r}: {first_line(error)}")
 
 
 def check_name(name: str, revision: str | None = None) -> None:
@@ -117,8 +119,8 @@ def usable(device: str) -> torch.device:
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot use device {device!r} ({reason}): try cpu, cuda or mps") from None
+        why = first_line(error)
+        raise ValueError(f"cannot use device {device!r} ({why}): try cpu, cuda or mps") from None
 
 
 def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
@@ -136,15 +138,10 @@ def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
 
 def read_weights(folder: Path) -> Weights:
     """All weights of a model folder by name."""
-    return dict(iterate_weights(folder))
-
-
-def iterate_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a model folder, one at a time."""
+    found: dict[str, Tensor] = {}
     for shard in shards_of(folder):
-        with safe_open(shard, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118, not a dict
-                yield name, weights.get_tensor(name)
+        found |= load_file(shard)
+    return found
 
 
 @dataclass(frozen=True)

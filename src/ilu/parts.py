@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ilu.failures import first_line
 from ilu.models import (
     StoredWeights,
     check_name,
@@ -73,8 +74,8 @@ def skeleton(name: str, revision: str | None = None) -> Any:
                 config, trust_remote_code=False, dtype=torch.float32
             )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot read the configuration of {name!r}: {reason}") from error
+        why = first_line(error)
+        raise ValueError(f"cannot read the configuration of {name!r}: {why}") from error
 
 
 @contextmanager

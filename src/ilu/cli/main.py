@@ -3,7 +3,6 @@
 Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect of ours.
 """
 
-import difflib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ilu import __version__
 from ilu.cli.interrupt import Interrupt
 from ilu.extras import quiet_libraries
-from ilu.failures import one_line, out_of_memory
+from ilu.failures import one_line, out_of_memory, unknown
 from ilu.locks import Busy
 from ilu.secrets import without_secrets
 
@@ -127,9 +126,7 @@ def dispatch(name: str, rest: Sequence[str]) -> None:
     warn_in_a_line()
     known = commands()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown command {name!r}{hint} Commands: {', '.join(known)}")
+        raise unknown("command", name, known)
     known[name](rest)
 
 

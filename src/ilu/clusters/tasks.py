@@ -7,6 +7,7 @@ from typing import Any
 
 from ilu.clusters.resources import Resources
 from ilu.extras import need
+from ilu.failures import first_line
 from ilu.train import Stopped
 from ilu.worker import STOPPED, Conditions, Outcome, carry_out, finished
 
@@ -96,7 +97,7 @@ def collect(
             try:
                 error = ray.get(each)
             except RayError as lost:
-                error = f"lost in Ray: {type(lost).__name__}: {str(lost).splitlines()[0]}"
+                error = f"lost in Ray: {type(lost).__name__}: {first_line(lost)}"
             if error == STOPPED:
                 stopped = True
             else:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ilu.evals.generation import generate
+from ilu.failures import first_line
 from ilu.models import Beside, model_path, pinned, usable
 from ilu.scores import mean_score
 from ilu.sources.passages import Passages
@@ -122,8 +123,7 @@ def load_judge(name: str, label: str, device: str) -> Judge:
             path, revision=commit, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load classifier {name!r}: {reason}") from error
+        raise ValueError(f"cannot load classifier {name!r}: {first_line(error)}") from error
     known = model.config.label2id
     if label not in known:
         raise ValueError(f"{name} has no class {label!r}; it has: {', '.join(known)}")

@@ -1,10 +1,10 @@
 """Masks by name: which score, of which loss, and how the largest are chosen."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from ilu.failures import unknown
 from ilu.forget.refusal import Refusal
 from ilu.masks.attribution import (
     Gradient,
@@ -66,9 +66,7 @@ MASKS: dict[str, Kind] = {
 def mask_kind(name: str) -> Kind:
     """The kind of that name, or what was perhaps meant."""
     if name not in MASKS:
-        near = difflib.get_close_matches(name, MASKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown mask {name!r}{hint} Masks: {', '.join(MASKS)}")
+        raise unknown("mask", name, MASKS)
     return MASKS[name]
 
 

@@ -1,8 +1,8 @@
 """What recipes are called: METHOD[-ROBUST][-ilu|-control]."""
 
-import difflib
 from typing import NamedTuple
 
+from ilu.failures import unknown
 from ilu.recipes.methods import METHODS
 from ilu.recipes.variants import ROBUST, with_control, with_invariance
 
@@ -25,9 +25,7 @@ def parse_name(name: str) -> Name:
     """Take ``METHOD[-ROBUST][-ilu|-control]`` apart, or say what was perhaps meant."""
     found = {str(n): n for n in names()}
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown recipe {name!r}{hint} Recipes: {', '.join(METHODS)}{ENDINGS}")
+        raise unknown("recipe", name, found, f"{', '.join(METHODS)}{ENDINGS}")
     return found[name]
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning on one task: of the lab, of the hub, or on the user's data."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from ilu.data import Feed
 from ilu.evals.arithmetic import FinalNumber
 from ilu.evals.choice import Choice
 from ilu.evals.likelihood import TaskNLL
+from ilu.failures import unknown
 from ilu.lab.tasks import TASKS
 from ilu.recipes import lab
 from ilu.recipes.own import dataset
@@ -72,9 +72,8 @@ def check_task(task: str) -> None:
         and "/" not in task
         and Path(task).suffix not in ENDINGS
     ):
-        near = difflib.get_close_matches(task, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown task {task!r}{hint} Tasks: {', '.join(names)}, a file ending in "
-            f"{', '.join(ENDINGS)}, or a hub dataset ORG/NAME:CONFIG:SPLIT"
+        every = (
+            f"{', '.join(names)}, a file ending in {', '.join(ENDINGS)}, or a hub dataset "
+            "ORG/NAME:CONFIG:SPLIT"
         )
+        raise unknown("task", task, names, every)

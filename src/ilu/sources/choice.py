@@ -96,6 +96,8 @@ def choice_questions(
 
 def question(row: Row, where: str, form: Form = "letters") -> Question:
     """The question, its choices by letter, and ``Answer:``; or, as a cloze, without the choices."""
+    if absent := [c for c in COLUMNS if c not in row]:
+        raise ValueError(f"{where}: it has no {absent[0]}")
     choices: Any = row["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
@@ -113,7 +115,9 @@ def answer_index(answer: Any, count: int, where: str) -> int | None:
         return None
     known: dict[Any, int] = {LETTERS[i]: i for i in range(count)}
     known |= {i: i for i in range(count)} | {str(i): i for i in range(count)}
-    index = known.get(answer.strip().upper() if isinstance(answer, str) else answer)
+    key = answer.strip().upper() if isinstance(answer, str) else answer
+    one = isinstance(key, str | int | float) and not isinstance(key, bool)
+    index = known.get(key) if one else None
     if index is None:
         said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # a whole answer is not quoted
         raise ValueError(f"{where}: the answer{said} names none of the {count} choices")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ilu.failures import first_line
+
 Row = dict[str, Any]
 LARGEST_ROW = 64 << 20
 """Characters of one row: enough for a library's longest book, too few for a memory to fill."""
@@ -115,5 +117,5 @@ def iter_parquet(path: Path) -> Iterator[Row]:
     except MemoryError:  # one of Arrow's own errors is
         raise
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is not a Parquet file that can be read: {reason}") from None
+        why = first_line(error)
+        raise ValueError(f"{path} is not a Parquet file that can be read: {why}") from None

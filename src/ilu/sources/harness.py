@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ilu.extras import need
+from ilu.failures import first_line
 
 USUAL = (
     "wmdp", "mmlu/default", "mmlu/continuation", "truthfulqa", "winogrande", "gsm8k", "glue",
@@ -69,8 +70,8 @@ def load_tasks(
     try:
         loaded = manager.load(names)
     except Exception as error:  # the library raises a different one for every cause
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"lm-evaluation-harness cannot load its tasks: {reason}") from error
+        why = first_line(error)
+        raise ValueError(f"lm-evaluation-harness cannot load its tasks: {why}") from error
     for task in loaded["tasks"].values():
         own = task.get_config("num_fewshot")
         wanted = own if num_fewshot is None or own == 0 else num_fewshot

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ilu.failures import first_line
 from ilu.sources.files import ENDINGS, Row, iter_rows
 
 MIRROR = "ILU_HUB"
@@ -110,10 +111,9 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Ro
         rows = [dict(row) for row in islice(found, count)]
         return Rows(lambda: iter(rows))
     except Exception as error:  # the library raises a different one for every cause
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"cannot load {hub.repository} from the hub ({reason}): check the name and the "
-            f"network, or point {MIRROR} at a local mirror{on_request(hub)}"
+            f"cannot load {hub.repository} from the hub ({first_line(error)}): check the name and "
+            f"the network, or point {MIRROR} at a local mirror{on_request(hub)}"
         ) from error
 
 
@@ -188,8 +188,8 @@ def commit_of(name: str, revision: str | None = None) -> str:
         try:
             found = hf_hub_download(name, "config.json", revision=revision)
         except Exception as error:  # the library raises a different one for every cause
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"cannot find model {name!r} on the hub: {reason}") from error
+            why = first_line(error)
+            raise ValueError(f"cannot find model {name!r} on the hub: {why}") from error
     return Path(found).parent.name  # .../snapshots/COMMIT/config.json
 
 

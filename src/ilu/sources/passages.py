@@ -25,8 +25,8 @@ class Passages:
         if self.column not in first:
             have = ", ".join(first)
             raise ValueError(f"{self.name} has the columns {have}; wanted: {self.column}")
-        texts = (str(row[self.column]) for row in rows if str(row[self.column] or "").strip())
-        found = list(islice(texts, self.limit))
+        texts = (str(row.get(self.column) or "") for row in rows)
+        found = list(islice((text for text in texts if text.strip()), self.limit))
         if not found:
             raise ValueError(f"{self.name}: every row of the column {self.column} is blank")
         return found
