@@ -31,6 +31,24 @@ def asked(name, out, *more):
     return read(name, ["--tiny", "--out", str(out), *more])
 
 
+def test_adapters_in_blocks_that_a_trial_lacks_go_into_those_it_has(tmp_path):
+    data = [f"--{n}={tmp_path / n}.jsonl" for n in ("forget", "retain")]
+    recipe, place = asked("elm", tmp_path / "run", "--model", "a/b", *data)
+    assert recipe.optim.parameters == r"\.(0|1)\."
+    assert len(run(recipe, place.out).rows("train")) == 3
+
+
+def test_layers_that_are_given_take_the_place_of_the_published_ones():
+    for model in ("lab", "a/b"):
+        given = ["--model", model, "--forget", "f.jsonl", "--retain", "r.jsonl", "--out", "x"]
+        usual, own = (
+            read("circuit-breakers", [*given, *more])[0].objective["forget"].loss.layers
+            for more in ((), ("--layers", "0", "--layers", "1"))
+        )
+        assert usual == ((2, 4) if model == "lab" else (9, 19))
+        assert own == (0, 1)
+
+
 @pytest.mark.parametrize("name", [*PUBLISHED, *(f"{name}-ilu" for name in ILU)])
 def test_every_published_run_works_in_miniature(name, tmp_path):
     recipe, place = asked(name, tmp_path / "run")

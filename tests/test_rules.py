@@ -23,6 +23,7 @@ from ilu.robust.invariance import (
 from ilu.robust.lookahead import LookAhead, first_adam_step
 from ilu.robust.rules import L1, SAM, RandomSmoothing, move, norm, plain, restored
 from ilu.robust.tampering import TAR, DisruptionMasking
+from ilu.types import Slope
 from tests.build import batch
 
 PENALTIES = [Penalty(r) for r in (gradient, parameters, tensors, elementwise)]
@@ -300,6 +301,16 @@ def test_disruption_masking_keeps_signs_and_size(tiny):
     assert (flat_vector(masked)[moving] * flat_vector(kept)[moving] > 0).all()
     assert moving.float().mean() < 0.5
     assert flat_vector(masked).norm() == pytest.approx(flat_vector(own).norm().item(), rel=1e-4)
+
+
+def test_disruption_masking_knows_signs_whose_product_has_no_number():
+    """1e-24 times 1e-24 is 0 in float32."""
+    own, kept = torch.tensor([1e-24, -1e-24, 1e-24]), torch.tensor([1e-24, 1e-24, 0.0])
+    weights = [torch.nn.Parameter(torch.zeros(3))]
+    masked = DisruptionMasking(1, 1e-3)(
+        weights, lambda: Slope(0.0, (own,)), lambda loss, on: Slope(0.0, (kept,)), 0
+    )
+    assert (masked.grads[0] > 0).tolist() == [True, False, False]
 
 
 def test_a_rule_leaves_collected_gradients_alone(tiny):

@@ -17,7 +17,7 @@ from ilu.data import Feed, check_lengths
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.models import load_model, read_weights
-from ilu.recipe import describe, differences, restore
+from ilu.recipe import describe, differences, read_recipe, restore
 from ilu.recipes.assemble import arguments, build, field_names
 from ilu.recipes.methods import METHODS
 from ilu.recipes.names import names, parse_name
@@ -161,6 +161,9 @@ def test_settings_that_do_nothing_are_warned_of(folder):
         ("npo-rs", {"samples": 0}, "0 samples"),
         ("npo-wa", {"last": 0.0}, "last 0"),
         ("npo-ilu", {"strength_warmup": -1}, "strength_warmup -1"),
+        ("npo-ilu", {"strength": -1.0}, "strength -1: it must be at least 0"),
+        ("npo-gp", {"radius": 0.0}, "radius 0: it must be above 0"),
+        ("npo-cr", {"mu": 0.0}, "mu 0: it must be above 0"),
         ("l1-sparse", {"lora_rank": 2}, "leave out --lora-rank"),
     ],
 )
@@ -173,6 +176,33 @@ def test_counterparts_must_fit_the_context_too():
     long = Example([1, 2], 1, (Example(list(range(9)), 1),))
     with pytest.raises(ValueError, match="the longest has 9"):
         check_lengths([long], 8, "--forget")
+
+
+def test_a_loss_that_no_trained_weight_changes_is_refused(folder, tmp_path):
+    """RMU steers what block 0 puts out; block 1 comes after it."""
+    made = recipe(folder, "rmu", layer=0, parameters=r"layers\.1\.")
+    with pytest.raises(ValueError, match=r"'forget' does not depend on any weight that matches"):
+        run(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "holds no recipe"),
+        ("no", "is damaged"),
+        ('{"type": "ilu.train:Optim", "lr": 1, "steps": 1, "z": 1}', "'z'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_says_which_file(text, message, tmp_path):
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"recipe.json.*{message}"):
+        read_recipe(tmp_path / "recipe.json")
+
+
+def test_a_warmup_longer_than_the_run_is_warned_of(folder, tmp_path):
+    with pytest.warns(UserWarning, match="a warmup of 9 steps in a run of 2"):
+        run(recipe(folder, "npo", steps=2, warmup=9), tmp_path / "run")
 
 
 def test_what_unlearning_costs_is_kept(folder, tmp_path):
@@ -283,7 +313,12 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(every, folder, tmp_path):
     with pytest.raises(Stopped):
         run(recipe(folder, steps=5), tmp_path / "half", options)
     assert not (tmp_path / "half" / "model").exists()
+    first = RunDir(tmp_path / "half").read("cost")
     half = run(recipe(folder, steps=5), tmp_path / "half", Options(resume=True))
+    cost = half.read("cost")  # of both sessions
+    assert cost["seconds"] > first["seconds"] > 0
+    assert half.read("done")["seconds"] == cost["total_seconds"] > first["total_seconds"]
+    assert cost["peak_memory_bytes"] >= first["peak_memory_bytes"]
     for file in ("train.jsonl", "model/model.safetensors"):
         assert (whole.path / file).read_bytes() == (half.path / file).read_bytes(), file
     assert not (half.path / "checkpoints").exists()

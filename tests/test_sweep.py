@@ -19,6 +19,7 @@ import pytest
 from ilu import pool, search, sweep
 from ilu.attacks.weights import AtOnce, Noise
 from ilu.cli.main import run as command
+from ilu.cli.sweep import tried
 from ilu.cli.sweep_plan import goal_of, planned, read, spread, trial
 from ilu.clusters import slurm, tasks
 from ilu.clusters.resources import Resources
@@ -26,6 +27,7 @@ from ilu.evals.arithmetic import FinalNumber
 from ilu.evals.choice import Choice
 from ilu.lab.sources import Facts, domain
 from ilu.locks import alone
+from ilu.models import model_path
 from ilu.ranks import Ranks
 from ilu.recipe import describe, restore
 from ilu.recipes.attacked import with_attacks
@@ -74,6 +76,15 @@ def test_a_cell_is_what_the_same_flags_make_of_ilu_unlearn():
     assert [r.objective["invariance"].weight for r in found.values()] == [0.05, 0.1]
     assert {r.optim.lr for r in found.values()} == {1e-4}
     assert all(restore(recorded(r)) == r for r in found.values())
+
+
+def test_another_model_of_a_grid_has_its_own_defaults(tmp_path):
+    """The lab's rate and steps are for the lab."""
+    data = [f"--{n}={tmp_path / n}.jsonl" for n in ("forget", "retain")]
+    wish = lab("--grid", f"model=lab,{model_path('lab')}", *data, name="npo")
+    ours, own = planned(wish).values()
+    assert (ours.optim.lr, ours.optim.steps) == (3e-4, 100)
+    assert (own.optim.lr, own.optim.steps) == (1e-5, 125)
 
 
 def test_cells_that_come_to_the_same_recipe_are_one_run():
@@ -310,6 +321,8 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
         planned(lab(*goal, "--attacks", "mood"))
     with pytest.raises(ValueError, match="--goal"):
         planned(lab("--search", "lr=1:2"))
+    with pytest.raises(ValueError, match="a stage is before, after, or an attack"):
+        planned(lab("--search", "lr=1:2", "--goal", "forget_accuracy@probes"))
     assert attacks_of(read_goal("a@after,-b@mood-end,c@mood-half")) == ["mood"]
 
 
@@ -332,6 +345,27 @@ def test_a_search_may_look_at_any_attack(name, tmp_path):
     assert search.value(run_dir, as_recorded(goal_of(wish))) == 0.25
     with pytest.raises(ValueError, match="for validation"):
         planned(lab(*goal, "--attacks", f"relearn,{name}", name="npo"))
+
+
+def test_workers_change_no_trial_of_a_search(tmp_path):
+    """They decide how many runs are under way, and not how many are chosen at once."""
+    told: list[tuple[int, list[str]]] = []
+
+    def finish(records):
+        told.append((len(records), sorted(records)))
+        for name, record in records.items():
+            out = RunDir(tmp_path / "runs" / name)
+            out.write("recipe", record)
+            out.write_scores("after", {"utility": Score(0.5, 0, 1)})
+        return {}
+
+    found, ranges = [], search.read_ranges(["lr=1e-4:1e-3:log"])
+    for workers in (1, 4):
+        goal = ("--search", "lr=1e-4:1e-3:log", "--trials", "5", "--goal", "utility@after")
+        words = ["--model", "lab", "--out", str(tmp_path), *goal, "--workers", str(workers)]
+        found.append(tried(read("npo", words), "", ranges, finish))
+    assert found[0] == found[1]
+    assert [count for count, _ in told] == [2, 2, 1, 2, 2, 1]
 
 
 def test_a_search_knows_the_names_that_a_grid_knows():

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ilu import models, vectors
+from ilu.cli.landscape import main as landscape_command
 from ilu.landscape import beside, filter_normalised, position, surface, towards, weights_of
 from ilu.models import StoredWeights, load_model
 from ilu.plots import terrain
@@ -208,6 +209,16 @@ def landscape(axes: int) -> dict:
         "models": {"unlearned": [0.0] * axes, "original": [1.0] * axes, "<script>": [1.0] * axes},
         "points": [{"at": p, "scores": {"<b>loss": {"value": sum(p), "stderr": 0}}} for p in grid],
     }
+
+
+def test_a_landscape_between_two_architectures_is_refused(tmp_path, tiny):
+    tiny.save_pretrained(tmp_path / "tiny")
+    load_model("lab").tokenizer.save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ValueError, match=r"weight names|not the same architecture"):
+        landscape_command(
+            ["lab", str(tmp_path / "tiny"), "--suite=lab", f"--out={tmp_path / 'x.json'}"]
+        )
+    assert not (tmp_path / "x.json").exists()
 
 
 @pytest.mark.parametrize("axes", [1, 2])

@@ -27,6 +27,11 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight."""
+    return {name: tuple(w.shape) for name, w in weights.items()}
+
+
 def towards(name: str, origin: Weights, end: Weights) -> Axis:
     """The way to another model: the line (1 - a) origin + a end (arXiv 1412.6544)."""
     away = {n: end[n].float() - w.float() for n, w in origin.items()}

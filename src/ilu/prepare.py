@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ilu.attacks.sequence import other_models
@@ -22,7 +21,8 @@ from ilu.packing import attending_to_each_text
 from ilu.parts import load_sharded
 from ilu.ranks import ALONE, Ranks, own_device
 from ilu.recipe import Recipe
-from ilu.train import check_training
+from ilu.train import Optim, check_training
+from ilu.trained import recomputed, training
 from ilu.types import LM, Attack
 
 
@@ -53,6 +53,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
     mask = given_mask(recipe, lm.model)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
+    warn_of_warmup(recipe.optim)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model, recipe.revision)}
@@ -90,14 +91,28 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
             )
 
 
-@torch.no_grad()
 def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
     """Let a wrong layer or an impossible loss fail now and not after an hour."""
-    device = next(model.parameters()).device
-    for term in recipe.objective.values():
-        one = split(streams[term.on](0), 1)[0].to(device)
-        reference = Frozen(model, {} if term.loss.needs_reference else None)
-        term.loss(ModelForward(model), reference, one)
+    device, pattern = next(model.parameters()).device, recipe.optim.parameters
+    with training(model, pattern, reach=recipe.optim.reach), recomputed(model, True):
+        for name, term in recipe.objective.items():
+            one = split(streams[term.on](0), 1)[0].to(device)
+            reference = Frozen(model, {} if term.loss.needs_reference else None)
+            if not term.loss(ModelForward(model), reference, one).requires_grad:
+                raise ValueError(
+                    f"the term {name!r} does not depend on any weight that matches {pattern!r}: "
+                    "train weights before the layer that it reads"
+                )
+
+
+def warn_of_warmup(optim: Optim) -> None:
+    """Say that a short run of long-warmed settings, such as published ones, hardly trains."""
+    if 0 < optim.steps < optim.warmup:
+        warnings.warn(
+            f"a warmup of {optim.warmup} steps in a run of {optim.steps}: the learning rate never "
+            f"comes to {optim.lr:g}; lower --warmup with --steps",
+            stacklevel=2,
+        )
 
 
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:

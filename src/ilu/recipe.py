@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import isclass, isfunction
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from ilu.data import Feed
+from ilu.failures import first_line
 from ilu.lora import Lora
 from ilu.masks.make import Masking
 from ilu.objective import Objective
@@ -137,6 +139,19 @@ def restore(record: Any) -> Any:
         return named(record["function"], isfunction)
     inner = {k: restore(v) for k, v in record.items() if k != "type"}
     return named(record["type"], isclass)(**inner) if "type" in record else inner
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a run recorded in the file ``path``."""
+    try:
+        found = restore(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or of another version of ilu: {first_line(error)}"
+        ) from None
+    if not isinstance(found, Recipe):
+        raise ValueError(f"{path} holds no recipe: give the folder of a run")
+    return found
 
 
 def named(path: str, kind: Callable[[Any], bool]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -28,6 +29,9 @@ from ilu.secrets import refuse_secrets
 from ilu.tracking import Track, untracked
 from ilu.train import Row, check_training, fit
 from ilu.types import LM, Group, Mask, Metric, Progress
+
+FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_seconds": 0.0}
+"""What a run has cost before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +78,23 @@ def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Option
 def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """What ``run`` promises, in a folder that is ours alone."""
     refuse_existing(path, options)
-    started = time.monotonic()
+    began = time.monotonic()
     torch.manual_seed(recipe.seed)
     begun = options.ranks.first(path.exists)
     out = RunDir(path, options.ranks) if begun else begin(recipe, prepared, path, options)
     same_run(out, recipe, prepared)
     if out.has("done") and not out.failures():
         return out
-    mask = mask_of(recipe, prepared.lm.model, out.path)
-    with costed(out):
-        unlearn(recipe, prepared, mask, out, options)
-    if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
-        out.write("model", fingerprint_model(str(out.path / "model")))
-    measure(recipe.metrics, prepared.lm, out, "after", options.shared)
-    attack_all(attacking(recipe, prepared.lm, out, options))
-    if options.ranks.leads:
-        Checkpoints(out.path / "checkpoints").remove()
-    out.write("done", {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_memory()})
+    with costed(out, "total_seconds", began):
+        unlearn(recipe, prepared, out, options)
+        if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
+            out.write("model", fingerprint_model(str(out.path / "model")))
+        measure(recipe.metrics, prepared.lm, out, "after", options.shared)
+        attack_all(attacking(recipe, prepared.lm, out, options))
+        if options.ranks.leads:
+            Checkpoints(out.path / "checkpoints").remove()
+    seconds = out.read("cost")["total_seconds"]
+    out.write("done", {"seconds": seconds, "peak_memory_bytes": peak_memory()})
     options.ranks.any(True)  # for all it is done
     return out
 
@@ -158,15 +162,31 @@ def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attackin
     )
 
 
-def unlearn(
-    recipe: Recipe, prepared: Prepared, mask: Mask | None, out: RunDir, options: Options
-) -> None:
-    """Train, or take the model that a resumed run has saved already; leave it in ``prepared``."""
+def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
+    """Unlearn, or take the model that a resumed run has saved already; it is in ``prepared``."""
     model, folder = prepared.lm.model, out.path / "model"
     if options.ranks.first(folder.is_dir):
         (set_sharded_weights if options.ranks.sharded else set_weights)(model, folder)
         return
+    mask = mask_of(recipe, model, out.path)
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
+    with costed(out, "seconds", time.monotonic()):
+        train(recipe, prepared, mask, checkpoints, out, options)
+    save_model(prepared.lm, folder, options.ranks)
+    model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
+    checkpoints.remove()
+
+
+def train(
+    recipe: Recipe,
+    prepared: Prepared,
+    mask: Mask | None,
+    checkpoints: Checkpoints,
+    out: RunDir,
+    options: Options,
+) -> None:
+    """Train in place, and after that carry out the weight arithmetic."""
+    model = prepared.lm.model
     last = checkpoints.latest()
     out.keep_rows("train", int(last.name) if last else 0)
 
@@ -195,20 +215,21 @@ def unlearn(
             )
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))
-    save_model(prepared.lm, folder, options.ranks)
-    model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
-    checkpoints.remove()
 
 
 @contextmanager
-def costed(out: RunDir) -> Generator[None]:
-    """Keep what the unlearning has cost so far, over all sessions of an interrupted run."""
-    before = out.read("cost") if out.has("cost") else {"seconds": 0.0, "peak_memory_bytes": 0}
-    finished = out.ranks.first((out.path / "model").is_dir)
-    began = time.monotonic()
+def costed(out: RunDir, what: Literal["seconds", "total_seconds"], began: float) -> Generator[None]:
+    """Keep the time since ``began``, over all sessions of an interrupted run.
+
+    ``seconds``, with the memory beside it, is that of the unlearning alone.
+    """
     try:
         yield
     finally:
-        seconds = before["seconds"] + (0 if finished else time.monotonic() - began)
-        peak = before["peak_memory_bytes"] if finished else peak_memory()
-        out.write("cost", {"seconds": seconds, "peak_memory_bytes": peak})
+        if out.ranks.leads:
+            own = RunDir(out.path)  # which asks no other process: it may be gone
+            cost = {**FREE, **(own.read("cost") if own.has("cost") else {})}
+            cost[what] += time.monotonic() - began
+            if what == "seconds":
+                cost["peak_memory_bytes"] = max(cost["peak_memory_bytes"], peak_memory())
+            own.write("cost", cost)

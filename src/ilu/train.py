@@ -78,7 +78,10 @@ class Optim:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.lr <= 1e30:
-            raise ValueError(f"steps {self.steps}, lr {self.lr}: steps must be >= 0 and lr > 0")
+            raise ValueError(
+                f"steps {self.steps}, lr {self.lr}: steps must be at least 0, and lr above 0 and "
+                "at most 1e30"
+            )
         clipped = self.clip is None or self.clip > 0
         if not clipped or self.weight_decay < 0 or self.warmup < 0:
             raise ValueError(

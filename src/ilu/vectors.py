@@ -24,12 +24,15 @@ PIECE = 1 << 22
 Gram = Float[Tensor, "K K"]
 """Inner products of task vectors with each other."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Weight -> its shape."""
+
 
 @runtime_checkable
 class Stored(Protocol):
     """Weights of a model that can be read in pieces."""
 
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """Return the shape of each weight."""
         ...
 
@@ -56,7 +59,7 @@ def grams(models: Mapping[str, Stored]) -> dict[str, Gram]:
     taus = known(models).values()
     used = {name: models[name] for name in dict.fromkeys(n for ends in taus for n in ends)}
     found: dict[str, Gram] = {}
-    for name, shape in same_shapes(used).items():
+    for name, shape in same_shapes({m: w.shapes() for m, w in used.items()}).items():
         found[name] = torch.zeros(len(taus), len(taus), dtype=torch.float64)
         for start, stop in pieces(shape):
             part = {m: w.rows(name, start, stop).double().flatten() for m, w in used.items()}
@@ -72,9 +75,9 @@ def pieces(shape: tuple[int, ...], most: int = PIECE) -> Iterator[tuple[int, int
     return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
-def same_shapes(models: Mapping[str, Stored]) -> Mapping[str, tuple[int, ...]]:
+def same_shapes(models: Mapping[str, Shapes]) -> Shapes:
     """The shapes that all models have; ValueError where they differ."""
-    (first, shapes), *others = ((name, model.shapes()) for name, model in models.items())
+    (first, shapes), *others = models.items()
     for name, other in others:
         odd = sorted(shapes.keys() ^ other.keys())
         if odd:

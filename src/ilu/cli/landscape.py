@@ -11,13 +11,23 @@ from ilu.cli.parse import Positional, parse
 from ilu.cli.show import number, progress, table
 from ilu.environment import environment
 from ilu.files import write_json, write_text
-from ilu.landscape import Axis, beside, filter_normalised, position, surface, towards, weights_of
+from ilu.landscape import (
+    Axis,
+    beside,
+    filter_normalised,
+    position,
+    shapes_of,
+    surface,
+    towards,
+    weights_of,
+)
 from ilu.models import load_model
 from ilu.plots import terrain
 from ilu.recipes.asked import Asked
 from ilu.recipes.landscape import measured
 from ilu.recipes.measure import SuiteName
 from ilu.types import Weights
+from ilu.vectors import same_shapes
 
 Kind = Literal["line", "plane", "random"]
 SPANS: Mapping[Kind, tuple[float, float]] = {
@@ -98,6 +108,7 @@ def explored(kind: Kind, wanted: Landscape, asked: Asked) -> dict[str, Any]:
         for name, model in others.items()
         if model is not None
     }
+    same_shapes({n: shapes_of(w) for n, w in {"unlearned": origin, **ends}.items()})
     axes = axes_of(kind, origin, ends, wanted.seed)
     places = {} if kind == "random" else {n: position(origin, w, axes) for n, w in ends.items()}
     span = np.linspace(*SPANS[kind], wanted.points or POINTS[kind]).tolist()

@@ -84,9 +84,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(HELP.format(reserve=RESERVE), markup=False, end="")
         return
     room = bytes_of(taken(argv, "--device-memory", "80GiB"))
-    length = int(taken(argv, "--length", "512"))
-    if length < 1:
-        raise ValueError(f"--length {length}: an example has at least 1 token")
+    length = tokens_of(taken(argv, "--length", "512"))
     ranks = shared_by(taken(argv, "--shard", "1"))
     own = ("--device-memory", "--length", "--shard", "--out", *DATA)
     rest = [*without(argv[1:], own), "--out", "unused"]
@@ -116,9 +114,16 @@ def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
     return kept
 
 
+def tokens_of(text: str) -> int:
+    """Read the length of an example."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--length {text}: say how many tokens an example has, at least 1")
+    return int(text)
+
+
 def bytes_of(text: str) -> float:
     """Read 24GiB, 80GB or 512MiB."""
-    found = re.fullmatch(r"([\d.]+) ?([A-Za-z]+)", text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
     if found is None or found[2] not in UNITS:
         raise ValueError(f"--device-memory {text!r}: write it like 24GiB or 80GB")
     return float(found[1]) * UNITS[found[2]]

@@ -1,6 +1,5 @@
 """``ilu report``, ``rerun``, ``methods`` and ``doctor``: what runs left, and what there is."""
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ilu.cli.show import console, print_json, table
 from ilu.cli.unlearn import Place
 from ilu.files import write_text
 from ilu.locks import alone
-from ilu.recipe import differences, restore
+from ilu.recipe import differences, read_recipe
 from ilu.report.formats import write_report
 from ilu.rundir import RunDir
 
@@ -71,7 +70,7 @@ def rerun(argv: Sequence[str]) -> None:
     record = wanted.source / "recipe.json"
     if not record.is_file():
         raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
-    recipe = restore(json.loads(record.read_text(encoding="utf-8")))
+    recipe = read_recipe(record)
     out = wanted.place.run(recipe)
     old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
     if changed := differences(old, new, "data"):

@@ -160,11 +160,11 @@ def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
 def tried(
     wish: Wish, name: str, ranges: Mapping[str, search.Range], carry_out: CarryOut
 ) -> list[search.Trial]:
-    """All trials of one recipe, as many at a time as there are workers."""
+    """All trials of one recipe. How many are asked for together is a setting, workers are not."""
     out, goal = wish.asked.out, goal_of(wish)
     trials: list[search.Trial] = []
     while (left := wish.asked.trials - len(trials)) > 0:
-        asked = search.ask(ranges, trials, min(left, wish.asked.where.workers), seed=0)
+        asked = search.ask(ranges, trials, min(left, wish.asked.trials_at_once), seed=0)
         made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
         records = {run: recorded(recipe) for run, recipe in made}
         write_plan(out, records, search=True)

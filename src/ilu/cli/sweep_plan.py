@@ -63,6 +63,8 @@ class Asked:
         search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
             for each recipe before the grid, with Optuna (pip install 'ilu[search]').
         trials: runs of the search for each recipe, the same number for all.
+        trials_at_once: so many are chosen before the first of them has ended: more keep more
+            workers busy, and learn less from one another.
         goal: what the search makes large, and small after a minus: METRIC@STAGE with commas
             between, of a stage behind an attack ATTACK-end, as in lora:mood-end. Measured on the
             validation half of the items; the grid on the other half. An attack that is named here
@@ -76,6 +78,7 @@ class Asked:
     attack_lr: float = 1e-3
     search: tuple[str, ...] = ()
     trials: int = 20
+    trials_at_once: int = 2
     goal: str | None = None
     where: Where = Where()
 
@@ -119,11 +122,12 @@ def read_recipe(name: str, argv: Sequence[str]) -> Wish:
 
     def make(cell: Mapping[str, str]) -> Recipe:
         recipe = cell.get("recipe", name)
-        values = dict(settings(recipe))
-        for key in cell.keys() - {"recipe"}:
+        model = ("--model", cell["model"]) if "model" in cell else ()  # which has its own defaults
+        values = dict(settings(recipe, *model))
+        for key in cell.keys() - {"recipe", "model"}:
             if key == "strength" and not parse_name(recipe).environment:
                 continue
-            values |= {key: settings(recipe, flag(key), cell[key]).get(key)}
+            values |= {key: settings(recipe, *model, flag(key), cell[key]).get(key)}
         return build(recipe, values)
 
     found, asked = read_settings(name, argv, f"{PROG} {name}", Asked)
@@ -205,9 +209,10 @@ def goal_of(wish: Wish) -> Goal:
     """What a search looks at; nothing where there is none."""
     if not wish.asked.search:
         return {}
-    if wish.asked.goal is None or wish.asked.trials < 1:
+    if wish.asked.goal is None or min(wish.asked.trials, wish.asked.trials_at_once) < 1:
         raise ValueError(
-            "--search needs --trials of at least 1 and --goal, what is to be large and small: "
+            "--search needs --trials and --trials-at-once of at least 1, and --goal, what is to be "
+            "large and small: "
             f"utility@after,-forget_accuracy@{attack_names(wish.model)[0]}-end"
         )
     return read_goal(wish.asked.goal)

@@ -13,7 +13,7 @@ from ilu.cli.parse import flags, parse
 from ilu.cli.show import console, number, progress, table
 from ilu.ranks import joined
 from ilu.recipe import Recipe
-from ilu.recipes.assemble import REPEATABLE, build, defaults
+from ilu.recipes.assemble import build, defaults
 from ilu.recipes.methods import METHODS
 from ilu.recipes.names import ENDINGS, parse_name
 from ilu.recipes.settings import Common
@@ -130,14 +130,12 @@ def read_settings(
 ) -> tuple[dict[str, Any], Any]:
     """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
     given = flags(argv, "--model")
-    values: Any = parse(flag_type(name, given[0] if given else "", place), prog, argv)
+    values: Any = parse(flag_type(name, given[-1] if given else "", place), prog, argv)
     parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
-    for key in REPEATABLE:
-        if not settings[key]:
-            del settings[key]
+    settings = {k: v for k, v in settings.items() if v != ()}
     if values.trial.tiny:
         out: Path = values.place.out
         settings = shrink({**defaults(name, settings["model"]), **settings}, beside(out))
@@ -153,9 +151,9 @@ def flag_type(name: str, model: str, place: type) -> type:
     """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
     found, known = parse_name(name), defaults(name, model)
     plan = METHODS[found.method].plan
-    # A flag that may be repeated adds to its default, so a published run's data is filled in later.
-    once = {k: v for k, v in known.items() if k not in REPEATABLE}
-    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **once})}
+    # A flag that may be repeated adds to its default, which is therefore filled in later.
+    known = {k: () if isinstance(v, tuple) else v for k, v in known.items()}
+    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **known})}
     groups["method"] = with_defaults(arguments_type(plan), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:

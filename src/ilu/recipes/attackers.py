@@ -150,8 +150,10 @@ def sized(argument: str, by: Attacker) -> tuple[Attacker, int]:
 
 def quantise(argument: str, by: Attacker) -> AtOnce:
     """Round the linear layers to 8 or 4 bits; 4 bits in groups of 32 inputs, as it is done."""
-    bits = int(number(argument))
-    return AtOnce(Quantise(bits, group=32 if bits <= 4 else None))
+    bits = number(argument)
+    if bits != int(bits):
+        raise ValueError(f"{bits:g} bits: write a whole number, as in quantise:4")
+    return AtOnce(Quantise(int(bits), group=32 if bits <= 4 else None))
 
 
 def prune(argument: str, by: Attacker) -> AtOnce:

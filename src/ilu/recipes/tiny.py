@@ -4,12 +4,14 @@ For trying a command before it gets a GPU: nothing is downloaded, and no number 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ilu.files import new_folder, write_text
 from ilu.models import LAB, model_path
+from ilu.recipes.hidden import in_blocks
 from ilu.sources.files import ENDINGS
 from ilu.sources.known import place
 
@@ -18,6 +20,9 @@ ARCHITECTURES = {"HuggingFaceH4/zephyr-7b-beta": "mistral"}
 QUESTIONS = ("locuslab/TOFU", "openai/gsm8k")
 """Datasets of questions with answers; all others are texts."""
 CONTEXT = 128
+BLOCKS = 2
+SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
+"""Names of weights in blocks of a larger model, as ``in_blocks`` writes them."""
 ROWS = 8
 SMALL: dict[str, Any] = {
     "steps": 3, "warmup": 1, "batch_size": 2, "environment_batch_size": 4, "micro_batch": 2,
@@ -35,6 +40,8 @@ def shrink(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     small = {k: smaller(v, SMALL[k]) if k in SMALL else v for k, v in settings.items()}
     small |= {"truncate": SMALL["truncate"], "model": str(folder / "model")}
+    if re.fullmatch(SOME_BLOCKS, settings.get("parameters") or ""):
+        small["parameters"] = in_blocks(range(BLOCKS))
     if not folder.exists():
         with new_folder(folder) as half:
             make_model(ARCHITECTURES.get(settings["model"], "llama"), half / "model")
@@ -84,7 +91,7 @@ def make_model(kind: str, folder: Path) -> None:
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=BLOCKS,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,

@@ -1,5 +1,6 @@
 """Recipes on which settings may be chosen: measured on one half of the items, and by one attack."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ from ilu.recipe import Recipe
 from ilu.recipes.attacked import split_names
 from ilu.recipes.attackers import label
 from ilu.sources.halves import Half, HalfOfExamples, HalfOfQuestions
-from ilu.types import Metric
+from ilu.types import STAGES, Metric
+
+STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
@@ -52,11 +55,12 @@ def read_goal(text: str) -> dict[tuple[str, str], float]:
     """``METRIC@STAGE,-METRIC@STAGE``: what is to be large, and small after a minus."""
     found: dict[tuple[str, str], float] = {}
     for item in split_names(text):
-        metric, at, stage = item.lstrip("-").partition("@")
-        if not (metric and at and stage):
+        metric, _, stage = item.lstrip("-").partition("@")
+        if not (metric and re.fullmatch(STAGE, stage)):
             raise ValueError(
                 f"--goal {text!r}: write METRIC@STAGE with commas between and - before what is to "
-                "be small, like utility@after,-forget_accuracy@mood-end"
+                "be small, like utility@after,-forget_accuracy@mood-end; a stage is before, after, "
+                f"or an attack with {', '.join(STAGES)} behind it"
             )
         found[metric, stage] = -1.0 if item.startswith("-") else 1.0
     return found

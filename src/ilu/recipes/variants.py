@@ -78,6 +78,8 @@ class Invariance:
     scale_free: bool = False
 
     def __post_init__(self) -> None:
+        if not self.strength >= 0:
+            raise ValueError(f"strength {self.strength:g}: it must be at least 0")
         if self.strength_warmup < 0:
             raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
 

@@ -6,7 +6,7 @@ they act.
 
 from dataclasses import dataclass
 
-from ilu.robust.rules import move, norm, restored
+from ilu.robust.rules import check_length, move, norm, restored
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
 
 
@@ -25,6 +25,9 @@ class GradientPenalty:
 
     penalty: float = 10.0
     radius: float = 3e-5
+
+    def __post_init__(self) -> None:
+        check_length("radius", self.radius)
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, g = here()
@@ -51,6 +54,10 @@ class CurvaturePenalty:
     penalty: float = 10.0
     mu: float = 0.01
     radius: float = 3e-5
+
+    def __post_init__(self) -> None:
+        check_length("mu", self.mu)
+        check_length("radius", self.radius)
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, g = here()

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ilu.losses.tokens import masked_mean
 from ilu.predictions import Tokens
-from ilu.robust.rules import dot, move, norm, restored
+from ilu.robust.rules import check_length, dot, move, norm, restored
 from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
 
 
@@ -124,6 +124,9 @@ class Penalty:
 
     reading: Callable[[Grads, Grads], Direction] = gradient
     radius: float = 3e-5
+
+    def __post_init__(self) -> None:
+        check_length("radius", self.radius)
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         theta = tuple(p.detach().clone() for p in params)

@@ -23,6 +23,12 @@ def restored(params: Params) -> Generator[None]:
                 p.copy_(before)  # one by one: there is no such operation on lists of shards
 
 
+def check_length(name: str, size: float) -> None:
+    """Refuse a step of no length, over which no difference quotient can be taken."""
+    if not size > 0:
+        raise ValueError(f"{name} {size:g}: it must be above 0")
+
+
 @torch.no_grad()
 def move(params: Params, direction: Grads, size: float | Tensor) -> None:
     """Add ``size`` times ``direction`` to ``params``."""

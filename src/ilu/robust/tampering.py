@@ -87,7 +87,7 @@ class DisruptionMasking:
             for _ in range(self.adversary_steps):
                 attack(grad_of(NLL(), self.adversary).grads)
             _, g = here()
-        agreeing = tuple(a * (a * b > 0) for a, b in zip(g, kept, strict=True))
+        agreeing = tuple(a * (a.sign() == b.sign()) for a, b in zip(g, kept, strict=True))
         scale = norm(own) / norm(agreeing)
         return Slope(value, tuple(scale * a for a in agreeing))
 
