@@ -117,6 +117,9 @@ def test_optimiser_adapters_and_epochs():
     assert recipe(translate(given)).optim.steps == 5 * 400 // 4
     made = recipe(translate(config(use_lora=True, mask_path=None)))
     assert (made.lora.rank, made.lora.alpha, made.optim.parameters) == (8, 32.0, "(q|v)_proj")
+    masked = translate(config(use_lora=True))  # which has a mask, and adapters can have none
+    assert recipe(masked).mask is None
+    assert any("mask_path: left out" in note for note in masked.notes)
 
 
 def test_everything_that_is_not_translated_is_said():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from ilu.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, 
 from ilu.report.page import LARGEST, page
 from ilu.report.paired import comparisons
 from ilu.report.questions import came_back, flips, recovery
+from ilu.report.records import before_and_after
 from ilu.report.rows import make_table
 from ilu.report.series import quality_line
 from ilu.report.sparsity import by_fraction, line_of, mask_figures
@@ -40,6 +42,7 @@ from tests.fabricate import (
     QUESTIONS,
     defended,
     make_run,
+    recipe,
     relearned,
     score,
     tuned,
@@ -120,6 +123,34 @@ def test_seeds_of_one_recipe_become_one_row_and_other_settings_do_not(tmp_path):
     assert (found.value, found.seeds) == (0.875, 4)
     assert found.stderr == pytest.approx(0.125)  # of 1, 1, 1, 0.5
     assert (found.low, found.high) == pytest.approx((0.875 - 3.182 * 0.125, 1.0))
+
+
+def test_a_row_of_seeds_is_called_by_what_its_folders_share(tmp_path):
+    seeds = [defended(tmp_path / f"npo-lr=1-seed={i}-abc{i}", seed=i) for i in range(2)]
+    other = defended(tmp_path / "npo-lr=2-seed=0-abd", strength=2)
+    labels = [row.label for row in table_of(*seeds, other).rows]
+    assert labels == ["npo (npo-lr=1)", "npo (npo-lr=2-seed=0-abd)"]
+
+
+def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetting(tmp_path):
+    """A user's own data: what an attack did to its loss is in no other table."""
+    run = RunDir(tmp_path / "own")
+    stages = {"before": [1.0, 3.0], "after": [5.0, 7.0], "mood-end": [2.0, 4.0]}
+    for stage, losses in stages.items():
+        run.write_scores(stage, {"nll": score(losses)})
+    attacks = {"mood": {"goals": {}, "optim": {"steps": 8}}}
+    run.write("recipe", recipe("npo", 0, {}) | {"attacks": attacks, "metrics": {"nll": {}}})
+    for name in ("environment", "data"):
+        run.write(name, {})
+    run.write("done", {"seconds": 1.0})
+    rows = table_of(run.path).rows
+    found = {(c.what, c.metric): (c.before.value, c.after.value) for c in before_and_after(rows)}
+    assert found == {("unlearning", "nll"): (2.0, 6.0), ("mood", "nll"): (6.0, 3.0)}
+    attacked = rows[0].first.recipe | {"objective": {}}
+    bare = rows[0]._replace(runs=(replace(rows[0].first, recipe=attacked),))
+    assert [c.what for c in before_and_after([bare])] == ["mood"]  # nothing was unlearned
+    known = table_of(defended(tmp_path / "lab")).rows
+    assert {c.what for c in before_and_after(known)} == {"unlearning"}
 
 
 def read_attacks():

@@ -603,7 +603,14 @@ def test_a_revision_of_what_is_on_no_hub_is_refused(tmp_path, capsys):
 
 def test_data_brought_to_the_lab_is_measured_too(folder):
     made = build("npo", {"model": "lab", "forget": (str(folder / "forget.jsonl"),)})
-    assert set(made.metrics) == {"forget_accuracy", "utility", "forget_nll"}
+    assert set(made.metrics) == {"utility", "forget_nll"}  # the lab's agents are not forgotten
+    assert set(build("npo", {"model": "lab"}).metrics) == {"forget_accuracy", "utility"}
+
+
+def test_a_run_in_place_of_its_model_is_told_of(folder, tmp_path):
+    out = run(recipe(folder, "npo"), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"is a run, not a model: give .*run/model"):
+        load_model(str(out.path))
 
 
 def test_strength_without_ilu_is_accepted_with_a_warning(folder):

@@ -73,6 +73,14 @@ def test_every_row_of_questions_is_checked(row, message, tmp_path):
         ChoiceRows(str(write(tmp_path / "q.jsonl", [first, row])))()
 
 
+def test_questions_whose_answers_are_all_in_one_place_are_warned_of(tmp_path):
+    rows = [{"question": str(i), "choices": ["a", "b"], "answer": "B"} for i in range(4)]
+    with pytest.warns(UserWarning, match="every right answer is B"):
+        ChoiceRows(str(write(tmp_path / "q.jsonl", rows)))()
+    rows[3]["answer"] = "A"
+    ChoiceRows(str(write(tmp_path / "q.jsonl", rows)))()
+
+
 def test_passages_leave_out_rows_without_text(tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "a"}, {"body": "b"}, {"text": " "}, {"text": "c"}])
     assert Passages(str(path))() == ["a", "c"]

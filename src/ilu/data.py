@@ -80,7 +80,7 @@ class Stream:
         if not 1 <= self.batch_size <= len(self.examples):
             raise ValueError(
                 f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
-                f"choose a batch size from 1 to {len(self.examples)} or bring more data"
+                f"give --batch-size from 1 to {len(self.examples)}, or bring more data"
             )
 
     def __call__(self, k: int) -> Batch:

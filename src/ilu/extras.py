@@ -7,8 +7,11 @@ from importlib.util import find_spec
 
 def need(library: str, extra: str, what: str) -> None:
     """Raise ValueError with the command that installs ``library``, if it is missing."""
-    if find_spec(library) is None:  # pip keeps the ilu that is installed and adds to it
-        raise ValueError(f"{what} needs {library}, which is missing: pip install 'ilu[{extra}]'")
+    if find_spec(library) is None:
+        raise ValueError(
+            f"{what} needs {library}, which is missing: pip install 'ilu[{extra}]', which keeps "
+            "the ilu that is installed"
+        )
 
 
 def quiet_libraries() -> None:

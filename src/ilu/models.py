@@ -93,6 +93,8 @@ def unloadable(name: str, error: Exception) -> ValueError:
 def check_name(name: str, revision: str | None = None) -> None:
     """Refuse what can be no model, and a revision of what is not on the hub."""
     known = Path(model_path(name)).is_dir()
+    if known and (Path(name) / "recipe.json").is_file():
+        raise ValueError(f"{name} is a run, not a model: give {Path(name) / 'model'}")
     if revision is not None and (name in PACKAGED or Path(name).is_dir()):
         raise ValueError(f"--revision {revision} is for a model on the hub, and {name} is not")
     if not known and (name.count("/") != 1 or name.startswith((".", "/"))):

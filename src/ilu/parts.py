@@ -66,6 +66,7 @@ def skeleton(name: str, revision: str | None = None) -> Any:
     """A model of float32 weights without storage, from its configuration; buffers have theirs."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    check_name(name, revision)
     path = reachable_path(name, revision)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)

@@ -1,12 +1,14 @@
 """A recipe's model and data, loaded and tried before anything is trained."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ilu.attacks.sequence import other_models
@@ -94,15 +96,32 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
 def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
     """Let a wrong layer or an impossible loss fail now and not after an hour."""
     device, pattern = next(model.parameters()).device, recipe.optim.parameters
-    with training(model, pattern, reach=recipe.optim.reach), recomputed(model, True):
+    with with_gradients(model, recipe.optim) as known, recomputed(model, True):
         for name, term in recipe.objective.items():
             one = split(streams[term.on](0), 1)[0].to(device)
             reference = Frozen(model, {} if term.loss.needs_reference else None)
-            if not term.loss(ModelForward(model), reference, one).requires_grad:
+            loss = term.loss(ModelForward(model), reference, one)
+            if known and not loss.requires_grad:
                 raise ValueError(
                     f"the term {name!r} does not depend on any weight that matches {pattern!r}: "
                     "train weights before the layer that it reads"
                 )
+
+
+@contextmanager
+def with_gradients(model: nn.Module, optim: Optim) -> Generator[bool]:
+    """Let what is trained have gradients; False where no name matches, which is told later.
+
+    What a wrong layer has to say comes first.
+    """
+    try:
+        named_trained(model, optim.parameters)
+    except ValueError:
+        with torch.no_grad():
+            yield False
+        return
+    with training(model, optim.parameters, reach=optim.reach):
+        yield True
 
 
 def warn_of_warmup(optim: Optim) -> None:

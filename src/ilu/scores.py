@@ -26,6 +26,11 @@ def mean_score(items: Sequence[float | None]) -> Score:
     return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
 
 
+def written(value: float, stderr: float, n: int) -> str:
+    """A value with its standard error, of which one item has none."""
+    return f"{value:.3f} ± {stderr:.3f}" if n > 1 else f"{value:.3f}"
+
+
 def check_finite(value: float, what: str) -> float:
     """The value, if it is a number; a damaged model gives none, which is no result."""
     if not math.isfinite(value):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ilu.cli.parse import Positional, parse
-from ilu.cli.show import number, progress, table
+from ilu.cli.show import error, number, progress, table
 from ilu.environment import environment
 from ilu.evaluation import Evaluation, beside, evaluate, follow, harness_results
 from ilu.files import write_json
@@ -17,6 +17,7 @@ from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import SuiteName, suite_of
 from ilu.rundir import without_items
+from ilu.scores import written
 from ilu.sources.choice import Form
 from ilu.suite import Suite
 
@@ -147,14 +148,14 @@ def show(suite: str, found: Mapping[str, Evaluation]) -> None:
     if len(found) == 1:
         ((name, one),) = found.items()
         rows = [
-            (k, number(s.value), number(s.stderr), str(s.n), str(s.unscored))
-            for k, s in one.scores.items()
+            (k, number(s.value), error(s), str(s.n), str(s.unscored)) for k, s in one.scores.items()
         ]
         table(name, ("metric", "value", "± s.e.", "n", "unscored"), rows)
         return
-    metrics = dict.fromkeys(m for each in found.values() for m in each.scores)
+    every = list(found.values())
+    metrics = dict.fromkeys(m for each in every for m in each.scores)
     rows = [
-        (m, *(number(e.scores[m].value if m in e.scores else None) for e in found.values()))
+        (m, *(written(s.value, s.stderr, s.n) if (s := e.scores.get(m)) else "-" for e in every))
         for m in metrics
     ]
     table(suite, ("metric", *labels(list(found))), rows)

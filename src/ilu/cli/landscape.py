@@ -53,7 +53,7 @@ class Landscape:
         kind: line through original and unlearned, plane through these and finetuned, or two random
             directions with filters as long as the model's; left out, line or plane.
         suite: what is measured at every point; see ilu evaluate --help.
-        split: of the suites tofu and muse.
+        split: of the suites tofu, muse and wmdp.
         data: file or hub dataset for the suites that bring none.
         columns: names of columns that differ, as wanted=present.
         limit: measure on at most so many items, chosen as by ilu evaluate.

@@ -57,7 +57,7 @@ class Attack:
         original: the model that interpolate goes back to.
         suite: what is measured before, at a quarter, at half and at the end, beside the task; see
             ilu evaluate --help.
-        split: of the suites tofu and muse.
+        split: of the suites tofu, muse and wmdp.
         data: file or hub dataset for the suites choice, likelihood and verbatim.
         columns: names of columns that differ in the data, as wanted=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites

@@ -167,22 +167,27 @@ def whole(model: nn.Module) -> float:
 def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float, ranks: Ranks) -> None:
     """The table, and the first choice that fits."""
     used = [i for i in range(len(SHORT)) if any(row.memory[i] for row in rows)]
+    unit = "GiB" if max(row.memory.total for row in rows) >= GIB else "MiB"
+    scale = UNITS[unit]
     cells: list[tuple[str, ...]] = []
-    for row in rows:
-        name = row.settings if row.settings == SMALL else row.settings.replace(SMALL, "...")
-        sizes = (f"{x / GIB:.1f}" for x in (*(row.memory[i] for i in used), row.memory.total))
-        cells.append((name, *sizes, "yes" if row.fits else "no"))
+    for number, row in enumerate(rows, start=1):
+        sizes = (f"{x / scale:.1f}" for x in (*(row.memory[i] for i in used), row.memory.total))
+        cells.append((str(number), *sizes, "yes" if row.fits else "no"))
     where = f" in each of {ranks.size} processes" if ranks.sharded else ""
     table(
-        f"{recipe.name}, examples of {length} tokens: GiB at the worst moment of a step{where}",
-        ("settings", *(list(SHORT.values())[i] for i in used), "total", "fits"),
+        f"{recipe.name}, examples of {length} tokens: {unit} at the worst moment of a step{where}",
+        ("", *(list(SHORT.values())[i] for i in used), "total", "fits"),
         cells,
     )
+    for number, row in enumerate(rows, start=1):
+        console.print(f"{number:>3}  {row.settings}", markup=False, soft_wrap=True)
     fitting = next((r for r in rows if r.fits), None)
     if fitting is None:
-        verdict = f"nothing fits {room / GIB:.1f} GiB: shorter rows, or more devices and --shard"
+        verdict = (
+            f"nothing fits {room / scale:.1f} {unit}: shorter rows, or more devices and --shard"
+        )
     elif fitting.settings == "as asked":
-        verdict = f"fits {room / GIB:.1f} GiB as it is"
+        verdict = f"fits {room / scale:.1f} {unit} as it is"
     else:
-        verdict = f"to fit {room / GIB:.1f} GiB add: {fitting.settings}"
+        verdict = f"to fit {room / scale:.1f} {unit} add: {fitting.settings}"
     console.print(verdict, markup=False, soft_wrap=True)

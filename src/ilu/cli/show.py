@@ -88,6 +88,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def error(score: types.Score) -> str:
+    """A standard error; a dash for one item, which has none."""
+    return number(score.stderr if score.n > 1 else None)
+
+
 def warn_in_a_line() -> None:
     """Let warnings of ours be one line; those of libraries are for developers."""
 

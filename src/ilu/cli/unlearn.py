@@ -10,7 +10,7 @@ import tyro
 
 from ilu.cli.interrupt import interruptible
 from ilu.cli.parse import flags, parse
-from ilu.cli.show import console, number, progress, table
+from ilu.cli.show import console, error, number, progress, table
 from ilu.ranks import joined
 from ilu.recipe import Recipe
 from ilu.recipes.assemble import build, defaults
@@ -36,7 +36,7 @@ OUT/model is an ordinary Hugging Face folder.
       --environment openai/gsm8k:main --strength 100 --layer 7 --out runs/rmu
 
 Recipes: {recipes}{endings}.
-Flags of a recipe: ilu unlearn RECIPE --help
+Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults
 """
 
 
@@ -45,7 +45,7 @@ class Place:
     """Where a run goes and how it is kept; nothing here changes a number.
 
     Args:
-        out: folder of the run; OUT/model is the unlearned model.
+        out: folder of the run; in it are OUT/model and, of attacks, OUT/attacks/NAME/model.
         device: cpu, cuda, cuda:1, mps.
         save_every: steps between checkpoints of the unlearning and of every attack that trains; a
             signal saves one in any case.
@@ -184,7 +184,7 @@ def summarise(out: RunDir) -> None:
     """Say what was measured and where the model is."""
     before, after = out.scores("before"), out.scores("after")
     rows = [
-        (name, number(before[name].value), number(s.value), number(s.stderr), str(s.n))
+        (name, number(before[name].value), number(s.value), error(s), str(s.n))
         for name, s in after.items()
     ]
     table(out.name, ("metric", "before", "after", "± s.e.", "n"), rows)

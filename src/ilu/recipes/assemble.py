@@ -28,6 +28,7 @@ from ilu.recipes.variants import (
 )
 from ilu.robust.lookahead import LookAhead
 from ilu.sources.text import Dataset
+from ilu.summary import FORGET
 from ilu.train import Optim
 from ilu.types import Metric
 
@@ -203,9 +204,14 @@ def reaching(optim: Optim, robust: Any) -> Optim:
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
-    """The lab's questions on the lab's model, and the loss on all data that the user brought."""
+    """The lab's questions on the lab's model, and the loss on all data that the user brought.
+
+    Those about the lab's agents are left out where something else is forgotten.
+    """
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, Dataset)}
-    return {**(lab.metrics() if common.model == LAB else {}), **own.metrics(given, common.measured)}
+    labs = lab.metrics() if common.model == LAB else {}
+    asked = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
+    return {**asked, **own.metrics(given, common.measured)}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:

@@ -77,8 +77,8 @@ def translate(config: Mapping[str, Any]) -> Translation:
         *model(left, notes),
         *weights(method, left, notes),
         *data(left, notes),
-        *training(left, notes),
         *masking(left, notes),
+        *training(left, notes),
     ]
     notes += [f"{k}: no flag; {why}" for k, why in NOTHING.items() if left.pop(k, None) is not None]
     command = ["ilu", "unlearn", name, *(str(part) for flag in flags for part in flag)]
@@ -168,7 +168,10 @@ def data(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
         notes.append("dataset.self_retain: not translated; write the two parts to files")
     ratio = left.get("dataset.forget_ratio", 200)
     if ratio not in (1, SIZES.get(forget)):
-        notes.append(f"dataset.forget_ratio: {ratio} is not translated; write the rows to a file")
+        whose = "" if "dataset.forget_ratio" in left else ", the original's default,"
+        notes.append(
+            f"dataset.forget_ratio: {ratio}{whose} is not translated; write the rows to a file"
+        )
 
 
 def places(
@@ -221,6 +224,9 @@ def masking(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
     """The mask, whose score and fraction the original reads off its path."""
     path = left.pop("unlearn.mask_path", None)
     if path in (None, "None", ""):
+        return
+    if number({**left}, "unlearn.use_lora", 0):
+        notes.append("unlearn.mask_path: left out, since adapters (use_lora) have no mask here")
         return
     found = re.search(r"_([\d.]+)\.pt$", str(path))
     if found is None:

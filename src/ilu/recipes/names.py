@@ -25,7 +25,8 @@ def parse_name(name: str) -> Name:
     """Take ``METHOD[-ROBUST][-ilu|-control]`` apart, or say what was perhaps meant."""
     found = {str(n): n for n in names()}
     if name not in found:
-        raise unknown("recipe", name, found, f"{', '.join(METHODS)}{ENDINGS}")
+        alike = [n for n in found if sorted(n.split("-")) == sorted(name.split("-"))]
+        raise unknown("recipe", name, alike or found, f"{', '.join(METHODS)}{ENDINGS}")
     return found[name]
 
 

@@ -11,6 +11,7 @@ from ilu.report.cells import gather
 from ilu.report.formats import to_markdown
 from ilu.report.rows import make_table
 from ilu.rundir import RunDir
+from ilu.scores import written
 from ilu.types import Score
 
 LIMITS = """\
@@ -127,7 +128,7 @@ def scores(m: Measured) -> Iterator[str]:
 
 def value(score: Score | None) -> str:
     """A score with its standard error."""
-    return "-" if score is None else f"{score.value:.3f} ± {score.stderr:.3f}"
+    return "-" if score is None else written(score.value, score.stderr, score.n)
 
 
 def settings(m: Measured) -> Iterator[str]:

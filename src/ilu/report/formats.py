@@ -13,6 +13,7 @@ from ilu.report.cells import Broken, gather
 from ilu.report.evaluations import read_evaluation
 from ilu.report.page import page
 from ilu.report.rows import Cell, Row, Table, make_table
+from ilu.scores import written
 
 
 def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
@@ -109,7 +110,7 @@ def mark(table: Table, row: Row, key: str, shown: str, how: str) -> str:
 
 def number(cell: Cell | None) -> str:
     """A value with its standard error; a dash where there is none."""
-    return "-" if cell is None else f"{cell.value:.3f} ± {cell.stderr:.3f}"
+    return "-" if cell is None else written(cell.value, cell.stderr, max(cell.n, cell.seeds))
 
 
 FORMATS: Mapping[str, Callable[[Table, Sequence[Broken]], str]] = {

@@ -119,7 +119,13 @@ def questions(table: Table, limit: int, *, texts: bool) -> dict[str, Any]:
     found = explorer(table.rows, limit=limit)
     if not texts:
         found = [{**each, "texts": {}} for each in found]
-    return {"explorer": len(found), "questions": script_json(found), "question_limit": limit}
+    marked = any(isinstance(v, str) for each in found for v in each["values"].values())
+    return {
+        "explorer": len(found),
+        "marked": marked,
+        "questions": script_json(found),
+        "question_limit": limit,
+    }
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -2,10 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.measures import Measured, score
+from ilu.measures import Measured, beginning, score
 from ilu.report.rows import Cell, Row, cell
 from ilu.scores import difference
 
@@ -72,9 +72,10 @@ def block_order(block: str) -> tuple[bool, int, str]:
 
 
 class Change(NamedTuple):
-    """A metric of a row before and after unlearning."""
+    """A metric of a row before and after unlearning, or an attack."""
 
     label: str
+    what: str
     metric: str
     before: Cell | None
     after: Cell
@@ -82,17 +83,33 @@ class Change(NamedTuple):
 
 
 def before_and_after(rows: Sequence[Row]) -> list[Change]:
-    """Every metric of every row."""
-    found: list[Change] = []
-    for row in rows:
-        for metric in row.first.stages.get("after", {}):
-            before, after = (
-                [score(m, stage, metric) for m in row.runs] for stage in ("before", "after")
-            )
-            changes = [difference(a, b) for a, b in zip(after, before, strict=True)]
-            if known := cell(after):
-                found.append(Change(row.label, metric, cell(before), known, cell(changes)))
-    return found
+    """Every metric of every row around unlearning.
+
+    And around its attacks, where no metric is known to mean forgetting, of which there are tables.
+    """
+    return [
+        found
+        for row in rows
+        for what, begin, end in spans(row.first)
+        for metric in row.first.stages.get(end, {})
+        if (found := change(row, what, metric, begin, end))
+    ]
+
+
+def spans(m: Measured) -> Iterator[tuple[str, str, str]]:
+    """What changed a model, and the stages before and after it."""
+    if m.recipe["objective"] or not m.attacks:
+        yield "unlearning", "before", "after"
+    if m.forget is None:
+        yield from ((a, beginning(m, a), f"{a}-end") for a in m.attacks)
+
+
+def change(row: Row, what: str, metric: str, begin: str, end: str) -> Change | None:
+    """One of them, over the seeds; nothing if one of these lacks it."""
+    before, after = ([score(m, stage, metric) for m in row.runs] for stage in (begin, end))
+    changes = [difference(a, b) for a, b in zip(after, before, strict=True)]
+    known = cell(after)
+    return known and Change(row.label, what, metric, cell(before), known, cell(changes))
 
 
 class Repeat(NamedTuple):

@@ -1,6 +1,7 @@
 """The table that every format shows: one row per recipe, seeds averaged, errors beside values."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -158,9 +159,10 @@ def labels(groups: Sequence[list[Measured]]) -> list[str]:
     """Name of each group's recipe, with a folder where several would share it."""
     runs = [group[0].run.path for group in groups]
     names = [str(group[0].recipe["name"]) for group in groups]
+    folders = [in_common([m.run.path.name for m in group]) for group in groups]
     forms = [
         names,
-        [f"{name} ({path.name})" for name, path in zip(names, runs, strict=True)],
+        [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)],
         [f"{name} ({path})" for name, path in zip(names, runs, strict=True)],
         [f"{name} ({path}) #{i}" for i, (name, path) in enumerate(zip(names, runs, strict=True))],
     ]
@@ -168,6 +170,13 @@ def labels(groups: Sequence[list[Measured]]) -> list[str]:
         printable(next(form[i] for form in forms if form.count(form[i]) == 1 or form is forms[-1]))
         for i in range(len(groups))
     ]
+
+
+def in_common(names: Sequence[str]) -> str:
+    """What is in the names of all of a row's folders: of NPO-lr=1-seed=0 and -seed=1, NPO-lr=1."""
+    first, *rest = (re.split(r"[-_]", name) for name in names)
+    shared = [part for part in first if all(part in other for other in rest)]
+    return "-".join(shared) if rest and shared else names[0]
 
 
 def row(label: str, runs: Sequence[Measured]) -> Row:

@@ -1,6 +1,7 @@
 """Multiple-choice questions from a file or hub dataset, asked the way MMLU and WMDP are."""
 
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
@@ -17,6 +18,8 @@ COLUMNS = ("question", "choices", "answer")
 Form = Literal["letters", "cloze"]
 """Options shown and answered by letter, or not shown and answered in full."""
 UNLABELLED = (None, "", -1, "-1")
+FEW = 3
+"""Questions whose answers may all stand in one place by chance."""
 """What stands in place of an answer in test sets whose answers are kept back."""
 Item = TypeVar("Item")
 
@@ -89,6 +92,14 @@ def choice_questions(
             "Say which is which, for example --columns question=q"
         )
     found = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
+    taken = {q.answer for q in found}
+    if len(found) > FEW and len(taken) == 1 and taken != {None}:
+        letter = LETTERS[taken.pop() or 0]
+        warnings.warn(
+            f"{name}: every right answer is {letter}, so a model that always takes {letter} seems "
+            "to know all: shuffle the choices",
+            stacklevel=2,
+        )
     if form == "cloze":
         return found
     return [q._replace(prompt=head(row) + q.prompt) for q, row in zip(found, rows, strict=True)]
