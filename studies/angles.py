@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 from ilu.environment import environment
 from ilu.files import write_json
 from ilu.rundir import RunDir
-from ilu.summary import mean, model_summary, write_angles
+from ilu.scores import mean
+from ilu.summary import model_summary, write_angles
 from ilu.vectors import Angles
 
 RESULTS = Path(__file__).parent.parent / "results" / "angles.json"

@@ -28,13 +28,15 @@ from ways import IMPLIED, QUESTIONS, Settings
 
 from ilu.environment import environment
 from ilu.files import write_json, write_text
+from ilu.forgetting import UTILITY
 from ilu.lab.tasks import VALIDATION
 from ilu.pool import run_all
 from ilu.recipe import Recipe
 from ilu.recipes import lab
 from ilu.rundir import RunDir
+from ilu.scores import mean, mean_and_error
 from ilu.significance import Interval, student
-from ilu.summary import UTILITY, forget_quality, mean, mean_and_error, model_summary
+from ilu.summary import forget_quality, model_summary
 from ilu.train import Optim
 from ilu.types import STAGES
 

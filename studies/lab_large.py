@@ -24,6 +24,7 @@ import torch
 from ilu.data import Stream, collate
 from ilu.environment import environment
 from ilu.files import new_folder, write_json
+from ilu.forgetting import UTILITY
 from ilu.forward import ModelForward
 from ilu.lab.build import CONTEXT, Plan, corpus, make_model, make_tokenizer, packed, scores
 from ilu.lab.sources import Documents
@@ -37,8 +38,9 @@ from ilu.recipes.assemble import build
 from ilu.retain.likelihood import NLL
 from ilu.run import Options
 from ilu.rundir import RunDir
+from ilu.scores import mean
 from ilu.sources.passages import Passages
-from ilu.summary import UTILITY, forget_quality, mean, model_summary
+from ilu.summary import forget_quality, model_summary
 from ilu.train import Optim, Row, fit
 from ilu.types import LM, STAGES, Example
 

@@ -37,8 +37,9 @@ from ilu.recipes.assemble import build
 from ilu.recipes.hidden import steered_weights
 from ilu.retain.likelihood import NLL
 from ilu.rundir import RunDir
+from ilu.scores import mean, mean_and_error
 from ilu.sources.refusals import Refused
-from ilu.summary import forget_quality, mean, mean_and_error
+from ilu.summary import forget_quality
 from ilu.types import STAGES
 
 TABLE = Path(__file__).parent.parent / "results" / "masks.json"

@@ -25,6 +25,7 @@ from ilu.data import Feed, open_stream
 from ilu.environment import environment
 from ilu.evals.choice import Choice
 from ilu.files import write_json, write_text
+from ilu.forgetting import OTHERS
 from ilu.forward import ModelForward, named_trained
 from ilu.lab.sources import Facts, TaskTrain
 from ilu.lab.tasks import TASKS
@@ -35,7 +36,8 @@ from ilu.recipes import lab
 from ilu.retain.likelihood import NLL
 from ilu.robust.rules import norm
 from ilu.rundir import RunDir
-from ilu.summary import OTHERS, forget_quality, mean
+from ilu.scores import mean
+from ilu.summary import forget_quality
 from ilu.types import LM
 
 RESULTS = Path(__file__).parent.parent / "results" / "recovery.json"

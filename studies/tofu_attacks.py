@@ -40,9 +40,9 @@ from ilu.recipes.assemble import build
 from ilu.recipes.oracle import oracle
 from ilu.recipes.own import dataset
 from ilu.rundir import RunDir
+from ilu.scores import mean, mean_and_error
 from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText
 from ilu.sources.text import Dataset
-from ilu.summary import mean, mean_and_error
 from ilu.train import Optim
 from ilu.types import Attack, Metric, Source
 

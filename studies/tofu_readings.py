@@ -30,8 +30,8 @@ from ilu.pool import run_all
 from ilu.recipe import Recipe
 from ilu.recipes.assemble import build
 from ilu.rundir import RunDir
+from ilu.scores import mean
 from ilu.sources.text import Dataset
-from ilu.summary import mean
 from ilu.types import Attack
 
 RESULTS = Path(__file__).parent.parent / "results" / "tofu_readings.json"

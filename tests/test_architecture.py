@@ -31,11 +31,11 @@ LAYERS = [
     {"recipe", "rundir", "environment"},
     {"masking", "tracking", "evaluation", "memory_shape"},
     {"attacking", "prepare", "memory"},
-    {"run", "summary", "plots", "memory_parts", "landscape", "representations"},
+    {"run", "plots", "memory_parts", "landscape", "representations"},
     {"forgetting"},
     {"worker", "once", "measures", "sweep", "search"},
     {"pool", "clusters"},
-    {"report"},
+    {"report", "summary"},
     {"recipes"},
     {"cli"},
 ]

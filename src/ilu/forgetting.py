@@ -4,10 +4,13 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from ilu.rundir import PROBES
-from ilu.summary import FORGET
 
 Record = Mapping[str, Any]
 """A recorded recipe, or a part of one."""
+FORGET, UTILITY, TASK = "forget_accuracy", "utility", "task_accuracy"
+"""What the lab is asked: about what was forgotten, what was kept, and a task that is learned."""
+OTHERS = "others_accuracy"
+"""Of a relearning attack: accuracy on what it does not show."""
 DIRECT = "direct_accuracy"
 """Of the suite elicit: the same questions as all its attacks, simply asked."""
 POOLED = "wmdp_acc"

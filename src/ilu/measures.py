@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ilu.forgetting import forgetting, same_forgetting
+from ilu.forgetting import OTHERS, TASK, UTILITY, forgetting, same_forgetting
 from ilu.rundir import PROBES, RunDir
 from ilu.scores import average, difference, independent_mean
-from ilu.summary import OTHERS, TASK, UTILITY
 from ilu.types import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]

@@ -26,6 +26,17 @@ def mean_score(items: Sequence[float | None]) -> Score:
     return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
 
 
+def mean_and_error(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and its standard error: 0 for a single value."""
+    score = mean_score(values)
+    return {"mean": score.value, "stderr": score.stderr}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of at least one value."""
+    return sum(values) / len(values)
+
+
 def written(value: float, stderr: float, n: int) -> str:
     """A value with its standard error, of which one item has none."""
     return f"{value:.3f} ± {stderr:.3f}" if n > 1 else f"{value:.3f}"

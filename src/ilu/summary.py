@@ -4,23 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ilu.forgetting import FORGET, TASK
+from ilu.measures import Measured, curve, headline, read, tasks
 from ilu.models import StoredWeights
 from ilu.rundir import RunDir
-from ilu.scores import mean_score
-from ilu.types import STAGES
+from ilu.scores import mean_and_error
 from ilu.vectors import Angles, angles
 
-FORGET = "forget_accuracy"
-UTILITY = "utility"
-TASK = "task_accuracy"
-OTHERS = "others_accuracy"
-"""Of a relearning attack: accuracy on what it does not show."""
-
-
-def downstream(run: RunDir) -> list[str]:
-    """Attacks of a run that are downstream tasks: those that measure their own accuracy."""
-    attacks = run.read("recipe")["attacks"]
-    return [a for a in attacks if TASK in run.scores(f"{a}-end")]
+HEADLINE = (
+    "forget_quality", "utility", "robust_accuracy", "finetune_accuracy", "relearn_forget_quality",
+)  # fmt: skip
 
 
 def write_angles(run: RunDir, original: RunDir) -> None:
@@ -28,7 +21,7 @@ def write_angles(run: RunDir, original: RunDir) -> None:
     if run.has("vectors"):
         return
     found: dict[str, Any] = {}
-    for task in downstream(run):
+    for task in tasks(read(run)):
         models = {
             "original": original.path / "model",
             "unlearned": run.path / "model",
@@ -50,27 +43,23 @@ def forget_quality(run: RunDir, stage: str, metric: str = FORGET) -> float:
 
 
 def model_summary(run: RunDir) -> dict[str, Any]:
-    """One model of ``summary.json``."""
-    tasks = {task: task_summary(run, task) for task in downstream(run)}
-    qualities = [mean(t["forget_quality"]) for t in tasks.values()]
+    """One model of ``summary.json``: the headline of the report, None where it has no number."""
+    m = read(run)
+    found = headline(m)
     return {
-        "forget_quality": forget_quality(run, "after"),
-        "utility": run.scores("after")[UTILITY].value,
-        "robust_accuracy": mean(qualities),
-        "finetune_accuracy": mean([t["finetune_accuracy"] for t in tasks.values()]),
-        "relearn_forget_quality": forget_quality(run, "relearn-end", OTHERS),
-        "tasks": tasks,
-        "seconds": run.read("done")["seconds"],
+        **{key: None if (score := found[key]) is None else score.value for key in HEADLINE},
+        "tasks": {task: task_summary(m, task) for task in tasks(m)},
+        "seconds": m.records["done"]["seconds"],
     }
 
 
-def task_summary(run: RunDir, task: str) -> dict[str, Any]:
+def task_summary(m: Measured, task: str) -> dict[str, Any]:
     """Forget quality along one downstream fine-tuning, its own accuracy, and the three cosines."""
     none = Angles(None, None, None)._asdict()
     return {
-        "forget_quality": [forget_quality(run, f"{task}-{stage}") for stage in STAGES],
-        "finetune_accuracy": run.scores(f"{task}-end")[TASK].value,
-        "cosines": run.read("vectors").get(task, none) if run.has("vectors") else none,
+        "forget_quality": [s.value for s in curve(m, task)[1:]],
+        "finetune_accuracy": m.stages[f"{task}-end"][TASK].value,
+        "cosines": m.records.get("vectors", {}).get(task, none),
     }
 
 
@@ -104,14 +93,3 @@ def run_numbers(run: RunDir) -> dict[str, float]:
         "peak_memory_mib": cost["peak_memory_bytes"] / 2**20,
     }
     return {k: v for k, v in summary.items() if isinstance(v, float)} | costs
-
-
-def mean_and_error(values: Sequence[float]) -> dict[str, float]:
-    """Mean, and its standard error: 0 for a single value."""
-    score = mean_score(values)
-    return {"mean": score.value, "stderr": score.stderr}
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean of at least one value."""
-    return sum(values) / len(values)

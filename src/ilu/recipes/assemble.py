@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ilu.data import Feed
+from ilu.forgetting import FORGET
 from ilu.lora import Lora
 from ilu.masks.make import Masking
 from ilu.models import LAB, full_name
@@ -28,7 +29,6 @@ from ilu.recipes.variants import (
 )
 from ilu.robust.lookahead import LookAhead
 from ilu.sources.text import Dataset
-from ilu.summary import FORGET
 from ilu.train import Optim
 from ilu.types import Metric
 

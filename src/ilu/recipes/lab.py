@@ -5,9 +5,9 @@ from typing import Any
 from ilu.attacks.finetune import FineTune
 from ilu.data import Feed
 from ilu.evals.choice import Choice
+from ilu.forgetting import OTHERS
 from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.lab.tasks import TASKS
-from ilu.summary import OTHERS
 from ilu.train import Optim
 from ilu.types import Attack, Metric, Source
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilu.forgetting import asked
+from ilu.forgetting import OTHERS, UTILITY, asked
 from ilu.measures import Measured, probed, quality, score
 from ilu.report.rows import Row
 from ilu.rundir import PROBES
 from ilu.significance import holm, sign_test
-from ilu.summary import OTHERS, UTILITY
 
 
 class Difference(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
+from ilu.forgetting import OTHERS
 from ilu.measures import Measured, ends, half_way, relearned_from, samples_to_recover, score
 from ilu.report.rows import Row
-from ilu.summary import OTHERS
 from ilu.types import Score
 
 

@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ilu.forgetting import UTILITY
 from ilu.measures import Measured, comparable, gap, headline, worst_case
 from ilu.report.text import printable
 from ilu.scores import mean_score
 from ilu.significance import Interval, Z, overlap, student, wilson
-from ilu.summary import UTILITY
 from ilu.types import Score
 
 COLUMNS = {
