@@ -164,7 +164,7 @@ def test_a_log_file_hears_of_long_work_before_it_ends(monkeypatch, capsys):
     for step in (1, 2, 3, 4, 9):
         said("training", step, 9)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["training: step 2 of 9", "training: step 4 of 9", "training: 9 steps"]
+    assert lines == ["training: 2 of 9", "training: 4 of 9", "training: 9 of 9"]
 
 
 class Fake:

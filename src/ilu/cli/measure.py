@@ -209,7 +209,7 @@ def show_stages(out: RunDir) -> None:
     else:
         rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
         table(out.name, ("metric", *stages), rows)
-    if out.has(f"scores/{PROBES}"):
-        asked = [(name, number(s.value)) for name, s in out.scores(PROBES).items()]
+    if out.has(f"scores/{PROBES}") and (probed := out.scores(PROBES)):
+        asked = [(name, number(s.value)) for name, s in probed.items()]
         table("asked, weights as they are", ("way of asking", "accuracy"), asked)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)

@@ -64,9 +64,9 @@ def plain_lines(every: float = EVERY) -> types.Progress:
     def show(name: str, done: int, steps: int) -> None:
         nonlocal said
         if done == steps:
-            console.print(f"{name}: {steps} steps", markup=False)
+            console.print(f"{name}: {steps} of {steps}", markup=False)
         elif (now := time.monotonic()) - said >= every:
-            console.print(f"{name}: step {done} of {steps}", markup=False)
+            console.print(f"{name}: {done} of {steps}", markup=False)
             said = now
 
     return show
