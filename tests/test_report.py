@@ -145,10 +145,10 @@ def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetti
     run.write("done", {"seconds": 1.0})
     rows = table_of(run.path).rows
     found = {(c.what, c.metric): (c.before.value, c.after.value) for c in before_and_after(rows)}
-    assert found == {("unlearning", "nll"): (2.0, 6.0), ("mood", "nll"): (6.0, 3.0)}
+    assert found == {("unlearning", "nll"): (2.0, 6.0), ("attack mood", "nll"): (6.0, 3.0)}
     attacked = rows[0].first.recipe | {"objective": {}}
     bare = rows[0]._replace(runs=(replace(rows[0].first, recipe=attacked),))
-    assert [c.what for c in before_and_after([bare])] == ["mood"]  # nothing was unlearned
+    assert [c.what for c in before_and_after([bare])] == ["attack mood"]  # nothing was unlearned
     known = table_of(defended(tmp_path / "lab")).rows
     assert {c.what for c in before_and_after(known)} == {"unlearning"}
 

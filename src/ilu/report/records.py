@@ -101,7 +101,7 @@ def spans(m: Measured) -> Iterator[tuple[str, str, str]]:
     if m.recipe["objective"] or not m.attacks:
         yield "unlearning", "before", "after"
     if m.forget is None:
-        yield from ((a, beginning(m, a), f"{a}-end") for a in m.attacks)
+        yield from ((f"attack {a}", beginning(m, a), f"{a}-end") for a in m.attacks)
 
 
 def change(row: Row, what: str, metric: str, begin: str, end: str) -> Change | None:
