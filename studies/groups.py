@@ -28,6 +28,7 @@ NPO_SAM = Way("npo-sam", [{"rho": r} for r in (0.05, 0.1, 0.2)])
 NPO_CONTROL = Way(
     "npo-control", strengths((0.1, 1.0, 10.0, 0.01, 0.001), scale_free=True, steps=100)
 )
+RMU_TAR_ALL = Way("rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)])
 RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE: Settings = {"scale_free": True, "steps": 450}
 ELEMENTWISE: Settings = {"reading": "elementwise", **SCALE_FREE}
@@ -102,9 +103,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu": RMU,
         "rmu-control": RMU_CONTROL,
         "rmu-lat": Way("rmu-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
-        "rmu-tar all weights": Way(
-            "rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)]
-        ),
+        "rmu-tar all weights": RMU_TAR_ALL,
         "rmu-ahead": RMU_AHEAD,
     },
     "batches": {
@@ -179,6 +178,12 @@ WAYS: dict[str, dict[str, Way]] = {
         ),
         "rmu-sam-ilu all weights, 450 steps": Way(
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
+        ),
+        "rmu-tar all weights": RMU_TAR_ALL,
+        "rmu-tar-ilu all weights": Way(
+            "rmu-tar-ilu",
+            strengths((0.03, 0.1), inner_lr=3e-4, **{**ELEMENTWISE, "steps": 300}, **ALL),
+            "elementwise",
         ),
     },
     "npo-readings": {
