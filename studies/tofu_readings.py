@@ -47,7 +47,6 @@ SEEN: list[Settings] = [
         {"strength": 0.01},
         {"strength": 0.1},
         {"strength": 0.1, "steps": 80},
-        {"strength": 1.0, "steps": 80},
     )
 ]
 ELEMENTWISE: Settings = {**study.SEEN, "reading": "elementwise", "strength": 0.1, "steps": 80}
