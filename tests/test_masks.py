@@ -24,7 +24,7 @@ from ilu.forward import ModelForward
 from ilu.losses.tokens import mean_nll
 from ilu.masking import make_masks
 from ilu.masks.attribution import Gradient, Magnitude, Random, Snip, Wanda
-from ilu.masks.describe import by_block, counts, density, distribution, joined, overlaps, place
+from ilu.masks.describe import by_block, counts, density, distribution, joined, overlaps
 from ilu.masks.evidence import fisher, gradient, input_squares
 from ilu.masks.files import MaskFile, load_mask, save_mask
 from ilu.masks.legacy import convert, read_legacy
@@ -40,6 +40,7 @@ from ilu.retain.likelihood import NLL
 from ilu.robust.rules import SAM
 from ilu.train import Optim, Stopped, fit
 from ilu.types import LM, Example
+from ilu.vectors import place
 from tests.conftest import make_tiny
 
 FORGET = [Example([(i * k) % 31 + 1 for k in range(3, 9 - i % 3)], prompt=1) for i in range(1, 9)]

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from ilu.losses.head import tokens_of
 from ilu.offload import run_in_turn
-from ilu.output import Reached, head_of, states_and_head
+from ilu.output import Enough, head_of, states_and_head
 from ilu.packing import in_row, packed, padded, spread
 from ilu.predictions import Outputs, Tokens
 from ilu.remembered import Remembered
@@ -65,12 +65,12 @@ class ModelForward:
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             found.append(output if isinstance(output, Tensor) else output[0])
-            raise Reached
+            raise Enough
 
         hook = block(self.model, layer).register_forward_hook(keep)
         try:
             self._run(batch)
-        except Reached:
+        except Enough:
             pass
         finally:
             hook.remove()

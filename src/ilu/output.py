@@ -17,7 +17,7 @@ STRETCH = 64.0
 _TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-class Reached(Exception):
+class Enough(Exception):
     """Leaves a forward pass as soon as the wanted module was reached."""
 
 
@@ -87,12 +87,12 @@ def states_and_head(model: nn.Module, form: Head, run: Callable[[], Any]) -> tup
 
     def keep(module: Any, args: tuple[Tensor, ...]) -> None:
         found.append((args[0], form._replace(weight=module.weight, bias=module.bias)))
-        raise Reached
+        raise Enough
 
     hook = cast(nn.Module, output_layer(model)).register_forward_pre_hook(keep)
     try:
         run()
-    except Reached:
+    except Enough:
         pass
     finally:
         hook.remove()

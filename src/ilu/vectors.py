@@ -4,6 +4,7 @@ tau_u = unlearned - original, tau_ft = original fine-tuned - original, and tau_u
 fine-tuned - unlearned (arXiv 2506.01339).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from math import prod
@@ -19,6 +20,8 @@ TAUS: Mapping[str, tuple[str, str]] = {
     "ft": ("original", "tuned_original"),
 }
 """Task vector -> where it starts and where it ends."""
+OUTSIDE = "-"
+"""The block of a weight that lies outside the blocks."""
 PIECE = 1 << 22
 """Numbers of each model that are held at a time."""
 Gram = Float[Tensor, "K K"]
@@ -155,16 +158,32 @@ def difference(begin: Stored, end: Stored, name: str, shape: tuple[int, ...]) ->
     return found
 
 
+class Place(NamedTuple):
+    """Where a weight belongs: its module, such as mlp.down_proj, and its block."""
+
+    module: str
+    block: str
+
+
+def place(name: str) -> Place:
+    """Take the name of a weight apart."""
+    found = re.search(r"\.(\d+)\.(.+)$", f".{name}")
+    if found:
+        return Place(module_name(found[2]), found[1])
+    return Place(module_name(name).rpartition(".")[2], OUTSIDE)
+
+
+def module_name(name: str) -> str:
+    """A weight's name without its last part, if it has another."""
+    return name.rpartition(".")[0] or name
+
+
 def module_of(name: str) -> str:
     """``block 3`` for a weight of the fourth block, otherwise the name of its module."""
-    parts = name.split(".")
-    number = next((p for p in parts if p.isdigit()), None)
-    return f"block {number}" if number is not None else parts[-2] if len(parts) > 1 else name
+    module, block = place(name)
+    return module if block == OUTSIDE else f"block {block}"
 
 
 def kind_of(name: str) -> str:
     """``mlp.down_proj`` for that weight of every block, otherwise the name of its module."""
-    parts = name.split(".")
-    place = next((i for i, p in enumerate(parts) if p.isdigit()), None)
-    inner = parts[-2:-1] if place is None else parts[place + 1 : -1]
-    return ".".join(inner) or name
+    return place(name).module

@@ -8,7 +8,6 @@ from rich.text import Text
 
 from ilu.cli.show import console, number, table
 from ilu.masks.describe import (
-    OUTSIDE,
     Overlap,
     by_block,
     by_module,
@@ -19,6 +18,7 @@ from ilu.masks.describe import (
     total,
 )
 from ilu.masks.files import MaskFile
+from ilu.vectors import OUTSIDE
 
 BARS = " ▁▂▃▄▅▆▇█"
 SHADES = " ░▒▓█"

@@ -1,6 +1,5 @@
 """What a mask and its scores look like: density, overlap, distribution."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -11,31 +10,10 @@ from torch import Tensor
 
 from ilu.masks.files import pack, unpack
 from ilu.masks.select import Scores, histograms
+from ilu.vectors import OUTSIDE, Place, place
 
 Bits = Iterable[tuple[str, Bool[Tensor, "..."]]]
-OUTSIDE = "-"
-"""The block of what lies outside the blocks."""
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-
-
-class Place(NamedTuple):
-    """Where a weight belongs: its module, such as mlp.down_proj, and its block."""
-
-    module: str
-    block: str
-
-
-def place(name: str) -> Place:
-    """Take the name of a weight apart."""
-    found = re.search(r"\.(\d+)\.(.+)$", f".{name}")
-    if found:
-        return Place(module_name(found[2]), found[1])
-    return Place(module_name(name).rpartition(".")[2], OUTSIDE)
-
-
-def module_name(name: str) -> str:
-    """A weight's name without its last part, if it has another."""
-    return name.rpartition(".")[0] or name
 
 
 class Count(NamedTuple):
