@@ -20,6 +20,7 @@ RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_450 = RMU._replace(choices=[{"steps": 450}])
 RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
+PLAIN = {"rmu": RMU, "rmu 450 steps": RMU_450, "rmu-control": RMU_CONTROL}
 RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
 RMU_SAM = Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)])
 RMU_SAM_ALL = Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)])
@@ -71,8 +72,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "npo-sam": NPO_SAM,
     },
     "readings": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         **READINGS,
         "rmu-ilu": RMU_ILU,
         "rmu-ilu three environments": RMU_ILU._replace(
@@ -92,23 +92,20 @@ WAYS: dict[str, dict[str, Way]] = {
         ),
     },
     "elementwise": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         "rmu-ilu elementwise, longer": LONGER,
         "rmu-ilu elementwise, all weights": Way(
             "rmu-ilu", strengths((0.1, 1.0), **ELEMENTWISE, **ALL), "elementwise"
         ),
     },
     "adversaries": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         "rmu-lat": Way("rmu-lat", [{"epsilon": e} for e in (0.25, 0.5, 1.0)]),
         "rmu-tar all weights": RMU_TAR_ALL,
         "rmu-ahead": RMU_AHEAD,
     },
     "batches": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         **{
             f"rmu-ilu batches of {n}": RMU_ILU._replace(
                 choices=strengths((100.0,), steps=450, environment_batch_size=n)
@@ -117,8 +114,7 @@ WAYS: dict[str, dict[str, Way]] = {
         },
     },
     "strengths": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         "rmu-ilu": RMU_ILU,
         **{
             f"rmu-ilu strength {x:g}": RMU_ILU._replace(choices=strengths((x,), steps=450))
@@ -126,9 +122,7 @@ WAYS: dict[str, dict[str, Way]] = {
         },
     },
     "steps": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
-        "rmu 450 steps": RMU_450,
+        **PLAIN,
         "rmu 700 steps": RMU._replace(choices=[{"steps": 700}]),
         **{
             f"rmu-ilu {n} steps": RMU_ILU._replace(choices=strengths((100.0,), steps=n))
@@ -139,8 +133,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-ilu elementwise, longer": LONGER,
     },
     "sam": {
-        "rmu": RMU,
-        "rmu-control": RMU_CONTROL,
+        **PLAIN,
         "rmu-sam": RMU_SAM,
         "rmu-sam longer": Way("rmu-sam", [{"rho": r, "steps": 450} for r in (2.0, 4.0)]),
         "rmu-sam-control": Way(
