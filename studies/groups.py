@@ -5,8 +5,8 @@ with the penalty in each reading of w, over other environments, and with more we
 `elementwise` goes on with the reading that gained most there; `batches` of the environment,
 `strengths` and `steps` differ in that alone from the strength of 100 and the 450 steps that were
 kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM, and `equal` goes on from there
-against an RMU and a control of as many steps; `adversaries` is LAT, TAR and looking ahead. Groups
-whose names begin with npo are about NPO, all others about RMU.
+against an RMU and a control of as many steps, though TAR has 300; `adversaries` is LAT, TAR and
+looking ahead. Groups whose names begin with npo are about NPO, all others about RMU.
 """
 
 from typing import NamedTuple

@@ -204,15 +204,19 @@ def table(out: Path, names: Sequence[str], seeds: int) -> list[dict[str, Any]]:
     """A row per method of the seeds that are there."""
     rows: list[dict[str, Any]] = []
     for name in names:
-        found = [
-            numbers(run, place(out, "learned", seed), place(out, "oracle", seed))
+        runs = {
+            seed: place(out, name, seed)
             for seed in range(seeds)
             if all(place(out, n, seed).has("done") for n in (name, "learned", "oracle"))
-            for run in (place(out, name, seed),)
+        }
+        found = [
+            numbers(run, place(out, "learned", seed), place(out, "oracle", seed))
+            for seed, run in runs.items()
         ]
         if found:
             means = {key: mean_and_error([each[key] for each in found]) for key in found[0]}
-            rows.append({"model": name, "seeds": len(found), **means})
+            commits = sorted({run.read("environment")["commit"] for run in runs.values()})
+            rows.append({"model": name, "seeds": len(found), "commits": commits, **means})
     return rows
 
 
@@ -223,7 +227,8 @@ def place(out: Path, name: str, seed: int) -> RunDir:
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows for readers, with the standard error over seeds."""
-    keys = [key for key in rows[0] if key not in ("model", "seeds")] if rows else []
+    told = ("model", "seeds", "commits")
+    keys = [key for key in rows[0] if key not in told] if rows else []
     lines = [f"| model | seeds | {' | '.join(keys)} |", f"|{'---|' * (len(keys) + 2)}"]
     for row in rows:
         cells = [f"{row[k]['mean']:.3f} ± {row[k]['stderr']:.3f}" for k in keys]

@@ -218,6 +218,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
     failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")
     failed(ilu("foo"), "unknown command 'foo'. Commands: demo")
+    failed(ilu("unlearn", "ilu-npo", "--model", "lab", "--out", "x"), "did you mean 'npo-ilu'?")
     failed(ilu("unlearn", "npo-saam", "--model", "lab", "--out", "x"), "did you mean 'npo-sam'?")
     failed(ilu("plan", "npo", "--model", "lab", "--length", "abc"), "--length abc: say how many")
     failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "three models")

@@ -26,7 +26,7 @@ from ilu.report.page import LARGEST, page
 from ilu.report.paired import comparisons
 from ilu.report.questions import came_back, flips, recovery
 from ilu.report.records import before_and_after
-from ilu.report.rows import make_table
+from ilu.report.rows import in_common, make_table
 from ilu.report.series import quality_line
 from ilu.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.report.text import latex, markdown, printable, script_json, spreadsheet
@@ -130,6 +130,9 @@ def test_a_row_of_seeds_is_called_by_what_its_folders_share(tmp_path):
     other = defended(tmp_path / "npo-lr=2-seed=0-abd", strength=2)
     labels = [row.label for row in table_of(*seeds, other).rows]
     assert labels == ["npo (npo-lr=1)", "npo (npo-lr=2-seed=0-abd)"]
+    assert in_common(["a_layer_1_seed_1", "a_layer_1_seed_2"]) == "a_layer_1_seed"
+    assert in_common(["npo-seed=0-lr=1", "npo-seed=1-lr=1"]) == "npo-lr=1"
+    assert in_common(["s0", "s1"]) == "s0"
 
 
 def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetting(tmp_path):

@@ -77,6 +77,7 @@ def test_questions_whose_answers_are_all_in_one_place_are_warned_of(tmp_path):
     rows = [{"question": str(i), "choices": ["a", "b"], "answer": "B"} for i in range(4)]
     with pytest.warns(UserWarning, match="every right answer is B"):
         ChoiceRows(str(write(tmp_path / "q.jsonl", rows)))()
+    ChoiceRows(str(tmp_path / "q.jsonl"), form="cloze")()  # which shows no letters
     rows[3]["answer"] = "A"
     ChoiceRows(str(write(tmp_path / "q.jsonl", rows)))()
 

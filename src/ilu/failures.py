@@ -44,7 +44,9 @@ def first_line(error: BaseException) -> str:
 
 def unknown(what: str, name: str, known: Collection[str], every: str | None = None) -> ValueError:
     """The error for a name that is none of those ``known``: what was perhaps meant, and all."""
-    near = difflib.get_close_matches(name, known, n=1)
+    parts = sorted(name.split("-"))  # those of a recipe may stand in another order
+    alike = [each for each in known if sorted(each.split("-")) == parts]
+    near = alike or difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     there = every or ", ".join(known)
     return ValueError(f"unknown {what} {name!r}{hint} {what.capitalize()}s: {there}")

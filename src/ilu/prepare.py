@@ -120,7 +120,7 @@ def with_gradients(model: nn.Module, optim: Optim) -> Generator[bool]:
         with torch.no_grad():
             yield False
         return
-    with training(model, optim.parameters, reach=optim.reach):
+    with training(model, optim.parameters):
         yield True
 
 

@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -85,7 +85,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     same_run(out, recipe, prepared)
     if out.has("done") and not out.failures():
         return out
-    with costed(out, "total_seconds", began):
+    try:
         unlearn(recipe, prepared, out, options)
         if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
             out.write("model", fingerprint_model(str(out.path / "model")))
@@ -93,8 +93,11 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         attack_all(attacking(recipe, prepared.lm, out, options))
         if options.ranks.leads:
             Checkpoints(out.path / "checkpoints").remove()
-    seconds = out.read("cost")["total_seconds"]
-    out.write("done", {"seconds": seconds, "peak_memory_bytes": peak_memory()})
+    finally:
+        add_cost(out, total_seconds=time.monotonic() - began)
+    cost = out.read("cost")
+    peak = max(peak_memory(), cost["peak_memory_bytes"])
+    out.write("done", {"seconds": cost["total_seconds"], "peak_memory_bytes": peak})
     options.ranks.any(True)  # for all it is done
     return out
 
@@ -170,8 +173,11 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
         return
     mask = mask_of(recipe, model, out.path)
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
-    with costed(out, "seconds", time.monotonic()):
+    began = time.monotonic()
+    try:
         train(recipe, prepared, mask, checkpoints, out, options)
+    finally:
+        add_cost(out, seconds=time.monotonic() - began, peak_memory_bytes=peak_memory())
     save_model(prepared.lm, folder, options.ranks)
     model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
     checkpoints.remove()
@@ -217,19 +223,22 @@ def train(
         recipe.edit(list(model.parameters()), list(original.values()))
 
 
-@contextmanager
-def costed(out: RunDir, what: Literal["seconds", "total_seconds"], began: float) -> Generator[None]:
-    """Keep the time since ``began``, over all sessions of an interrupted run.
+def add_cost(
+    out: RunDir, *, seconds: float = 0.0, total_seconds: float = 0.0, peak_memory_bytes: int = 0
+) -> None:
+    """Add to what earlier sessions of an interrupted run have cost.
 
-    ``seconds``, with the memory beside it, is that of the unlearning alone.
+    ``seconds`` and the memory are those of the unlearning, ``total_seconds`` of all.
     """
-    try:
-        yield
-    finally:
-        if out.ranks.leads:
-            own = RunDir(out.path)  # which asks no other process: it may be gone
-            cost = {**FREE, **(own.read("cost") if own.has("cost") else {})}
-            cost[what] += time.monotonic() - began
-            if what == "seconds":
-                cost["peak_memory_bytes"] = max(cost["peak_memory_bytes"], peak_memory())
-            own.write("cost", cost)
+    if not out.ranks.leads:
+        return
+    own = RunDir(out.path)  # which asks no other process: it may be gone
+    cost = {**FREE, **(own.read("cost") if own.has("cost") else {})}
+    own.write(
+        "cost",
+        {
+            "seconds": cost["seconds"] + seconds,
+            "peak_memory_bytes": max(cost["peak_memory_bytes"], peak_memory_bytes),
+            "total_seconds": cost["total_seconds"] + total_seconds,
+        },
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from ilu.files import inside, write_json, write_text
 from ilu.ranks import ALONE, Ranks
+from ilu.scores import written
 from ilu.types import STAGES, Score
 
 PROBES = "probes"
@@ -129,7 +130,8 @@ class RunDir:
 
 def cell(score: Score | None) -> str:
     """A score in a table of HTML."""
-    return "<td>-</td>" if score is None else f"<td>{score.value:.3f} ± {score.stderr:.3f}</td>"
+    shown = "-" if score is None else written(score.value, score.stderr, score.n)
+    return f"<td>{shown}</td>"
 
 
 def without_items(score: Score) -> dict[str, float]:

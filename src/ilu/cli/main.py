@@ -3,7 +3,6 @@
 Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect of ours.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -111,9 +110,6 @@ def run(argv: Sequence[str]) -> int:
         return 128 + error.signal
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except (ValueError, OSError, RuntimeError, MemoryError, Busy) as error:
         expected = isinstance(error, ValueError | OSError | Busy) or out_of_memory(error)
         if debug or not expected:

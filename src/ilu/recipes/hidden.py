@@ -79,8 +79,8 @@ def circuit_breakers(
     """Turn hidden states away from where they were (representation rerouting, arXiv 2406.04313).
 
     Args:
-        layers: blocks whose outputs are turned and kept; 0 is the first. The published 10 and 20
-            count the embedding as 0.
+        layers: blocks whose outputs are turned and kept; 0 is the first. Left out, the published
+            10 and 20, which count the embedding as 0, and on the lab 2 and 4.
         alpha: sum of the two weights.
         ramp: steps in which the weight moves from the forget to the retain term.
     """

@@ -25,8 +25,7 @@ def parse_name(name: str) -> Name:
     """Take ``METHOD[-ROBUST][-ilu|-control]`` apart, or say what was perhaps meant."""
     found = {str(n): n for n in names()}
     if name not in found:
-        alike = [n for n in found if sorted(n.split("-")) == sorted(name.split("-"))]
-        raise unknown("recipe", name, alike or found, f"{', '.join(METHODS)}{ENDINGS}")
+        raise unknown("recipe", name, found, f"{', '.join(METHODS)}{ENDINGS}")
     return found[name]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ilu.measures import Measured, beginning, score
@@ -83,33 +83,33 @@ class Change(NamedTuple):
 
 
 def before_and_after(rows: Sequence[Row]) -> list[Change]:
-    """Every metric of every row around unlearning.
-
-    And around its attacks, where no metric is known to mean forgetting, of which there are tables.
-    """
+    """Every metric of every row before and after what changed its model."""
     return [
         found
         for row in rows
-        for what, begin, end in spans(row.first)
-        for metric in row.first.stages.get(end, {})
-        if (found := change(row, what, metric, begin, end))
+        for attack in changes(row.first)
+        for metric in row.first.stages.get(f"{attack}-end" if attack else "after", {})
+        if (found := change(row, attack, metric))
     ]
 
 
-def spans(m: Measured) -> Iterator[tuple[str, str, str]]:
-    """What changed a model, and the stages before and after it."""
-    if m.recipe["objective"] or not m.attacks:
-        yield "unlearning", "before", "after"
-    if m.forget is None:
-        yield from ((f"attack {a}", beginning(m, a), f"{a}-end") for a in m.attacks)
+def changes(m: Measured) -> list[str]:
+    """What changed a model: the unlearning, "", and attacks.
+
+    These are left to other tables where a metric is known that means forgetting.
+    """
+    unlearned = [""] if m.recipe["objective"] or not m.attacks else []
+    return [*unlearned, *(m.attacks if m.forget is None else [])]
 
 
-def change(row: Row, what: str, metric: str, begin: str, end: str) -> Change | None:
-    """One of them, over the seeds; nothing if one of these lacks it."""
-    before, after = ([score(m, stage, metric) for m in row.runs] for stage in (begin, end))
-    changes = [difference(a, b) for a, b in zip(after, before, strict=True)]
-    known = cell(after)
-    return known and Change(row.label, what, metric, cell(before), known, cell(changes))
+def change(row: Row, attack: str, metric: str) -> Change | None:
+    """One metric, over the seeds; nothing if one of these lacks it."""
+    begin = [beginning(m, attack) if attack else "before" for m in row.runs]
+    before = [score(m, stage, metric) for m, stage in zip(row.runs, begin, strict=True)]
+    after = [score(m, f"{attack}-end" if attack else "after", metric) for m in row.runs]
+    moved = [difference(a, b) for a, b in zip(after, before, strict=True)]
+    known, what = cell(after), f"attack {attack}" if attack else "unlearning"
+    return known and Change(row.label, what, metric, cell(before), known, cell(moved))
 
 
 class Repeat(NamedTuple):

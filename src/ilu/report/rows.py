@@ -173,10 +173,10 @@ def labels(groups: Sequence[list[Measured]]) -> list[str]:
 
 
 def in_common(names: Sequence[str]) -> str:
-    """What is in the names of all of a row's folders: of NPO-lr=1-seed=0 and -seed=1, NPO-lr=1."""
-    first, *rest = (re.split(r"[-_]", name) for name in names)
-    shared = [part for part in first if all(part in other for other in rest)]
-    return "-".join(shared) if rest and shared else names[0]
+    """What the names of a row's folders share: of npo-lr=1-seed=0 and npo-lr=1-seed=1, npo-lr=1."""
+    columns = zip(*(re.split(r"([-_])", name) for name in names), strict=False)
+    shared = "".join(parts[0] for parts in columns if len(set(parts)) == 1)
+    return re.sub(r"[-_]{2,}", "-", shared).strip("-_") or names[0]
 
 
 def row(label: str, runs: Sequence[Measured]) -> Row:

@@ -17,9 +17,9 @@ LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
 Form = Literal["letters", "cloze"]
 """Options shown and answered by letter, or not shown and answered in full."""
-UNLABELLED = (None, "", -1, "-1")
 FEW = 3
 """Questions whose answers may all stand in one place by chance."""
+UNLABELLED = (None, "", -1, "-1")
 """What stands in place of an answer in test sets whose answers are kept back."""
 Item = TypeVar("Item")
 
@@ -93,7 +93,7 @@ def choice_questions(
         )
     found = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
     taken = {q.answer for q in found}
-    if len(found) > FEW and len(taken) == 1 and taken != {None}:
+    if form == "letters" and len(found) > FEW and len(taken) == 1 and taken != {None}:
         letter = LETTERS[taken.pop() or 0]
         warnings.warn(
             f"{name}: every right answer is {letter}, so a model that always takes {letter} seems "
