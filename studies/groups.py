@@ -184,11 +184,6 @@ WAYS: dict[str, dict[str, Way]] = {
             "elementwise",
         ),
         "rmu-tar all weights": RMU_TAR_ALL,
-        "rmu-tar-ilu all weights": Way(
-            "rmu-tar-ilu",
-            strengths((0.03,), inner_lr=3e-4, **{**ELEMENTWISE, "steps": 300}, **ALL),
-            "elementwise",
-        ),
     },
     "npo-readings": {
         "npo": NPO,
