@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -189,13 +190,10 @@ def unlike(name: str, others: Collection[str]) -> str:
 
 def number(text: str) -> float:
     """A number, or a user's error."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
-        raise ValueError(f"{text!r} is no number")
-    return found
+    with suppress(ValueError):
+        if math.isfinite(found := float(text)):
+            return found
+    raise ValueError(f"{text!r} is no number")
 
 
 KINDS: Mapping[str, Callable[[str, Attacker], Attack]] = {
