@@ -166,9 +166,6 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-sam-ilu 450 steps": Way(
             "rmu-sam-ilu", around(1.0, strength=1.0, **ELEMENTWISE), "elementwise"
         ),
-        "rmu-sam-ilu weaker, 450 steps": Way(
-            "rmu-sam-ilu", around(1.0, strength=0.1, **ELEMENTWISE), "elementwise"
-        ),
         "rmu-sam-control all weights, 450 steps": Way(
             "rmu-sam-control", around(0.25, strength=0.01, **SCALE_FREE, **ALL)
         ),
