@@ -172,14 +172,6 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-sam-ilu all weights, 450 steps": Way(
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
         ),
-        "rmu-sam-ilu all weights, between": Way(
-            "rmu-sam-ilu",
-            [
-                {"strength": 0.03, "rho": rho, "alpha": alpha, **ELEMENTWISE, **ALL}
-                for rho, alpha in ((0.35, 7.0), (0.35, 10.0), (0.5, 15.0))
-            ],
-            "elementwise",
-        ),
         "rmu-tar all weights": RMU_TAR_ALL,
     },
     "npo-readings": {
