@@ -164,7 +164,7 @@ class Study(NamedTuple):
             "seeds": len(found),
             "commits": sorted({run.read("environment")["commit"] for run in runs}),
             **{k: mean([each[k] for each in found.values()]) for k in next(iter(found.values()))},
-            "selective_after_tuning_ci": interval(list(robust.values())),
+            "selective_after_tuning_ci": interval([-gone for gone in robust.values()]),
             "vs": {o: {"mean": mean(d), "ci_low": low(d)} for o, d in versus.items() if d},
             "runs": [run.path.name for run in runs],
         }
