@@ -251,7 +251,8 @@ def write_table(made: Study, methods: Sequence[str], seeds: int, table: Path) ->
     found = [made.row(method, name, seeds) for method in begun for name in WAYS]
     rows = [row for row in found if row is not None]
     write_json(table, {
-        "command": "python studies/tofu_readings.py ../shared/models/stories260k DIR",
+        "command": "python studies/tofu_readings.py ../shared/models/stories260k DIR --methods "
+        + " ".join(methods),
         "environment": {**environment(), "argv": None},
         "rates": dict(made.rates), "choice": tried, "rows": rows,
     })  # fmt: skip

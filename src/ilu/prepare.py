@@ -96,12 +96,12 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
 def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
     """Let a wrong layer or an impossible loss fail now and not after an hour."""
     device, pattern = next(model.parameters()).device, recipe.optim.parameters
-    with with_gradients(model, recipe.optim) as known, recomputed(model, True):
+    with with_gradients(model, recipe.optim) as matched, recomputed(model, True):
         for name, term in recipe.objective.items():
             one = split(streams[term.on](0), 1)[0].to(device)
             reference = Frozen(model, {} if term.loss.needs_reference else None)
             loss = term.loss(ModelForward(model), reference, one)
-            if known and not loss.requires_grad:
+            if matched and not loss.requires_grad:
                 raise ValueError(
                     f"the term {name!r} does not depend on any weight that matches {pattern!r}: "
                     "train weights before the layer that it reads"

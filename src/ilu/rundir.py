@@ -18,7 +18,8 @@ PROBES = "probes"
 
 @dataclass(frozen=True)
 class RunDir:
-    """One directory per run. Each file is written once, in one move; ``done.json`` comes last.
+    """One directory per run. Each file is written in one move, and once but for
+    ``cost.json``, to which every session adds; ``done.json`` comes last.
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
