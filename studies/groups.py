@@ -5,8 +5,9 @@ with the penalty in each reading of w, over other environments, and with more we
 `elementwise` goes on with the reading that gained most there; `batches` of the environment,
 `strengths` and `steps` differ in that alone from the strength of 100 and the 450 steps that were
 kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM, and `equal` goes on from there
-against an RMU and a control of as many steps, though TAR has 300; `adversaries` is LAT, TAR and
-looking ahead. Groups whose names begin with npo are about NPO, all others about RMU.
+against an RMU and a control of as many steps, though TAR has 300; `directions` has, as long, the
+penalty with layer-wise weights, and along what would teach the forget set again; `adversaries` is
+LAT, TAR and looking ahead. Groups whose names begin with npo are about NPO, all others about RMU.
 """
 
 from typing import NamedTuple
@@ -30,9 +31,11 @@ NPO_CONTROL = Way(
     "npo-control", strengths((0.1, 1.0, 10.0, 0.01, 0.001), scale_free=True, steps=100)
 )
 RMU_TAR_ALL = Way("rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)])
+TAR: Settings = {"inner_lr": 3e-4, "steps": 300}
 RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE: Settings = {"scale_free": True, "steps": 450}
 ELEMENTWISE: Settings = {"reading": "elementwise", **SCALE_FREE}
+RMU_CONTROL_450 = Way("rmu-control", strengths((0.01, 0.1, 1.0), **SCALE_FREE))
 READINGS = {
     f"rmu-ilu {w}": Way("rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w)
     for w in ("logits", "parameters", "tensors", "elementwise")
@@ -156,9 +159,7 @@ WAYS: dict[str, dict[str, Way]] = {
     },
     "equal": {
         "rmu 450 steps": RMU_450,
-        "rmu-control 450 steps": Way(
-            "rmu-control", strengths((0.01, 0.1, 1.0), **SCALE_FREE)
-        ),
+        "rmu-control 450 steps": RMU_CONTROL_450,
         "rmu-sam 450 steps": Way("rmu-sam", around(1.0, steps=450)),
         "rmu-sam-control 450 steps": Way(
             "rmu-sam-control", around(1.0, strength=0.01, **SCALE_FREE)
@@ -173,6 +174,33 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
         ),
         "rmu-tar all weights": RMU_TAR_ALL,
+        "rmu-tar-control all weights": Way(
+            "rmu-tar-control", strengths((0.01, 0.1), scale_free=True, **TAR, **ALL)
+        ),
+        "rmu-tar-ilu all weights": Way(
+            "rmu-tar-ilu",
+            strengths((0.03, 0.1), reading="elementwise", scale_free=True, **TAR, **ALL),
+            "elementwise",
+        ),
+    },
+    "directions": {
+        "rmu 450 steps": RMU_450,
+        "rmu-control 450 steps": RMU_CONTROL_450,
+        **{
+            f"rmu-ilu {w}, layerwise": Way(
+                "rmu-ilu",
+                strengths((0.01, 0.1, 1.0), reading=w, layerwise=True, **SCALE_FREE, **ALL), w,
+            )
+            for w in ("gradient", "elementwise")
+        },
+        **{
+            f"rmu-ilu {w}, forget directions": Way(
+                "rmu-ilu",
+                strengths((0.01, 0.1, 1.0), reading=w, directions="forget", **SCALE_FREE, **ALL),
+                w,
+            )
+            for w in ("parameters", "tensors", "elementwise")
+        },
     },
     "npo-readings": {
         "npo": NPO,
@@ -226,8 +254,8 @@ class Compared(NamedTuple):
 
 
 def compared(group: str) -> Compared:
-    """All groups but one take the method by itself, with the steps that suit it."""
-    if group == "equal":
+    """All groups but two take the method by itself, with the steps that suit it."""
+    if group in ("equal", "directions"):
         return Compared("rmu 450 steps", "rmu-control 450 steps", 0.02)
     method = "npo" if group.startswith("npo") else "rmu"
     return Compared(method, f"{method}-control")

@@ -20,6 +20,7 @@ from ilu.predictions import Outputs
 from ilu.retain.likelihood import KL
 from ilu.retain.states import States
 from ilu.robust.invariance import (
+    Layerwise,
     Penalty,
     Square,
     elementwise,
@@ -250,6 +251,69 @@ def test_penalties_match_double_backward(reading):
     for a, b in zip(ours, torch.autograd.grad(expected, params), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
     assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
+
+
+def two_nets():
+    """A net with what it costs on an environment, and on what is to stay forgotten."""
+    net, x, y = small_net()
+    params, hidden = list(net.parameters()), torch.randn(16, 4).double()
+
+    def on(stream):
+        return F.cross_entropy(net(x if stream == "environment" else hidden), y)
+
+    def slope(stream):
+        loss = on(stream)
+        return Slope(loss.item(), torch.autograd.grad(loss, params))
+
+    return params, on, slope
+
+
+@pytest.mark.parametrize("reading", [gradient, parameters, tensors, elementwise])
+def test_layerwise_penalties_match_double_backward(reading):
+    """exact(reading) of the gradients times constants that make all tensors' equally long."""
+    params, on, slope = two_nets()
+    g = torch.autograd.grad(on("environment"), params, create_graph=True)
+    total = torch.stack([x.norm() for x in g]).norm().detach()
+    b = [total / math.sqrt(len(g)) / x.norm().detach() for x in g]
+    weighted = [a * x for a, x in zip(b, g, strict=True)]
+    expected = {
+        gradient: lambda: sum(x.square().sum() for x in weighted),
+        parameters: lambda: sum((t * x).sum() for t, x in zip(params, weighted, strict=True)) ** 2,
+        tensors: lambda: sum((t * x).sum() ** 2 for t, x in zip(params, weighted, strict=True)),
+        elementwise: lambda: sum(
+            (t * x).square().sum() for t, x in zip(params, weighted, strict=True)
+        ),
+    }[reading]()
+    exact_grads = torch.autograd.grad(expected, params)
+    penalty = Penalty(Layerwise(reading), radius=1e-7)
+    value, ours = penalty(params, lambda: slope("environment"), lambda loss, on: slope(on), 0)
+    assert value == pytest.approx(expected.item())
+    if reading is gradient:
+        assert value == pytest.approx(total.item() ** 2)
+    for a, e in zip(ours, exact_grads, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reading", [parameters, tensors, elementwise])
+@pytest.mark.parametrize("streams", [("agents",), ("agents", "environment")])
+def test_w_can_scale_the_gradient_that_would_learn_again(reading, streams):
+    """exact(reading) with the adversaries' gradient, as long as the weights, in their place."""
+    params, on, slope = two_nets()
+    f = [sum(parts) for parts in zip(*(slope(s).grads for s in streams), strict=True)]
+    theta, size = (torch.stack([x.detach().norm() for x in y]).norm() for y in (params, f))
+    g = torch.autograd.grad(on("environment"), params, create_graph=True)
+    pairs = [(theta / size * d, x) for d, x in zip(f, g, strict=True)]
+    expected = {
+        parameters: lambda: sum((d * x).sum() for d, x in pairs) ** 2,
+        tensors: lambda: sum((d * x).sum() ** 2 for d, x in pairs),
+        elementwise: lambda: sum((d * x).square().sum() for d, x in pairs),
+    }[reading]()
+    exact_grads = torch.autograd.grad(expected, params)
+    penalty = Penalty(reading, radius=1e-7, adversaries=streams)
+    value, ours = penalty(params, lambda: slope("environment"), lambda loss, on: slope(on), 0)
+    assert value == pytest.approx(expected.item())
+    for a, e in zip(ours, exact_grads, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
 
 
 def test_square_is_the_gradient_of_the_square():

@@ -10,6 +10,7 @@ from ilu.objective import Engine, Term, Views, accumulate
 from ilu.retain.likelihood import NLL
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
+    Layerwise,
     Penalty,
     ScaleGradient,
     Square,
@@ -27,15 +28,20 @@ from ilu.types import Slope
 from tests.build import batch
 
 PENALTIES = [Penalty(r) for r in (gradient, parameters, tensors, elementwise)]
+LAYERWISE = [Penalty(Layerwise(r)) for r in (gradient, parameters, tensors, elementwise)]
+RELEARNT = [Penalty(r, adversaries=("x",)) for r in (parameters, tensors, elementwise)]
 FLAT = [GradientPenalty(0.1), CurvaturePenalty(0.1, mu=0.1)]
 TAMPERED = [TAR(4, 2, 1e-3), DisruptionMasking(2, 1e-3)]
 RULES = [plain, SAM(rho=0.05), RandomSmoothing(1e-3, 2), L1(1e-3), Square(), *PENALTIES]
-RULES = [*RULES, *FLAT, *TAMPERED, LookAhead(1e-3)]
+RULES = [*RULES, *LAYERWISE, *RELEARNT, *FLAT, *TAMPERED, LookAhead(1e-3)]
 
 
 def name(rule):
-    reading = getattr(rule, "reading", None)
-    return reading.__name__ if reading else getattr(rule, "__name__", type(rule).__name__)
+    if isinstance(rule, Layerwise):
+        return f"{name(rule.reading)} layerwise"
+    if isinstance(rule, Penalty):
+        return f"{name(rule.reading)}{' of f' if rule.adversaries else ''}"
+    return getattr(rule, "__name__", type(rule).__name__)
 
 
 def engine(model, micro_batch=None):
@@ -93,7 +99,7 @@ def test_logits_reading_is_the_square_of_scale_gradient(tiny):
     assert value == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("rule", [*PENALTIES, *FLAT], ids=name)
+@pytest.mark.parametrize("rule", [*PENALTIES, *LAYERWISE, *RELEARNT, *FLAT], ids=name)
 def test_a_penalty_pulls_at_the_weights(rule, tiny):
     """The released gradient and curvature penalties have zero gradient: ours must not."""
     value, grads = gradient_of(tiny, Term(NLL(), on="x", rule=rule))

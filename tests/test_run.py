@@ -281,6 +281,43 @@ def test_every_reading_runs_and_moves_the_weights_its_own_way(reading, folder, t
     assert weights(plain) != weights(out)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"layerwise": True}, *({"directions": "forget", "reading": r} for r in ("parameters",
+     "tensors", "elementwise"))],
+)  # fmt: skip
+def test_what_w_scales_and_how_layers_count_change_the_run(given, folder, tmp_path):
+    usual = {k: v for k, v in given.items() if k == "reading"}
+    plain = run(recipe(folder, strength=10.0, **usual), tmp_path / "plain")
+    out = run(recipe(folder, strength=10.0, **given), tmp_path / "out")
+    assert weights(plain) != weights(out)
+
+
+def test_directions_of_several_topics_are_those_of_all(folder):
+    both = [str(folder / "forget.jsonl"), str(folder / "retain.jsonl")]
+    made = recipe(folder, "npo-ilu", forget=both, directions="forget", reading="tensors")
+    assert made.objective["invariance"].rule.adversaries == ("forget", "forget2")
+    assert "forget2" in made.data
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"directions": "forget"}, "in the reading gradient w scales no weights"),
+        ({"directions": "forget", "reading": "logits"}, "choose parameters, tensors or elem"),
+        ({"layerwise": True, "reading": "logits"}, "no gradients of weights to weigh"),
+    ],
+)
+def test_what_has_no_meaning_in_a_reading_is_refused(given, said, folder):
+    with pytest.raises(ValueError, match=said):
+        recipe(folder, "npo-ilu", **given)
+
+
+def test_there_must_be_something_to_forget_for_its_directions(folder):
+    with pytest.raises(ValueError, match="reads nothing that is to be forgotten"):
+        recipe(folder, "finetune-ilu", forget=(), directions="forget", reading="tensors")
+
+
 def weights(out):
     return {n: w.tolist() for n, w in read_weights(out.path / "model").items()}
 

@@ -22,7 +22,7 @@ from ilu.recipes.assemble import build
 from ilu.retain.likelihood import KL, NLL
 from ilu.retain.states import States
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
-from ilu.robust.invariance import Penalty, ScaleGradient, Square, parameters, tensors
+from ilu.robust.invariance import Layerwise, Penalty, ScaleGradient, Square, parameters, tensors
 from ilu.robust.lookahead import LookAhead
 from ilu.robust.rules import L1, SAM, RandomSmoothing
 from ilu.robust.tampering import TAR, DisruptionMasking
@@ -83,6 +83,8 @@ CASES = {
     "gradient": ruled(Penalty()),
     "parameters": ruled(Penalty(parameters)),
     "tensors": ruled(Penalty(tensors)),
+    "layerwise": ruled(Penalty(Layerwise())),
+    "relearnt": ruled(Penalty(tensors, adversaries=("forget",))),
     "sam": ruled(SAM(0.05)),
     "smoothing": ruled(RandomSmoothing(1e-2)),
     "gradient penalty": ruled(GradientPenalty(0.1)),

@@ -17,7 +17,7 @@ from ilu.nf4 import BYTES as NF4
 from ilu.objective import Term, joins
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import NLL
-from ilu.robust.rules import plain
+from ilu.robust.rules import plain, streams_of
 from ilu.savings import held_around
 from ilu.types import GradRule, Loss
 
@@ -42,7 +42,7 @@ class Held(NamedTuple):
 HELD = {
     "plain": Held(1), "Square": Held(2), "L1": Held(2), "SAM": Held(3, 2),
     "GradientPenalty": Held(3, 2), "LookAhead": Held(4, 2), "RandomSmoothing": Held(5, 4),
-    "gradient": Held(5, 4), "Penalty": Held(6, 5), "CurvaturePenalty": Held(6, 5),
+    "gradient": Held(5, 4), "Penalty": Held(6, 5, 1), "CurvaturePenalty": Held(6, 5),
     "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
 }  # fmt: skip
 """By the name of the rule, or of a penalty's reading; a test counts them."""
@@ -146,11 +146,6 @@ def rows(recipe: Recipe, on: str) -> int:
     """Examples of a stream in one forward pass."""
     size = recipe.data[on].batch_size
     return min(size, recipe.optim.micro_batch or size)
-
-
-def streams_of(rule: GradRule) -> list[str]:
-    """Other streams that a rule draws from."""
-    return [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
 
 
 class Pass(NamedTuple):

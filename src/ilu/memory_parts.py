@@ -11,12 +11,13 @@ which gloo on the CPU holds for as long as it likes.
 from collections.abc import Iterator
 
 from ilu.data import share_of
-from ilu.memory import HELD, STATES, Pass, activations, held_by, joined, needs, streams_of
+from ilu.memory import HELD, STATES, Pass, activations, held_by, joined, needs
 from ilu.memory_shape import Memory, Shape
 from ilu.objective import Term
 from ilu.ranks import Ranks
 from ilu.recipe import Recipe
 from ilu.retain.likelihood import NLL
+from ilu.robust.rules import streams_of
 
 LOGITS = {"ScaleGradient": 6, "MaxEntropy": 6, "KL": 9, "JSD": 9, "Divergence": 9, "UNDIAL": 9}
 """All logits that exist at once for a loss that is more than the likelihood of its targets.

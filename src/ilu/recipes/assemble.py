@@ -28,6 +28,7 @@ from ilu.recipes.variants import (
     with_topics,
 )
 from ilu.robust.lookahead import LookAhead
+from ilu.robust.rules import streams_of
 from ilu.sources.text import Dataset
 from ilu.train import Optim
 from ilu.types import Metric
@@ -175,8 +176,8 @@ def needed(
 ) -> list[str]:
     """The streams that terms, their rules and the mask read; an error if one was not brought."""
     read = [term.on for term in objective.values()]
-    for rule in (getattr(term.rule, "inner", term.rule) for term in objective.values()):
-        read += [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
+    for term in objective.values():
+        read += streams_of(getattr(term.rule, "inner", term.rule))
     read += [n for need in data_for(mask) for n in alike(need, given)]
     for name in read:
         if name not in given:

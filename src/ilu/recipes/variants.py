@@ -12,6 +12,7 @@ from ilu.objective import Objective, Term
 from ilu.retain.likelihood import NLL
 from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.robust.invariance import (
+    Layerwise,
     Penalty,
     ScaleGradient,
     Square,
@@ -67,6 +68,8 @@ class Invariance:
     Args:
         strength: lambda, the weight of each environment's penalty.
         reading: what w multiplies; gradient stands for the whole gradient.
+        directions: what w scales: the weights, or the gradient that would learn the forget data.
+        layerwise: let the gradient of every weight tensor count alike, however long it is.
         strength_warmup: steps in which the strength grows from 0.
         scale_free: measure the strength in units of the forget term: at the first step the
             penalty is the strength times as large.
@@ -74,6 +77,8 @@ class Invariance:
 
     strength: float = 1.0
     reading: Reading = "gradient"
+    directions: Literal["weights", "forget"] = "weights"
+    layerwise: bool = False
     strength_warmup: int = 0
     scale_free: bool = False
 
@@ -82,13 +87,23 @@ class Invariance:
             raise ValueError(f"strength {self.strength:g}: it must be at least 0")
         if self.strength_warmup < 0:
             raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
+        if self.reading == "logits" and self.layerwise:
+            raise ValueError("layerwise: the reading logits has no gradients of weights to weigh")
+        if self.directions == "forget" and self.reading in ("logits", "gradient"):
+            raise ValueError(
+                f"directions forget: in the reading {self.reading} w scales no weights that a "
+                "direction could stand for: choose parameters, tensors or elementwise"
+            )
 
 
 def with_invariance(
     objective: Objective, invariance: Invariance, environments: Sequence[str]
 ) -> Objective:
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
-    return with_environments(objective, penalty(invariance), invariance, environments)
+    forget = tuple(t.on for t in objective.values() if t.on.startswith("forget"))
+    if invariance.directions == "forget" and not forget:
+        raise ValueError("directions forget: this method reads nothing that is to be forgotten")
+    return with_environments(objective, penalty(invariance, forget), invariance, environments)
 
 
 def with_control(
@@ -98,11 +113,14 @@ def with_control(
     return with_environments(objective, Term(NLL(), on=""), invariance, environments)
 
 
-def penalty(invariance: Invariance) -> Term:
+def penalty(invariance: Invariance, forget: tuple[str, ...]) -> Term:
     """The penalty of one environment, in the chosen reading."""
     if invariance.reading == "logits":
         return Term(ScaleGradient(), on="", rule=Square())
-    return Term(NLL(), on="", rule=Penalty(READINGS[invariance.reading]))
+    reading = READINGS[invariance.reading]
+    against = forget if invariance.directions == "forget" else ()
+    even = Layerwise(reading) if invariance.layerwise else reading
+    return Term(NLL(), on="", rule=Penalty(even, adversaries=against))
 
 
 def with_environments(

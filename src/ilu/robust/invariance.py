@@ -16,12 +16,17 @@ are P = <g, v> for a direction v that is linear in g = grad l, and
 with the Hessian-vector product H v from one more gradient a short way along v (``Penalty``). So no
 reading needs a second backward pass, and all of them work with any attention kernel.
 
+Two ways of our own to look where it matters: in place of theta, w may scale the gradient along
+which an adversary would learn again (``Penalty.adversaries``); and the gradients of all tensors may
+count alike (``Layerwise``).
+
 Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
 would penalise its variance instead. w multiplies every trained weight, also one that a mask holds
 fixed; tensors of which nothing may move, by ``Optim.parameters`` or a mask, are constants unless
 ``Optim.reach`` has them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -32,7 +37,8 @@ from torch import Tensor
 
 from ilu.losses.tokens import masked_mean
 from ilu.predictions import Tokens
-from ilu.robust.rules import check_length, dot, move, norm, restored
+from ilu.retain.likelihood import NLL
+from ilu.robust.rules import check_length, dot, move, norm, restored, weighted_sum
 from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope
 
 
@@ -114,31 +120,64 @@ def elementwise(theta: Grads, g: Grads) -> Direction:
 
 
 @dataclass(frozen=True)
+class Layerwise:
+    """``reading`` of gradients that are as long in every tensor: layer-wise weights of a penalty.
+
+    g_l becomes b_l g_l with b_l = |g| / (sqrt(L) |g_l|), L tensors, so |g| stays as it is. The b_l
+    are held constant: with ``gradient``, grad P = (|g|^2 / L) sum_l grad log |g_l|^2, and each
+    tensor is to lose the same share of its gradient. Ours, not of arXiv 2506.01339.
+    """
+
+    reading: Callable[[Grads, Grads], Direction] = gradient
+
+    def __call__(self, theta: Grads, g: Grads) -> Direction:
+        even = norm(g) / math.sqrt(len(g))
+        b = [even / norm([x]) for x in g]
+        v, own = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
+        return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), own)
+
+
+@dataclass(frozen=True)
 class Penalty:
     """Gradient of P = <g, v> by one forward difference (arXiv 2506.01339; the five readings above).
 
     H v is taken over a step of length ``radius`` times the norm of the trained weights, which must
     be float32. Against double backward its relative error is of the order of ``radius`` times the
     curvature; the log of the project has the measurement behind the default.
+
+    With ``adversaries``, the streams of what is to stay forgotten, w scales not theta but the
+    gradient f of their likelihood, at the norm of theta and held constant. ``parameters`` is then
+    |theta|^2 <f, g>^2 / |f|^2: what a step on the environment teaches of them, to first order.
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
     radius: float = 3e-5
+    adversaries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_length("radius", self.radius)
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
-        theta = tuple(p.detach().clone() for p in params)
+        scaled = self.scaled(params, grad_of)
         _, g = here()
-        v, own = self.reading(theta, g)
+        v, own = self.reading(scaled, g)
         value = torch.stack([dot(x, y) for x, y in zip(g, v, strict=True)]).sum()
-        size = self.radius * norm(theta) / norm(v)
+        size = self.radius * norm(scaled) / norm(v)
         with restored(params):
             move(params, v, size)
             _, ahead = here()
+        moves = 0.0 if self.adversaries else 1.0
         triples = zip(own, ahead, g, strict=True)
-        return Slope(value.item(), tuple(2 * (o + (a - x) / size) for o, a, x in triples))
+        return Slope(value.item(), tuple(2 * (moves * o + (a - x) / size) for o, a, x in triples))
+
+    def scaled(self, params: Params, grad_of: GradOf) -> Grads:
+        """What w scales."""
+        theta = tuple(p.detach().clone() for p in params)
+        if not self.adversaries:
+            return theta
+        _, f = weighted_sum((1.0, grad_of(NLL(), on)) for on in self.adversaries)
+        longer = norm(theta) / norm(f)
+        return tuple(longer * x for x in f)
 
 
 def exact_penalty(

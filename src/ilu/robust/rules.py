@@ -45,6 +45,12 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return whole((a * b).sum())
 
 
+def streams_of(rule: GradRule) -> list[str]:
+    """The streams that a rule draws from, beside its term's."""
+    one = [getattr(rule, key) for key in ("adversary", "agree_with") if hasattr(rule, key)]
+    return [*one, *getattr(rule, "adversaries", ())]
+
+
 def plain(params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
     """The gradient itself."""
     return here()
