@@ -12,7 +12,7 @@ LAT, TAR and looking ahead. Groups whose names begin with npo are about NPO, all
 
 from typing import NamedTuple
 
-from ways import Settings, Way, around, strengths
+from ways import Settings, Way, around, forward, strengths
 
 from ilu.lab.sources import Documents, TaskTrain
 
@@ -172,6 +172,13 @@ WAYS: dict[str, dict[str, Way]] = {
         ),
         "rmu-sam-ilu all weights, 450 steps": Way(
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
+        ),
+        "rmu-ahead 450 steps": Way("rmu-ahead", forward(steps=450)),
+        "rmu-ahead-control 450 steps": Way(
+            "rmu-ahead-control", forward(strength=0.01, **SCALE_FREE)
+        ),
+        "rmu-ahead-ilu 450 steps": Way(
+            "rmu-ahead-ilu", forward(strength=0.03, **ELEMENTWISE), "elementwise"
         ),
         "rmu-tar all weights": RMU_TAR_ALL,
         "rmu-tar-control all weights": Way(

@@ -11,6 +11,7 @@ from ilu.recipes.assemble import build
 from ilu.types import Source
 
 QUESTIONS, ENVIRONMENT = 240, 16
+RETAIN = (5.0, 10.0)
 Settings = dict[str, Any]
 IMPLIED = (
     "reach", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
@@ -58,4 +59,9 @@ def strengths(values: Sequence[float], **beside: Any) -> list[Settings]:
 
 def around(rho: float, **beside: Any) -> list[Settings]:
     """SAM's radius and twice it, each with the lab's weight of RMU's retain term and twice it."""
-    return [{**beside, "rho": r, "alpha": a} for r in (rho, 2 * rho) for a in (5.0, 10.0)]
+    return [{**beside, "rho": r, "alpha": a} for r in (rho, 2 * rho) for a in RETAIN]
+
+
+def forward(**beside: Any) -> list[Settings]:
+    """How far to look ahead, with the same two weights."""
+    return [{**beside, "ahead": x, "alpha": a} for x in (3e-3, 6e-3) for a in RETAIN]
