@@ -135,9 +135,9 @@ def test_a_row_of_seeds_is_called_by_what_its_folders_share(tmp_path):
     assert in_common(["s0", "s1"]) == "s0"
 
 
-def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetting(tmp_path):
-    """A user's own data: what an attack did to its loss is in no other table."""
-    run = RunDir(tmp_path / "own")
+def own_data(place):
+    """An attacked run on a user's own data, of which no metric is known to mean forgetting."""
+    run = RunDir(place)
     stages = {"before": [1.0, 3.0], "after": [5.0, 7.0], "mood-end": [2.0, 4.0]}
     for stage, losses in stages.items():
         run.write_scores(stage, {"nll": score(losses)})
@@ -146,14 +146,19 @@ def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetti
     for name in ("environment", "data"):
         run.write(name, {})
     run.write("done", {"seconds": 1.0})
-    rows = table_of(run.path).rows
-    found = {(c.what, c.metric): (c.before.value, c.after.value) for c in before_and_after(rows)}
-    assert found == {("unlearning", "nll"): (2.0, 6.0), ("attack mood", "nll"): (6.0, 3.0)}
+    return run.path
+
+
+def test_attacks_are_shown_metric_by_metric_where_none_is_known_to_mean_forgetting(tmp_path):
+    """What an attack did to the loss on one's own data is in no other table."""
+    rows = table_of(own_data(tmp_path / "own")).rows
+    found = {(c.attack, c.metric): (c.before.value, c.after.value) for c in before_and_after(rows)}
+    assert found == {("", "nll"): (2.0, 6.0), ("mood", "nll"): (6.0, 3.0)}
     attacked = rows[0].first.recipe | {"objective": {}}
     bare = rows[0]._replace(runs=(replace(rows[0].first, recipe=attacked),))
-    assert [c.what for c in before_and_after([bare])] == ["attack mood"]  # nothing was unlearned
+    assert [c.attack for c in before_and_after([bare])] == ["mood"]  # nothing was unlearned
     known = table_of(defended(tmp_path / "lab")).rows
-    assert {c.what for c in before_and_after(known)} == {"unlearning"}
+    assert {c.attack for c in before_and_after(known)} == {""}
 
 
 def read_attacks():
@@ -420,6 +425,23 @@ def test_the_formats_hold_the_same_numbers(tmp_path):
                 assert float(found[row["model"], key]["value"]) == cell["value"]
     assert "**0.997 ± 0.002**" in readme
     assert r"\textbf{0.997 $\pm$ 0.002}" in paper
+
+
+def test_every_format_has_what_attacks_did_to_ones_own_data(tmp_path):
+    """6 with an error of 1 after unlearning, 3 after the attack, 3 less for each item."""
+    table = table_of(own_data(tmp_path / "own"))
+    cells = ["npo", "mood", "nll", "6.000 ± 1.000", "3.000 ± 1.000", "-3.000 ± 0.000"]
+    assert f"| {' | '.join(cells)} |" in to_markdown(table, [])
+    latex_cells = " & ".join(cells).replace("±", r"$\pm$")
+    assert rf"{latex_cells} \\" in to_latex(table, [])
+    (line,) = [
+        line for line in csv.DictReader(io.StringIO(to_csv(table, [])))
+        if line["measure"] == "nll after attack mood"
+    ]  # fmt: skip
+    assert (float(line["value"]), float(line["stderr"]), line["n"]) == (3.0, 1.0, "2")
+    (told,) = json.loads(to_json(table, []))["attacks"]
+    values = [told[key]["value"] for key in ("before", "after", "change")]
+    assert (told["model"], told["attack"], values) == ("npo", "mood", [6.0, 3.0, -3.0])
 
 
 def test_the_page_is_the_same_twice_small_and_says_how_to_repeat(tmp_path):

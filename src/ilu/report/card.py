@@ -8,7 +8,7 @@ from ilu.files import write_text
 from ilu.measures import Measured
 from ilu.report import text
 from ilu.report.cells import gather
-from ilu.report.formats import to_markdown
+from ilu.report.formats import models_markdown
 from ilu.report.rows import make_table
 from ilu.rundir import RunDir
 from ilu.scores import written
@@ -69,7 +69,7 @@ def body(m: Measured) -> str:
         "## Scores\n",
         "\n".join(scores(m)) + "\n",
         *([] if m.attacks else [UNTRIED]),
-        to_markdown(make_table([m]), []),
+        models_markdown(make_table([m])) + "\n",
         "## How it was made\n",
         "\n".join(settings(m)) + "\n",
         "## Limits\n",

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from ilu.report import text
 from ilu.report.cells import Broken, gather
 from ilu.report.evaluations import read_evaluation
 from ilu.report.page import page
+from ilu.report.records import Change, before_and_after
 from ilu.report.rows import Cell, Row, Table, make_table
 from ilu.scores import written
+
+ATTACKED = ("model", "attack", "metric", "before", "after", "change")
+Place = tuple[int, int]
+"""A row and a column of a table's body."""
 
 
 def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
@@ -34,32 +39,59 @@ def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -
 
 
 def to_markdown(table: Table, broken: Sequence[Broken]) -> str:
-    """A table for a README; what could not be shown is listed below it."""
-    head = ["model", *table.columns.values()]
+    """Tables for a README; what could not be shown is listed below them."""
+    parts = [models_markdown(table)]
+    if changes := attacked(table.rows):
+        parts.append(markdown_table(ATTACKED, list(map(told, changes))))
+    if broken:
+        left = [f"* {text.markdown(f'{each.place}: {each.state}')}" for each in broken]
+        parts.append("\n".join(["Not in the table:", "", *left]))
+    return "\n\n".join(parts) + "\n"
+
+
+def models_markdown(table: Table) -> str:
+    """The models alone."""
+    return markdown_table(["model", *table.columns.values()], models(table), bold(table))
+
+
+def markdown_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], marked: Container[Place] = ()
+) -> str:
+    """A table, with the marked cells bold."""
     lines = [f"| {' | '.join(map(text.markdown, head))} |", f"|{'---|' * len(head)}"]
-    for row in table.rows:
+    for i, row in enumerate(rows):
         cells = [
-            mark(table, row, key, number(row.cells.get(key)), "**{}**") for key in table.columns
+            f"**{cell}**" if (i, j) in marked else text.markdown(cell) for j, cell in enumerate(row)
         ]
-        lines.append(f"| {' | '.join([text.markdown(row.label), *cells])} |")
-    left = [f"* {text.markdown(f'{each.place}: {each.state}')}" for each in broken]
-    return "\n".join([*lines, *(["", "Not in the table:", "", *left] if left else [])]) + "\n"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def to_latex(table: Table, broken: Sequence[Broken]) -> str:
-    """A booktabs table; what could not be shown stands below it as comments."""
-    names = " & ".join(["Method", *map(text.latex, table.columns.values())])
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule", rf"{names} \\"]
-    lines.append(r"\midrule")
-    for row in table.rows:
-        shown = [number(row.cells.get(key)).replace(" ± ", r" $\pm$ ") for key in table.columns]
-        cells = [
-            mark(table, row, key, cell, r"\textbf{{{}}}")
-            for key, cell in zip(table.columns, shown, strict=True)
-        ]
-        lines.append(rf"{' & '.join([text.latex(row.label), *cells])} \\")
+    """Booktabs tables; what could not be shown stands below them as comments."""
+    head = ["Method", *table.columns.values()]
+    parts = [latex_table(head, models(table), bold(table))]
+    if changes := attacked(table.rows):
+        parts.append(latex_table(ATTACKED, list(map(told, changes)), words=3))
     left = [f"% not in the table: {text.latex(f'{each.place}: {each.state}')}" for each in broken]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *left]) + "\n"
+    return "\n".join(["\n\n".join(parts), *left]) + "\n"
+
+
+def latex_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    marked: Container[Place] = (),
+    words: int = 1,
+) -> str:
+    """A table whose first columns are ``words``, with the marked cells bold."""
+    columns = "l" * words + "r" * (len(head) - words)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [rf"{' & '.join(map(text.latex, head))} \\", r"\midrule"]
+    for i, row in enumerate(rows):
+        cells = [text.latex(cell).replace(" ± ", r" $\pm$ ") for cell in row]
+        cells = [rf"\textbf{{{c}}}" if (i, j) in marked else c for j, c in enumerate(cells)]
+        lines.append(rf"{' & '.join(cells)} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def to_csv(table: Table, broken: Sequence[Broken]) -> str:
@@ -75,6 +107,9 @@ def to_csv(table: Table, broken: Sequence[Broken]) -> str:
                 writer.writerow(
                     [text.spreadsheet(row.label), text.spreadsheet(key), *cells, int(best)]
                 )
+    for change in attacked(table.rows):
+        where = [change.label, f"{change.metric} after attack {change.attack}"]
+        writer.writerow([*map(text.spreadsheet, where), *change.after, 0])
     for each in broken:
         place, state = (text.spreadsheet(str(t)) for t in (each.place, each.state))
         writer.writerow([place, "not in the table", *[""] * (len(Cell._fields) - 1), state, 0])
@@ -88,6 +123,7 @@ def to_json(table: Table, broken: Sequence[Broken]) -> str:
         "columns": table.columns,
         "best": table.best,
         "rows": [row_json(row) for row in table.rows],
+        "attacks": list(map(change_json, attacked(table.rows))),
         "not_in_the_table": [{"run": str(each.place), "state": each.state} for each in broken],
     }
     return json.dumps(text.clean(found), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -103,9 +139,37 @@ def row_json(row: Row) -> Mapping[str, Any]:
     }
 
 
-def mark(table: Table, row: Row, key: str, shown: str, how: str) -> str:
-    """The best value set apart."""
-    return how.format(shown) if table.best.get(key) == row.label else shown
+def change_json(change: Change) -> Mapping[str, Any]:
+    """What an attack changed."""
+    label, attack, metric, *cells = change
+    numbers = [found and found._asdict() for found in cells]
+    return dict(zip(ATTACKED, (label, attack, metric, *numbers), strict=True))
+
+
+def models(table: Table) -> list[list[str]]:
+    """The cells of the table, row by row."""
+    keys = table.columns
+    return [[row.label, *(number(row.cells.get(key)) for key in keys)] for row in table.rows]
+
+
+def bold(table: Table) -> set[Place]:
+    """Where the best values stand."""
+    return {
+        (i, j)
+        for i, row in enumerate(table.rows)
+        for j, key in enumerate(table.columns, start=1)
+        if table.best.get(key) == row.label
+    }
+
+
+def attacked(rows: Sequence[Row]) -> list[Change]:
+    """What attacks changed where no column of the table says it: on a user's own data."""
+    return [change for change in before_and_after(rows) if change.attack]
+
+
+def told(change: Change) -> list[str]:
+    """A row under ``ATTACKED``."""
+    return [change.label, change.attack, change.metric, *map(number, change[3:])]
 
 
 def number(cell: Cell | None) -> str:

@@ -72,10 +72,10 @@ def block_order(block: str) -> tuple[bool, int, str]:
 
 
 class Change(NamedTuple):
-    """A metric of a row before and after unlearning, or an attack."""
+    """A metric of a row before and after an attack, or unlearning if there is none."""
 
     label: str
-    what: str
+    attack: str
     metric: str
     before: Cell | None
     after: Cell
@@ -108,8 +108,8 @@ def change(row: Row, attack: str, metric: str) -> Change | None:
     before = [score(m, stage, metric) for m, stage in zip(row.runs, begin, strict=True)]
     after = [score(m, f"{attack}-end" if attack else "after", metric) for m in row.runs]
     moved = [difference(a, b) for a, b in zip(after, before, strict=True)]
-    known, what = cell(after), f"attack {attack}" if attack else "unlearning"
-    return known and Change(row.label, what, metric, cell(before), known, cell(moved))
+    known = cell(after)
+    return known and Change(row.label, attack, metric, cell(before), known, cell(moved))
 
 
 class Repeat(NamedTuple):
