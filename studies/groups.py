@@ -160,7 +160,12 @@ WAYS: dict[str, dict[str, Way]] = {
     "equal": {
         "rmu 450 steps": RMU_450,
         "rmu-control 450 steps": RMU_CONTROL_450,
+        "rmu 450 steps, alpha 10": Way("rmu", [{"steps": 450, "alpha": 10.0}]),
+        "rmu-control 450 steps, alpha 10": Way(
+            "rmu-control", strengths((0.01, 0.1), alpha=10.0, **SCALE_FREE)
+        ),
         "rmu-sam 450 steps": Way("rmu-sam", around(1.0, steps=450)),
+        "rmu-sam all weights, 450 steps": Way("rmu-sam", around(0.25, steps=450, **ALL)),
         "rmu-sam-control 450 steps": Way(
             "rmu-sam-control", around(1.0, strength=0.01, **SCALE_FREE)
         ),
@@ -250,16 +255,22 @@ WAYS: dict[str, dict[str, Way]] = {
 
 
 class Compared(NamedTuple):
-    """What the ways of a group are compared with, and how far below its utility they may be."""
+    """What the ways of a group are chosen beside, and how far below its utility they may be.
+
+    ``over`` is what gains are over: RMU holds more the longer it is trained, and what is compared
+    with it is trained for longer than suits it.
+    """
 
     base: str
     control: str
+    over: str
     slack: float = 0.03
 
 
 def compared(group: str) -> Compared:
-    """All groups but two take the method by itself, with the steps that suit it."""
+    """All groups but two choose beside the method with the steps that suit it."""
     if group in ("equal", "directions"):
-        return Compared("rmu 450 steps", "rmu-control 450 steps", 0.02)
-    method = "npo" if group.startswith("npo") else "rmu"
-    return Compared(method, f"{method}-control")
+        return Compared("rmu 450 steps", "rmu-control 450 steps", "rmu 450 steps", 0.02)
+    if group.startswith("npo"):
+        return Compared("npo", "npo-control", "npo")
+    return Compared("rmu", "rmu-control", "rmu" if group == "rmu" else "rmu 450 steps")

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from choosing import test_path
 from groups import RMU_TRAINS
-from ilu_vs_baselines import RELEARN, original, over, test_path
+from ilu_vs_baselines import RELEARN, original
 from ways import QUESTIONS
 
 from ilu.data import Feed, open_stream
@@ -117,7 +118,7 @@ def row(out: Path, way: str, seeds: int) -> dict[str, Any] | None:
         "method": way,
         "seeds": len(found),
         "commits": sorted({run.read("environment")["commit"] for run in runs.values()}),
-        **{key: over(found, key) for key in found[min(found)]},
+        **{key: mean([each[key] for each in found.values()]) for key in found[min(found)]},
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import tofu_attacks as study
 import torch
-from ilu_vs_baselines import difference, gain, interval, low
+from differences import difference, gain, interval, low
 
 from ilu.environment import environment
 from ilu.files import write_json, write_text

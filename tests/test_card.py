@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from ilu.cli import measure, publish, show
+from ilu.cli import main, measure, publish, show, unlearn
 from ilu.cli.unlearn import read
 from ilu.report.cells import gather
 from ilu.report.page import page
@@ -107,6 +107,71 @@ def test_push_uploads_model_card_and_report_to_a_private_repository(copied, monk
     assert (report[0], report[2]["path_in_repo"]) == ("upload_file", "report.html")
     publish.push([*arguments, "--public"])
     assert Hub.calls[3][2]["private"] is False
+
+
+def test_push_leaves_a_card_alone_that_tells_of_more_attacks(copied, capsys):
+    made, attacked = copied
+    again = shutil.copytree(attacked, attacked.with_name("a_second"))
+    place = made / "model" / "README.md"
+    push = ["push", "--repo", "org/name", "--dry-run", str(made)]
+    publish.card([str(made), str(attacked), str(again)])
+    told = place.read_bytes()
+    (again / "scores" / "private-end.json").write_text(
+        (again / "scores" / "private-start.json").read_text()
+    )  # a milder attack by the same name is another one
+    for given, gone in (
+        ([], r"attack run attacked, attack run a\_second"),
+        ([attacked], "attack run a"),
+        ([attacked, again], "attack run a"),
+    ):
+        capsys.readouterr()
+        assert main.run([*push, *map(str, given)]) == 2
+        assert place.read_bytes() == told
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1, said.err
+        assert f"README.md tells of {gone}" in said.err
+        assert f"a card from {' '.join(map(str, (made, *given)))} alone would not" in said.err
+        assert "give ilu push every run" in said.err
+        assert "model.safetensors" not in said.out
+
+
+def test_push_takes_more_attacks_than_the_card_has_in_any_order(copied, capsys):
+    made, attacked = copied
+    again = shutil.copytree(attacked, attacked.with_name("again"))
+    push = ["push", "--repo", "org/name", "--dry-run", str(made)]
+    publish.card([str(made), str(attacked)])
+    assert main.run([*push, str(again.rename(again.with_name("moved"))), str(attacked)]) == 0
+    assert "| after private | after private (attacked) |" in card_of(made)
+    assert main.run([*push, str(attacked), str(again.with_name("moved"))]) == 0
+    publish.card([str(made)])  # who wants a card without attacks can have it
+    assert main.run(push) == 0
+    assert "No attack was tried" in card_of(made)
+
+
+def test_push_does_not_take_the_license_off_a_card(copied, capsys):
+    publish.card([str(copied[0]), "--license", "mit"])
+    push = ["push", "--repo", "org/name", "--dry-run", str(copied[0])]
+    assert main.run(push) == 2
+    assert "tells of license: mit" in capsys.readouterr().err
+    assert ModelCard(card_of(copied[0])).data.license == "mit"
+    assert main.run([*push, "--license", "apache-2.0"]) == 0
+    assert ModelCard(card_of(copied[0])).data.license == "apache-2.0"
+
+
+def test_a_finished_run_that_is_resumed_keeps_the_attacks_of_its_card(copied, monkeypatch, capsys):
+    made, attacked = copied
+    monkeypatch.setattr(unlearn.Place, "run", lambda self, recipe: RunDir(made))
+    command = ["npo", "--model", "lab", "--out", str(made), "--resume"]
+    (made / "model" / "README.md").unlink()
+    unlearn.main(command)
+    assert "No attack was tried" in card_of(made)
+    publish.card([str(made), str(attacked)])
+    unlearn.main(command)
+    assert "| after private |" in card_of(made)
+
+
+def card_of(made):
+    return (made / "model" / "README.md").read_text()
 
 
 def test_nothing_that_is_uploaded_tells_of_folders_or_texts(runs, copied, monkeypatch, capsys):

@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ilu.cli.document import page
+from ilu.extras import EXTRAS
 from ilu.report.cells import gather
 from ilu.report.formats import to_markdown
 from ilu.report.rows import make_table
@@ -31,6 +33,26 @@ def test_the_records_are_of_committed_code():
 
 def test_the_methods_page_is_what_the_code_says():
     assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page()
+
+
+NOT_OURS = re.compile(r"\bilu\[[a-z]|pip install (-\S+ )*'?ilu\b")
+"""What would install another project: the name is taken on the public index."""
+
+
+def test_nobody_is_told_to_install_the_other_project_of_our_name():
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py", "*.md", "*.toml", "*.txt", "*.ipynb", "Makefile"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    texts = {name: (ROOT / name).read_text() for name in listed if (ROOT / name).is_file()}
+    assert "src/ilu/extras.py" in texts
+    assert [name for name, text in texts.items() if NOT_OURS.search(text)] == []
+
+
+def test_what_is_said_to_be_installed_for_an_extra_is_what_the_project_declares():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {k: tuple(v) for k, v in declared["optional-dependencies"].items() if k != "docs"}
+    assert extras == EXTRAS
 
 
 def test_the_python_example_runs(tmp_path):

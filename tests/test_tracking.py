@@ -79,7 +79,9 @@ def test_without_the_flag_nothing_is_tracked(tmp_path):
 def test_a_tracker_that_is_missing_is_said_with_the_way_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr("ilu.extras.find_spec", lambda name: None)
     with (
-        pytest.raises(ValueError, match=r"--track wandb needs .* pip install 'ilu\[wandb\]'"),
+        pytest.raises(
+            ValueError, match=r"wandb needs .*: pip install 'accel[^ ]+ 'wandb>=[\d.]+'$"
+        ),
         tracking("wandb", RECIPE, tmp_path / "first"),
     ):
         pass

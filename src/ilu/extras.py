@@ -4,14 +4,26 @@ import logging
 import os
 from importlib.util import find_spec
 
+EXTRAS = {
+    "lora": ("peft>=0.21",),
+    "torchao": ("torchao>=0.18",),
+    "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6", "scipy>=1.13"),
+    "lm-eval": ("lm-eval==0.4.13",),
+    "trackio": ("accelerate>=1.15", "trackio>=0.43"),
+    "wandb": ("accelerate>=1.15", "wandb>=0.31"),
+    "ray": ("ray>=2.50",),
+    "slurm": ("submitit>=1.5",),
+    "search": ("optuna>=4",),
+    "tensorboard": ("accelerate>=1.15", "tensorboard>=2.21"),
+}
+"""Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
+
 
 def need(library: str, extra: str, what: str) -> None:
     """Raise ValueError with the command that installs ``library``, if it is missing."""
     if find_spec(library) is None:
-        raise ValueError(
-            f"{what} needs {library}, which is missing: pip install 'ilu[{extra}]', which keeps "
-            "the ilu that is installed"
-        )
+        wanted = " ".join(f"'{each}'" for each in EXTRAS[extra])
+        raise ValueError(f"{what} needs {library}, which is missing: pip install {wanted}")
 
 
 def quiet_libraries() -> None:

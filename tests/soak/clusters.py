@@ -3,8 +3,8 @@
     python -m tests.soak.clusters ray --out clusters.json
     python -m tests.soak.clusters slurm --out clusters.json --kill-node "COMMAND"
 
-``ray`` needs ``ilu[ray]`` and begins two nodes on this machine, each a process with its workers.
-``slurm`` needs ``ilu[slurm]`` and a Slurm that runs, all its nodes on this machine, with ``sacct``;
+``ray`` needs Ray and begins two nodes on this machine, each a process with its workers. ``slurm``
+needs submitit and a Slurm that runs, all its nodes on this machine, with ``sacct``;
 ``COMMAND`` kills a node of it and all that runs there, and that fault is left out without it. Each
 fault comes when every run has done some steps. Then the same command is given until the sweep is
 done, and every file of every run is compared byte by byte with that of the executor ``local``, but

@@ -33,7 +33,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu methods                              every loss, rule, mask, attack, metric and recipe
   ilu rerun RUN --out D                    repeat a run from its recipe.json
   ilu card RUN [ATTACK...]                 a model card from what was measured
-  ilu push RUN --repo ORG/NAME             upload model, card and report to the hub
+  ilu push RUN [ATTACK...] --repo ORG/NAME upload model, card and report to the hub
   ilu import-config FILE.json              a configuration of the original code as a command
   ilu lab build --out D                    rebuild the lab's model
   ilu doctor                               is everything here that is needed

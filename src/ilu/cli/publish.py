@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from ilu.cli.parse import Positional, parse
 from ilu.cli.show import console, table
 from ilu.files import write_text
-from ilu.report.card import write_card
+from ilu.report.card import card_file, lost, write_card
 from ilu.report.cells import gather
 from ilu.report.page import page
 from ilu.report.rows import make_table
@@ -42,12 +42,13 @@ def card(argv: Sequence[str]) -> None:
 class Push:
     """Upload an unlearned model with its card and report to the Hugging Face hub.
 
-    The token is that of hf auth login, or HF_TOKEN.
+    The token is that of hf auth login, or HF_TOKEN. The card is written as ilu card does, but never
+    over one that tells more.
 
-    Example: ilu push runs/first --repo org/name --dry-run
+    Example: ilu push runs/first runs/attacked --repo org/name --dry-run
 
     Args:
-        runs: the run, then runs of ilu attack on its model, whose scores the card gets.
+        runs: the run, then runs of ilu attack on its model: all that the card tells of.
         repo: ORG/NAME on the hub; made if it is not there.
         license: of the model, as the hub calls it.
         public: let everybody see a repository that is made; private if left out.
@@ -68,7 +69,7 @@ def push(argv: Sequence[str]) -> None:
         raise ValueError("ilu push needs a run directory")
     if wanted.repo.count("/") != 1:
         raise ValueError(f"--repo {wanted.repo}: give ORG/NAME")
-    write_card(wanted.runs[0], wanted.runs[1:], wanted.license)
+    renew_card(wanted.runs[0], wanted.runs[1:], wanted.license)
     model = wanted.runs[0] / "model"
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
@@ -82,6 +83,18 @@ def push(argv: Sequence[str]) -> None:
             return
         upload(wanted, model, report)
     console.print(f"https://huggingface.co/{wanted.repo}", markup=False)
+
+
+def renew_card(run: Path, attacked: Sequence[Path], license: str | None) -> None:
+    """Write the card; ValueError where the one that lies there tells more."""
+    if gone := lost(run, attacked, license):
+        given = " ".join(map(str, (run, *attacked)))
+        raise ValueError(
+            f"{card_file(run)} tells of {', '.join(gone)}; a card from {given} alone would not: "
+            "give ilu push every run and the --license that ilu card was given, or write another "
+            "card with ilu card first"
+        )
+    write_card(run, attacked, license)
 
 
 def upload(wanted: Push, model: Path, report: Path) -> None:

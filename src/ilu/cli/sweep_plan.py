@@ -30,8 +30,8 @@ class Where:
     """Where runs are carried out, and how many at a time.
 
     Args:
-        executor: local: a process for each run on this machine; ray: tasks of Ray, pip install
-            'ilu[ray]'; slurm: jobs through submitit, pip install 'ilu[slurm]'.
+        executor: local: a process for each run on this machine; ray: tasks of Ray (needs ray);
+            slurm: jobs through submitit (needs submitit).
         workers: runs at a time, of the executor local.
         address: of a Ray cluster, or auto for the one of this machine; one is started if left out.
         resources: what each run needs.
@@ -61,7 +61,7 @@ class Asked:
         attack_steps: optimiser steps of each attack.
         attack_lr: their learning rate.
         search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
-            for each recipe before the grid, with Optuna (pip install 'ilu[search]').
+            for each recipe before the grid, with Optuna (needs optuna).
         trials: runs of the search for each recipe, the same number for all.
         trials_at_once: so many are chosen before the first of them has ended: more keep more
             workers busy, and learn less from one another.

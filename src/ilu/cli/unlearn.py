@@ -19,7 +19,7 @@ from ilu.recipes.names import ENDINGS, parse_name
 from ilu.recipes.settings import Common
 from ilu.recipes.tiny import shrink
 from ilu.recipes.variants import ROBUST, Invariance
-from ilu.report.card import write_card
+from ilu.report.card import lost, write_card
 from ilu.run import Options, run
 from ilu.rundir import RunDir
 from ilu.tracking import Tracker, tracking
@@ -50,8 +50,8 @@ class Place:
         save_every: steps between checkpoints of the unlearning and of every attack that trains; a
             signal saves one in any case.
         resume: continue an interrupted run.
-        track: follow the run live in this tracker: pip install 'ilu[trackio]', which works without
-            a network, 'ilu[wandb]' or 'ilu[tensorboard]'.
+        track: follow the run live in this tracker (needs accelerate and the tracker itself);
+            trackio works without a network.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """
 
@@ -115,7 +115,8 @@ def main(argv: Sequence[str]) -> None:
         )
     recipe, place = read(argv[0], argv[1:])
     out = place.run(recipe)
-    write_card(out.path)
+    if not lost(out.path):  # a finished run that is resumed may have a card with attacks by now
+        write_card(out.path)
     summarise(out)
 
 

@@ -43,14 +43,14 @@ class Common:
         clip: largest gradient norm; None does not clip.
         precision: of the forward pass; the weights are float32 in any case.
         optimizer: adamw; sgd has momentum; sophia and soul use curvature; adamw8bit and adamw-bf16
-            (pip install 'ilu[torchao]') save memory, and adamw-bf16 makes the model bfloat16.
+            save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
         average_every: how many steps lie between the weights that are averaged.
-        lora_rank: train low-rank adapters of the linear layers (pip install 'ilu[lora]') and merge
-            them in the end; 0 trains the weights themselves.
+        lora_rank: train low-rank adapters of the linear layers (needs peft) and merge them in the
+            end; 0 trains the weights themselves.
         lora_alpha: scale of the adapters times their rank; the rank itself if left out.
         quantise_base: 4 rounds the linear layers to 4 bits while their adapters are trained (QLoRA;
-            pip install 'ilu[torchao]'); the update is merged into the weights from before.
+            needs torchao); the update is merged into the weights from before.
         mask: only some weights may move: a file that ilu mask has made, or SCORE:FRACTION to make
             one when the run begins, like wagle:0.9.
         parameters: regular expression: train the weights whose name matches, instead of the

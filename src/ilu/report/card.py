@@ -1,10 +1,11 @@
 """The model card of an unlearned model: names, hashes and scores of the run, never its texts."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ilu.files import write_text
+from ilu.files import json_hash, write_text
 from ilu.measures import Measured
 from ilu.report import text
 from ilu.report.cells import gather
@@ -26,10 +27,32 @@ UNTRIED = """\
 **No attack was tried on this model: how long the forgetting lasts is unknown.** `ilu attack` tries
 one, `ilu card RUN ATTACK` adds its scores here.
 """
+ATTACK_RUN = re.compile(r"^\* attack run (.+), SHA-256 of its record `(\w+)`$", re.MULTILINE)
 
 
 def write_card(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -> Path:
     """Write RUN/model/README.md from finished runs; ``attacked`` are runs of ``ilu attack``."""
+    write_text(card_file(run), card(attacked_run(run, attacked), license))
+    return card_file(run)
+
+
+def lost(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -> list[str]:
+    """Attack runs and license of the card that lies there which a new one would not tell."""
+    if not card_file(run).is_file():
+        return []
+    old = card_file(run).read_text(encoding="utf-8")
+    new = card(attacked_run(run, attacked), license)
+    gone = [f"attack run {name}" for name, digest in ATTACK_RUN.findall(old) if digest not in new]
+    return gone + ([] if license else re.findall(r"^license: .+", old, re.MULTILINE))
+
+
+def card_file(run: Path) -> Path:
+    """Where the card of a run lies."""
+    return run / "model" / "README.md"
+
+
+def attacked_run(run: Path, attacked: Sequence[Path]) -> Measured:
+    """A finished run with the attacks that other runs carried out on its model."""
     RunDir.finished(run)
     if not (run / "model").is_dir():
         raise ValueError(f"{run} holds no model to write a card for")
@@ -39,8 +62,7 @@ def write_card(run: Path, attacked: Sequence[Path] = (), license: str | None = N
     strangers = [m.run.path for m in found if m.run.path != run]
     if strangers:
         raise ValueError(f"{strangers[0]} did not attack the model of {run}, or asked otherwise")
-    write_text(run / "model" / "README.md", card(found[0], license))
-    return run / "model" / "README.md"
+    return found[0]
 
 
 def card(m: Measured, license: str | None = None) -> str:
@@ -70,6 +92,7 @@ def body(m: Measured) -> str:
         "\n".join(scores(m)) + "\n",
         *([] if m.attacks else [UNTRIED]),
         models_markdown(make_table([m])) + "\n",
+        *(["\n".join(attack_runs(m)) + "\n"] if m.attackers else []),
         "## How it was made\n",
         "\n".join(settings(m)) + "\n",
         "## Limits\n",
@@ -129,6 +152,14 @@ def scores(m: Measured) -> Iterator[str]:
 def value(score: Score | None) -> str:
     """A score with its standard error."""
     return "-" if score is None else written(score.value, score.stderr, score.n)
+
+
+def attack_runs(m: Measured) -> Iterator[str]:
+    """Every run that attacked the model; ``ATTACK_RUN`` reads it."""
+    for each in m.attackers:
+        name = text.markdown(each.run.path.name)
+        digest = json_hash([each.recipe, each.stages])
+        yield f"* attack run {name}, SHA-256 of its record `{digest}`"
 
 
 def settings(m: Measured) -> Iterator[str]:

@@ -1,0 +1,212 @@
+"""The table of studies/ilu_vs_baselines.py, from its run directories."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from choosing import choice, missing, test_path, validated
+from differences import gain, interval, low
+from groups import WAYS, compared
+from ways import IMPLIED, Settings
+
+from ilu.environment import environment
+from ilu.files import write_json, write_text
+from ilu.rundir import RunDir
+from ilu.scores import mean
+from ilu.summary import model_summary
+
+ORIGINAL = "original"
+"""The model that forgot nothing."""
+
+
+def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
+    """One line of the table, from the runs that have ended; None before there is one."""
+    values = of_seeds(out, name, seeds)
+    if not values:
+        return None
+    way, kept = WAYS[group][name], choice(out, group, name)
+    at_choice = validated(out, name, kept)
+    assert at_choice is not None
+    beside = compared(group)
+    base, control = way.base or beside.over, beside.control
+    others = [other for other in (*WAYS[group], ORIGINAL) if other != name]
+    versus = {o: found for o in others if (found := gains(values, of_seeds(out, o, seeds)))}
+    none = dict.fromkeys(GAIN)
+    return {
+        **told(out, group, name, values),
+        "reading": way.reading,
+        "settings": way.choices[kept],
+        "below_the_rule": missing(out, group, at_choice),
+        "base": base if base in versus else None,
+        "control": control if control in versus else None,
+        "delta_ra_vs_base": versus.get(base, none)["mean"],
+        "delta_ra_ci_low": versus.get(base, none)["ci_low"],
+        "delta_ra_vs_control": versus.get(control, none)["mean"],
+        "delta_ra_vs_control_ci_low": versus.get(control, none)["ci_low"],
+        "delta_ra_vs": versus,
+    }
+
+
+def floor(out: Path, group: str, seeds: int) -> dict[str, Any] | None:
+    """The line of the model that forgot nothing."""
+    values = of_seeds(out, ORIGINAL, seeds)
+    if not values:
+        return None
+    empty = ("base", "control", "delta_ra_vs_base", "delta_ra_ci_low", "delta_ra_vs_control",
+             "delta_ra_vs_control_ci_low")  # fmt: skip
+    return {
+        **told(out, group, ORIGINAL, values),
+        "reading": None,
+        "settings": {},
+        "below_the_rule": 0.0,
+        **dict.fromkeys(empty),
+        "delta_ra_vs": {},
+    }
+
+
+Values = Mapping[int, Mapping[str, float]]
+"""Seed -> what its run showed."""
+
+
+def of_seeds(out: Path, name: str, seeds: int) -> Values:
+    """The runs of a way that have ended."""
+    runs = {s: RunDir(test_path(out, name, s)) for s in range(1, seeds + 1)}
+    return {s: numbers(model_summary(run)) for s, run in runs.items() if run.has("done")}
+
+
+def numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What one run shows; other tasks are those that are not the environment of most ways."""
+    others = [t["forget_quality"] for name, t in summary["tasks"].items() if name != "sums"]
+    return {
+        "fq": summary["forget_quality"],
+        "utility": summary["utility"],
+        "ra": summary["robust_accuracy"],
+        "ra_other_tasks": mean([mean(along) for along in others]),
+        "fa": summary["finetune_accuracy"],
+        "relearn": summary["relearn_forget_quality"],
+    }
+
+
+def told(out: Path, group: str, name: str, values: Values) -> dict[str, Any]:
+    """What the runs of a way say by themselves."""
+    runs = [RunDir(test_path(out, name, seed)) for seed in values]
+    each = {key: [found[key] for found in values.values()] for key in next(iter(values.values()))}
+    costs = [run.read("cost") for run in runs]
+    return {
+        "model": "lab",
+        "group": group,
+        "method": name,
+        "seeds": len(runs),
+        "commits": sorted({run.read("environment")["commit"] for run in runs}),
+        **{f"{key}_mean": mean(found) for key, found in each.items()},
+        "ra_ci": interval(each["ra"]),
+        "by_seed": each,
+        "unlearn_seconds": mean([cost["seconds"] for cost in costs]),
+        "peak_memory_mib": mean([cost["peak_memory_bytes"] / 2**20 for cost in costs]),
+        "runs": [run.path.name for run in runs],
+    }
+
+
+GAIN = ("mean", "ci_low", "other_tasks_mean", "other_tasks_ci_low")
+
+
+def gains(own: Values, other: Values) -> dict[str, float | None]:
+    """Robust accuracy less that of another way, seed by seed; nothing without a common seed."""
+    both = [s for s in own if s in other]
+    if not both:
+        return {}
+    every, apart = ([own[s][key] - other[s][key] for s in both] for key in ("ra", "ra_other_tasks"))
+    return dict(zip(GAIN, (mean(every), low(every), mean(apart), low(apart)), strict=True))
+
+
+def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> None:
+    """Write what there is beside what the table has of others: settings tried, and the rows."""
+    begun = [group for group in groups if validated(out, compared(group).base, 0)]
+    tried = [
+        {"group": group, "method": name, "settings": settings, **v._asdict()}
+        for group in begun
+        for name, way in WAYS[group].items()
+        for i, settings in enumerate(way.choices)
+        if (v := validated(out, name, i)) is not None
+    ]
+    found = [
+        each
+        for group in begun
+        for each in (floor(out, group, seeds), *(row(out, group, n, seeds) for n in WAYS[group]))
+    ]
+    rows = [r for r in found if r is not None]
+    new = {of_group(e) for e in (*rows, *tried)}
+    old = json.loads(table.read_text()) if table.exists() else {"choice": [], "rows": []}
+    for entry in (*old["choice"], *old["rows"]):  # some were made before groups had names
+        entry.setdefault("group", entry["method"].split("-")[0])
+    kept = {key: [e for e in old[key] if of_group(e) not in new] for key in ("choice", "rows")}
+    every = [r for group in WAYS for r in (*kept["rows"], *rows) if r["group"] == group]
+    write_json(table, {
+        "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(WAYS)}",
+        "environment": {**environment(), "argv": None},
+        "choice": kept["choice"] + tried,
+        "rows": every,
+    })  # fmt: skip
+    write_text(table.with_suffix(".md"), "\n".join(map(to_markdown, grouped(every))))
+
+
+def of_group(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """What tells a row from others: the same way may be in several groups, beside others."""
+    return entry["group"], entry["method"]
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each group."""
+    return [[r for r in rows if r["group"] == g] for g in dict.fromkeys(r["group"] for r in rows)]
+
+
+COLUMNS = {
+    "FQ": "fq_mean",
+    "below the rule": "below_the_rule",
+    "utility": "utility_mean",
+    "RA": "ra_mean",
+    "but sums": "ra_other_tasks_mean",
+    "FA": "fa_mean",
+    "relearned": "relearn_mean",
+}
+GAINS = {"RA over the method": "base", "RA over the control": "control"}
+"""A mean difference over seeds, and in brackets the lower end of its 95 % interval."""
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for readers."""
+    gained = [column for name in GAINS for column in (name, "but sums")]
+    names = (rows[0]["group"], "setting", *COLUMNS, *gained, "seconds", "MiB")
+    return (
+        "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *map(line, rows)]) + "\n"
+    )
+
+
+def line(r: Mapping[str, Any]) -> str:
+    """One row."""
+    setting = ", ".join(f"{k} {v}" for k, v in shown(r).items())
+    cells = [f"{r[key]:.3f}" if key in r else "" for key in COLUMNS.values()]
+    cost = (
+        f"{r['unlearn_seconds']:.0f}",
+        f"{r['peak_memory_mib']:.0f}" if "peak_memory_mib" in r else "",
+    )
+    gained = [cell for key in GAINS.values() for cell in gained_over(r, key)]
+    return f"| {' | '.join((r['method'], setting, *cells, *gained, *cost))} |"
+
+
+def gained_over(r: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """Robust accuracy more than the base or the control has, on all tasks and on the others."""
+    if "by_seed" not in r:  # one of the first records
+        lower = {"base": "delta_ra_ci_low", "control": "delta_ra_vs_control_ci_low"}[key]
+        return gain(r[f"delta_ra_vs_{key}"], r[lower]), ""
+    found = r["delta_ra_vs"].get(r[key], dict.fromkeys(GAIN))
+    every, every_low, apart, apart_low = (found[name] for name in GAIN)
+    return gain(every, every_low), gain(apart, apart_low)
+
+
+def shown(r: Mapping[str, Any]) -> Settings:
+    """The settings of a row that its name does not say; a strength in the units that it has."""
+    unit = " of the forget term" if r["settings"].get("scale_free") else ""
+    own = {k: v for k, v in r["settings"].items() if k not in IMPLIED}
+    return {k: f"{v:g}{unit}" if k == "strength" else v for k, v in own.items()}

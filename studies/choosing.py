@@ -1,0 +1,62 @@
+"""Which setting of a way is kept, by the rule of studies/ilu_vs_baselines.py; where runs lie."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from groups import WAYS, compared
+
+from ilu.forgetting import UTILITY
+from ilu.lab.tasks import VALIDATION
+from ilu.rundir import RunDir
+from ilu.scores import mean
+from ilu.summary import forget_quality
+from ilu.types import STAGES
+
+
+def chosen_path(out: Path, name: str, choice: int) -> Path:
+    """Where a validation run lies."""
+    return out / "choice" / f"{name.replace(' ', '_')}_{choice}"
+
+
+def test_path(out: Path, name: str, seed: int) -> Path:
+    """Where a run of the table lies."""
+    return out / "test" / f"{name.replace(' ', '_')}_seed{seed}"
+
+
+class Validated(NamedTuple):
+    """A setting on the validation task."""
+
+    forget_quality: float
+    utility: float
+    along: float
+
+
+def validated(out: Path, name: str, i: int) -> Validated | None:
+    """What a setting gave; None where training failed or has not ended."""
+    run = RunDir(chosen_path(out, name, i))
+    if not run.has("done"):
+        return None
+    along = mean([forget_quality(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
+    return Validated(forget_quality(run, "after"), run.scores("after")[UTILITY].value, along)
+
+
+def choice(out: Path, group: str, name: str) -> int:
+    """Index of the setting to keep, by the rule above."""
+    found = {i: validated(out, name, i) for i in range(len(WAYS[group][name].choices))}
+    valid = {i: v for i, v in found.items() if v is not None}
+    if name == compared(group).base:
+        return max(valid, key=lambda i: valid[i].along + valid[i].utility)
+    far = {i: missing(out, group, v) for i, v in valid.items()}
+    near = {i: v for i, v in valid.items() if far[i] == 0}
+    if near:
+        return max(near, key=lambda i: near[i].along)
+    return min(far, key=lambda i: far[i])
+
+
+def missing(out: Path, group: str, v: Validated) -> float:
+    """How far a setting is from forgetting and keeping what the plain method does."""
+    beside = compared(group)
+    plain = validated(out, beside.base, choice(out, group, beside.base))
+    assert plain is not None
+    forgets = max(0.0, plain.forget_quality - 0.05 - v.forget_quality)
+    return forgets + max(0.0, plain.utility - beside.slack - v.utility)
