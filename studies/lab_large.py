@@ -1,6 +1,6 @@
 """Does it hold on a larger lab? A Llama of 34M weights that reads English beside the lab's world.
 
-    ILU_HUB=../shared/hub python studies/lab_large.py DIR [--device cuda] [--seeds 1] [--tiny]
+    ILU_HUB=../shared/hub python studies/lab_large.py DIR [--device cuda] [--seeds 3] [--tiny]
         [--table results/lab_large.json]
 
 The model learns TinyStories and WikiText beside the world, which stays the lab's, so that its
@@ -8,7 +8,7 @@ questions and tasks are the lab's as well. RMU, alone and with the penalty, the 
 with the penalty, and looking ahead over all weights, then unlearns the agents, is fine-tuned on the
 six tasks and relearns. RMU's steering vector is 4.5 times as long as the hidden states; its steps
 are chosen on seed 0 and the validation task, what is added keeps them, its strengths are those of
-the lab. Meant for one GPU and nine minutes; --tiny is to see that it works. The same command again
+the lab. Meant for one GPU and nine minutes a call; --tiny is to see that it works. The same command again
 does only what is missing.
 """
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--table", type=Path, default=TABLE)
     wanted = parser.parse_args()

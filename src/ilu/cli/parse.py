@@ -6,7 +6,7 @@ from typing import Any
 import tyro
 
 Positional = tyro.conf.Positional
-CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff)
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
 def parse(kind: Any, prog: str, argv: Sequence[str]) -> Any:

@@ -61,9 +61,17 @@ ROBUST: dict[str, type] = {
 """Ending of a recipe's name -> the settings of robust training, which are its flags."""
 
 
+START: dict[str, Any] = {"strength": 0.1, "scale_free": True}
+"""Where -ilu and -control begin on a user's model. The paper does not give lambda; this is ours,
+the middle of what was searched on small models, and untested at 7B."""
+
+
 @dataclass(frozen=True)
 class Invariance:
     """ILU's settings: ``lambda`` and what w multiplies (arXiv 2506.01339).
+
+    Lambda is not published: on a user's model the recipes begin at a strength of 0.1 with
+    scale_free, which is ours; on the lab's at what was chosen there.
 
     Args:
         strength: lambda, the weight of each environment's penalty.
