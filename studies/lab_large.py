@@ -8,8 +8,8 @@ questions and tasks are the lab's as well. RMU, alone and with the penalty, the 
 with the penalty, and looking ahead over all weights, then unlearns the agents, is fine-tuned on the
 six tasks and relearns. RMU's steering vector is 4.5 times as long as the hidden states; its steps
 are chosen on seed 0 and the validation task, what is added keeps them, its strengths are those of
-the lab. Meant for one GPU and nine minutes a call; --tiny is to see that it works. The same command again
-does only what is missing.
+the lab. Meant for one GPU and nine minutes a call; --tiny is to see that it works. The same command
+again does only what is missing.
 """
 
 import argparse
