@@ -1,6 +1,7 @@
 """The model card of an unlearned model: names, hashes and scores of the run, never its texts."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,15 @@ def lost(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -
     if not card_file(run).is_file():
         return []
     old = card_file(run).read_text(encoding="utf-8")
-    new = card(attacked_run(run, attacked), license)
-    gone = [f"attack run {name}" for name, digest in ATTACK_RUN.findall(old) if digest not in new]
-    return gone + ([] if license else re.findall(r"^license: .+", old, re.MULTILINE))
+    gone = told_attacks(old) - told_attacks(card(attacked_run(run, attacked), license))
+    attacks = [name for name, digest in ATTACK_RUN.findall(old) if digest in gone]
+    unlicensed = [] if license else re.findall(r"^license: .+", old, re.MULTILINE)
+    return [f"attack run {name}".replace("\\", "") for name in attacks] + unlicensed
+
+
+def told_attacks(text: str) -> Counter[str]:
+    """Digests of the attack runs that a card tells of."""
+    return Counter(digest for _, digest in ATTACK_RUN.findall(text))
 
 
 def card_file(run: Path) -> Path:
