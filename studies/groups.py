@@ -205,7 +205,7 @@ WAYS: dict[str, dict[str, Way]] = {
         **{
             f"rmu-ilu {w}, forget directions": Way(
                 "rmu-ilu",
-                strengths((0.01, 0.1, 1.0), reading=w, directions="forget", **SCALE_FREE, **ALL),
+                strengths((0.01, 0.1, 1e-3), reading=w, directions="forget", **SCALE_FREE, **ALL),
                 w,
             )
             for w in ("parameters", "tensors", "elementwise")
