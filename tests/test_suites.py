@@ -14,9 +14,11 @@ from ilu.cli.unlearn import Place
 from ilu.evals.compare import changes
 from ilu.evaluation import beside, evaluate, reads
 from ilu.lab.sources import Documents
+from ilu.measures import read
 from ilu.models import load_model
 from ilu.recipes.asked import Asked
 from ilu.recipes.measure import brings_data, suite_of
+from ilu.rundir import RunDir
 from ilu.scores import mean_score
 from ilu.train import Optim
 from ilu.types import LM, Score
@@ -135,6 +137,18 @@ def test_an_attacker_may_have_another_optimiser():
     with pytest.raises(ValueError, match="--optimizer sgd: 1e-5 would hardly move a weight"):
         measure.attacker(replace(found, lr=None))
     assert measure.attacker(replace(found, clip=None)).optim.clip is None
+
+
+def test_an_attack_asks_own_questions_without_showing_the_options(ilu, tmp_path):
+    """What a base model needs, which does not answer by letter; the report knows what it means."""
+    draw = random.Random(0)
+    write(tmp_path / "q.jsonl", [{**CHEESE, "answer": draw.randrange(4)} for _ in range(12)])
+    asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--ask", "prefilled")
+    few = ("--task", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
+    done = ilu("attack", "lab", *asked, *few, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert {"choice_acc", "choice_acc_norm"} <= set(RunDir(tmp_path / "run").scores("mood-end"))
+    assert read(RunDir(tmp_path / "run")).forget == "choice_acc"
 
 
 def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):

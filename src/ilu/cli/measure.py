@@ -18,6 +18,7 @@ from ilu.recipes.attackers import KINDS, Attacker, attacked
 from ilu.recipes.elicit import probes
 from ilu.recipes.measure import CUT, SuiteName, suite_of
 from ilu.rundir import PROBES, RunDir
+from ilu.sources.choice import Form
 from ilu.train import Optim
 from ilu.types import STAGES, Group
 
@@ -59,6 +60,7 @@ class Attack:
             ilu evaluate --help.
         split: of the suites tofu, muse and wmdp.
         data: file or hub dataset for the suites choice, likelihood and verbatim.
+        form: of multiple choice: letters, or cloze, which does not show the options.
         columns: names of columns that differ in the data, as wanted=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
@@ -94,6 +96,7 @@ class Attack:
     suite: SuiteName = "likelihood"
     split: str | None = None
     data: str | None = None
+    form: Form = "letters"
     columns: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = 200
@@ -169,6 +172,7 @@ def measured(wanted: Attack) -> Asked:
     """The data that is measured on."""
     return Asked(
         data=wanted.data,
+        form=wanted.form,
         columns=wanted.columns,
         truncate=wanted.truncate if wanted.suite in CUT else None,  # the task's texts are cut too
         limit=wanted.limit,
