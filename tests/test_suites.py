@@ -142,7 +142,10 @@ def test_an_attacker_may_have_another_optimiser():
 def test_an_attack_asks_own_questions_without_showing_the_options(ilu, tmp_path):
     """What a base model needs, which does not answer by letter; the report knows what it means."""
     draw = random.Random(0)
-    write(tmp_path / "q.jsonl", [{**CHEESE, "answer": draw.randrange(4)} for _ in range(12)])
+    keepers = ["Mara", "Ole", "Ines", "Pavel"]
+    rows = [{"question": f"Who keeps lighthouse {i}?", "choices": draw.sample(keepers, 4),
+             "answer": draw.randrange(4)} for i in range(24)]  # fmt: skip
+    write(tmp_path / "q.jsonl", rows)
     asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--ask", "prefilled")
     few = ("--task", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
     done = ilu("attack", "lab", *asked, *few, "--out", "run")
