@@ -179,6 +179,9 @@ WAYS: dict[str, dict[str, Way]] = {
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
         ),
         "rmu-ahead 450 steps": Way("rmu-ahead", forward(steps=450)),
+        "rmu-ahead-control 450 steps": Way(
+            "rmu-ahead-control", forward(strength=0.01, **SCALE_FREE)
+        ),
         "rmu-ahead-ilu 450 steps": Way(
             "rmu-ahead-ilu", forward(strength=0.03, **ELEMENTWISE), "elementwise"
         ),
