@@ -270,11 +270,12 @@ def two_nets():
 
 @pytest.mark.parametrize("reading", [gradient, parameters, tensors, elementwise])
 def test_layerwise_penalties_match_double_backward(reading):
-    """exact(reading) of the gradients times constants that make all tensors' equally long."""
+    """exact(reading) of the gradients times constants that make all parts of v equally long."""
     params, on, slope = two_nets()
     g = torch.autograd.grad(on("environment"), params, create_graph=True)
-    total = torch.stack([x.norm() for x in g]).norm().detach()
-    b = [total / math.sqrt(len(g)) / x.norm().detach() for x in g]
+    sizes = torch.stack([x.norm() for x in g]).detach()
+    total = sizes.norm()
+    b = total / (sizes * sizes.sum()).sqrt()
     weighted = [a * x for a, x in zip(b, g, strict=True)]
     expected = {
         gradient: lambda: sum(x.square().sum() for x in weighted),
@@ -290,6 +291,10 @@ def test_layerwise_penalties_match_double_backward(reading):
     assert value == pytest.approx(expected.item())
     if reading is gradient:
         assert value == pytest.approx(total.item() ** 2)
+        lengths = [
+            x.norm() for x in Layerwise(reading)(tuple(params), slope("environment").grads).v
+        ]
+        assert torch.stack(lengths).std() < 1e-6 * lengths[0]
     for a, e in zip(ours, exact_grads, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
 

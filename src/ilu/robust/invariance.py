@@ -26,7 +26,6 @@ fixed; tensors of which nothing may move, by ``Optim.parameters`` or a mask, are
 ``Optim.reach`` has them.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -121,18 +120,19 @@ def elementwise(theta: Grads, g: Grads) -> Direction:
 
 @dataclass(frozen=True)
 class Layerwise:
-    """``reading`` of gradients that are as long in every tensor: layer-wise weights of a penalty.
+    """``reading`` with layer-wise weights: no tensor's long gradient hides those of the others.
 
-    g_l becomes b_l g_l with b_l = |g| / (sqrt(L) |g_l|), L tensors, so |g| stays as it is. The b_l
-    are held constant: with ``gradient``, grad P = (|g|^2 / L) sum_l grad log |g_l|^2, and each
-    tensor is to lose the same share of its gradient. Ours, not of arXiv 2506.01339.
+    g_l becomes b_l g_l with b_l^2 = |g|^2 / (|g_l| sum_k |g_k|), held constant, and |g| stays as it
+    is. With ``gradient`` all parts of v are as long, and grad P is along that of sum_l |g_l|: a sum
+    of norms, not of their squares. Weights of 1 / |g_l|^2 would leave v to the tensor with the
+    smallest gradient. Ours, not of arXiv 2506.01339.
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
 
     def __call__(self, theta: Grads, g: Grads) -> Direction:
-        even = norm(g) / math.sqrt(len(g))
-        b = [even / norm([x]) for x in g]
+        sizes = torch.stack([norm([x]) for x in g])
+        b = (norm(g) ** 2 / (sizes * sizes.sum())).sqrt()
         v, own = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
         return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), own)
 
