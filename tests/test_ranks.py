@@ -26,6 +26,7 @@ from tests.together import CASES, RESUMED, main, random_mask, streams
 
 DIFFERENCES = {
     "gradient", "parameters", "tensors", "gradient penalty", "curvature", "rmu, penalty above",
+    "layerwise", "relearnt",
 }  # fmt: skip
 """Rules that divide a difference of float32 gradients by a small step, and so enlarge rounding."""
 WAYS = ("data", "sharded")
