@@ -254,9 +254,6 @@ WAYS: dict[str, dict[str, Way]] = {
             [{"strength": x, "gamma": g, "scale_free": True, "steps": 100}
              for x in (1e-3, 1e-2) for g in KEPT],
         ),
-        "npo-sam 100 steps": Way(
-            "npo-sam", [{"rho": r, "gamma": g} for r in (0.05, 0.1) for g in KEPT]
-        ),
         "npo-ahead 100 steps": Way(
             "npo-ahead", [{"ahead": x, "gamma": g} for x in (1e-3, 3e-3) for g in KEPT]
         ),
