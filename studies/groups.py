@@ -26,7 +26,6 @@ RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient
 RMU_SAM = Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)])
 RMU_SAM_ALL = Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)])
 NPO = Way("npo", [{"steps": n} for n in (60, 100, 150)])
-KEPT = (1.0, 3.0)
 NPO_SAM = Way("npo-sam", [{"rho": r} for r in (0.05, 0.1, 0.2)])
 NPO_CONTROL = Way(
     "npo-control", strengths((0.1, 1.0, 10.0, 0.01, 0.001), scale_free=True, steps=100)
@@ -206,6 +205,15 @@ WAYS: dict[str, dict[str, Way]] = {
             )
             for w in ("gradient", "elementwise")
         },
+        "rmu-ilu gradient, layerwise, alpha 10": Way(
+            "rmu-ilu",
+            strengths((0.03, 0.1), layerwise=True, alpha=10.0, **SCALE_FREE, **ALL), "gradient",
+        ),
+        "rmu-sam-ilu gradient, layerwise": Way(
+            "rmu-sam-ilu",
+            strengths((0.03,), layerwise=True, rho=0.25, alpha=10.0, **SCALE_FREE, **ALL),
+            "gradient",
+        ),
         **{
             f"rmu-ilu {w}, forget directions": Way(
                 "rmu-ilu",
@@ -247,17 +255,6 @@ WAYS: dict[str, dict[str, Way]] = {
             "elementwise",
         ),
     },
-    "npo-equal": {
-        "npo 100 steps": Way("npo", [{"gamma": g} for g in KEPT]),
-        "npo-control 100 steps": Way(
-            "npo-control",
-            [{"strength": x, "gamma": g, "scale_free": True, "steps": 100}
-             for x in (1e-3, 1e-2) for g in KEPT],
-        ),
-        "npo-ahead 100 steps": Way(
-            "npo-ahead", [{"ahead": x, "gamma": g} for x in (1e-3, 3e-3) for g in KEPT]
-        ),
-    },
     "npo-adversaries": {
         "npo": NPO,
         "npo-control": NPO_CONTROL,
@@ -283,11 +280,9 @@ class Compared(NamedTuple):
 
 
 def compared(group: str) -> Compared:
-    """All groups but three choose beside the method with the steps that suit it."""
+    """All groups but two choose beside the method with the steps that suit it."""
     if group in ("equal", "directions"):
         return Compared("rmu 450 steps", "rmu-control 450 steps", "rmu 450 steps", 0.02)
-    if group == "npo-equal":
-        return Compared("npo 100 steps", "npo-control 100 steps", "npo 100 steps", 0.02)
     if group.startswith("npo"):
         return Compared("npo", "npo-control", "npo")
     return Compared("rmu", "rmu-control", "rmu" if group == "rmu" else "rmu 450 steps")
