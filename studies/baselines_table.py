@@ -20,49 +20,40 @@ ORIGINAL = "original"
 """The model that forgot nothing."""
 
 
-def row(out: Path, group: str, name: str, seeds: int) -> dict[str, Any] | None:
-    """One line of the table, from the runs that have ended; None before there is one."""
-    values = of_seeds(out, name, seeds)
-    if not values:
-        return None
-    way, kept = WAYS[group][name], choice(out, group, name)
-    at_choice = validated(out, name, kept)
+def rows_of(out: Path, group: str, seeds: int) -> list[dict[str, Any]]:
+    """A line for the model that forgot nothing and for every way, if they have runs."""
+    names = (ORIGINAL, *WAYS[group])
+    every = {name: found for name in names if (found := of_seeds(out, name, seeds))}
+    return [row(out, group, name, every) for name in every]
+
+
+def row(out: Path, group: str, name: str, every: Mapping[str, "Values"]) -> dict[str, Any]:
+    """One line of the table."""
+    way, beside = WAYS[group].get(name), compared(group)
+    base, control = (way.base if way and way.base else beside.over), beside.control
+    versus = {o: gains(every[name], v) for o, v in every.items() if way and o != name}
+    over_base, over_control = (versus.get(o) or dict.fromkeys(GAIN) for o in (base, control))
+    return {
+        **told(out, group, name, every[name]),
+        "reading": way.reading if way else None,
+        **(kept(out, group, name) if way else {"settings": {}, "below_the_rule": 0.0}),
+        "base": base if versus.get(base) else None,
+        "control": control if versus.get(control) else None,
+        "delta_ra_vs_base": over_base["mean"],
+        "delta_ra_ci_low": over_base["ci_low"],
+        "delta_ra_vs_control": over_control["mean"],
+        "delta_ra_vs_control_ci_low": over_control["ci_low"],
+        "delta_ra_vs": {o: found for o, found in versus.items() if found},
+    }
+
+
+def kept(out: Path, group: str, name: str) -> dict[str, Any]:
+    """The settings that were chosen, and how far they are from what the rule asks for."""
+    i = choice(out, group, name)
+    at_choice = validated(out, name, i)
     assert at_choice is not None
-    beside = compared(group)
-    base, control = way.base or beside.over, beside.control
-    others = [other for other in (*WAYS[group], ORIGINAL) if other != name]
-    versus = {o: found for o in others if (found := gains(values, of_seeds(out, o, seeds)))}
-    none = dict.fromkeys(GAIN)
-    return {
-        **told(out, group, name, values),
-        "reading": way.reading,
-        "settings": way.choices[kept],
-        "below_the_rule": missing(out, group, at_choice),
-        "base": base if base in versus else None,
-        "control": control if control in versus else None,
-        "delta_ra_vs_base": versus.get(base, none)["mean"],
-        "delta_ra_ci_low": versus.get(base, none)["ci_low"],
-        "delta_ra_vs_control": versus.get(control, none)["mean"],
-        "delta_ra_vs_control_ci_low": versus.get(control, none)["ci_low"],
-        "delta_ra_vs": versus,
-    }
-
-
-def floor(out: Path, group: str, seeds: int) -> dict[str, Any] | None:
-    """The line of the model that forgot nothing."""
-    values = of_seeds(out, ORIGINAL, seeds)
-    if not values:
-        return None
-    empty = ("base", "control", "delta_ra_vs_base", "delta_ra_ci_low", "delta_ra_vs_control",
-             "delta_ra_vs_control_ci_low")  # fmt: skip
-    return {
-        **told(out, group, ORIGINAL, values),
-        "reading": None,
-        "settings": {},
-        "below_the_rule": 0.0,
-        **dict.fromkeys(empty),
-        "delta_ra_vs": {},
-    }
+    far = missing(out, group, at_choice)
+    return {"settings": WAYS[group][name].choices[i], "below_the_rule": far}
 
 
 Values = Mapping[int, Mapping[str, float]]
@@ -121,7 +112,7 @@ def gains(own: Values, other: Values) -> dict[str, float | None]:
 
 
 def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> None:
-    """Write what there is beside what the table has of others: settings tried, and the rows."""
+    """Write the groups of which there are runs beside the others that the table has."""
     begun = [group for group in groups if validated(out, compared(group).base, 0)]
     tried = [
         {"group": group, "method": name, "settings": settings, **v._asdict()}
@@ -130,30 +121,19 @@ def write_table(out: Path, groups: Sequence[str], seeds: int, table: Path) -> No
         for i, settings in enumerate(way.choices)
         if (v := validated(out, name, i)) is not None
     ]
-    found = [
-        each
-        for group in begun
-        for each in (floor(out, group, seeds), *(row(out, group, n, seeds) for n in WAYS[group]))
-    ]
-    rows = [r for r in found if r is not None]
-    new = {of_group(e) for e in (*rows, *tried)}
+    rows = [each for group in begun for each in rows_of(out, group, seeds)]
     old = json.loads(table.read_text()) if table.exists() else {"choice": [], "rows": []}
     for entry in (*old["choice"], *old["rows"]):  # some were made before groups had names
         entry.setdefault("group", entry["method"].split("-")[0])
-    kept = {key: [e for e in old[key] if of_group(e) not in new] for key in ("choice", "rows")}
-    every = [r for group in WAYS for r in (*kept["rows"], *rows) if r["group"] == group]
+    left = {key: [e for e in old[key] if e["group"] not in begun] for key in ("choice", "rows")}
+    every = [r for group in WAYS for r in (*left["rows"], *rows) if r["group"] == group]
     write_json(table, {
         "command": f"python studies/ilu_vs_baselines.py DIR --methods {' '.join(WAYS)}",
         "environment": {**environment(), "argv": None},
-        "choice": kept["choice"] + tried,
+        "choice": left["choice"] + tried,
         "rows": every,
     })  # fmt: skip
     write_text(table.with_suffix(".md"), "\n".join(map(to_markdown, grouped(every))))
-
-
-def of_group(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """What tells a row from others: the same way may be in several groups, beside others."""
-    return entry["group"], entry["method"]
 
 
 def grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -197,7 +177,7 @@ def line(r: Mapping[str, Any]) -> str:
 
 def gained_over(r: Mapping[str, Any], key: str) -> tuple[str, str]:
     """Robust accuracy more than the base or the control has, on all tasks and on the others."""
-    if "by_seed" not in r:  # one of the first records
+    if "by_seed" not in r:  # of a group whose runs are gone
         lower = {"base": "delta_ra_ci_low", "control": "delta_ra_vs_control_ci_low"}[key]
         return gain(r[f"delta_ra_vs_{key}"], r[lower]), ""
     found = r["delta_ra_vs"].get(r[key], dict.fromkeys(GAIN))

@@ -41,7 +41,7 @@ def validated(out: Path, name: str, i: int) -> Validated | None:
 
 
 def choice(out: Path, group: str, name: str) -> int:
-    """Index of the setting to keep, by the rule above."""
+    """Index of the setting to keep, by that rule."""
     found = {i: validated(out, name, i) for i in range(len(WAYS[group][name].choices))}
     valid = {i: v for i, v in found.items() if v is not None}
     if name == compared(group).base:

@@ -21,7 +21,6 @@ RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_450 = RMU._replace(choices=[{"steps": 450}])
 RMU_CONTROL = Way("rmu-control", strengths((0.1, 1.0, 10.0), scale_free=True, steps=300))
-PLAIN = {"rmu": RMU, "rmu 450 steps": RMU_450, "rmu-control": RMU_CONTROL}
 RMU_ILU = Way("rmu-ilu", strengths((100.0, 300.0, 1000.0), steps=450), "gradient")
 RMU_SAM = Way("rmu-sam", [{"rho": r} for r in (1.0, 2.0, 4.0)])
 RMU_SAM_ALL = Way("rmu-sam", [{"rho": r, **ALL} for r in (0.25, 0.5, 1.0)])
@@ -36,6 +35,12 @@ RMU_AHEAD = Way("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE: Settings = {"scale_free": True, "steps": 450}
 ELEMENTWISE: Settings = {"reading": "elementwise", **SCALE_FREE}
 RMU_CONTROL_450 = Way("rmu-control", strengths((0.01, 0.1, 1.0), **SCALE_FREE))
+PLAIN = {
+    "rmu": RMU,
+    "rmu 450 steps": RMU_450,
+    "rmu-control": RMU_CONTROL,
+    "rmu-control 450 steps": RMU_CONTROL_450,
+}
 READINGS = {
     f"rmu-ilu {w}": Way("rmu-ilu", strengths((0.01, 0.1, 1.0), reading=w, **SCALE_FREE), w)
     for w in ("logits", "parameters", "tensors", "elementwise")
@@ -269,20 +274,22 @@ WAYS: dict[str, dict[str, Way]] = {
 class Compared(NamedTuple):
     """What the ways of a group are chosen beside, and how far below its utility they may be.
 
-    ``over`` is what gains are over: RMU holds more the longer it is trained, and what is compared
-    with it is trained for longer than suits it.
+    Gains are over ``over`` and ``control``: RMU holds more the longer it is trained, and what is
+    compared with it is trained for longer than suits it.
     """
 
     base: str
-    control: str
     over: str
+    control: str
     slack: float = 0.03
 
 
 def compared(group: str) -> Compared:
     """All groups but two choose beside the method with the steps that suit it."""
     if group in ("equal", "directions"):
-        return Compared("rmu 450 steps", "rmu-control 450 steps", "rmu 450 steps", 0.02)
+        return Compared("rmu 450 steps", "rmu 450 steps", "rmu-control 450 steps", 0.02)
     if group.startswith("npo"):
-        return Compared("npo", "npo-control", "npo")
-    return Compared("rmu", "rmu-control", "rmu" if group == "rmu" else "rmu 450 steps")
+        return Compared("npo", "npo", "npo-control")
+    if group == "rmu":
+        return Compared("rmu", "rmu", "rmu-control")
+    return Compared("rmu", "rmu 450 steps", "rmu-control 450 steps")

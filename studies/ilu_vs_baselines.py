@@ -7,12 +7,13 @@ model with seed 0, and fine-tuned on the validation task `next`, which no result
 the plain method the setting is kept that has most forget quality along that fine-tuning and utility
 before it, added up. Of the others it is the one with the highest forget quality along the
 fine-tuning among those whose forget quality and utility before it are at most .05 and .03 (.02 in
-the group `equal`) below the plain method's; if there is none, the one nearest to that, and its row
-says how far below. Then the kept settings, with new seeds for data and steering vector, are
-fine-tuned on the six test tasks and relearn. The same command again does only what is missing; the
-table is results/ilu_vs_baselines.json and .md, where rows that DIR has no runs of are kept with the
-commits of theirs; gains are over rows of the same group. Attacked weights are kept, and the
-original model is attacked alike: studies/angles.py and studies/recovery.py read them.
+the groups `equal` and `directions`) below the plain method's; if there is none, the one nearest to
+that, and its row says how far below. Then the kept settings, with new seeds for data and steering
+vector, are fine-tuned on the six test tasks and relearn. The same command again does only what is
+missing; the table is results/ilu_vs_baselines.json and .md, where groups that DIR has no runs of
+are kept with the commits of theirs; gains are over rows of the same group. `but sums` leaves out
+the task that is the environment of all ways but a few. Attacked weights are kept, and the original
+model is attacked alike: studies/angles.py and studies/recovery.py read them.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ilu.cli.unlearn import read
 from ilu.models import StoredWeights, load_model
 from ilu.sweep import statuses
 from ilu.vectors import grams, grouped, known, norms
@@ -81,6 +82,21 @@ def test_recipe_help_shows_the_recipes_own_settings(ilu):
     assert "--strength" in on_lab.stdout
     assert "(default: 0.1)" in own.stdout
     assert "(default: 0.01)" in on_lab.stdout
+
+
+def test_recipes_begin_at_a_strength_in_units_of_the_forget_term():
+    """Flags have both forms, so that a command says what it means whatever the default is."""
+    data = [f for n in ("forget", "retain", "environment") for f in (f"--{n}", f"{n}.jsonl")]
+
+    def penalty(*flags, model="org/m"):
+        recipe, _ = read("npo-ilu", ["--model", model, *data, "--out", "x", *flags])
+        term = recipe.objective["invariance"]
+        return term.weight, term.relative_to
+
+    assert penalty() == penalty("--scale-free") == (0.1, "forget")
+    assert penalty("--no-scale-free", "--strength", "2") == (2.0, None)
+    assert penalty(model="lab") == penalty("--no-scale-free", model="lab") == (1e-3, None)
+    assert penalty("--scale-free", model="lab") == (1e-3, "forget")
 
 
 def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):

@@ -17,7 +17,7 @@ from ilu.forward import Frozen, ModelForward
 from ilu.losses.head import tokens_of
 from ilu.losses.tokens import mean_nll, sequence_nll, token_entropy, token_kl, token_logp
 from ilu.predictions import Outputs
-from ilu.retain.likelihood import KL
+from ilu.retain.likelihood import KL, NLL
 from ilu.retain.states import States
 from ilu.robust.invariance import (
     Layerwise,
@@ -314,7 +314,12 @@ def test_w_can_scale_the_gradient_that_would_learn_again(reading, streams):
     }[reading]()
     exact_grads = torch.autograd.grad(expected, params)
     penalty = Penalty(reading, radius=1e-7, adversaries=streams)
-    value, ours = penalty(params, lambda: slope("environment"), lambda loss, on: slope(on), 0)
+
+    def likelihood(loss, on):
+        assert loss == NLL()
+        return slope(on)
+
+    value, ours = penalty(params, lambda: slope("environment"), likelihood, 0)
     assert value == pytest.approx(expected.item())
     for a, e in zip(ours, exact_grads, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)

@@ -23,7 +23,7 @@ from ilu.lora import Lora, adapting
 from ilu.losses import head as losses_head
 from ilu.losses import kernel
 from ilu.losses.head import tokens_of
-from ilu.memory import HELD, held_by, peak_memory, streams_of
+from ilu.memory import HELD, held_by, peak_memory
 from ilu.memory_shape import shape_of
 from ilu.objective import Term
 from ilu.parts import skeleton
@@ -35,7 +35,7 @@ from ilu.retain.likelihood import KL, NLL
 from ilu.retain.states import States
 from ilu.robust.invariance import Penalty, ScaleGradient, Square
 from ilu.robust.lookahead import LookAhead
-from ilu.robust.rules import SAM
+from ilu.robust.rules import SAM, streams_of
 from ilu.robust.tampering import TAR
 from ilu.train import Optim, fit
 from ilu.types import Example, Slope

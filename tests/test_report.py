@@ -434,11 +434,11 @@ def test_every_format_has_what_attacks_did_to_ones_own_data(tmp_path):
     assert f"| {' | '.join(cells)} |" in to_markdown(table, [])
     latex_cells = " & ".join(cells).replace("±", r"$\pm$")
     assert rf"{latex_cells} \\" in to_latex(table, [])
-    (line,) = [
-        line for line in csv.DictReader(io.StringIO(to_csv(table, [])))
-        if line["measure"] == "nll after attack mood"
-    ]  # fmt: skip
+    lines = {line["measure"]: line for line in csv.DictReader(io.StringIO(to_csv(table, [])))}
+    line = lines["nll, attack mood, after"]
     assert (float(line["value"]), float(line["stderr"]), line["n"]) == (3.0, 1.0, "2")
+    assert float(lines["nll, attack mood, before"]["value"]) == 6.0
+    assert float(lines["nll, attack mood, change"]["value"]) == -3.0
     (told,) = json.loads(to_json(table, []))["attacks"]
     values = [told[key]["value"] for key in ("before", "after", "change")]
     assert (told["model"], told["attack"], values) == ("npo", "mood", [6.0, 3.0, -3.0])

@@ -42,7 +42,7 @@ class Held(NamedTuple):
 HELD = {
     "plain": Held(1), "Square": Held(2), "L1": Held(2), "SAM": Held(3, 2),
     "GradientPenalty": Held(3, 2), "LookAhead": Held(4, 2), "RandomSmoothing": Held(5, 4),
-    "gradient": Held(5, 4), "Penalty": Held(6, 5, 1), "CurvaturePenalty": Held(6, 5),
+    "gradient": Held(5, 4), "Penalty": Held(6, 5), "CurvaturePenalty": Held(6, 5),
     "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
 }  # fmt: skip
 """By the name of the rule, or of a penalty's reading; a test counts them."""

@@ -43,7 +43,7 @@ class Push:
     """Upload an unlearned model with its card and report to the Hugging Face hub.
 
     The token is that of hf auth login, or HF_TOKEN. The card is written as ilu card does, but never
-    over one that tells more.
+    over one that tells of more attacks or of a license; what was written into it by hand is lost.
 
     Example: ilu push runs/first runs/attacked --repo org/name --dry-run
 
@@ -86,7 +86,7 @@ def push(argv: Sequence[str]) -> None:
 
 
 def renew_card(run: Path, attacked: Sequence[Path], license: str | None) -> None:
-    """Write the card; ValueError where the one that lies there tells more."""
+    """Write the card; ValueError where the one there tells of more attacks or a license."""
     if gone := lost(run, attacked, license):
         given = " ".join(map(str, (run, *attacked)))
         raise ValueError(

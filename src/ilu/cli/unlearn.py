@@ -33,7 +33,7 @@ OUT/model is an ordinary Hugging Face folder.
   ilu unlearn npo-ilu --model lab --out runs/first
   ilu unlearn npo --model ./my-model --forget secrets.jsonl --retain other.jsonl --out runs/mine
   ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
-      --environment openai/gsm8k:main --strength 100 --layer 7 --out runs/rmu
+      --environment openai/gsm8k:main --layer 7 --out runs/rmu
 
 Recipes: {recipes}{endings}.
 Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults

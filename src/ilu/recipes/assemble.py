@@ -22,7 +22,6 @@ from ilu.recipes.plan import Plan
 from ilu.recipes.settings import Common
 from ilu.recipes.variants import (
     ROBUST,
-    START,
     Averaging,
     Invariance,
     with_robust,
@@ -48,8 +47,7 @@ def defaults(name: str, model: str) -> dict[str, Any]:
     idle = [] if reads else ["environment", "environment_batch_size"]
     if robust is Averaging:  # there is no mean of adapters
         idle += ["lora_rank", "lora_alpha"]
-    start = START if found.environment else {}
-    return {**published, **start, **{k: v for k, v in method.settings.items() if k not in idle}}
+    return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
 
 
 def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings that differ from the published ones, which are for models of 7B. docs/log.md says how
 they were chosen, results/lab_methods.json has what was tried."""
 ILU: dict[str, dict[str, Any]] = {
-    "rmu": {"strength": 300.0, "steps": 600},
-    "npo": {"strength": 1e-3, "steps": 130},
+    "rmu": {"strength": 300.0, "scale_free": False, "steps": 600},
+    "npo": {"strength": 1e-3, "scale_free": False, "steps": 130},
 }
 """What the invariance penalty asks for beside them."""
 ROBUST: dict[str, dict[str, Any]] = {
@@ -69,9 +69,9 @@ def settings(method: str, robust: str | None, environment: str | None) -> dict[s
     known = ILU.get(method, {})
     beside = {
         None: {},
-        "ilu": known or {"scale_free": True},
+        "ilu": known or {"strength": 1.0},
         # As long as with the penalty, but a likelihood has another scale than its square.
-        "control": {"scale_free": True, **{k: v for k, v in known.items() if k == "steps"}},
+        "control": {"strength": 1.0, **{k: v for k, v in known.items() if k == "steps"}},
     }[environment]
     return {**USUAL, **SETTINGS.get(method, {}), **ROBUST.get(robust or "", {}), **beside}
 

@@ -4,7 +4,7 @@ What a source does not state, or what could not be read there, is said in the so
 With ``-ilu`` or ``-control`` behind the name each takes GSM8K as its environment, 48 examples per
 step; the paper says so for WMDP (arXiv 2506.01339). Its lambda, its number of steps and what w
 multiplies are not stated in what we could read and no code was released: strength and reading are
-then where all recipes begin (``variants.START``), and docs/recipes.md says what speaks for it. None
+then those of all recipes (``variants.Invariance``); docs/recipes.md says what speaks for them. None
 was run on its model of 7B by us.
 """
 

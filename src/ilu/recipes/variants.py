@@ -61,17 +61,12 @@ ROBUST: dict[str, type] = {
 """Ending of a recipe's name -> the settings of robust training, which are its flags."""
 
 
-START: dict[str, Any] = {"strength": 0.1, "scale_free": True}
-"""Where -ilu and -control begin on a user's model. The paper does not give lambda; this is ours,
-the middle of what was searched on small models, and untested at 7B."""
-
-
 @dataclass(frozen=True)
 class Invariance:
     """ILU's settings: ``lambda`` and what w multiplies (arXiv 2506.01339).
 
-    Lambda is not published: on a user's model the recipes begin at a strength of 0.1 with
-    scale_free, which is ours; on the lab's at what was chosen there.
+    Lambda is not published: 0.1 with scale_free is ours, the middle of what was searched on small
+    models and untested at 7B; the lab has what was chosen there.
 
     Args:
         strength: lambda, the weight of each environment's penalty.
@@ -80,15 +75,15 @@ class Invariance:
         layerwise: let the gradient of every weight tensor count alike, however long it is.
         strength_warmup: steps in which the strength grows from 0.
         scale_free: measure the strength in units of the forget term: at the first step the
-            penalty is the strength times as large.
+            penalty is the strength times as large, however small either happens to be.
     """
 
-    strength: float = 1.0
+    strength: float = 0.1
     reading: Reading = "gradient"
     directions: Literal["weights", "forget"] = "weights"
     layerwise: bool = False
     strength_warmup: int = 0
-    scale_free: bool = False
+    scale_free: bool = True
 
     def __post_init__(self) -> None:
         if not self.strength >= 0:

@@ -42,15 +42,15 @@ def lost(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -
     if not card_file(run).is_file():
         return []
     old = card_file(run).read_text(encoding="utf-8")
-    gone = told_attacks(old) - told_attacks(card(attacked_run(run, attacked), license))
+    gone = attack_digests(old) - attack_digests(card(attacked_run(run, attacked), license))
     attacks = [name for name, digest in ATTACK_RUN.findall(old) if digest in gone]
     unlicensed = [] if license else re.findall(r"^license: .+", old, re.MULTILINE)
     return [f"attack run {name}".replace("\\", "") for name in attacks] + unlicensed
 
 
-def told_attacks(text: str) -> Counter[str]:
-    """Digests of the attack runs that a card tells of."""
-    return Counter(digest for _, digest in ATTACK_RUN.findall(text))
+def attack_digests(told: str) -> Counter[str]:
+    """Of the attack runs that a card tells of."""
+    return Counter(digest for _, digest in ATTACK_RUN.findall(told))
 
 
 def card_file(run: Path) -> Path:

@@ -108,8 +108,10 @@ def to_csv(table: Table, broken: Sequence[Broken]) -> str:
                     [text.spreadsheet(row.label), text.spreadsheet(key), *cells, int(best)]
                 )
     for change in attacked(table.rows):
-        where = [change.label, f"{change.metric} after attack {change.attack}"]
-        writer.writerow([*map(text.spreadsheet, where), *change.after, 0])
+        for when in ("before", "after", "change"):
+            if found := getattr(change, when):
+                what = f"{change.metric}, attack {change.attack}, {when}"
+                writer.writerow([*map(text.spreadsheet, (change.label, what)), *found, 0])
     for each in broken:
         place, state = (text.spreadsheet(str(t)) for t in (each.place, each.state))
         writer.writerow([place, "not in the table", *[""] * (len(Cell._fields) - 1), state, 0])

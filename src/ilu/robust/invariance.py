@@ -132,7 +132,7 @@ class Layerwise:
 
     def __call__(self, theta: Grads, g: Grads) -> Direction:
         sizes = torch.stack([norm([x]) for x in g])
-        b = (norm(g) ** 2 / (sizes * sizes.sum())).sqrt()
+        b = (norm(g) ** 2 / (sizes * sizes.sum()).clamp_min(1e-30)).sqrt()
         v, own = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
         return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), own)
 
@@ -147,7 +147,7 @@ class Penalty:
 
     With ``adversaries``, the streams of what is to stay forgotten, w scales not theta but the
     gradient f of their likelihood, at the norm of theta and held constant. ``parameters`` is then
-    |theta|^2 <f, g>^2 / |f|^2: what a step on the environment teaches of them, to first order.
+    |theta|^2 <f, g>^2 / |f|^2: the square of what a step on the environment changes of it.
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
@@ -172,11 +172,10 @@ class Penalty:
 
     def scaled(self, params: Params, grad_of: GradOf) -> Grads:
         """What w scales."""
-        theta = tuple(p.detach().clone() for p in params)
         if not self.adversaries:
-            return theta
+            return tuple(p.detach().clone() for p in params)
         _, f = weighted_sum((1.0, grad_of(NLL(), on)) for on in self.adversaries)
-        longer = norm(theta) / norm(f)
+        longer = norm(params) / norm(f)
         return tuple(longer * x for x in f)
 
 
