@@ -216,7 +216,10 @@ WAYS: dict[str, dict[str, Way]] = {
         ),
         "rmu-sam-ilu gradient, layerwise": Way(
             "rmu-sam-ilu",
-            strengths((0.03,), layerwise=True, rho=0.25, alpha=10.0, **SCALE_FREE, **ALL),
+            [
+                {"strength": x, "alpha": a, "rho": 0.25, "layerwise": True, **SCALE_FREE, **ALL}
+                for x, a in ((0.03, 10.0), (0.01, 5.0), (0.01, 10.0))
+            ],
             "gradient",
         ),
         **{
