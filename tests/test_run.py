@@ -148,7 +148,7 @@ def test_only_data_that_is_read_is_asked_for(folder):
 
 def test_settings_that_do_nothing_are_warned_of(folder):
     with pytest.warns(UserWarning, match="reading, scale_free does nothing in 'npo'"):
-        recipe(folder, "npo", reading="logits", scale_free=True)
+        recipe(folder, "npo", reading="logits", scale_free=False)
 
 
 @pytest.mark.parametrize(
