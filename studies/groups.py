@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ways import Settings, Way, around, forward, strengths
 
 from ilu.lab.sources import Documents, TaskTrain
+from ilu.sources.perturbed import Perturbed
 
 ALL: Settings = {"reach": "."}
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
@@ -221,6 +222,11 @@ WAYS: dict[str, dict[str, Way]] = {
                 for x, a in ((0.03, 10.0), (0.01, 5.0), (0.01, 10.0))
             ],
             "gradient",
+        ),
+        "rmu-ilu gradient, layerwise, three perturbed": Way(
+            "rmu-ilu",
+            strengths((0.003, 0.01), layerwise=True, **SCALE_FREE, **ALL), "gradient",
+            environments=[Perturbed(TaskTrain("sums"), 0.2, seed) for seed in (1, 2, 3)],
         ),
         **{
             f"rmu-ilu {w}, forget directions": Way(

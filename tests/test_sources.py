@@ -5,10 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ilu.data import check_lengths
+from ilu.lab.sources import TaskTrain
 from ilu.models import load_model
 from ilu.sources.choice import ChoiceRows
 from ilu.sources.hub import hub_name, load_rows
 from ilu.sources.passages import Passages
+from ilu.sources.perturbed import Perturbed
 from ilu.sources.text import Dataset, encode_chat
 from ilu.types import Example, Question
 
@@ -272,3 +274,20 @@ def test_truncation_drops_rows_whose_prompt_fills_it_and_says_so(tmp_path, token
     with pytest.warns(UserWarning, match="1 of 2 rows left out"):
         (kept,) = Dataset(str(path), truncate=longest - 3)(tokenizer)
     assert len(kept.ids) > kept.prompt
+
+
+def test_a_perturbed_source_keeps_its_answers(tokenizer):
+    """One data set as several environments: other prompts, the same lengths and answers."""
+    source = TaskTrain("sums")
+    plain = source(tokenizer)
+    one, again, other = (Perturbed(source, 0.2, seed)(tokenizer) for seed in (1, 1, 2))
+    assert one == again != other
+    assert [(e.ids[e.prompt :], e.prompt) for e in one] == [
+        (e.ids[e.prompt :], e.prompt) for e in plain
+    ]
+    pairs = [(a, b) for x, y in zip(one, plain, strict=True)
+             for a, b in zip(x.ids[: x.prompt], y.ids[: y.prompt], strict=True)]  # fmt: skip
+    assert sum(a != b for a, b in pairs) / len(pairs) == pytest.approx(0.2, abs=0.02)
+    assert Perturbed(source, 0.0)(tokenizer) == list(plain)
+    with pytest.raises(ValueError, match=r"share 1\.5: it must be from 0 to 1"):
+        Perturbed(source, 1.5)
