@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from baselines_table import ORIGINAL
 from scipy.stats import spearmanr
 
 from ilu.environment import environment
@@ -24,7 +25,6 @@ from ilu.summary import model_summary, write_angles
 from ilu.vectors import Angles
 
 RESULTS = Path(__file__).parent.parent / "results" / "angles.json"
-ORIGINAL = "original"
 Row = Mapping[str, Any]
 
 
