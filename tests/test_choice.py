@@ -129,6 +129,8 @@ def test_shares_of_the_options_taken():
     cloze = [Question(p, (f" {p} once", f" {p} never"), 0) for p in "xyz"]  # 6 texts in all
     assert picks([0, 1, 0], cloze) == {}
     assert picks([0], asked[:1]) == {}
+    names = [Question(p, (" Mara Quill", " Ole Brandt"), 0) for p in "xyz"]  # somebody's data
+    assert picks([0, 1, 0], names) == {}
 
 
 def test_a_report_has_the_accuracy_of_choice_and_the_letters(tiny):

@@ -61,7 +61,7 @@ class ChoiceReport:
     """All that one pass over multiple-choice questions says: accuracy, and which options are taken.
 
     ``acc``, and where options differ in length ``acc_norm`` (the log-likelihood per character), as
-    lm-evaluation-harness names them. Where all questions choose among the same few options, such as
+    lm-evaluation-harness names them. Where all questions choose among the same few single signs, as
     letters, ``picks_A`` and so on are the shares of questions for which that one is taken: a model
     may lose its accuracy by answering B to everything, and still know. ``name`` stands in front.
     """
@@ -89,11 +89,12 @@ def accuracy(taken: Picked, asked: Sequence[Question]) -> Score:
 def picks(taken: Picked, asked: Sequence[Question]) -> dict[str, Score]:
     """For every option the share of questions for which it is taken, where all have the same few.
 
-    Empty elsewhere, and for a single question: texts of answers are no names of scores.
+    Empty elsewhere, for a single question, and for options longer than a sign: texts of answers
+    are no names of scores, which a published card would tell.
     """
     names = list(dict.fromkeys(option for q in asked for option in q.options))
     same = len(asked) > 1 and all(set(q.options) == set(names) for q in asked)
-    if not same or len(names) > MOST_OPTIONS:
+    if not same or len(names) > MOST_OPTIONS or any(len(n.strip()) > 1 for n in names):
         return {}
     chosen = [None if t is None else q.options[t] for t, q in zip(taken, asked, strict=True)]
     shares = ([None if c is None else float(c == name) for c in chosen] for name in names)
