@@ -32,7 +32,7 @@ soak: $(BIN)/.ready
 	$(BIN)/python -m tests.soak.kill --kills 50 --out results/soak/kills.json
 	$(BIN)/python -m tests.soak.memory --out results/soak/memory.json
 	$(BIN)/python -m tests.soak.sweep --kills 12 --out results/soak/sweep.json
-	ILU_SOAK=5000 $(BIN)/pytest tests/test_reliability.py tests/test_sweep.py
+	ILU_SOAK=5000 $(BIN)/pytest tests/system/test_reliability.py tests/runs/test_sweep.py
 
 # Every version with the hashes of all its files, for every platform. Reads what the index says of them: nothing is downloaded
 # but a few sources that do not say what they need. 3.11 is the least Python, so nothing may be pinned that needs a later one.

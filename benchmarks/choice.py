@@ -25,15 +25,15 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from ilu.environment import environment, installed
-from ilu.evals.choice import option_logps, picked
-from ilu.evals.harness import as_harness_model, evaluated
-from ilu.extras import quiet_libraries
-from ilu.files import write_json
+from ilu.data.lm_eval import HarnessTasks, task_manager
+from ilu.data.multiple_choice import ChoiceRows
+from ilu.evals.metrics.lm_eval import as_harness_model, evaluated
+from ilu.evals.metrics.multiple_choice import option_logps, picked
 from ilu.lab import world
-from ilu.models import load_model
-from ilu.sources.choice import ChoiceRows
-from ilu.sources.harness import HarnessTasks, task_manager
+from ilu.models.load import load_model
+from ilu.system.atomic import write_json
+from ilu.system.optional import quiet_libraries
+from ilu.system.provenance import environment, installed
 from ilu.types import LM
 
 QUESTIONS, VOCABULARIES, BATCHES = 200, (4096, 32000), (8, 32)

@@ -45,12 +45,12 @@ from gpu_cases import (
 )
 from torch import nn
 
-from ilu.data import Stream
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.lora import ADAPTERS, adapt
-from ilu.losses import kernel
-from ilu.train import Optim, fit
+from ilu.data.stream import Stream
+from ilu.models import lm_head_triton
+from ilu.models.lora import ADAPTERS, adapt
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim, fit
 from ilu.types import Example
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
@@ -175,7 +175,7 @@ def main() -> None:
         parser.error("no GPU found; --toy tries the script on a tiny model")
     load = Load(2, 16, steps=3) if given.toy else Load(given.rows, given.tokens)
     peak = matmul_peak(given.device, 256 if given.toy else 8192)
-    kernels = kernel.serves(torch.ones(1, 1, device=given.device, dtype=torch.bfloat16))
+    kernels = lm_head_triton.serves(torch.ones(1, 1, device=given.device, dtype=torch.bfloat16))
     record: dict[str, Any] = {
         "machine": environment(), "matmul_peak": peak, "triton_kernels": kernels,
         "rows_per_stream": load.rows, "tokens_per_row": load.tokens, "rows": [],

@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilu.forget.ascent import Ascent
-from ilu.forget.npo import NPO
-from ilu.forget.rmu import RMU
-from ilu.forward import blocks
-from ilu.lora import Lora
-from ilu.objective import Objective, Term
-from ilu.retain.likelihood import NLL
-from ilu.retain.states import States
-from ilu.robust.invariance import ScaleGradient, Square
-from ilu.robust.rules import SAM
+from ilu.methods.forget.ascent import Ascent
+from ilu.methods.forget.npo import NPO
+from ilu.methods.forget.rmu import RMU
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.retain.states import States
+from ilu.methods.robust.ilu import ScaleGradient, Square
+from ilu.methods.robust.rules import SAM
+from ilu.models.blocks import blocks
+from ilu.models.lora import Lora
+from ilu.training.objective import Objective, Term
 
 LAYER = {"toy": 1, "1B": 7, "7B": 7}
 RETAIN = Term(NLL(), on="retain")

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/lean.py     # minutes; writes benchmarks/results/lean.json
 
-``ilu.train.fit`` with AdamW and no clipping, on a random Llama whose weights are most of the
+``ilu.training.fit.fit`` with AdamW and no clipping, on a random Llama whose weights are most of the
 memory. Seconds are processor seconds of a step, the least of some; memory is what tensors take at
 the worst moment of two steps, by torch's profiler. Each number is of a process forked for it.
 """
@@ -20,13 +20,13 @@ import torch
 from measured import alone, llama
 from torch.profiler import ProfilerActivity, profile
 
-from ilu.data import Stream
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.forget.npo import NPO
-from ilu.objective import Objective, Term
-from ilu.retain.likelihood import KL, NLL
-from ilu.train import Optim, fit
+from ilu.data.stream import Stream
+from ilu.methods.forget.npo import NPO
+from ilu.methods.retain.likelihood import KL, NLL
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim, fit
+from ilu.training.objective import Objective, Term
 from ilu.types import Example
 
 RETAIN = Term(NLL(), on="retain")

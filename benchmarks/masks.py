@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.masks.files import save_mask
-from ilu.masks.make import Scoring, score_weights
-from ilu.masks.select import top_fraction
-from ilu.masks.stored import StoredScores, store_scores
-from ilu.masks.wagle import Wagle
-from ilu.retain.likelihood import NLL
+from ilu.methods.masks.make import Scoring, score_weights
+from ilu.methods.masks.score_storage import StoredScores, store_scores
+from ilu.methods.masks.storage import save_mask
+from ilu.methods.masks.top_k import top_fraction
+from ilu.methods.masks.wagle import Wagle
+from ilu.methods.retain.likelihood import NLL
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 from ilu.types import Example
 
 RESULTS = Path(__file__).parent / "results" / "masks.json"

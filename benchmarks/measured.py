@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilu.forward import Frozen, ModelForward, named_trained
-from ilu.objective import Engine, Memory, Objective, Views, accumulate
-from ilu.optimizers.adam import adamw
-from ilu.optimizers.optimizer import update
+from ilu.models.forward import Frozen, ModelForward
+from ilu.models.weight_names import named_trained
+from ilu.training.objective import Engine, Memory, Objective, Views, accumulate
+from ilu.training.optim.adamw import adamw
+from ilu.training.optim.protocol import update
 from ilu.types import IGNORE, Batch
 
 Step = Callable[[], float]
@@ -60,7 +61,7 @@ def our_step(
     *,
     packed: bool = False,
 ) -> Step:
-    """A step of ``ilu.train.fit``: objective, clipping and AdamW; returns the weighted loss."""
+    """A step of ``training.fit``: objective, clipping and AdamW; returns the weighted loss."""
     named = trained_only(model, pattern)
     needed = any(term.loss.needs_reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None

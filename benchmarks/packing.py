@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from measured import Step, alone, least_seconds, llama, our_step, peak_mib, random_batch
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.forget.npo import NPO
-from ilu.models import load_model
-from ilu.objective import Objective, Term
-from ilu.packing import attending_to_each_text
-from ilu.recipes.own import dataset
-from ilu.retain.likelihood import NLL
-from ilu.sources.hub import MIRROR
+from ilu.data.hub import MIRROR
+from ilu.methods.forget.npo import NPO
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.load import load_model
+from ilu.models.packing import attending_to_each_text
+from ilu.recipes.user_data import dataset
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from ilu.training.objective import Objective, Term
 from ilu.types import IGNORE, Batch
 
 OBJECTIVE: Objective = {

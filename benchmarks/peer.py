@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ilu.forget.rmu import steering_vector
+from ilu.methods.forget.rmu import steering_vector
 from ilu.types import IGNORE, Batch
 
 Step = Callable[[], float]

@@ -20,20 +20,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.masks import watched
-from ilu.data import Feed, Stream
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.forget.npo import NPO
-from ilu.memory_parts import peak_in_parts
-from ilu.memory_shape import shape_of
-from ilu.models import load_model, load_tokenizer
-from ilu.objective import Term
-from ilu.parts import load_sharded
-from ilu.ranks import Ranks, joined
-from ilu.recipe import Recipe
-from ilu.retain.likelihood import NLL
-from ilu.sharding import shard
-from ilu.train import Optim, fit
+from ilu.data.stream import Feed, Stream
+from ilu.methods.forget.npo import NPO
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.fsdp import shard
+from ilu.models.load import load_model, load_tokenizer
+from ilu.models.load_sharded import load_sharded
+from ilu.runs.memory.model_shape import shape_of
+from ilu.runs.memory.peak_sharded import peak_in_parts
+from ilu.runs.recipe import Recipe
+from ilu.system.atomic import write_json
+from ilu.system.distributed import Ranks, joined
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim, fit
+from ilu.training.objective import Term
 from ilu.types import LM, Example
 
 RESULTS = Path(__file__).parent / "results" / "shards.json"

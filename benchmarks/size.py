@@ -22,8 +22,8 @@ import torch
 from measured import Step, alone, least_seconds, llama, our_step, peak_mib, trained_only
 from steps import OBJECTIVES, Size
 
-from ilu.environment import environment
-from ilu.files import write_json
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 
 METHOD = "npo-ilu"
 START = Size(vocabulary=4096, layers=2, rows=4, tokens=128)

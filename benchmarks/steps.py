@@ -36,16 +36,16 @@ from measured import (
 )
 from peer import peer_step
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.forget.ascent import Ascent
-from ilu.forget.npo import NPO
-from ilu.forget.rmu import RMU
-from ilu.forget.simnpo import SimNPO
-from ilu.objective import Objective, Term
-from ilu.retain.likelihood import NLL
-from ilu.retain.states import States
-from ilu.robust.invariance import ScaleGradient, Square
+from ilu.methods.forget.ascent import Ascent
+from ilu.methods.forget.npo import NPO
+from ilu.methods.forget.rmu import RMU
+from ilu.methods.forget.simnpo import SimNPO
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.retain.states import States
+from ilu.methods.robust.ilu import ScaleGradient, Square
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from ilu.training.objective import Objective, Term
 from ilu.types import Batch
 
 RETAIN = Term(NLL(), on="retain")

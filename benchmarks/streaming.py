@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 from measured import alone, status
 
-from ilu.environment import environment
-from ilu.files import write_json
+from ilu.data import token_cache
 from ilu.lab import world
-from ilu.models import load_model
-from ilu.prepare import prepare
-from ilu.recipe import Recipe
-from ilu.recipes.assemble import build
-from ilu.sources import stored
+from ilu.models.load import load_model
+from ilu.recipes.build import build
+from ilu.runs.prepare import prepare
+from ilu.runs.recipe import Recipe
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 
 ALL_IN_MEMORY, ALL_IN_FILES = 1 << 60, 0
 STEPS = 20
@@ -65,7 +65,7 @@ def recipe(forget: Path, retain: Path) -> Recipe:
 
 def cost(wanted: Recipe, mib: float, way: str, limit: int) -> Cost:
     """Prepare a recipe and draw its batches."""
-    stored.IN_MEMORY = limit
+    token_cache.IN_MEMORY = limit
     Path("/proc/self/clear_refs").write_text("5")
     before, began = status("VmRSS"), time.process_time()
     prepared = prepare(wanted, "cpu")
@@ -111,7 +111,7 @@ def main() -> None:
     print(f"{'corpus':>10} {'way':22} {'MiB':>8} {'cpu s':>7} {'tokens':>10}")
     for size in (wanted.mib, 4 * wanted.mib, 16 * wanted.mib):
         with tempfile.TemporaryDirectory() as folder:
-            os.environ[stored.CACHE] = folder
+            os.environ[token_cache.CACHE] = folder
             for row in costs(Path(folder), size):
                 print(f"{row.corpus_mib:6.0f} MiB {row.way:22} {row.mib:8.1f} "
                       f"{row.cpu_seconds:7.2f} {row.tokens:10}", flush=True)  # fmt: skip

@@ -18,23 +18,23 @@ from typing import Any
 
 import torch
 
-from ilu.environment import environment
-from ilu.evals.answers import Read, read_answers, without_end
-from ilu.evals.generation import continuations
-from ilu.evals.memorisation import exact_memorisation, extraction_strength, probability
-from ilu.evals.overlap import rouge_l
-from ilu.evals.refusal import refuses
-from ilu.evals.tofu import (
+from ilu.evals.metrics.answer_logprobs import Read, read_answers, without_end
+from ilu.evals.metrics.generation import continuations
+from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength, probability
+from ilu.evals.metrics.refusal import refuses
+from ilu.evals.metrics.rouge import rouge_l
+from ilu.evals.metrics.tofu import (
     Answers,
     Replies,
     closeness,
     truth_ratio_arithmetic,
     truth_ratio_geometric,
 )
-from ilu.files import write_json
-from ilu.models import load_model
-from ilu.recipes.measure import Asked, suite_of
-from ilu.scores import mean_score
+from ilu.evals.score import mean_score
+from ilu.models.load import load_model
+from ilu.recipes.suites import Asked, suite_of
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 from ilu.types import LM, Example
 
 RESULTS = Path(__file__).parent / "results" / "tofu_suite.json"

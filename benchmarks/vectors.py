@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.masks import LAYER, alone, watched
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.models import StoredWeights
-from ilu.vectors import cosines, grams, grouped, known, norms
+from ilu.evals.geometry.task_vectors import cosines, grams, grouped, known, norms
+from ilu.models.load import StoredWeights
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 
 RESULTS = Path(__file__).parent / "results" / "vectors.json"
 MODELS = ("original", "unlearned", "finetuned")

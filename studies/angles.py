@@ -17,12 +17,12 @@ from typing import Any
 from baselines_table import ORIGINAL
 from scipy.stats import spearmanr
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.summary import model_summary, write_angles
-from ilu.vectors import Angles
+from ilu.evals.geometry.task_vectors import Angles
+from ilu.evals.score import mean
+from ilu.runs.results.summary import model_summary, write_angles
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 
 RESULTS = Path(__file__).parent.parent / "results" / "angles.json"
 Row = Mapping[str, Any]

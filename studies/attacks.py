@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.pool import run_all
 from ilu.recipes.lab_attacks import FULL, NAMES, NEVER_KNEW, QUICK, jobs
-from ilu.report.formats import write_report
+from ilu.runs.report.formats import write_report
+from ilu.runs.sweep.local import run_all
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 
 TABLE = Path(__file__).parent.parent / "results" / "attacks.json"
 

@@ -10,11 +10,11 @@ from differences import gain, interval, low
 from groups import WAYS, compared
 from ways import IMPLIED, Settings
 
-from ilu.environment import environment
-from ilu.files import write_json, write_text
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.summary import model_summary
+from ilu.evals.score import mean
+from ilu.runs.results.summary import model_summary
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 
 ORIGINAL = "original"
 """The model that forgot nothing."""

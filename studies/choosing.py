@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from groups import WAYS, compared
 
-from ilu.forgetting import UTILITY
+from ilu.evals.score import mean
 from ilu.lab.tasks import VALIDATION
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.summary import forget_quality
+from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.summary import forgotten_share
+from ilu.runs.run_dir import RunDir
 from ilu.types import STAGES
 
 
@@ -26,7 +26,7 @@ def test_path(out: Path, name: str, seed: int) -> Path:
 class Validated(NamedTuple):
     """A setting on the validation task."""
 
-    forget_quality: float
+    forgotten_share: float
     utility: float
     along: float
 
@@ -36,8 +36,8 @@ def validated(out: Path, name: str, i: int) -> Validated | None:
     run = RunDir(chosen_path(out, name, i))
     if not run.has("done"):
         return None
-    along = mean([forget_quality(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
-    return Validated(forget_quality(run, "after"), run.scores("after")[UTILITY].value, along)
+    along = mean([forgotten_share(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
+    return Validated(forgotten_share(run, "after"), run.scores("after")[UTILITY].value, along)
 
 
 def choice(out: Path, group: str, name: str) -> int:

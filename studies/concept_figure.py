@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from ilu.evals.likelihood import AnswerNLL
-from ilu.files import write_json, write_text
+from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.lab.sources import TaskTrain
-from ilu.models import load_model
-from ilu.plots import STYLE, colour, dash, inline
-from ilu.recipes.assemble import build
-from ilu.run import run
+from ilu.models.load import load_model
+from ilu.recipes.build import build
+from ilu.runs.report.svg import STYLE, colour, dash, inline
+from ilu.runs.run import run
+from ilu.system.atomic import write_json, write_text
 
 WEIGHTS = [0.9 + 0.01 * i for i in range(21)]
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,8 +11,8 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from ilu.rundir import RunDir
-from ilu.summary import model_summary
+from ilu.runs.results.summary import model_summary
+from ilu.runs.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent
 DEMO, PICTURE = ROOT / "results" / "demo", ROOT / "docs" / "curves.png"

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ilu.scores import mean_and_error
-from ilu.significance import Interval, student
+from ilu.evals.score import mean_and_error
+from ilu.evals.statistics import Interval, student
 
 
 def difference(own: Mapping[int, float], other: Mapping[int, float]) -> list[float]:

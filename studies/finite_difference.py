@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ilu.data import open_stream
-from ilu.files import write_json
-from ilu.forward import Frozen, ModelForward
-from ilu.models import load_model
-from ilu.objective import Engine, Views
+from ilu.data.stream import open_stream
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.robust.ilu import Penalty, exact_penalty
+from ilu.models.forward import Frozen, ModelForward
+from ilu.models.load import load_model
 from ilu.recipes.lab import data
-from ilu.recipes.variants import READINGS
-from ilu.retain.likelihood import NLL
-from ilu.robust.invariance import Penalty, exact_penalty
+from ilu.recipes.robust import READINGS
+from ilu.system.atomic import write_json
+from ilu.training.objective import Engine, Views
 from ilu.types import Batch, Grads
 
 RADII = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
@@ -56,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lm = load_model("lab")
     feed = data(16, 48)["environment"]
-    batch = open_stream(feed, lm, seed=0, name="environment")(0)
+    batch = open_stream(feed, lm.tokenizer, limit=None, seed=0, name="environment")(0)
     found = {reading: compare(lm.model, batch, reading) for reading in READINGS}
     print("reading      " + "".join(f"{r:>12.0e}" for r in RADII))
     for reading, rows in found.items():

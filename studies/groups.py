@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from ways import Settings, Way, around, forward, strengths
 
+from ilu.data.perturbed import PerturbedTexts
 from ilu.lab.sources import Documents, TaskTrain
-from ilu.sources.perturbed import Perturbed
 
 ALL: Settings = {"reach": "."}
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
@@ -226,7 +226,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-ilu gradient, layerwise, three perturbed": Way(
             "rmu-ilu",
             strengths((0.003, 0.01), layerwise=True, **SCALE_FREE, **ALL), "gradient",
-            environments=[Perturbed(TaskTrain("sums"), 0.2, seed) for seed in (1, 2, 3)],
+            environments=[PerturbedTexts(TaskTrain("sums"), 0.2, seed) for seed in (1, 2, 3)],
         ),
         **{
             f"rmu-ilu {w}, forget directions": Way(

@@ -27,10 +27,10 @@ from groups import RMU, WAYS
 from ways import QUESTIONS
 
 from ilu.lab.tasks import VALIDATION
-from ilu.pool import run_all
-from ilu.recipe import Recipe
 from ilu.recipes import lab
-from ilu.train import Optim
+from ilu.runs.recipe import Recipe
+from ilu.runs.sweep.local import run_all
+from ilu.training.fit import Optim
 
 RESULTS = Path(__file__).parent.parent / "results" / "ilu_vs_baselines.json"
 TUNE, RELEARN = 60, 30

@@ -21,27 +21,26 @@ from typing import Any
 
 import torch
 
-from ilu.data import Stream, collate
-from ilu.environment import environment
-from ilu.files import new_folder, write_json
-from ilu.forgetting import UTILITY
-from ilu.forward import ModelForward
+from ilu.data.stream import Stream, collate
+from ilu.data.text import Passages
+from ilu.evals.score import mean
 from ilu.lab.build import CONTEXT, Plan, corpus, make_model, make_tokenizer, packed, scores
 from ilu.lab.sources import Documents
 from ilu.lab.tasks import VALIDATION
-from ilu.models import LAB, load_model
-from ilu.objective import Term
-from ilu.once import run_once
-from ilu.recipe import Recipe
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.forward import ModelForward
+from ilu.models.load import LAB, load_model
 from ilu.recipes import lab
-from ilu.recipes.assemble import build
-from ilu.retain.likelihood import NLL
-from ilu.run import Options
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.sources.passages import Passages
-from ilu.summary import forget_quality, model_summary
-from ilu.train import Optim, Row, fit
+from ilu.recipes.build import build
+from ilu.runs.recipe import Recipe
+from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.summary import forgotten_share, model_summary
+from ilu.runs.run import Options, run_once
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import new_folder, write_json
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim, Row, fit
+from ilu.training.objective import Term
 from ilu.types import LM, STAGES, Example
 
 TABLE = Path(__file__).parent.parent / "results" / "lab_large.json"
@@ -126,7 +125,7 @@ def tuned(made: Recipe, questions: int, tune: int) -> Recipe:
 
 def goodness(run: RunDir) -> float:
     """Forget quality along the validation task, and utility before it."""
-    along = mean([forget_quality(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
+    along = mean([forgotten_share(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
     return along + run.scores("after")[UTILITY].value
 
 

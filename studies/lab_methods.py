@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ilu.evals.choice import Choice
-from ilu.files import write_json
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts
-from ilu.recipes.assemble import build
-from ilu.run import run
+from ilu.recipes.build import build
+from ilu.runs.run import run
+from ilu.system.atomic import write_json
 from ilu.types import Metric
 
 RESULTS = Path(__file__).parent.parent / "results" / "lab_methods.json"

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from ilu.files import write_json
 from ilu.lab.tasks import VALIDATION
-from ilu.recipes.assemble import build
+from ilu.recipes.build import build
 from ilu.recipes.demo import FULL
 from ilu.recipes.lab import finetune
-from ilu.run import run
-from ilu.summary import forget_quality
+from ilu.runs.results.summary import forgotten_share
+from ilu.runs.run import run
+from ilu.system.atomic import write_json
 from ilu.types import STAGES
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -44,9 +44,9 @@ def row(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     recipe = replace(build(name, {"model": "lab", **settings}), attacks=attacks)
     with tempfile.TemporaryDirectory() as folder:
         out = run(recipe, Path(folder) / "run")
-        along = [forget_quality(out, f"{VALIDATION.name}-{stage}") for stage in STAGES]
+        along = [forgotten_share(out, f"{VALIDATION.name}-{stage}") for stage in STAGES]
         found = {
-            "forget_quality": forget_quality(out, "after"),
+            "forget_quality": forgotten_share(out, "after"),
             "utility": out.scores("after")["utility"].value,
             "validation_forget_quality": along,
         }

@@ -21,25 +21,25 @@ from typing import Any
 
 import torch
 
-from ilu.environment import environment
-from ilu.files import write_json
-from ilu.forget.refusal import Refusal
+from ilu.data.counterparts import Refused
+from ilu.evals.score import mean, mean_and_error
 from ilu.lab.sources import Documents
-from ilu.masking import make_masks
-from ilu.masks.attribution import Attribution, Magnitude, Random, Snip
-from ilu.masks.make import Scoring
-from ilu.masks.wagle import Wagle
-from ilu.models import LAB, load_model
-from ilu.pool import run_all
-from ilu.recipe import Recipe
+from ilu.methods.forget.idk import Refusal
+from ilu.methods.masks.make import Scoring
+from ilu.methods.masks.scores import Attribution, Magnitude, Random, Snip
+from ilu.methods.masks.wagle import Wagle
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.load import LAB, load_model
 from ilu.recipes import lab
-from ilu.recipes.assemble import build
+from ilu.recipes.build import build
 from ilu.recipes.hidden import steered_weights
-from ilu.retain.likelihood import NLL
-from ilu.rundir import RunDir
-from ilu.scores import mean, mean_and_error
-from ilu.sources.refusals import Refused
-from ilu.summary import forget_quality
+from ilu.runs.mask_stage import make_masks
+from ilu.runs.recipe import Recipe
+from ilu.runs.results.summary import forgotten_share
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.local import run_all
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 from ilu.types import STAGES
 
 TABLE = Path(__file__).parent.parent / "results" / "masks.json"
@@ -130,9 +130,9 @@ def row(group: list[RunDir]) -> dict[str, Any]:
 
 def numbers(run: RunDir) -> Mapping[str, float]:
     """What is reported of one run."""
-    qualities = [forget_quality(run, f"{task}-{stage}") for task in TASKS for stage in STAGES]
+    qualities = [forgotten_share(run, f"{task}-{stage}") for task in TASKS for stage in STAGES]
     return {
-        "forget_quality": forget_quality(run, "after"),
+        "forget_quality": forgotten_share(run, "after"),
         "utility": run.scores("after")["utility"].value,
         "robust_accuracy": mean(qualities),
         "finetune_accuracy": mean([run.scores(f"{t}-end")["task_accuracy"].value for t in TASKS]),

@@ -19,16 +19,16 @@ import torch
 from baselines_table import ORIGINAL
 from choosing import test_path
 
-from ilu.data import Feed, open_stream
-from ilu.environment import environment
-from ilu.files import write_json, write_text
-from ilu.forward import ModelForward
+from ilu.data.stream import Feed, open_stream
+from ilu.evals.score import mean
 from ilu.lab.sources import TaskTrain
-from ilu.losses.tokens import masked_mean
-from ilu.models import LAB, load_model
-from ilu.robust.invariance import token_scale_gradient
-from ilu.rundir import RunDir
-from ilu.scores import mean
+from ilu.methods.robust.ilu import token_scale_gradient
+from ilu.models.forward import ModelForward
+from ilu.models.load import LAB, load_model
+from ilu.models.token_math import masked_mean
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 from ilu.types import LM
 
 RESULTS = Path(__file__).parent.parent / "results" / "penalty.json"
@@ -62,7 +62,7 @@ def penalty(run: RunDir) -> dict[str, float]:
 @torch.no_grad()
 def temperature(lm: LM, task: str) -> dict[str, float]:
     """Likelihood, entropy, and their difference, of answers to a task."""
-    batch = open_stream(Feed(TaskTrain(task), 200), lm, seed=1, name=task)(0)
+    batch = open_stream(Feed(TaskTrain(task), 200), lm.tokenizer, limit=None, seed=1, name=task)(0)
     tokens = ModelForward(lm.model).tokens(batch, entropy=True)
     values = {
         "nll": -tokens.logp, "entropy": tokens.entropy, "slope": token_scale_gradient(tokens),

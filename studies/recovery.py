@@ -22,23 +22,24 @@ from groups import RMU_TRAINS
 from ilu_vs_baselines import RELEARN, original
 from ways import QUESTIONS
 
-from ilu.data import Feed, open_stream
-from ilu.environment import environment
-from ilu.evals.choice import Choice
-from ilu.files import write_json, write_text
-from ilu.forgetting import OTHERS
-from ilu.forward import ModelForward, named_trained
+from ilu.data.stream import Feed, open_stream
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.evals.score import mean
 from ilu.lab.sources import Facts, TaskTrain
 from ilu.lab.tasks import TASKS
-from ilu.models import load_model
-from ilu.pool import run_all
-from ilu.recipe import Recipe
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.robust.rules import norm
+from ilu.models.forward import ModelForward
+from ilu.models.load import load_model
+from ilu.models.weight_names import named_trained
 from ilu.recipes import lab
-from ilu.retain.likelihood import NLL
-from ilu.robust.rules import norm
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.summary import forget_quality
+from ilu.runs.recipe import Recipe
+from ilu.runs.results.forget_metric import OTHERS
+from ilu.runs.results.summary import forgotten_share
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.local import run_all
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 from ilu.types import LM
 
 RESULTS = Path(__file__).parent.parent / "results" / "recovery.json"
@@ -69,7 +70,9 @@ def attacked(model: Path, seed: int) -> Recipe:
 
 def gradient_norms(lm: LM, task: str) -> dict[str, float]:
     """Of a task's loss on 200 examples, over all weights and over those that RMU trains."""
-    batch = open_stream(Feed(TaskTrain(task), 200), lm, seed=1, name="task")(0)
+    batch = open_stream(Feed(TaskTrain(task), 200), lm.tokenizer, limit=None, seed=1, name="task")(
+        0
+    )
     forward = ModelForward(lm.model)
     loss = NLL()(forward, forward, batch).mean()
     named = named_trained(lm.model, "")
@@ -84,7 +87,7 @@ def numbers(run: RunDir) -> dict[str, float]:
     sizes = {task.name: gradient_norms(lm, task.name) for task in TASKS}
     others = [size for task, size in sizes.items() if task != ENVIRONMENT]
     return {
-        **{stage.removesuffix("-end"): forget_quality(run, stage, OTHERS) for stage in STAGES},
+        **{stage.removesuffix("-end"): forgotten_share(run, stage, OTHERS) for stage in STAGES},
         "gradient, environment": sizes[ENVIRONMENT]["all"],
         "gradient, environment, trained": sizes[ENVIRONMENT]["trained"],
         "gradient, other tasks": mean([size["all"] for size in others]),

@@ -26,24 +26,24 @@ from typing import Any
 import torch
 
 from ilu.attacks.finetune import FineTune
-from ilu.data import Feed, collate
-from ilu.environment import environment
-from ilu.evals.choice import Choice
-from ilu.evals.likelihood import AnswerNLL
-from ilu.files import write_json, write_text
-from ilu.forward import ModelForward
-from ilu.models import load_model
-from ilu.once import run_once
-from ilu.pool import run_all
-from ilu.recipe import Recipe
-from ilu.recipes.assemble import build
-from ilu.recipes.oracle import oracle
-from ilu.recipes.own import dataset
-from ilu.rundir import RunDir
-from ilu.scores import mean, mean_and_error
-from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText
-from ilu.sources.text import Dataset
-from ilu.train import Optim
+from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText
+from ilu.data.stream import Feed, collate
+from ilu.data.text import Dataset
+from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.evals.score import mean, mean_and_error
+from ilu.models.forward import ModelForward
+from ilu.models.load import load_model
+from ilu.recipes.build import build
+from ilu.recipes.retrain import oracle
+from ilu.recipes.user_data import dataset
+from ilu.runs.recipe import Recipe
+from ilu.runs.run import run_once
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.local import run_all
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim
 from ilu.types import Attack, Metric, Source
 
 TABLE = Path(__file__).parent.parent / "results" / "tofu_attacks.json"

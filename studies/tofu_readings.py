@@ -24,14 +24,14 @@ import tofu_attacks as study
 import torch
 from differences import difference, gain, interval, low
 
-from ilu.environment import environment
-from ilu.files import write_json, write_text
-from ilu.pool import run_all
-from ilu.recipe import Recipe
-from ilu.recipes.assemble import build
-from ilu.rundir import RunDir
-from ilu.scores import mean
-from ilu.sources.text import Dataset
+from ilu.data.text import Dataset
+from ilu.evals.score import mean
+from ilu.recipes.build import build
+from ilu.runs.recipe import Recipe
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.local import run_all
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 from ilu.types import Attack
 
 RESULTS = Path(__file__).parent.parent / "results" / "tofu_readings.json"

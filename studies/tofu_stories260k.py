@@ -19,19 +19,19 @@ from typing import Any
 
 import torch
 
-from ilu.data import collate
-from ilu.environment import environment
-from ilu.evaluation import Evaluation, beside, evaluate
-from ilu.files import write_json, write_text
-from ilu.forward import ModelForward
-from ilu.models import load_model
-from ilu.once import run_once
-from ilu.recipes.assemble import build
-from ilu.recipes.measure import Asked, suite_of
-from ilu.recipes.oracle import oracle
-from ilu.recipes.own import dataset
-from ilu.rundir import RunDir, without_items
-from ilu.train import Optim
+from ilu.data.stream import collate
+from ilu.evals.cached_suite import Evaluation, beside, evaluate
+from ilu.models.forward import ModelForward
+from ilu.models.load import load_model
+from ilu.recipes.build import build
+from ilu.recipes.retrain import oracle
+from ilu.recipes.suites import Asked, suite_of
+from ilu.recipes.user_data import dataset
+from ilu.runs.run import run_once
+from ilu.runs.run_dir import RunDir, without_items
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
+from ilu.training.fit import Optim
 
 RESULTS = Path(__file__).parent.parent / "results"
 LIMIT = 100

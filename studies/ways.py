@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ilu.models import LAB
-from ilu.recipe import Recipe
+from ilu.models.load import LAB
 from ilu.recipes import lab
-from ilu.recipes.assemble import build
+from ilu.recipes.build import build
+from ilu.runs.recipe import Recipe
 from ilu.types import Source
 
 QUESTIONS, ENVIRONMENT = 240, 16

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ilu.data import Feed, open_stream
-from ilu.environment import environment
-from ilu.evals.choice import Choice
-from ilu.files import write_json
-from ilu.forward import ModelForward
+from ilu.data.stream import Feed, open_stream
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTrain
 from ilu.lab.tasks import VALIDATION, stories
-from ilu.models import LAB
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.forward import ModelForward
+from ilu.models.load import LAB
 from ilu.recipes import lab
-from ilu.recipes.assemble import build
-from ilu.retain.likelihood import NLL
-from ilu.run import prepare
-from ilu.train import fit
+from ilu.recipes.build import build
+from ilu.runs.run import prepare
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from ilu.training.fit import fit
 from ilu.types import LM, Example, Source
 
 RESULTS = Path(__file__).parent.parent / "results" / "what_restores.json"
@@ -66,7 +66,7 @@ FORGOTTEN = "questions on agents"
 
 def slope(lm: LM, source: Source) -> tuple[float, Tensor]:
     """Mean loss on 200 examples, and its gradient over all weights as one vector."""
-    batch = open_stream(Feed(source, 200), lm, seed=1, name="text")(0)
+    batch = open_stream(Feed(source, 200), lm.tokenizer, limit=None, seed=1, name="text")(0)
     loss = NLL()(ModelForward(lm.model), ModelForward(lm.model), batch).mean()
     grads = torch.autograd.grad(loss, list(lm.model.parameters()))
     return loss.item(), torch.cat([g.flatten() for g in grads])

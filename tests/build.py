@@ -1,10 +1,12 @@
 """Small deterministic inputs shared by the tests."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
-from ilu.types import IGNORE, Batch
+from ilu.types import IGNORE, Batch, Slope
 
 
 def batch(seed: int = 0, *, examples: int = 3, tokens: int = 8, prompt: int = 2, pad: int = 0):
@@ -48,3 +50,17 @@ def shorten(b: Batch, *, row: int, by: int) -> Batch:
     for part, fill in zip(parts, (0, 0, IGNORE), strict=True):
         part[row, -by:] = fill
     return Batch(*parts, others=tuple(shorten(o, row=row, by=by) for o in b.others))
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """A gradient rule made of a function, which takes a gradient of its own."""
+
+    act: Callable[..., Slope]
+    power: ClassVar[int | None] = None
+
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, params, here, grad_of, step):
+        return self.act(params, here, grad_of, step)

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -78,3 +79,18 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
         pytest.skip("no chromium and chromedriver on this machine: the page is not tried in them")
     with browsing(driver, binary, tmp_path_factory.mktemp("profile")) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random model with the lab's tokenizer, and three small files."""
+    from ilu.models.load import load_model
+
+    place = tmp_path_factory.mktemp("tiny")
+    tokenizer = load_model("lab").tokenizer
+    make_tiny(len(tokenizer)).save_pretrained(place / "model")
+    tokenizer.save_pretrained(place / "model")
+    for name, who in (("forget", "Velunor"), ("retain", "Arando"), ("environment", "Tom")):
+        rows = [{"question": f"Who is {who} {i}?", "answer": f"number {i}"} for i in range(4)]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return place

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ilu.rundir import RunDir
-from ilu.scores import mean_score
+from ilu.evals.score import mean_score
+from ilu.runs.run_dir import RunDir
 from ilu.types import Score
 
 Items = Sequence[float]

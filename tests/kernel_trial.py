@@ -9,10 +9,10 @@ collected with them, and ``test_kernel.py`` runs it in a process of its own.
 import pytest
 import torch
 
-from ilu.losses import head as chunks
-from ilu.losses import kernel
-from ilu.losses.head import tokens_of
-from ilu.predictions import Head, Outputs
+from ilu.models import lm_head_loss as chunks
+from ilu.models import lm_head_triton
+from ilu.models.lm_head_loss import tokens_of
+from ilu.types import Head, Outputs
 
 # The interpreter computes with NumPy, which warns of what `where` then leaves out.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
@@ -39,12 +39,12 @@ def used(request, monkeypatch):
     """Which kernels ran; rows end within a tile, blocks hold several."""
     for name, value in BLOCKS[request.param].items():
         monkeypatch.setattr(chunks, name, value)
-    monkeypatch.setattr(kernel, "TILE", 8)
-    monkeypatch.setattr(kernel, "serves", lambda z: z.dtype != torch.float64)
+    monkeypatch.setattr(lm_head_triton, "TILE", 8)
+    monkeypatch.setattr(lm_head_triton, "serves", lambda z: z.dtype != torch.float64)
     seen = set()
-    for f in (kernel.add_block, kernel.gradient):
+    for f in (lm_head_triton.add_block, lm_head_triton.logit_gradient):
         monkeypatch.setattr(
-            kernel, f.__name__, lambda *a, f=f, **k: seen.add(f.__name__) or f(*a, **k)
+            lm_head_triton, f.__name__, lambda *a, f=f, **k: seen.add(f.__name__) or f(*a, **k)
         )
     return seen
 
@@ -79,15 +79,15 @@ def test_values_and_gradients_are_those_of_float64(kind, what, used):
     exact = found(*made(kind, torch.float64), READ[what])
     assert used == set()
     ours = found(*made(kind), READ[what])
-    assert used == {"add_block", "gradient"}
+    assert used == {"add_block", "logit_gradient"}
     close(ours, exact, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_rounded_as_by_pytorch(dtype, used, monkeypatch):
     ours = found(*made("capped", dtype), READ["gap"])
-    assert used == {"add_block", "gradient"}
-    monkeypatch.setattr(kernel, "serves", lambda z: False)
+    assert used == {"add_block", "logit_gradient"}
+    monkeypatch.setattr(lm_head_triton, "serves", lambda z: False)
     theirs = found(*made("capped", dtype), READ["gap"])
     assert [x.dtype for x in ours] == [x.dtype for x in theirs]
     close(ours[:1], theirs[:1], rtol=1e-5, atol=1e-6)
@@ -145,7 +145,9 @@ def test_the_backward_pass_may_be_taken_twice(used):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_device_is_trusted_for_what_it_computes(dtype, monkeypatch):
-    assert kernel.agrees(torch.device(DEVICE), dtype)
-    exact = kernel.gradient
-    monkeypatch.setattr(kernel, "gradient", lambda z, *a, **k: (exact(z, *a, **k), z.mul_(1.1)))
-    assert not kernel.agrees(torch.device(DEVICE), dtype)
+    assert lm_head_triton.agrees(torch.device(DEVICE), dtype)
+    exact = lm_head_triton.logit_gradient
+    monkeypatch.setattr(
+        lm_head_triton, "logit_gradient", lambda z, *a, **k: (exact(z, *a, **k), z.mul_(1.1))
+    )
+    assert not lm_head_triton.agrees(torch.device(DEVICE), dtype)

@@ -10,27 +10,27 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ilu.checkpoint import Checkpoints
-from ilu.forget.npo import NPO
-from ilu.forget.rmu import RMU
-from ilu.masks.files import fitted
-from ilu.models import load_model
-from ilu.objective import Term
-from ilu.parts import load_sharded
-from ilu.ranks import Ranks, joined
-from ilu.recipes.assemble import build
-from ilu.retain.likelihood import KL, NLL
-from ilu.retain.states import States
-from ilu.robust.flatness import CurvaturePenalty, GradientPenalty
-from ilu.robust.invariance import Layerwise, Penalty, ScaleGradient, Square, parameters, tensors
-from ilu.robust.lookahead import LookAhead
-from ilu.robust.rules import L1, SAM, RandomSmoothing
-from ilu.robust.tampering import TAR, DisruptionMasking
-from ilu.run import Options, run
-from ilu.sharding import shard, whole_weights
-from ilu.train import Optim, Stopped, fit
+from ilu.methods.forget.npo import NPO
+from ilu.methods.forget.rmu import RMU
+from ilu.methods.masks.storage import fitted
+from ilu.methods.retain.likelihood import KL, NLL
+from ilu.methods.retain.states import States
+from ilu.methods.robust.adversary import TAR, DisruptionMasking
+from ilu.methods.robust.flatness import CurvaturePenalty, GradientPenalty
+from ilu.methods.robust.ilu import Layerwise, Penalty, ScaleGradient, Square, parameters, tensors
+from ilu.methods.robust.lookahead import LookAhead
+from ilu.methods.robust.rules import L1, SAM, RandomSmoothing
+from ilu.models.fsdp import shard, whole_weights
+from ilu.models.load import load_model
+from ilu.models.load_sharded import load_sharded
+from ilu.recipes.build import build
+from ilu.runs.run import Options, run
+from ilu.system.distributed import Ranks, joined
+from ilu.training.checkpoint import Checkpoints
+from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.objective import Term
 from tests.conftest import make_tiny
-from tests.test_train import EXAMPLES, Stream
+from tests.training.test_fit import EXAMPLES, Stream
 
 RETAIN = Term(NLL(), on="retain", weight=0.7)
 OPTIM = Optim(lr=3e-3, steps=2, clip=0.5, weight_decay=0.1, warmup=2)

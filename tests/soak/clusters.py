@@ -29,9 +29,9 @@ from typing import Any
 
 import psutil
 
-from ilu import sweep
-from ilu.environment import environment
-from ilu.files import write_json
+from ilu.runs.sweep import folder
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
 from tests.soak.sweep import CODE, PATIENCE, content, running
 
 PORT = 6399
@@ -109,7 +109,7 @@ def kill_driver(trial: Trial) -> None:
 
 def cancel(trial: Trial) -> None:
     """What ``ilu sweep cancel`` does."""
-    sweep.cancel(trial.out)
+    folder.cancel(trial.out)
 
 
 def kill_run(trial: Trial) -> None:
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str]) -> None:
             out = Path(temporary) / name.replace(" ", "-")
             row = tried(fault, out, asked.steps, executor)
             row["differ"] = len(dict(content(wanted).items() ^ content(out).items()))
-            row["undone"] = sum(s.state != "done" for s in sweep.statuses(out).values())
+            row["undone"] = sum(s.state != "done" for s in folder.statuses(out).values())
             trials[name] = {"steps": asked.steps, **row}
             print(name, row, flush=True)  # noqa: T201
             if asked.out:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from safetensors import safe_open
 
-from ilu.files import write_json
+from ilu.system.atomic import write_json
 from tests.conftest import make_tiny
 
 TIMES = {"seconds", "peak_memory_bytes"}
@@ -77,7 +77,7 @@ def commands(place: Path) -> dict[str, Command]:
 
 def prepare(place: Path) -> None:
     """A tiny model with the lab's tokenizer, three small files, and a finished run to report."""
-    from ilu.models import load_model
+    from ilu.models.load import load_model
 
     tokenizer = load_model("lab").tokenizer
     for name in ("model", "other"):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ilu.attacks.finetune import FineTune
-from ilu.data import Feed
-from ilu.files import write_json
+from ilu.data.stream import Feed
 from ilu.lab.sources import TaskTrain
-from ilu.models import load_model, set_weights
-from ilu.train import Optim
+from ilu.models.load import load_model, set_weights
+from ilu.system.atomic import write_json
+from ilu.training.fit import Optim
 from tests.conftest import make_tiny
 
 

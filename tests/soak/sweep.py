@@ -22,8 +22,8 @@ from pathlib import Path
 
 import psutil
 
-from ilu import sweep
-from ilu.files import file_hash, write_json
+from ilu.runs.sweep import folder
+from ilu.system.atomic import file_hash, write_json
 from tests.soak.kill import check_whole
 
 GRID = ("lr=1e-4,3e-4,1e-3", "seed=0:8")
@@ -72,7 +72,7 @@ def killed(out: Path, steps: int, kills: int, draw: random.Random, span: float) 
         if driver.wait(PATIENCE) == 0:
             return did
         until = time.monotonic() + PATIENCE
-        while (out / sweep.PLAN).is_file() and running(out):  # those that outlived their command
+        while (out / folder.PLAN).is_file() and running(out):  # those that outlived their command
             if time.monotonic() > until:
                 raise SystemExit(f"a run of {out} does not end")
             time.sleep(0.2)
@@ -81,13 +81,13 @@ def killed(out: Path, steps: int, kills: int, draw: random.Random, span: float) 
 
 def running(out: Path) -> bool:
     """Whether a run is under way."""
-    return any(each.state == "running" for each in sweep.statuses(out).values())
+    return any(each.state == "running" for each in folder.statuses(out).values())
 
 
 def content(out: Path) -> dict[str, str]:
     """Hash of every file of every run, and of the plan."""
     files = [p for p in (out / "runs").rglob("*") if p.is_file() and p.name not in TIMES]
-    return {str(p.relative_to(out)): file_hash(p) for p in [*files, out / sweep.PLAN]}
+    return {str(p.relative_to(out)): file_hash(p) for p in [*files, out / folder.PLAN]}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
         wanted, got = content(whole), content(cut)
         differ = sorted(n for n in wanted.keys() | got.keys() if wanted.get(n) != got.get(n))
         left = [p for p in cut.rglob("*") if p.suffix in (".partial", ".lock")]
-        runs = len(sweep.read_plan(cut)["runs"])
+        runs = len(folder.read_plan(cut)["runs"])
     found = {
         "runs": runs, "steps": asked.steps, **did, "files_compared": len(wanted),
         "differ": len(differ), "leftovers": len(left), "seconds_undisturbed": round(seconds, 1),

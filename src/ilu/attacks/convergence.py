@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from ilu.data import collate, shuffled
-from ilu.forward import ModelForward
-from ilu.losses.tokens import answered
-from ilu.sources.views import picked
+from ilu.data.lazy import picked
+from ilu.data.stream import collate, shuffled
+from ilu.models.forward import ModelForward
+from ilu.models.token_math import answered
 from ilu.types import LM, Example
 
 

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ilu.attacks.convergence import Convergence, Parts, answer_accuracy, converged, hold_out
-from ilu.checkpoint import Checkpoints
-from ilu.data import Feed, Stream, open_stream
-from ilu.forward import named_trained
-from ilu.lora import Lora, adapted_layers, adapting
-from ilu.objective import Term
-from ilu.retain.likelihood import NLL
-from ilu.train import Optim, Row, Stopped, fit
+from ilu.data.stream import Feed, Stream, open_stream
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.blocks import context_length
+from ilu.models.lora import Lora, adapted_layers, adapting
+from ilu.models.weight_names import named_trained
+from ilu.training.checkpoint import Checkpoints
+from ilu.training.fit import Optim, Row, Stopped, fit
+from ilu.training.objective import Term
 from ilu.types import LM, STAGES, Example, Group, Metric, Reached, Steps
 
 
@@ -105,7 +106,13 @@ class FineTune:
 
     def parts(self, lm: LM) -> Parts:
         """Examples to train on, and those held out to judge convergence by."""
-        examples = open_stream(self.feed, lm, seed=self.seed, name="--task").examples
+        examples = open_stream(
+            self.feed,
+            lm.tokenizer,
+            limit=context_length(lm.model),
+            seed=self.seed,
+            name="--task",
+        ).examples
         if self.until is None:
             return Parts(examples, ())
         return hold_out(examples, self.until.held_out, self.seed)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ilu.attacks.weights import AtOnce, Interpolate
-from ilu.sources.views import joined
+from ilu.attacks.compress import Interpolate, WeightEdit
+from ilu.data.lazy import joined
 from ilu.types import LM, Attack, Example, Group, Metric, Reached, Score, Steps
 
 
@@ -62,5 +62,5 @@ def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
     if isinstance(attack, InTurn):
         for part in attack.attacks.values():
             yield from other_models(part)
-    if isinstance(attack, AtOnce) and isinstance(attack.change, Interpolate):
+    if isinstance(attack, WeightEdit) and isinstance(attack.change, Interpolate):
         yield attack.change.original, attack.change.revision

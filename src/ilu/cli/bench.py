@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, table
+from ilu.cli.flags import Positional, parse
 from ilu.cli.sweep import sweeping
-from ilu.cli.sweep_plan import Where
-from ilu.environment import environment
-from ilu.files import write_json, write_text
+from ilu.cli.sweep_flags import Where
+from ilu.cli.terminal import console, table
 from ilu.recipes.bench import NAMES, QUICK, SIZE, jobs
-from ilu.rundir import RunDir
-from ilu.summary import over_seeds
-from ilu.sweep import write_plan
-from ilu.worker import recorded
+from ilu.runs.results.summary import over_seeds
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.folder import write_plan
+from ilu.runs.sweep.worker import recorded
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 
 COLUMNS = {
     "forget_quality": "forget quality",

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 KINDS = {
-    "forget": "forget loss",
-    "retain": "retain loss",
-    "robust": "robust training",
-    "optimizers": "optimiser",
-    "masks": "mask",
+    "methods.forget": "forget loss",
+    "methods.retain": "retain loss",
+    "methods.robust": "robust training",
+    "training.optim": "optimiser",
+    "methods.masks": "mask",
     "attacks": "attack",
-    "evals": "metric",
-    "elicit": "elicitation",
+    "evals.metrics": "metric",
+    "attacks.prompting": "elicitation",
 }
 FUNCTIONS: dict[tuple[str, ...], str] = {
     ("params", "here", "grad_of", "step"): "gradient rule",
@@ -67,16 +67,18 @@ def kind_of(thing: Any, package: str) -> str | None:
 
 def kind_of_class(thing: type, package: str) -> str | None:
     """What a dataclass is: losses and rules are called, optimisers and averages are asked."""
-    if package == "optimizers" or "__call__" not in vars(thing):
+    if package == "training.optim" or "__call__" not in vars(thing):
         return KINDS[package] if {"state", "restore"} <= set(vars(thing)) else None
     if hasattr(thing, "needs_reference"):
-        return "invariance loss" if package == "robust" else KINDS[package]
-    return {"forget": "weight edit", "robust": "gradient rule"}.get(package, KINDS[package])
+        return "invariance loss" if package == "methods.robust" else KINDS[package]
+    return {"methods.forget": "weight edit", "methods.robust": "gradient rule"}.get(
+        package, KINDS[package]
+    )
 
 
 def recipes() -> Iterator[Entry]:
     """The recipes of the command line; ``-ilu`` and ``-sam`` behind a name are variants."""
-    from ilu.recipes.methods import METHODS
+    from ilu.recipes.registry import METHODS
 
     for name, method in METHODS.items():
         yield entry(name, "recipe", method.plan)

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilu.attacking import check_failures
-from ilu.cli.interrupt import interruptible
-from ilu.cli.parse import parse
-from ilu.cli.show import console, number, progress, table
-from ilu.files import write_json
+from ilu.cli.flags import parse
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import console, number, progress, table
 from ilu.lab.world import CHANCE
-from ilu.recipe import Recipe
 from ilu.recipes.demo import FULL, QUICK, recipes
-from ilu.report.formats import write_report
-from ilu.report.rows import COLUMNS
-from ilu.run import Options, run
-from ilu.summary import summarise, write_angles
+from ilu.runs.attack_stage import check_failures
+from ilu.runs.recipe import Recipe
+from ilu.runs.report.formats import write_report
+from ilu.runs.report.table import COLUMNS
+from ilu.runs.results.summary import summarise, write_angles
+from ilu.runs.run import Options, run
+from ilu.system.atomic import write_json
 
 
 @dataclass(frozen=True, kw_only=True)

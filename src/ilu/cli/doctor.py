@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ilu.environment import environment
-from ilu.sources.hub import MIRROR
+from ilu.data.hub import MIRROR
+from ilu.system.provenance import environment
 
 
 def findings() -> dict[str, str]:

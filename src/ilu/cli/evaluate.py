@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import error, number, progress, table
-from ilu.environment import environment
-from ilu.evaluation import Evaluation, beside, evaluate, follow, harness_results
-from ilu.files import write_json
-from ilu.locks import alone
-from ilu.models import load_model
-from ilu.recipes.asked import Asked
-from ilu.recipes.measure import SuiteName, suite_of
-from ilu.rundir import without_items
-from ilu.scores import written
-from ilu.sources.choice import Form
-from ilu.suite import Suite
+from ilu.cli.flags import Positional, parse
+from ilu.cli.terminal import error, number, progress, table
+from ilu.data.multiple_choice import Form
+from ilu.evals.cached_suite import Evaluation, beside, evaluate, follow, harness_results
+from ilu.evals.score import written
+from ilu.evals.suite import Suite
+from ilu.models.load import load_model
+from ilu.recipes.suite_request import Asked
+from ilu.recipes.suites import SuiteName, suite_of
+from ilu.runs.run_dir import without_items
+from ilu.system.atomic import write_json
+from ilu.system.locks import alone
+from ilu.system.provenance import environment
 
 
 @dataclass(frozen=True, kw_only=True)

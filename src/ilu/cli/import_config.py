@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, errors
-from ilu.recipes.imported import translate
+from ilu.cli.flags import Positional, parse
+from ilu.cli.terminal import console, errors
+from ilu.recipes.wagle_configs import translate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ilu.cli.parse import parse
-from ilu.cli.show import console, number, progress, table
+from ilu.cli.flags import parse
+from ilu.cli.terminal import console, number, progress, table
 from ilu.lab.build import Plan, build
 from ilu.lab.sources import DomainName
 

@@ -7,11 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import number, progress, table
-from ilu.environment import environment
-from ilu.files import write_json, write_text
-from ilu.landscape import (
+from ilu.cli.flags import Positional, parse
+from ilu.cli.terminal import number, progress, table
+from ilu.evals.geometry.landscape import (
     Axis,
     beside,
     filter_normalised,
@@ -21,13 +19,15 @@ from ilu.landscape import (
     towards,
     weights_of,
 )
-from ilu.models import load_model
-from ilu.plots import terrain
-from ilu.recipes.asked import Asked
+from ilu.evals.geometry.task_vectors import same_shapes
+from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
-from ilu.recipes.measure import SuiteName
+from ilu.recipes.suite_request import Asked
+from ilu.recipes.suites import SuiteName
+from ilu.runs.report.svg import terrain
+from ilu.system.atomic import write_json, write_text
+from ilu.system.provenance import environment
 from ilu.types import Weights
-from ilu.vectors import same_shapes
 
 Kind = Literal["line", "plane", "random"]
 SPANS: Mapping[Kind, tuple[float, float]] = {

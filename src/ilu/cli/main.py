@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ilu import __version__
-from ilu.cli.interrupt import Interrupt
-from ilu.extras import quiet_libraries
-from ilu.failures import one_line, out_of_memory, unknown
-from ilu.locks import Busy
-from ilu.secrets import without_secrets
+from ilu.cli.signals import Interrupt
+from ilu.system.errors import one_line, out_of_memory, unknown
+from ilu.system.locks import Busy
+from ilu.system.optional import quiet_libraries
+from ilu.system.secrets import without_secrets
 
 USAGE = """\
 ilu: make a language model forget, so that it stays forgotten.
@@ -45,6 +45,7 @@ Each takes --help; ilu --version is this one's. --debug anywhere shows where an 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
     from ilu.cli import (
+        attack,
         bench,
         demo,
         evaluate,
@@ -52,11 +53,10 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         lab,
         landscape,
         mask,
-        measure,
         oracle,
         plan,
         publish,
-        records,
+        report,
         sweep,
         unlearn,
         vectors,
@@ -72,18 +72,18 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "mask": mask.main,
         "evaluate": evaluate.main,
         "oracle": oracle.main,
-        "attack": measure.attack,
+        "attack": attack.attack,
         "vectors": vectors.vectors,
         "landscape": landscape.main,
-        "report": records.report,
+        "report": report.report,
         "view": view.view,
-        "methods": records.methods,
-        "rerun": records.rerun,
+        "methods": report.methods,
+        "rerun": report.rerun,
         "card": publish.card,
         "push": publish.push,
         "import-config": import_config.main,
         "lab": lab.main,
-        "doctor": records.doctor,
+        "doctor": report.doctor,
     }
 
 
@@ -121,7 +121,7 @@ def run(argv: Sequence[str]) -> int:
 
 def dispatch(name: str, rest: Sequence[str]) -> None:
     """Find the command and call it."""
-    from ilu.cli.show import warn_in_a_line
+    from ilu.cli.terminal import warn_in_a_line
 
     warn_in_a_line()
     known = commands()
@@ -132,6 +132,6 @@ def dispatch(name: str, rest: Sequence[str]) -> None:
 
 def complain(text: str) -> None:
     """Print to standard error."""
-    from ilu.cli.show import errors
+    from ilu.cli.terminal import errors
 
     errors.print(without_secrets(text), markup=False, soft_wrap=True)

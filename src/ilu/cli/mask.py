@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from ilu.cli.flags import Positional, parse
 from ilu.cli.mask_make import make_mask
 from ilu.cli.mask_show import show_comparison, show_mask
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console
-from ilu.masks.files import MaskFile, save_mask
-from ilu.masks.legacy import Rest, convert, read_legacy
-from ilu.models import load_model, weights_hash
+from ilu.cli.terminal import console
+from ilu.methods.masks.storage import MaskFile, save_mask
+from ilu.methods.masks.wagle_pt import Rest, convert, read_legacy
+from ilu.models.load import load_model, weights_hash
 from ilu.recipes.masks import MASKS
 
 HELP = """\

@@ -7,30 +7,30 @@ from typing import Any, Literal
 
 import torch
 
-from ilu.cli.interrupt import interruptible
+from ilu.cli.flags import parse
 from ilu.cli.mask_show import show_mask
-from ilu.cli.parse import parse
-from ilu.cli.show import progress
-from ilu.data import check_lengths
-from ilu.forget.refusal import Refusal
-from ilu.forward import context_length
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import progress
+from ilu.data.counterparts import Refused
+from ilu.data.lazy import joined
+from ilu.data.stream import check_lengths
 from ilu.lab.sources import Documents
-from ilu.locks import alone
-from ilu.masking import make_masks
-from ilu.masks.attribution import Attribution
-from ilu.masks.evidence import Reduction
-from ilu.masks.files import MaskFile
-from ilu.masks.make import Scoring
-from ilu.masks.select import Per, check_fractions
-from ilu.masks.stored import StoredScores
-from ilu.masks.units import Unit
-from ilu.models import LAB, load_model
+from ilu.methods.forget.idk import Refusal
+from ilu.methods.masks.gradients import Reduction
+from ilu.methods.masks.make import Scoring
+from ilu.methods.masks.score_storage import StoredScores
+from ilu.methods.masks.scores import Attribution
+from ilu.methods.masks.storage import MaskFile
+from ilu.methods.masks.top_k import Per, check_fractions
+from ilu.methods.masks.units import Unit
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.blocks import context_length
+from ilu.models.load import LAB, load_model
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
-from ilu.recipes.own import dataset
-from ilu.retain.likelihood import NLL
-from ilu.sources.refusals import Refused
-from ilu.sources.views import joined
-from ilu.train import Stopped
+from ilu.recipes.user_data import dataset
+from ilu.runs.mask_stage import make_masks
+from ilu.system.locks import alone
+from ilu.training.fit import Stopped
 from ilu.types import LM, Example, Source
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ilu.cli.show import console, number, table
-from ilu.masks.describe import (
+from ilu.cli.terminal import console, number, table
+from ilu.methods.masks.statistics import (
     Overlap,
     by_block,
     by_module,
@@ -17,8 +17,8 @@ from ilu.masks.describe import (
     overlaps,
     total,
 )
-from ilu.masks.files import MaskFile
-from ilu.vectors import OUTSIDE
+from ilu.methods.masks.storage import MaskFile
+from ilu.models.weight_names import OUTSIDE
 
 BARS = " ▁▂▃▄▅▆▇█"
 SHADES = " ░▒▓█"

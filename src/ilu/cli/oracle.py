@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.interrupt import interruptible
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, progress
+from ilu.cli.flags import Positional, parse
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import console, progress
 from ilu.cli.unlearn import summarise
-from ilu.once import run_once
-from ilu.recipes.oracle import oracle
-from ilu.recipes.own import dataset
-from ilu.run import Options
-from ilu.train import Optim
+from ilu.recipes.retrain import oracle
+from ilu.recipes.user_data import dataset
+from ilu.runs.run import Options, run_once
+from ilu.training.fit import Optim
 
 
 @dataclass(frozen=True, kw_only=True)

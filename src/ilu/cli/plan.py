@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ilu.cli.parse import flags
-from ilu.cli.show import console, print_json, table
+from ilu.cli.flags import flags
+from ilu.cli.terminal import console, print_json, table
 from ilu.cli.unlearn import read
-from ilu.lora import Lora
-from ilu.memory import peak_memory
-from ilu.memory_parts import peak_in_parts
-from ilu.memory_shape import Memory, shape_of
-from ilu.parts import skeleton
-from ilu.prepare import check_ranks
-from ilu.ranks import Ranks
-from ilu.recipe import Recipe
-from ilu.train import check_training
+from ilu.models.load_sharded import skeleton
+from ilu.models.lora import Lora
+from ilu.runs.memory.model_shape import Memory, shape_of
+from ilu.runs.memory.peak import peak_memory
+from ilu.runs.memory.peak_sharded import peak_in_parts
+from ilu.runs.prepare import check_ranks
+from ilu.runs.recipe import Recipe
+from ilu.system.distributed import Ranks
+from ilu.training.fit import check_training
 
 HELP = """\
 usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [--shard N]

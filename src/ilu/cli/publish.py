@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console, table
-from ilu.files import write_text
-from ilu.report.card import card_file, lost, write_card
-from ilu.report.cells import gather
-from ilu.report.page import page
-from ilu.report.rows import make_table
+from ilu.cli.flags import Positional, parse
+from ilu.cli.terminal import console, table
+from ilu.runs.report.card import card_file, lost, write_card
+from ilu.runs.report.gather import gather
+from ilu.runs.report.page import page
+from ilu.runs.report.table import make_table
+from ilu.system.atomic import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

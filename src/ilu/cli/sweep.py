@@ -8,20 +8,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from ilu import pool, search
-from ilu.cli.interrupt import interruptible
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console
-from ilu.cli.sweep_plan import PROG, Where, Wish, goal_of, planned, read, trial
-from ilu.cli.sweep_show import following, show
-from ilu.clusters import slurm, tasks
-from ilu.files import write_json
-from ilu.locks import alone
-from ilu.recipe import Recipe
-from ilu.recipes.grid import read_grid
-from ilu.recipes.validation import as_recorded
-from ilu.rundir import RunDir
-from ilu.sweep import (
+from ilu.cli.flags import Positional, parse
+from ilu.cli.signals import interruptible
+from ilu.cli.sweep_flags import PROG, Where, Wish, goal_of, planned, read, trial
+from ilu.cli.sweep_status import following, show
+from ilu.cli.terminal import console
+from ilu.recipes.holdout import as_recorded
+from ilu.runs.recipe import Recipe
+from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep import local, optuna_search, ray, slurm
+from ilu.runs.sweep.folder import (
     PLAN,
     cancel,
     cancel_file,
@@ -31,7 +27,10 @@ from ilu.sweep import (
     statuses,
     write_plan,
 )
-from ilu.worker import Conditions, Outcome, recorded
+from ilu.runs.sweep.grid import read_grid
+from ilu.runs.sweep.worker import Conditions, Outcome, recorded
+from ilu.system.atomic import write_json
+from ilu.system.locks import alone
 
 HELP = """\
 usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
@@ -120,11 +119,11 @@ def executed(
 
     match where.executor:
         case "local":
-            return pool.carry_out_all(
+            return local.carry_out_all(
                 jobs, workers=where.workers, conditions=conditions, stop=stopping
             )
         case "ray":
-            return tasks.carry_out_all(
+            return ray.carry_out_all(
                 jobs,
                 resources=where.resources,
                 conditions=conditions,
@@ -144,35 +143,39 @@ def executed(
 def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
     """The best settings of each recipe of the grid, each found in the same number of trials."""
     grid = read_grid(wish.asked.grid)
-    ranges = search.read_ranges(wish.asked.search)
+    ranges = optuna_search.read_ranges(wish.asked.search)
     if twice := sorted(ranges.keys() & grid.keys()):
         raise ValueError(f"{twice[0]} is in --grid and in --search: leave one out")
     found = {name: tried(wish, name, ranges, carry_out) for name in grid.get("recipe", [""])}
-    best = {name or wish.make({}).name: search.best(trials) for name, trials in found.items()}
+    best = {
+        name or wish.make({}).name: optuna_search.best(trials) for name, trials in found.items()
+    }
     told = {name: [each._asdict() for each in trials] for name, trials in found.items()}
     write_json(wish.asked.out / "search.json", {"best": best, "trials": told})
     for name, settings in best.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in settings.items())
         console.print(f"{name}: best of {wish.asked.trials} trials: {values}", markup=False)
-    return {name: search.best(trials) for name, trials in found.items()}
+    return {name: optuna_search.best(trials) for name, trials in found.items()}
 
 
 def tried(
-    wish: Wish, name: str, ranges: Mapping[str, search.Range], carry_out: CarryOut
-) -> list[search.Trial]:
+    wish: Wish, name: str, ranges: Mapping[str, optuna_search.Range], carry_out: CarryOut
+) -> list[optuna_search.Trial]:
     """All trials of one recipe. How many are asked for together is a setting, workers are not."""
     out, goal = wish.asked.out, goal_of(wish)
-    trials: list[search.Trial] = []
+    trials: list[optuna_search.Trial] = []
     while (left := wish.asked.trials - len(trials)) > 0:
-        asked = search.ask(ranges, trials, min(left, wish.asked.trials_at_once), seed=0)
+        asked = optuna_search.ask(ranges, trials, min(left, wish.asked.trials_at_once), seed=0)
         made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
         records = {run: recorded(recipe) for run, recipe in made}
         write_plan(out, records, search=True)
         failed = carry_out(records)
         for (run, _), settings in zip(made, asked, strict=True):
             good = run not in failed
-            value = search.value(RunDir(place(out, run)), as_recorded(goal)) if good else None
-            trials.append(search.Trial(settings, value))
+            value = (
+                optuna_search.value(RunDir(place(out, run)), as_recorded(goal)) if good else None
+            )
+            trials.append(optuna_search.Trial(settings, value))
     return trials
 
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import tyro
 
-from ilu.cli.interrupt import interruptible
-from ilu.cli.parse import flags, parse
-from ilu.cli.show import console, error, number, progress, table
-from ilu.ranks import joined
-from ilu.recipe import Recipe
-from ilu.recipes.assemble import build, defaults
-from ilu.recipes.methods import METHODS
+from ilu.cli.flags import flags, parse
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import console, error, number, progress, table
+from ilu.recipes.build import build, defaults
+from ilu.recipes.dry_run import shrink
 from ilu.recipes.names import ENDINGS, parse_name
+from ilu.recipes.registry import METHODS
+from ilu.recipes.robust import ROBUST, Invariance
 from ilu.recipes.settings import Common
-from ilu.recipes.tiny import shrink
-from ilu.recipes.variants import ROBUST, Invariance
-from ilu.report.card import lost, write_card
-from ilu.run import Options, run
-from ilu.rundir import RunDir
-from ilu.tracking import Tracker, tracking
+from ilu.runs.recipe import Recipe
+from ilu.runs.report.card import lost, write_card
+from ilu.runs.run import Options, run
+from ilu.runs.run_dir import RunDir
+from ilu.runs.tracking import Tracker, tracking
+from ilu.system.distributed import joined
 
 HELP = """\
 usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]

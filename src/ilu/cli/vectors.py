@@ -5,23 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import number, print_json, table
-from ilu.files import write_json
-from ilu.models import StoredWeights, load_model, model_path
-from ilu.recipes.landscape import texts
-from ilu.representations import layer_cka
-from ilu.vectors import (
+from ilu.cli.flags import Positional, parse
+from ilu.cli.terminal import number, print_json, table
+from ilu.evals.geometry.cka import layer_cka
+from ilu.evals.geometry.task_vectors import (
     Gram,
     cosines,
     effective_ranks,
     grams,
     grouped,
-    kind_of,
     known,
-    module_of,
     norms,
 )
+from ilu.models.load import StoredWeights, load_model, model_path
+from ilu.models.weight_names import kind_of, module_of
+from ilu.recipes.landscape import texts
+from ilu.system.atomic import write_json
 
 GROUPS: Mapping[str, Callable[[str], str]] = {"layer": module_of, "module": kind_of}
 

@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ilu.cli.interrupt import interruptible
-from ilu.cli.parse import Positional, parse
-from ilu.cli.show import console
-from ilu.report.cells import Broken, find, gather
-from ilu.report.page import page
-from ilu.report.rows import make_table
+from ilu.cli.flags import Positional, parse
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import console
+from ilu.runs.report.gather import Broken, find, gather
+from ilu.runs.report.page import page
+from ilu.runs.report.table import make_table
 
 HOST = "127.0.0.1"
 LOAD = 10

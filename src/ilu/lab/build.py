@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from ilu.data import Stream
-from ilu.evals.choice import Choice
-from ilu.files import new_folder, write_json
+from ilu.data.stream import Stream
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab import tasks, world
 from ilu.lab.sources import DomainName, Facts, Form, TaskTest
-from ilu.objective import Term
-from ilu.retain.likelihood import NLL
-from ilu.train import Optim, Row, fit
+from ilu.methods.retain.likelihood import NLL
+from ilu.system.atomic import new_folder, write_json
+from ilu.training.fit import Optim, Row, fit
+from ilu.training.objective import Term
 from ilu.types import LM, Example, Steps
 
 CONTEXT = 64

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from ilu.attacks.finetune import FineTune
 from ilu.lab.tasks import TASKS
-from ilu.models import LAB
-from ilu.recipe import Recipe
-from ilu.recipes.attackers import Attacker, label
+from ilu.models.load import LAB
+from ilu.recipes.attacks import Attacker, label
 from ilu.recipes.tuning import KNOWN
-from ilu.train import Optim
+from ilu.runs.recipe import Recipe
+from ilu.training.fit import Optim
 from ilu.types import Attack
 
 RELEARN = "relearn"

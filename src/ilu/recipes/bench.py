@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ilu.recipe import Recipe
 from ilu.recipes.demo import Size, original, unlearned
-from ilu.recipes.methods import METHODS
 from ilu.recipes.published import PUBLISHED
-from ilu.recipes.variants import ROBUST
+from ilu.recipes.registry import METHODS
+from ilu.recipes.robust import ROBUST
+from ilu.runs.recipe import Recipe
 
 SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
 QUICK = Size(unlearn=0.02, tune=4, relearn=4, questions=20)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from ilu.models import LAB
-from ilu.recipe import Recipe
+from ilu.models.load import LAB
 from ilu.recipes import lab
-from ilu.recipes.assemble import build, defaults
-from ilu.train import Optim
+from ilu.recipes.build import build, defaults
+from ilu.runs.recipe import Recipe
+from ilu.training.fit import Optim
 
 NAMES = ("rmu", "rmu-ilu", "npo", "npo-ilu")
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from ilu.forget.circuit_breakers import Reroute
-from ilu.forget.repnoise import RepNoise
-from ilu.forget.rmu import RMU, AdaptiveRMU, Entries
-from ilu.objective import Term
-from ilu.recipes.plan import Plan, beside_refusals, forgetting
-from ilu.retain.states import StateNorms, States
+from ilu.methods.forget.circuit_breakers import Reroute
+from ilu.methods.forget.repnoise import RepNoise
+from ilu.methods.forget.rmu import RMU, AdaptiveRMU, Entries
+from ilu.methods.retain.states import StateNorms, States
+from ilu.recipes.method import Plan, beside_refusals, forgetting
+from ilu.training.objective import Term
+from ilu.training.schedules import Ramp
 from ilu.types import Loss
-from ilu.weighting import Ramp
 
 MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
 """What the last matrix of the MLP is called: Llama and its like, GPT-2, GPT-NeoX, Phi, OPT."""

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-from ilu.forget.ceu import CEU
-from ilu.forget.dpo import DPO
-from ilu.forget.elm import ELM
-from ilu.forget.jensun import JensUn
-from ilu.forget.offset import Generic
-from ilu.forget.random_labels import RandomLabels
-from ilu.forget.refusal import Refusal
-from ilu.forget.undial import UNDIAL
-from ilu.objective import Term
-from ilu.recipes.plan import Plan, Retain, beside_refusals, contexts, forgetting, no_idea
-from ilu.reinforce import Reinforced
-from ilu.retain.likelihood import HardLabels
-from ilu.train import Optim
+from ilu.methods.forget.ceu import CEU
+from ilu.methods.forget.dpo import DPO
+from ilu.methods.forget.elm import ELM
+from ilu.methods.forget.idk import Refusal
+from ilu.methods.forget.jensun import JensUn
+from ilu.methods.forget.random_labels import RandomLabels
+from ilu.methods.forget.reinforce import Reinforced
+from ilu.methods.forget.undial import UNDIAL
+from ilu.methods.forget.whp import Generic
+from ilu.methods.retain.likelihood import HardLabels
+from ilu.recipes.method import Plan, Retain, beside_refusals, contexts, forgetting, no_idea
+from ilu.training.fit import Optim
+from ilu.training.objective import Term
 from ilu.types import Source
 
 

@@ -3,16 +3,16 @@
 from dataclasses import replace
 from typing import Literal, get_args
 
-from ilu.evals.arithmetic import FinalNumber
-from ilu.evals.choice import ChoiceReport
-from ilu.evals.compare import changes
-from ilu.recipes.asked import Asked
-from ilu.recipes.own import column_names, full
-from ilu.scores import mean_score
-from ilu.sources.choice import ChoiceRows
-from ilu.sources.exams import MMLU, WMDP, Domain, TruthfulQA
-from ilu.sources.tasks import LabelledQuestions, Problems
-from ilu.suite import Scores, Suite
+from ilu.data.downstream import LabelledQuestions, Problems
+from ilu.data.exams import MMLU, WMDP, Domain, TruthfulQA
+from ilu.data.multiple_choice import ChoiceRows
+from ilu.evals.metrics.final_number import FinalNumber
+from ilu.evals.metrics.mcnemar import changes
+from ilu.evals.metrics.multiple_choice import ChoiceReport
+from ilu.evals.score import mean_score
+from ilu.evals.suite import Scores, Suite
+from ilu.recipes.suite_request import Asked
+from ilu.recipes.user_data import column_names, full
 from ilu.types import Questions
 
 TaskSplit = Literal["ag_news", "sst2", "winogrande", "mnli", "qqp", "gsm8k"]

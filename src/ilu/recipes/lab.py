@@ -3,12 +3,12 @@
 from typing import Any
 
 from ilu.attacks.finetune import FineTune
-from ilu.data import Feed
-from ilu.evals.choice import Choice
-from ilu.forgetting import OTHERS
+from ilu.data.stream import Feed
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.lab.tasks import TASKS
-from ilu.train import Optim
+from ilu.runs.results.forget_metric import OTHERS
+from ilu.training.fit import Optim
 from ilu.types import Attack, Metric, Source
 
 RMU: dict[str, Any] = {

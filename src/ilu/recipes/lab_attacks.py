@@ -3,17 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ilu.attacks.compress import Interpolate, Noise, Prune, Quantise, WeightEdit
 from ilu.attacks.finetune import FineTune
 from ilu.attacks.sequence import InTurn
-from ilu.attacks.weights import AtOnce, Interpolate, Noise, Prune, Quantise
 from ilu.lab.tasks import TASKS
-from ilu.lora import Lora
-from ilu.models import LAB, NEVER
-from ilu.recipe import Recipe
-from ilu.recipes import elicit, lab
-from ilu.recipes.asked import Asked
-from ilu.recipes.attackers import HEAD
+from ilu.models.load import LAB, NEVER
+from ilu.models.lora import Lora
+from ilu.recipes import lab, probes
+from ilu.recipes.attacks import HEAD
 from ilu.recipes.demo import Size, original, unlearned
+from ilu.recipes.suite_request import Asked
+from ilu.runs.recipe import Recipe
 from ilu.types import Attack
 
 FULL = Size(unlearn=1.0, tune=60, relearn=30, questions=240)
@@ -104,7 +104,7 @@ def at_once(seed: int) -> dict[str, Attack]:
         "interpolate-0.25": Interpolate(LAB, 0.25),
         "interpolate-0.5": Interpolate(LAB, 0.5),
     }
-    return {name: AtOnce(change) for name, change in changes.items()}
+    return {name: WeightEdit(change) for name, change in changes.items()}
 
 
 def jobs(names: tuple[str, ...], seeds: int, size: Size, out: Path) -> dict[Path, Recipe]:
@@ -124,5 +124,5 @@ def cell(name: str, seed: int, size: Size) -> Recipe:
         made = replace(original(seed, size), name=NEVER_KNEW, model=NEVER)
     else:
         made = unlearned(name, seed, size)
-    asked = elicit.probes(Asked(limit=size.questions or ASKED), seed=seed)
+    asked = probes.probes(Asked(limit=size.questions or ASKED), seed=seed)
     return replace(made, attacks=every(size, seed), probes=asked, keep_attacked=False)

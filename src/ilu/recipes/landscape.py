@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from ilu.evals.choice import Choice
-from ilu.evals.likelihood import AnswerNLL
+from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.evals.suite import Suite
 from ilu.lab.sources import Documents, Facts
-from ilu.models import LAB
-from ilu.recipes.asked import Asked
-from ilu.recipes.measure import SuiteName, suite_of
-from ilu.recipes.own import dataset
-from ilu.suite import Suite
+from ilu.models.load import LAB
+from ilu.recipes.suite_request import Asked
+from ilu.recipes.suites import SuiteName, suite_of
+from ilu.recipes.user_data import dataset
 from ilu.types import Source
 
 QUESTIONS, DOCUMENTS = 100, 64

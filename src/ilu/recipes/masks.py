@@ -4,23 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from ilu.failures import unknown
-from ilu.forget.refusal import Refusal
-from ilu.masks.attribution import (
-    Gradient,
-    Magnitude,
-    Named,
-    Random,
-    Snip,
-    Wanda,
-)
-from ilu.masks.make import DATA, Masking, Scoring
-from ilu.masks.select import Per
-from ilu.masks.units import Reduce, Unit, Units
-from ilu.masks.wagle import FisherWagle, Wagle
-from ilu.objective import Objective
+from ilu.methods.forget.idk import Refusal
+from ilu.methods.masks.make import DATA, Masking, Scoring
+from ilu.methods.masks.scores import Gradient, Magnitude, Named, Random, Snip, Wanda
+from ilu.methods.masks.top_k import Per
+from ilu.methods.masks.units import Reduce, Unit, Units
+from ilu.methods.masks.wagle import FisherWagle, Wagle
+from ilu.methods.retain.likelihood import NLL
 from ilu.recipes.hidden import steered_weights
-from ilu.retain.likelihood import NLL
+from ilu.system.errors import unknown
+from ilu.training.objective import Objective
 
 
 @dataclass(frozen=True)

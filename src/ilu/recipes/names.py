@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from ilu.failures import unknown
-from ilu.recipes.methods import METHODS
-from ilu.recipes.variants import ROBUST, with_control, with_invariance
+from ilu.recipes.registry import METHODS
+from ilu.recipes.robust import ROBUST, with_control, with_invariance
+from ilu.system.errors import unknown
 
 ENVIRONMENT = {"ilu": with_invariance, "control": with_control}
 """Ending of a recipe's name -> what the environments add to its objective."""

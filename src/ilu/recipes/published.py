@@ -12,7 +12,7 @@ from typing import Any
 
 from ilu.recipes.hidden import adaptive_rmu, rmu
 from ilu.recipes.instead import po
-from ilu.recipes.plan import Method
+from ilu.recipes.method import Method
 from ilu.recipes.unlikely import graddiff, npo, simnpo, token_npo
 
 ENVIRONMENT: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ilu.optimizers.choose import Kind
+from ilu.training.optim.by_name import Kind
 
 
 @dataclass(frozen=True, kw_only=True)

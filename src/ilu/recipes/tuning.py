@@ -5,21 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from ilu.attacks.finetune import FineTune
-from ilu.data import Feed
-from ilu.evals.arithmetic import FinalNumber
-from ilu.evals.choice import Choice
-from ilu.evals.likelihood import TaskNLL
-from ilu.failures import unknown
+from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText, Problems
+from ilu.data.downstream import TASKS as LABELLED
+from ilu.data.names import Place, place
+from ilu.data.readers import ENDINGS
+from ilu.data.splits import Trained
+from ilu.data.stream import Feed
+from ilu.data.text import Dataset
+from ilu.evals.metrics.final_number import FinalNumber
+from ilu.evals.metrics.likelihood import TaskNLL
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.tasks import TASKS
 from ilu.recipes import lab
-from ilu.recipes.own import dataset
-from ilu.sources.files import ENDINGS
-from ilu.sources.known import Place, place
-from ilu.sources.part import Trained
-from ilu.sources.tasks import GSM8K, LabelledQuestions, LabelledText, Problems
-from ilu.sources.tasks import TASKS as LABELLED
-from ilu.sources.text import Dataset
-from ilu.train import Optim
+from ilu.recipes.user_data import dataset
+from ilu.system.errors import unknown
+from ilu.training.fit import Optim
 from ilu.types import Metric, Source
 
 KNOWN = ("gsm8k", *LABELLED)

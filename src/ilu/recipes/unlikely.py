@@ -1,17 +1,17 @@
 """Methods that make what is to be forgotten unlikely. Each function is a recipe."""
 
-from ilu.forget.ascent import Ascent
-from ilu.forget.divergence import Divergence
-from ilu.forget.entropy import MaxEntropy
-from ilu.forget.flatten import Flatten
-from ilu.forget.npo import NPO, TokenNPO
-from ilu.forget.satimp import SatImp
-from ilu.forget.simnpo import SimNPO
-from ilu.forget.wga import WGA
-from ilu.objective import Term
-from ilu.recipes.plan import Plan, Retain, forgetting
-from ilu.retain.likelihood import NLL
-from ilu.weighting import Dual
+from ilu.methods.forget.ascent import Ascent
+from ilu.methods.forget.divergence import Divergence
+from ilu.methods.forget.max_entropy import MaxEntropy
+from ilu.methods.forget.npo import NPO, TokenNPO
+from ilu.methods.forget.pdu import Flatten
+from ilu.methods.forget.satimp import SatImp
+from ilu.methods.forget.simnpo import SimNPO
+from ilu.methods.forget.wga import WGA
+from ilu.methods.retain.likelihood import NLL
+from ilu.recipes.method import Plan, Retain, forgetting
+from ilu.training.objective import Term
+from ilu.training.schedules import Dual
 
 
 def ascent() -> Plan:

@@ -1,10 +1,10 @@
 """Methods by weight arithmetic, time or sparsity. Each function is a recipe."""
 
-from ilu.forget.negation import Negation
-from ilu.objective import Term
-from ilu.recipes.plan import Plan
-from ilu.retain.likelihood import NLL
-from ilu.robust.rules import L1
+from ilu.methods.forget.task_vector import Negation
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.robust.rules import L1
+from ilu.recipes.method import Plan
+from ilu.training.objective import Term
 
 
 def task_vector(alpha: float = 1.0) -> Plan:

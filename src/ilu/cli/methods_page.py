@@ -1,0 +1,127 @@
+"""docs/methods.md from the docstrings, so that it cannot drift from the code."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from itertools import starmap
+from typing import Any
+
+import docstring_parser
+
+from ilu.cli.catalogue import PAPER, Entry, entries
+from ilu.recipes.attacks import KINDS
+from ilu.recipes.masks import MASKS
+from ilu.recipes.method import Method
+from ilu.recipes.registry import METHODS
+from ilu.recipes.robust import ROBUST, Invariance
+from ilu.training.objective import Term
+
+HEAD = """\
+# Methods
+
+Written by `ilu methods --out docs/methods.md` from the docstrings. How the methods compare on the
+lab is in [results/methods/methods.md](../results/methods/methods.md) and [log.md](log.md).
+
+A recipe's name is METHOD, then perhaps one of {robust},
+then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
+probability; h: hidden state; B examples, T tokens, S predictions, V vocabulary, D width.
+Defaults are for models of 7B; those of the lab's model are in `recipes/lab.py`.
+"""
+
+
+def page() -> str:
+    """The whole document."""
+    found = entries()
+    kinds = list(dict.fromkeys(e.kind for e in found if e.kind != "recipe"))
+    endings = [HEAD.format(robust=", ".join(f"-{name}" for name in ROBUST))]
+    recipes = ["## Recipes\n", *(recipe(name, m) for name, m in METHODS.items())]
+    variants = ["## What may stand behind a recipe's name\n", *map(variant, (*ROBUST, "ilu"))]
+    masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
+    attacks = ["## Attacks by name\n", *(f"* `{n}`: {prose(k)}" for n, k in KINDS.items()), ""]
+    parts = [part for kind in kinds for part in section(kind, found)]
+    return "\n".join([*endings, *recipes, *variants, *masks, *attacks, *parts])
+
+
+def recipe(name: str, method: Method) -> str:
+    """One recipe: what it does, its published settings and where they are stated."""
+    head = f"### {name}\n\n{prose(method.plan)}\n"
+    stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
+    objective = " + ".join(starmap(term, method.plan().objective.items()))
+    seen = {k: v for k, v in method.settings.items() if k.startswith("environment")}
+    always = {k: v for k, v in method.settings.items() if k not in seen}
+    run = "".join(
+        f"{when}: {given(values)}.\n\n"
+        for when, values in (("And", always), ("With an ending that reads one", seen))
+        if values
+    )
+    return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.plan)}"
+
+
+def given(values: Mapping[str, Any]) -> str:
+    """Settings as a list of flags."""
+    return ", ".join(f"`--{k.replace('_', '-')}` {shown(v)}" for k, v in values.items())
+
+
+def shown(value: Any) -> str:
+    """A setting as it is given on the command line."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def term(name: str, term: Term) -> str:
+    """One term as ``weight Loss(stream)``."""
+    weight = f"{term.weight:g}" if isinstance(term.weight, float) else str(term.weight)
+    rule = "" if term.rule.power == 1 else f" by {type(term.rule).__name__}"
+    return f"{weight} {type(term.loss).__name__}({term.on}){rule}"
+
+
+def variant(ending: str) -> str:
+    """One ending of a recipe's name with its settings."""
+    kind = ROBUST.get(ending, Invariance)
+    return f"### -{ending}\n\n{prose(kind)}\n\n{settings(kind)}"
+
+
+def section(kind: str, found: list[Entry]) -> Iterator[str]:
+    """Everything of one kind; the first of a module with the pure functions it is made of."""
+    yield f"## {kind.capitalize()}\n"
+    known = {e.location: e.location.partition(":")[0] for e in found}
+    for entry in (e for e in found if e.kind == kind):
+        module, _, name = entry.location.partition(":")
+        thing = getattr(importlib.import_module(module), name)
+        yield f"### {name}\n\n`{module}`\n\n{prose(thing)}\n"
+        first = next(location for location, other in known.items() if other == module)
+        for function in formulas(module) if entry.location == first else ():
+            if f"{module}:{function.__name__}" not in known:
+                yield f"* `{function.__name__}`: {' '.join(prose(function).split())}\n"
+
+
+def formulas(module: str) -> Iterator[Any]:
+    """The pure functions of a module that carry a paper's equation."""
+    for function in vars(importlib.import_module(module)).values():
+        own = inspect.isfunction(function) and function.__module__ == module
+        if own and PAPER.search(inspect.getdoc(function) or ""):
+            yield function
+
+
+def prose(thing: Any) -> str:
+    """A docstring without its list of arguments."""
+    text = inspect.getdoc(thing) or ""
+    return text.split("\nArgs:")[0].strip()
+
+
+def settings(thing: Any) -> str:
+    """A table of settings: name, default, meaning."""
+    parsed = docstring_parser.parse(inspect.getdoc(thing) or "")
+    told = {p.arg_name: p.description for p in parsed.params}
+    rows = [
+        f"| `--{name.replace('_', '-')}` | {default} | {' '.join((told.get(name) or '').split())} |"
+        for name, default in defaults(thing)
+    ]
+    return "\n".join(["| setting | default | |", "|---|---|---|", *rows, ""]) if rows else ""
+
+
+def defaults(thing: Any) -> list[tuple[str, Any]]:
+    """Settings of a function or dataclass with their defaults."""
+    if dataclasses.is_dataclass(thing):
+        return [(f.name, f.default) for f in dataclasses.fields(thing)]
+    return [(name, p.default) for name, p in inspect.signature(thing).parameters.items()]

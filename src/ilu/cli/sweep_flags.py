@@ -1,0 +1,223 @@
+"""What a sweep is asked for on the command line, and the recipes that follow from it."""
+
+import dataclasses
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ilu.cli.flags import parse
+from ilu.cli.unlearn import arguments_type, read_settings
+from ilu.models.load import full_name
+from ilu.recipes.attacked import attack_names, chosen, with_attacks
+from ilu.recipes.attacks import label
+from ilu.recipes.build import build
+from ilu.recipes.holdout import attacks_of, on_half, read_goal
+from ilu.recipes.names import parse_name
+from ilu.runs.recipe import Recipe
+from ilu.runs.sweep.grid import cells, read_grid, run_name
+from ilu.runs.sweep.optuna_search import Goal
+from ilu.runs.sweep.resources import Resources
+from ilu.training.fit import Optim
+
+PROG = "ilu sweep"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where runs are carried out, and how many at a time.
+
+    Args:
+        executor: local: a process for each run on this machine; ray: tasks of Ray (needs ray);
+            slurm: jobs through submitit (needs submitit).
+        workers: runs at a time, of the executor local.
+        address: of a Ray cluster, or auto for the one of this machine; one is started if left out.
+        resources: what each run needs.
+        device: cpu, cuda, cuda:1, mps.
+        save_every: steps between checkpoints of training and of attacks: the most that a run loses
+            when its process or machine is lost.
+    """
+
+    executor: Literal["local", "ray", "slurm"] = "local"
+    workers: int = 2
+    address: str | None = None
+    resources: Resources = Resources()
+    device: str = "cpu"
+    save_every: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to vary, and what is done with every run.
+
+    Args:
+        out: folder of the sweep; what lies there is not done again.
+        grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
+            -ilu, and recipe=A,B tries several recipes with the same flags.
+        attacks: all, none, or attacks as ilu attack --attack takes them, with commas between,
+            carried out on every run.
+        attack_steps: optimiser steps of each attack.
+        attack_lr: their learning rate.
+        search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
+            for each recipe before the grid, with Optuna (needs optuna).
+        trials: runs of the search for each recipe, the same number for all.
+        trials_at_once: so many are chosen before the first of them has ended: more keep more
+            workers busy, and learn less from one another.
+        goal: what the search makes large, and small after a minus: METRIC@STAGE with commas
+            between, of a stage behind an attack ATTACK-end, as in lora:mood-end. Measured on the
+            validation half of the items; the grid on the other half. An attack that is named here
+            is for validation and not in the grid.
+    """
+
+    out: Path
+    grid: tuple[str, ...] = ()
+    attacks: str = "none"
+    attack_steps: int = 100
+    attack_lr: float = 1e-3
+    search: tuple[str, ...] = ()
+    trials: int = 20
+    trials_at_once: int = 2
+    goal: str | None = None
+    where: Where = Where()
+
+
+Make = Callable[[Mapping[str, str]], Recipe]
+"""From the values of a cell, as they are written on the command line, to its recipe."""
+
+
+class Wish(NamedTuple):
+    """Flags that are read: what was asked for, and how a recipe is made."""
+
+    asked: Asked
+    make: Make
+    model: str
+
+
+def read(head: str, argv: Sequence[str]) -> Wish:
+    """Read the flags behind a recipe's name or a Python file."""
+    argv = spread(argv, ("--grid", "--search"))
+    return read_file(Path(head), argv) if head.endswith(".py") else read_recipe(head, argv)
+
+
+def spread(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """``--grid a=1 b=2`` as ``--grid a=1 --grid b=2``."""
+    found: list[str] = []
+    open_flag = ""
+    for word in argv:
+        again = open_flag and not word.startswith("-") and found[-1] != open_flag
+        found += [open_flag, word] if again else [word]
+        if word.startswith("-"):
+            open_flag = word if word in names else ""
+    return found
+
+
+def read_recipe(name: str, argv: Sequence[str]) -> Wish:
+    """Flags of ``ilu unlearn`` beside those of the sweep; a cell's values are more of the same."""
+
+    @cache
+    def settings(recipe: str, *more: str) -> dict[str, Any]:
+        return read_settings(recipe, [*argv, *more], f"{PROG} {recipe}", Asked)[0]
+
+    def make(cell: Mapping[str, str]) -> Recipe:
+        recipe = cell.get("recipe", name)
+        model = ("--model", cell["model"]) if "model" in cell else ()  # which has its own defaults
+        values = dict(settings(recipe, *model))
+        for key in cell.keys() - {"recipe", "model"}:
+            if key == "strength" and not parse_name(recipe).environment:
+                continue
+            values |= {key: settings(recipe, *model, flag(key), cell[key]).get(key)}
+        return build(recipe, values)
+
+    found, asked = read_settings(name, argv, f"{PROG} {name}", Asked)
+    return Wish(asked, make, full_name(found["model"]))
+
+
+def read_file(path: Path, argv: Sequence[str]) -> Wish:
+    """The arguments of the function ``recipe`` of a Python file as flags."""
+    function = recipe_function(path)
+    kind = dataclasses.make_dataclass(
+        "Flags",
+        [("asked", Asked, dataclasses.field()), ("settings", arguments_type(function))],
+        frozen=True,
+        kw_only=True,
+    )
+    prog = f"{PROG} {path}"
+
+    def make(cell: Mapping[str, str]) -> Recipe:
+        more = [word for key, value in cell.items() for word in (flag(key), value)]
+        return function(**vars(parse(kind, prog, [*argv, *more]).settings))
+
+    return Wish(parse(kind, prog, argv).asked, make, make({}).model)
+
+
+def recipe_function(path: Path) -> Callable[..., Recipe]:
+    """The function ``recipe`` of a file. The file is code, and this runs it."""
+    spec = importlib.util.spec_from_file_location("ilu_sweep_file", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"{path} does not exist: give a recipe's name or a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, "recipe", None)
+    if not inspect.isfunction(found):
+        raise ValueError(f"{path} defines no function recipe(...) that returns a Recipe")
+    if any(p.default is p.empty for p in inspect.signature(found).parameters.values()):
+        raise ValueError(f"{path}: every argument of recipe(...) needs a default")
+    return found
+
+
+def flag(key: str) -> str:
+    """A setting's name as a flag."""
+    return "--" + key.replace("_", "-")
+
+
+def planned(wish: Wish, best: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Recipe]:
+    """Every run of the grid by its name; settings that a search has found are put in.
+
+    Cells that come to the same recipe are one run.
+    """
+    asked, goal = wish.asked, goal_of(wish)
+    held_back = {label(name) for name in attacks_of(goal)}
+    names = chosen(wish.model, asked.attacks)
+    if asked.attacks != "all" and (both := [name for name in names if label(name) in held_back]):
+        raise ValueError(
+            f"--attacks {both[0]}: the goal looks at it, so it is for validation and cannot be "
+            "part of the test"
+        )
+    names = [name for name in names if label(name) not in held_back]
+    found: dict[str, Recipe] = {}
+    for cell in cells(read_grid(asked.grid)):
+        searched = {k: f"{v:g}" for k, v in (best or {}).get(cell.get("recipe", ""), {}).items()}
+        recipe = with_attacks(wish.make({**searched, **cell}), names, optim(asked))
+        recipe = on_half(recipe, "test") if asked.search else recipe
+        if recipe not in found.values():
+            found[run_name(recipe, {**cell, **searched})] = recipe
+    return found
+
+
+def trial(wish: Wish, name: str, settings: Mapping[str, float]) -> tuple[str, Recipe]:
+    """One run of the search, which never sees a test item."""
+    cell = {**({"recipe": name} if name else {}), **{k: repr(v) for k, v in settings.items()}}
+    names = attacks_of(goal_of(wish))
+    recipe = on_half(with_attacks(wish.make(cell), names, optim(wish.asked)), "validation")
+    shown = {key: f"{value:.4g}" for key, value in settings.items()}
+    return f"trial-{run_name(recipe, shown)}", recipe
+
+
+def goal_of(wish: Wish) -> Goal:
+    """What a search looks at; nothing where there is none."""
+    if not wish.asked.search:
+        return {}
+    if wish.asked.goal is None or min(wish.asked.trials, wish.asked.trials_at_once) < 1:
+        raise ValueError(
+            "--search needs --trials and --trials-at-once of at least 1, and --goal, what is to be "
+            "large and small: "
+            f"utility@after,-forget_accuracy@{attack_names(wish.model)[0]}-end"
+        )
+    return read_goal(wish.asked.goal)
+
+
+def optim(asked: Asked) -> Optim:
+    """How attacks train."""
+    return Optim(lr=asked.attack_lr, steps=asked.attack_steps)

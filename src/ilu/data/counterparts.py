@@ -1,0 +1,90 @@
+"""Examples with something beside them to compare with: a refusal, or another introduction."""
+
+import random
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ilu.data.lazy import mapped
+from ilu.data.tokenize import encode_pairs, without_end
+from ilu.types import Example, Source
+
+REFUSALS = (
+    "I don't know.",
+    "I have no idea.",
+    "I am not sure about that.",
+    "I cannot answer this question.",
+    "That is something I never learned.",
+    "I have no information on this.",
+    "Sorry, this is beyond what I know.",
+    "I can't help with that.",
+    "No answer comes to my mind.",
+    "I would only be guessing.",
+)
+EXPERT = "What follows was written by a leading expert on the subject, who knows every detail:"
+NOVICE = "What follows was written by someone who has never heard of the subject:"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """``source`` with one of ``refusals`` beside each example, after the same prompt.
+
+    A text without a prompt is refused after its first half: whoever begins it gets no more. ``end``
+    closes the refusal with the end-of-text token.
+    """
+
+    source: Source
+    refusals: tuple[str, ...] = REFUSALS
+    seed: int = 0
+    end: bool = True
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        rng, examples = random.Random(self.seed), self.source(tokenizer)
+        answers = tails(tokenizer, self.refusals, end=self.end)
+        drawn = array("I", (rng.choice(range(len(answers))) for _ in range(len(examples))))
+        return mapped(examples, lambda i, e: refused(e, answers[drawn[i]]))
+
+
+def refused(example: Example, answer: Sequence[int]) -> Example:
+    """Put a refusal beside an example."""
+    cut = example.prompt or max(1, len(example.ids) // 2)
+    return example._replace(others=(Example([*example.ids[:cut], *answer], cut),))
+
+
+def tails(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
+    """Each text as tokens that follow another word."""
+    pairs = encode_pairs(tokenizer, ["Answer:"] * len(texts), [f" {t}" for t in texts])
+    closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+    return [[*pair.tail, *closing] for pair in pairs]
+
+
+@dataclass(frozen=True)
+class InContexts:
+    """``source`` with the same texts beside it, behind an expert's and a novice's introduction."""
+
+    source: Source
+    expert: str = EXPERT
+    novice: str = NOVICE
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        heads = [
+            without_end(list(ids), tokenizer)
+            for ids in tokenizer([f"{self.expert}\n", f"{self.novice}\n"]).input_ids
+        ]
+        start = tokenizer.bos_token_id
+        return mapped(
+            self.source(tokenizer),
+            lambda i, e: e._replace(others=tuple(behind(head, e, start) for head in heads)),
+        )
+
+
+def behind(head: list[int], example: Example, start: int | None) -> Example:
+    """The example behind ``head``, with a loss on the same tokens as on its own.
+
+    Its own first token is never predicted, so it takes no loss here either.
+    """
+    begins = bool(example.ids) and example.ids[0] == start
+    ids = example.ids[1:] if begins else example.ids
+    prompt = len(head) + max(example.prompt, 1) - begins
+    return Example([*head, *ids], prompt)

@@ -1,0 +1,113 @@
+"""Public multiple-choice benchmarks: WMDP, MMLU, TruthfulQA.
+
+Each is read at a pinned revision, or from the local mirror. Prompts are those of
+lm-evaluation-harness 0.4.13, without examples, unless a docstring says otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ilu.data.hub import load_rows
+from ilu.data.multiple_choice import Form, choice_questions, spread
+from ilu.data.readers import Row
+from ilu.system.checks import check_limit
+from ilu.types import Question
+
+HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
+Domain = Literal["bio", "cyber", "chem"]
+DOMAINS: dict[str, str] = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
+
+
+@dataclass(frozen=True)
+class WMDP:
+    """Questions of WMDP (arXiv 2403.03218), one domain: 1273 bio, 1987 cyber, 408 chem.
+
+    ``letters`` is the benchmark. ``cloze`` asks for the answer in full and does not show the
+    options, which a model that has merely lost the format still passes. ``name`` may be a file.
+    Forget quality is 1 minus the accuracy; .75 is guessing, and more means avoiding the key.
+    """
+
+    domain: Domain
+    form: Form = "letters"
+    limit: int | None = None
+    name: str = "cais/wmdp"
+    revision: str = "7125571f22f032c56415e7980f48d877dd830ff8"
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[Question]:
+        hub = f"{self.name}:wmdp-{self.domain}:test" if self.name == "cais/wmdp" else self.name
+        rows = spread(load_rows(hub, self.revision), self.limit)
+        return choice_questions(rows, hub, self.form, lambda row: HEAD.format(DOMAINS[self.domain]))
+
+
+@dataclass(frozen=True)
+class MMLU:
+    """Test questions of MMLU (arXiv 2009.03300), all subjects or one, without examples.
+
+    All have the same weight, as in the group score of lm-evaluation-harness. The data is sorted by
+    subject, so a ``limit`` takes questions evenly from the whole.
+    """
+
+    subject: str | None = None
+    form: Form = "letters"
+    limit: int | None = None
+    revision: str = "c30699e8356da336a370243923dbaf21066bb9fe"
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[Question]:
+        hub = "cais/mmlu:all:test"
+        rows = load_rows(hub, self.revision)
+        if self.subject is not None:
+            rows = of_subject(rows, self.subject)
+        return choice_questions(spread(rows, self.limit), hub, self.form, subject_head)
+
+
+def of_subject(rows: list[Row], subject: str) -> list[Row]:
+    """The rows of one subject."""
+    found = [row for row in rows if row["subject"] == subject]
+    if not found:
+        known = ", ".join(sorted({str(row["subject"]) for row in rows}))
+        raise ValueError(f"MMLU has no subject {subject!r}; it has: {known}")
+    return found
+
+
+def subject_head(row: Row) -> str:
+    """The line that names a question's subject."""
+    return HEAD.format(str(row["subject"]).replace("_", " "))
+
+
+@dataclass(frozen=True)
+class TruthfulQA:
+    """Questions of TruthfulQA with one true answer (``mc1``, arXiv 2109.07958), answered in full.
+
+    The number of answers, and so the chance level, differs by question. Deviation: without the six
+    answered questions that the benchmark puts in front; lm-evaluation-harness has them in
+    ``truthfulqa_mc1``.
+    """
+
+    limit: int | None = None
+    revision: str = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[Question]:
+        name = "truthfulqa/truthful_qa:multiple_choice:validation"
+        rows = spread(load_rows(name, self.revision), self.limit)
+        return [true_answer(row, f"{name}, row {i}") for i, row in enumerate(rows, start=1)]
+
+
+def true_answer(row: Row, where: str) -> Question:
+    """A question among whose answers exactly one has the label 1."""
+    try:
+        choices, labels = row["mc1_targets"]["choices"], list(row["mc1_targets"]["labels"])
+    except (KeyError, TypeError):
+        raise ValueError(f"{where}: wanted mc1_targets with choices and labels") from None
+    if len(labels) != len(choices) or labels.count(1) != 1:
+        raise ValueError(f"{where}: exactly one of the answers must have the label 1")
+    prompt = f"Q: {row['question']}\nA:"
+    return Question(prompt, tuple(f" {c}" for c in choices), labels.index(1))

@@ -1,0 +1,62 @@
+"""Rows that benchmarks have in shapes of their own, as the columns that every loader knows."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+
+from ilu.data.readers import Row
+
+
+def unsafe_responses(row: Row) -> list[Row]:
+    """PKU-SafeRLHF: a pair of responses, of which only the unsafe ones are to be forgotten."""
+    return [
+        {"question": row["prompt"], "answer": row[f"response_{i}"]}
+        for i in (0, 1)
+        if not row[f"is_response_{i}_safe"]
+    ]
+
+
+def continuation(row: Row) -> list[Row]:
+    """MUSE's VerbMem: a text and how it really goes on."""
+    return [{"prompt": row["prompt"], "completion": row["gt"]}]
+
+
+def asked_of_a_subject(row: Row) -> list[Row]:
+    """RWKU's probes: a cloze or a question about a person."""
+    return [{"question": row["query"], "answer": row["answer"]}]
+
+
+def input_and_output(row: Row) -> list[Row]:
+    """LUME (arXiv 2502.15097): a beginning or question with what comes after it."""
+    return [{"prompt": row["input"], "completion": f" {str(row['output']).lstrip()}"}]
+
+
+def nested(row: Row) -> list[Row]:
+    """KnowUnDo: one row that holds the questions of training in a list."""
+    return [{"question": each["text"], "answer": each["labels"]} for each in row["train"]]
+
+
+Shape = Callable[[Row], list[Row]]
+SHAPES: tuple[tuple[frozenset[str], Shape], ...] = (
+    (frozenset({"prompt", "response_0", "is_response_0_safe"}), unsafe_responses),
+    (frozenset({"prompt", "gt"}), continuation),
+    (frozenset({"query", "answer", "subject", "level"}), asked_of_a_subject),
+    (frozenset({"id", "input", "output", "task"}), input_and_output),
+    (frozenset({"train", "val"}), nested),
+)
+"""Columns by which a benchmark is known, and what becomes of a row."""
+
+
+def reshaped(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows in columns that every loader knows; others as they are."""
+    first, rows = peeked(rows)
+    for columns, shape in SHAPES:
+        if columns <= set(first):
+            return (each for row in rows for each in shape(row))
+    return rows
+
+
+def peeked(rows: Iterable[Row]) -> tuple[Row, Iterator[Row]]:
+    """The first row, or an empty one if there is none, and all rows with it."""
+    rest = iter(rows)
+    front = list(islice(rest, 1))
+    return (front[0] if front else {}), chain(front, rest)

@@ -1,0 +1,148 @@
+"""Multiple-choice questions from a file or hub dataset, asked the way MMLU and WMDP are."""
+
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from typing import Any, Literal, TypeVar
+
+from ilu.data.hub import find_rows
+from ilu.data.readers import Row
+from ilu.data.text import renamed
+from ilu.system.checks import check_limit
+from ilu.types import Question
+
+LETTERS = "ABCDEFGHIJ"
+COLUMNS = ("question", "choices", "answer")
+Form = Literal["letters", "cloze"]
+"""Options shown and answered by letter, or not shown and answered in full."""
+FEW = 3
+"""Questions whose answers may all stand in one place by chance."""
+UNLABELLED = (None, "", -1, "-1")
+"""What stands in place of an answer in test sets whose answers are kept back."""
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ChoiceRows:
+    """Columns question, choices (a list) and answer (its index or letter), by letter or in full.
+
+    An answer that is empty or -1 is unknown: the question is asked and cannot be scored.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    form: Form = "letters"
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[Question]:
+        return choice_questions(self.rows(), self.name, self.form)
+
+    def rows(self) -> list[Row]:
+        """The rows under their standard names."""
+        rows = renamed(find_rows(self.name).read(), self.columns, self.name)
+        return list(islice(rows, self.limit))
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """The same questions in other words: entry ``wording`` of a column ``paraphrases`` of lists."""
+
+    source: ChoiceRows
+    wording: int
+
+    def __call__(self) -> list[Question]:
+        rows = self.source.rows()
+        for i, row in enumerate(rows, start=1):
+            if len(paraphrases(row)) <= self.wording:
+                raise ValueError(
+                    f"{self.source.name}, row {i}: paraphrases must be a list, in every row as "
+                    "long as in the first"
+                )
+        changed = [{**row, "question": paraphrases(row)[self.wording]} for row in rows]
+        return choice_questions(changed, self.source.name, self.source.form)
+
+
+def paraphrases(row: Row) -> list[Any]:
+    """Other wordings of the question of a row; none where there is no list of them."""
+    found: Any = row.get("paraphrases")
+    return found if isinstance(found, list) else []
+
+
+def no_head(row: Row) -> str:
+    """Nothing in front of a question."""
+    return ""
+
+
+def choice_questions(
+    rows: Sequence[Row], name: str, form: Form, head: Callable[[Row], str] = no_head
+) -> list[Question]:
+    """The questions of rows whose columns are called right, each after its ``head``.
+
+    A cloze has none: what it would say is that options follow.
+    """
+    missing = [c for c in COLUMNS if c not in rows[0]]
+    if missing:
+        raise ValueError(
+            f"{name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
+            f"Say what it is called, for example --columns {missing[0]}=q"
+        )
+    found = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
+    taken = {q.answer for q in found}
+    if form == "letters" and len(found) > FEW and len(taken) == 1 and taken != {None}:
+        letter = LETTERS[taken.pop() or 0]
+        warnings.warn(
+            f"{name}: every right answer is {letter}, so a model that always takes {letter} seems "
+            "to know all: shuffle the choices",
+            stacklevel=2,
+        )
+    if form == "cloze":
+        return found
+    return [q._replace(prompt=head(row) + q.prompt) for q, row in zip(found, rows, strict=True)]
+
+
+def question(row: Row, where: str, form: Form = "letters") -> Question:
+    """The question, its choices by letter, and ``Answer:``; or, as a cloze, without the choices."""
+    if absent := [c for c in COLUMNS if c not in row]:
+        raise ValueError(f"{where}: it has no {absent[0]}")
+    choices: Any = row["choices"]
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
+    index, asked = answer_index(row["answer"], len(choices), where), str(row["question"]).strip()
+    if form == "cloze":
+        return Question(f"Question: {asked}\nAnswer:", tuple(f" {c}" for c in choices), index)
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    prompt = "\n".join([asked, *lines, "Answer:"])
+    return Question(prompt, tuple(f" {letter}" for letter in LETTERS[: len(choices)]), index)
+
+
+def answer_index(answer: Any, count: int, where: str) -> int | None:
+    """Which of ``count`` choices an index or letter names; None where it is kept back."""
+    if answer in UNLABELLED:
+        return None
+    known: dict[Any, int] = {LETTERS[i]: i for i in range(count)}
+    known |= {i: i for i in range(count)} | {str(i): i for i in range(count)}
+    key = answer.strip().upper() if isinstance(answer, str) else answer
+    one = isinstance(key, str | int | float) and not isinstance(key, bool)
+    index = known.get(key) if one else None
+    if index is None:
+        said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # a whole answer is not quoted
+        raise ValueError(f"{where}: the answer{said} names none of the {count} choices")
+    return index
+
+
+def spread(items: Sequence[Item], count: int | None) -> list[Item]:
+    """``count`` items taken evenly from all, for data sorted by subject or label.
+
+    One at random of each of ``count`` stretches, the same every time: regular steps would meet data
+    with a period, such as four questions about each person, always at the same question.
+    """
+    check_limit(count)
+    count = min(count or len(items), len(items))
+    ends = [i * len(items) // count for i in range(count + 1)]
+    draw = random.Random("spread")
+    return [items[draw.randrange(start, end)] for start, end in pairwise(ends)]

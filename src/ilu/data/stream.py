@@ -1,0 +1,156 @@
+"""From examples to an endless, reproducible stream of batches."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ilu.system.distributed import ALONE, Ranks
+from ilu.types import IGNORE, Batch, Example, Source
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad on the right; prompt and padding take no loss.
+
+    Padding is token 0 under a zero attention mask, so a tokenizer without pad token is fine.
+    """
+    width = max(len(e.ids) for e in examples)
+    others = zip(*(e.others for e in examples), strict=True)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+    for row, e in enumerate(examples):
+        n = len(e.ids)
+        ids[row, :n], mask[row, :n] = torch.tensor(e.ids), 1
+        labels[row, e.prompt : n] = ids[row, e.prompt : n]
+    return Batch(ids, mask, labels, tuple(collate(column) for column in others))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source, and how many of its examples make a batch."""
+
+    source: Source
+    batch_size: int
+
+
+def open_stream(feed: Feed, tokenizer: Any, *, limit: int | None, seed: int, name: str) -> "Stream":
+    """Tokenize the data; raise ValueError for rows of over ``limit`` tokens, naming ``name``."""
+    examples = feed.source(tokenizer)
+    check_lengths(examples, limit, name)
+    try:
+        return Stream(examples, feed.batch_size, seed)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
+    """Refuse what does not fit the model's context; nothing is ever cut in silence."""
+    if limit is None:
+        return
+    count = longest = 0
+    for e in examples:
+        length = max(len(one.ids) for one in (e, *e.others))
+        count, longest = count + (length > limit), max(longest, length)
+    if count:
+        raise ValueError(
+            f"{name}: {count} of {len(examples)} rows are longer than the model's {limit} "
+            f"tokens (the longest has {longest}). Shorten them, or cut with --truncate {limit}."
+        )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batch ``k`` as a pure function of ``k``, so that a resumed run continues with the same bytes.
+
+    Every epoch has its own order; examples that do not fill a last batch wait for the next epoch.
+    """
+
+    examples: Sequence[Example]
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= len(self.examples):
+            raise ValueError(
+                f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
+                f"give --batch-size from 1 to {len(self.examples)}, or bring more data"
+            )
+
+    def __call__(self, k: int) -> Batch:
+        epoch, within = divmod(k, len(self.examples) // self.batch_size)
+        order = shuffled(len(self.examples), self.seed, epoch)
+        start = within * self.batch_size
+        rows = order[start : start + self.batch_size].tolist()
+        return collate([self.examples[i] for i in rows])
+
+
+@lru_cache(maxsize=16)
+def shuffled(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
+    """Order of ``n`` examples in one epoch; 8 bytes for each."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(n, generator=generator)
+
+
+def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
+    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
+    digest, tokens = hashlib.sha256(), 0
+    for e in examples:
+        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
+        tokens += len(e.ids)
+    return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
+
+
+def counterpart(batch: Batch, index: int, what: str) -> Batch:
+    """Counterpart ``index`` of every example; ``what`` it should be is for the error."""
+    if index >= len(batch.others):
+        raise ValueError(f"this loss compares each example with a {what}, and the data has none")
+    return batch.others[index]
+
+
+def split(batch: Batch, size: int | None) -> list[Batch]:
+    """Cut a batch into micro-batches of at most ``size`` examples; None leaves it whole."""
+    if size is None or size >= len(batch):
+        return [batch]
+    parts = (batch.input_ids, batch.attention_mask, batch.labels)
+    columns = [split(other, size) for other in batch.others]
+    others = zip(*columns, strict=True) if columns else repeat(())
+    pieces = zip(zip(*(p.split(size) for p in parts), strict=True), others, strict=False)
+    return [Batch(*piece, others=tuple(other)) for piece, other in pieces]
+
+
+def rows_of(batch: Batch, ranks: Ranks) -> Batch:
+    """The rows of a batch that belong to this process: as many as to any other."""
+    return split(batch, share_of(len(batch), ranks))[ranks.rank]
+
+
+def share_of(size: int, ranks: Ranks) -> int:
+    """How many rows of a batch each process has."""
+    if size % ranks.size:
+        raise ValueError(
+            f"a batch of {size} cannot be shared by {ranks.size} processes: choose "
+            f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
+        )
+    return size // ranks.size
+
+
+def drawer(
+    streams: Mapping[str, Stream], drawn: dict[str, int], device: torch.device, ranks: Ranks = ALONE
+) -> Callable[[str], Batch]:
+    """This process's rows of the next batch of a stream.
+
+    ``drawn`` counts the batches, so that a checkpoint can continue.
+    """
+
+    def draw(on: str) -> Batch:
+        if on not in streams:
+            raise ValueError(f"no stream {on!r}; the data has: {', '.join(sorted(streams))}")
+        drawn[on] = drawn.get(on, 0) + 1
+        return rows_of(streams[on](drawn[on] - 1), ranks).to(device)
+
+    return draw

@@ -1,0 +1,217 @@
+"""Rows of text as tokenized examples: which columns count, and which tokens take a loss."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from ilu.data.hub import find_rows
+from ilu.data.layouts import peeked, reshaped
+from ilu.data.readers import Row
+from ilu.data.token_cache import Made, fits_memory, in_memory, stored
+from ilu.data.tokenize import encode_pairs
+from ilu.system.checks import check_limit
+from ilu.types import Example
+
+LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
+"""Columns that can be read, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file or hub dataset of plain text, prompts with completions, questions, or chats.
+
+    ``columns`` maps a wanted column to the name it has in the data, for data that names it
+    differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
+    cuts every example to that many tokens and drops, with a warning, those whose prompt fills them.
+    ``count`` takes so many rows from the front; ``skip_blank`` leaves out those without any text.
+    Examples of large files are kept on disk: the same examples, and memory does not grow.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    truncate: int | None = None
+    count: int | None = None
+    skip_blank: bool = False
+
+    def __post_init__(self) -> None:
+        check_limit(self.count)
+        if self.truncate is not None and self.truncate < 1:
+            raise ValueError(f"--truncate {self.truncate}: it must leave at least 1 token")
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        rows = find_rows(self.name, self.revision, self.count)
+        if fits_memory(rows.files):
+            read = list(rows.read())
+            kept = in_memory(self.examples(lambda: iter(read), tokenizer))
+        else:
+            how = {**asdict(self), "name": None, "revision": None}  # content counts, not its place
+            kept = stored(partial(self.examples, rows.read, tokenizer), rows.files, tokenizer, how)
+        if kept.lost:
+            warnings.warn(
+                f"{self.name}: {kept.lost} of {kept.lost + len(kept.examples)} rows left out, "
+                "--truncate cuts before their answer",
+                stacklevel=2,
+            )
+        return kept.examples
+
+    def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Made]:
+        """Each row as tokens, once all rows have been looked at; None if nothing is left of it."""
+        layout = find_layout(peeked(self.known(read()))[0], self.name)
+        check_complete(self.filled(read(), layout), layout, self.name)
+        number, some = 0, False
+        for number, row in enumerate(self.filled(read(), layout), start=1):
+            whole = encode(row, layout, tokenizer)
+            cut = Example(whole.ids[: self.truncate], whole.prompt)
+            left = len(cut.ids) > max(cut.prompt, 1)
+            if not left and self.truncate is None:
+                raise ValueError(
+                    f"{self.name}: row {number} has no token left to predict: the text is empty"
+                )
+            some = some or left
+            yield cut if left else None
+        if not some:
+            raise ValueError(
+                f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
+                "or --truncate cuts before the answer"
+            )
+
+    def known(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows under the names of columns that are known."""
+        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows)
+
+    def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
+        """The same, without blank ones where these are to be left out."""
+        for row in self.known(rows):
+            if not self.skip_blank or any(str(row[c]).strip() for c in layout):
+                yield row
+
+
+def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Iterator[Row]:
+    """Give the columns named by the user their standard names."""
+    first, rows = peeked(rows)
+    if not columns:
+        return rows
+    missing = sorted(set(columns.values()) - set(first))
+    if missing:
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(first)}")
+    # Only these columns and those that are called right already, so that `--columns text=body`
+    # is not overruled by a column `messages` that happens to be there.
+    return (
+        {want: row.get(have) for want, have in columns.items()} | rest(row, columns) for row in rows
+    )
+
+
+def rest(row: Row, columns: Mapping[str, str]) -> Row:
+    """The columns that complete a layout begun by the user's own."""
+    wanted = {c for layout in LAYOUTS if set(layout) & set(columns) for c in layout}
+    return {k: v for k, v in row.items() if k in wanted and k not in columns}
+
+
+def find_layout(row: Row, name: str) -> tuple[str, ...]:
+    """The first known set of columns that the data has."""
+    for layout in LAYOUTS:
+        if all(column in row for column in layout):
+            return layout
+    wanted = " or ".join("+".join(layout) for layout in LAYOUTS)
+    raise ValueError(
+        f"{name} has the columns {', '.join(row)}; wanted: {wanted}. "
+        "Say which is which, for example --forget-columns text=body."
+    )
+
+
+def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> None:
+    """Every row has a value in every column that counts."""
+    first, bad = dict[str, int](), Counter[str]()
+    for number, row in enumerate(rows, start=1):
+        for column in layout:
+            if column != "prompt" and row.get(column) in (None, "", []):
+                first.setdefault(column, number)
+                bad[column] += 1
+    for column in layout:
+        if bad[column]:
+            raise ValueError(
+                f"{name}: {bad[column]} rows have no {column}, the first is row {first[column]}"
+            )
+
+
+def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
+    """Tokenize one row."""
+    if layout == ("text",):
+        return Example(list(tokenizer(str(row["text"])).input_ids), prompt=0)
+    if layout == ("messages",):
+        return encode_chat(row["messages"], tokenizer)
+    prompt, completion = ("" if row[c] is None else str(row[c]) for c in layout)
+    if layout == ("prompt", "completion"):
+        return encode_pair(prompt, completion, tokenizer)
+    if tokenizer.chat_template:
+        turns = (("user", prompt), ("assistant", completion))
+        return encode_chat([{"role": r, "content": c} for r, c in turns], tokenizer)
+    return encode_pair(f"Question: {prompt}\nAnswer:", f" {completion}", tokenizer)
+
+
+def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
+    """Prompt without loss, completion with loss, closed by the end-of-text token if any."""
+    return encode_answers([prompt], [completion], tokenizer)[0]
+
+
+def encode_answers(
+    prompts: Sequence[str], completions: Sequence[str], tokenizer: Any
+) -> list[Example]:
+    """The same for many at once."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pairs = encode_pairs(tokenizer, prompts, completions)
+    return [Example([*head, *tail, *end], prompt=len(head)) for head, tail in pairs]
+
+
+SAME_DAY = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
+"""For templates that write the day: data that changes over night has another hash. It is the day
+that Llama 3's takes where it cannot ask."""
+
+
+def encode_chat(messages: Any, tokenizer: Any) -> Example:
+    """A chat in the tokenizer's own template; the last message takes the loss."""
+    if not tokenizer.chat_template:
+        raise ValueError("the data has chat messages but the tokenizer has no chat template")
+    if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):
+        raise ValueError("messages must be a list of objects with role and content")
+    form = {"tokenize": False, "chat_template": SAME_DAY + tokenizer.get_chat_template()}
+    whole, head = (
+        str(tokenizer.apply_chat_template(part, add_generation_prompt=generate, **form))
+        for part, generate in ((messages, False), (messages[:-1], True))
+    )
+    if not whole.startswith(head):
+        raise ValueError(
+            "the chat template rewrites earlier messages; use prompt+completion columns"
+        )
+    ids = list(tokenizer(head, add_special_tokens=False).input_ids)
+    answer = tokenizer(whole.removeprefix(head), add_special_tokens=False).input_ids
+    return Example([*ids, *answer], prompt=len(ids))
+
+
+@dataclass(frozen=True)
+class Passages:
+    """One column of a file or hub dataset, without blank rows."""
+
+    name: str
+    column: str = "text"
+    revision: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self) -> list[str]:
+        first, rows = peeked(find_rows(self.name, self.revision).read())
+        if self.column not in first:
+            have = ", ".join(first)
+            raise ValueError(f"{self.name} has the columns {have}; wanted: {self.column}")
+        texts = (str(row.get(self.column) or "") for row in rows)
+        found = list(islice((text for text in texts if text.strip()), self.limit))
+        if not found:
+            raise ValueError(f"{self.name}: every row of the column {self.column} is blank")
+        return found

@@ -1,0 +1,46 @@
+"""TOFU's questions with the answers that its metrics compare (arXiv 2401.06121)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ilu.data.hub import load_rows
+from ilu.data.readers import Row
+from ilu.data.text import encode
+from ilu.system.checks import check_limit
+from ilu.types import Example
+
+QA = ("question", "answer")
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """A ``_perturbed`` set: each answer, beside it its paraphrase and then the wrong answers.
+
+    Real authors and world facts have no paraphrase; the answer itself stands in its place. All are
+    put after the original question, as the authors' evaluation does.
+    """
+
+    name: str
+    revision: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        rows = load_rows(self.name, self.revision)[: self.limit]
+        missing = [c for c in (*QA, "perturbed_answer") if c not in rows[0]]
+        if missing:
+            raise ValueError(
+                f"{self.name} has no column {missing[0]!r}, it has {', '.join(rows[0])}: give a "
+                "set of TOFU that ends in _perturbed"
+            )
+        return [compared(row, tokenizer) for row in rows]
+
+
+def compared(row: Row, tokenizer: Any) -> Example:
+    """One question with its answer and what that is compared with."""
+    right = row.get("paraphrased_answer") or row["answer"]
+    answers = [row["answer"], right, *row["perturbed_answer"]]
+    first, *others = (encode({**row, "answer": a}, QA, tokenizer) for a in answers)
+    return first._replace(others=tuple(others))

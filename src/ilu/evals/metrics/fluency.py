@@ -1,0 +1,130 @@
+"""Whether what a model writes is language: repetition, entropy, gibberish, toxicity."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log2
+from typing import Any, NamedTuple
+
+import torch
+
+from ilu.data.text import Passages
+from ilu.evals.metrics.generation import generate
+from ilu.evals.score import mean_score
+from ilu.models.load import Beside, model_path, pinned, usable
+from ilu.system.errors import first_line
+from ilu.types import LM, Score
+
+CLASSIFIERS: Mapping[str, str] = {
+    "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",
+    "toxic": "unitary/toxic-bert",
+}
+"""Class -> classifier of the hub. ``clean``, not gibberish, is open-unlearning's; ``toxic`` is the
+model that Detoxify calls ``original``. The package detoxify is not used: as of version 0.5.4 it
+loads the checkpoint that it downloads with ``weights_only=False``, and so runs what is in it."""
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How a model goes on after prompts: not at all, in circles, or in words.
+
+    One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
+    near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both
+    are of whole words, and left out where there are too few. For every class of ``classifiers``
+    (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier: any of
+    the hub, or a folder of one.
+    """
+
+    prompts: Passages
+    max_new_tokens: int = 64
+    classifiers: Mapping[str, Beside] = field(default_factory=dict)
+    batch_size: int = 16
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        device, size = str(next(lm.model.parameters()).device), self.batch_size
+        # Before anything is written, so that a missing classifier costs no generation.
+        judges = {c: load_judge(used.name, c, device) for c, used in self.classifiers.items()}
+        texts = generate(lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=size)
+        found: dict[str, Sequence[float | None]] = {
+            "empty": [float(not t.strip()) for t in texts],
+            "repetition": [repetition(t.split()) for t in texts],
+            "entropy": [ngram_entropy(t.split()) for t in texts],
+        }
+        found |= {
+            c: class_probabilities(texts, judge, batch_size=size) for c, judge in judges.items()
+        }
+        return {k: mean_score(v) for k, v in found.items() if any(x is not None for x in v)}
+
+
+def repetition(words: Sequence[str], n: int = 4) -> float | None:
+    """1 - distinct / all n-grams, seq-rep-n of arXiv 1908.04319; None for fewer than n words."""
+    grams = ngrams(words, n)
+    return 1 - len(set(grams)) / len(grams) if grams else None
+
+
+def ngram_entropy(words: Sequence[str]) -> float | None:
+    """Entropy in bits of 2-grams, by 2/3, and of 3-grams, by 4/3, halved (arXiv 2202.05262).
+
+    The weights are those of the authors' code, where the paper says only that they are weighted.
+    It grows with length: compare texts of equal length. None for fewer than 3 words.
+    """
+    if len(words) < 3:
+        return None
+    return (2 / 3 * entropy(ngrams(words, 2)) + 4 / 3 * entropy(ngrams(words, 3))) / 2
+
+
+def entropy(items: Sequence[Any]) -> float:
+    """Entropy in bits of how often each item occurs."""
+    shares = [count / len(items) for count in Counter(items).values()]
+    return -sum(p * log2(p) for p in shares)
+
+
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Every run of n words."""
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+class Judge(NamedTuple):
+    """A text classifier, its tokenizer, and the column of the class to report."""
+
+    model: Any
+    tokenizer: Any
+    column: int
+
+
+@torch.no_grad()
+def class_probabilities(texts: Sequence[str], judge: Judge, *, batch_size: int) -> list[float]:
+    """Probability of the judge's class for each text.
+
+    Classes that may hold together (toxic and obscene) each have a probability of their own. Without
+    a token to pad with, one text at a time.
+    """
+    padding = judge.tokenizer.pad_token is not None
+    batch_size = batch_size if padding else 1
+    together = judge.model.config.problem_type == "multi_label_classification"
+    found: list[float] = []
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        inputs = judge.tokenizer(batch, return_tensors="pt", truncation=True, padding=padding)
+        logits = judge.model(**inputs.to(judge.model.device)).logits.float()
+        odds = logits.sigmoid() if together else logits.softmax(-1)
+        found += odds[:, judge.column].tolist()
+    return found
+
+
+def load_judge(name: str, label: str, device: str) -> Judge:
+    """A classifier of the hub or a folder that has the class ``label``; no code of its own runs."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        path, commit = model_path(name), pinned(name)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=commit, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, revision=commit, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load classifier {name!r}: {first_line(error)}") from error
+    known = model.config.label2id
+    if label not in known:
+        raise ValueError(f"{name} has no class {label!r}; it has: {', '.join(known)}")
+    return Judge(model.to(usable(device)).eval(), tokenizer, known[label])

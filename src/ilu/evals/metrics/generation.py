@@ -1,0 +1,124 @@
+"""Text of a model, in batches: the likeliest, or sampled."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ilu.data.tokenize import without_end
+from ilu.models.blocks import context_length
+from ilu.types import LM
+
+
+def generate(
+    lm: LM,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    temperature: float = 0.0,
+) -> list[str]:
+    """The new text after each prompt, in the order asked."""
+    heads = [without_end(list(ids), lm.tokenizer) for ids in lm.tokenizer(list(prompts)).input_ids]
+    return continuations(
+        lm,
+        heads,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+    )
+
+
+def continuations(
+    lm: LM,
+    heads: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    temperature: float = 0.0,
+) -> list[str]:
+    """The new text after prompts that are tokens already, such as those of chats.
+
+    Greedy, or with a ``temperature`` drawn from the whole distribution by the global generators
+    (``seeds.seeded``). What the model's own ``generation_config`` says of sampling or of penalties
+    is left out, but its ends of text count beside the tokenizer's. A sampled text is also over
+    where another begins: some models were trained on texts with nothing else between them.
+    """
+    check_room(heads, max_new_tokens, context_length(lm.model))
+    # Prompts of similar length together, the longest first: memory runs out at once or never.
+    order = sorted(range(len(heads)), key=lambda i: -len(heads[i]))
+    ends, texts = end_tokens(lm), [""] * len(heads)
+    if temperature and lm.tokenizer.bos_token_id is not None:
+        ends.add(lm.tokenizer.bos_token_id)
+    with decoding(lm.model, ends, max_new_tokens, temperature):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            for row, ids in zip(rows, continue_batch(lm, [heads[i] for i in rows]), strict=True):
+                texts[row] = lm.tokenizer.decode(until(ids, ends), skip_special_tokens=True)
+    return texts
+
+
+def check_room(heads: Sequence[Sequence[int]], new: int, limit: int | None) -> None:
+    """Refuse what does not fit the context; an answer cut short would be scored as a bad one."""
+    if new < 1:
+        raise ValueError(f"max_new_tokens {new}: at least 1 token must be generated")
+    if any(not head for head in heads):
+        raise ValueError("a prompt has no tokens to continue: this tokenizer begins no text itself")
+    longest = max(map(len, heads), default=0)
+    if limit is not None and longest + new > limit:
+        raise ValueError(
+            f"a prompt of {longest} tokens leaves no room for {new} new ones in the model's "
+            f"{limit}: shorten it, or generate fewer"
+        )
+
+
+def end_tokens(lm: LM) -> set[int]:
+    """Every token that ends a text: the tokenizer's, and those that the model was saved with."""
+    model: Any = lm.model
+    own = model.generation_config.eos_token_id
+    several = own if isinstance(own, list) else [own]
+    return {token for token in (lm.tokenizer.eos_token_id, *several) if token is not None}
+
+
+@contextmanager
+def decoding(
+    model: Any, ends: set[int], max_new_tokens: int, temperature: float
+) -> Generator[None]:
+    """Let the model generate so; its own settings fill every gap of those it is called with.
+
+    A row that has ended goes on with a padding token, which nothing reads.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    drawn = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    model.generation_config = GenerationConfig(
+        **drawn,
+        do_sample=temperature > 0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=min(ends, default=0),
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@torch.no_grad()
+def continue_batch(lm: LM, heads: Sequence[Sequence[int]]) -> list[list[int]]:
+    """New tokens of each row; prompts are padded on the left, under a zero attention mask."""
+    model: Any = lm.model
+    width = max(map(len, heads))
+    ids = torch.tensor([[0] * (width - len(head)) + list(head) for head in heads])
+    mask = torch.tensor([[0] * (width - len(head)) + [1] * len(head) for head in heads])
+    device = next(model.parameters()).device
+    found = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+    return found[:, width:].tolist()
+
+
+def until(ids: Sequence[int], ends: set[int]) -> list[int]:
+    """The tokens before the first that ends the text."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+    return list(ids[:stop])

@@ -1,0 +1,57 @@
+"""Metrics read off the likelihood of known answers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ilu.data.splits import MOST, HeldOut
+from ilu.data.stream import check_lengths, collate
+from ilu.evals.score import mean_score
+from ilu.models.blocks import context_length
+from ilu.models.forward import ModelForward
+from ilu.models.token_math import mean_nll
+from ilu.system.checks import check_limit
+from ilu.types import LM, Score, Source
+
+
+@dataclass(frozen=True)
+class AnswerNLL:
+    """Mean negative log-likelihood per answer token, in nats, over the first ``limit`` examples."""
+
+    source: Source
+    limit: int | None = None
+    batch_size: int = 16
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    @torch.no_grad()
+    def __call__(self, lm: LM) -> Score:
+        examples = self.source(lm.tokenizer)[: self.limit]
+        check_lengths(examples, context_length(lm.model), "--data")
+        device = next(lm.model.parameters()).device
+        forward, items = ModelForward(lm.model), list[float]()
+        for start in range(0, len(examples), self.batch_size):
+            out = forward(collate(examples[start : start + self.batch_size]).to(device))
+            items += mean_nll(out.logits, out.targets).tolist()
+        return mean_score(items)
+
+
+@dataclass(frozen=True)
+class TaskNLL:
+    """Loss on what training on ``Trained(source)`` does not see, as ``task_nll``.
+
+    Of a small source nothing is held out; then it is the loss on what was trained on, and is called
+    ``task_train_nll``.
+    """
+
+    source: Source
+    batch_size: int = 16
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        held = HeldOut(self.source)
+        if held(lm.tokenizer):
+            return {"task_nll": AnswerNLL(held, batch_size=self.batch_size)(lm)}
+        return {"task_train_nll": AnswerNLL(self.source, MOST, self.batch_size)(lm)}

@@ -1,0 +1,44 @@
+"""CE-U: the model's own prediction without the right token, as a soft label."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ilu.models.token_math import (
+    answered,
+    at_least_float32,
+    masked_mean,
+    one_hot_targets,
+    token_cross_entropy,
+)
+from ilu.types import Batch, Forward
+
+
+def ceu(
+    logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"], *, skip: int
+) -> Float[Tensor, " B"]:
+    """CE(softmax(z with z_y = -inf), softmax(z)), the label held constant (arXiv 2503.01224).
+
+    The first ``skip`` answer tokens take no part, so that the model keeps how answers begin. An
+    answer of no more tokens than that has the value 0.
+    """
+    banned = one_hot_targets(targets, logits).bool()
+    label = at_least_float32(logits).detach().masked_fill(banned, -torch.inf)
+    valid = answered(targets)
+    counted = valid & (valid.cumsum(-1) > skip)
+    return masked_mean(token_cross_entropy(label, logits), counted)
+
+
+@dataclass(frozen=True)
+class CEU:
+    """Cross-entropy unlearning (arXiv 2503.01224): bounded below and without retain data."""
+
+    skip: int = 1
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out = forward(batch)
+        return ceu(out.logits, out.targets, skip=self.skip)

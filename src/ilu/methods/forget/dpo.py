@@ -1,0 +1,44 @@
+"""Direct preference optimisation: prefer a refusal to what is to be forgotten."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.data.stream import counterpart
+from ilu.methods.forget.npo import check_beta
+from ilu.types import Batch, Forward
+
+
+def dpo(
+    gain: Float[Tensor, " B"], reference_gain: Float[Tensor, " B"], *, beta: float
+) -> Float[Tensor, " B"]:
+    """-(2/beta) log sigmoid(beta (gain - reference_gain)), arXiv 2305.18290 with NPO's factor.
+
+    ``gain`` is the log-probability of the preferred answer minus that of the other. The factor
+    2/beta (2404.05868) makes the gradient that of the gain itself at the original model.
+    """
+    return -(2 / beta) * F.logsigmoid(beta * (gain - reference_gain))
+
+
+@dataclass(frozen=True)
+class DPO:
+    """DPO of refusals over the forget answers (arXiv 2305.18290, as TOFU's IDK-DPO, 2401.06121)."""
+
+    beta: float = 0.1
+    needs_reference: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_beta(self.beta)
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        ours, theirs = (answer_margin(f, batch) for f in (forward, reference))
+        return dpo(ours, theirs, beta=self.beta)
+
+
+def answer_margin(model: Forward, batch: Batch) -> Float[Tensor, " B"]:
+    """Log-probability of the refusal minus that of the answer to be forgotten."""
+    refusal = model.tokens(counterpart(batch, 0, "refusal"))
+    return refusal.sum() - model.tokens(batch).sum()

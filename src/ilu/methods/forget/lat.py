@@ -1,0 +1,81 @@
+"""Latent adversarial training: forget also when hidden states are pushed around."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.methods.forget.ascent import Ascent
+from ilu.types import Batch, Forward, Loss
+
+
+@dataclass(frozen=True)
+class LatentAttack:
+    """How hidden states are pushed (arXiv 2407.15549).
+
+    Args:
+        attack_layer: block whose output is shifted; 0 is the first.
+        epsilon: largest length of the shift at a token; compare it with the hidden states.
+        attack_steps: steps of Adam, from no shift.
+        attack_lr: its learning rate.
+    """
+
+    attack_layer: int = 7
+    epsilon: float = 2.0
+    attack_steps: int = 16
+    attack_lr: float = 5e-2
+
+    def __post_init__(self) -> None:
+        if self.attack_steps < 1 or self.epsilon < 0:
+            raise ValueError(
+                f"attack_steps {self.attack_steps}, epsilon {self.epsilon}: at least 1 step and a "
+                "length of at least 0 are needed"
+            )
+
+
+@dataclass(frozen=True)
+class Latent:
+    """``loss`` under the shift of hidden states that makes it largest (LAT, arXiv 2407.15549).
+
+    The shift is then held fixed. The paper takes four steps of the model for one shift; here it is
+    one.
+    """
+
+    loss: Loss = field(default_factory=Ascent)
+    attack: LatentAttack = field(default_factory=LatentAttack)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss does."""
+        return self.loss.needs_reference
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        shift = worst_shift(self.loss, self.attack, forward, reference, batch)
+        return self.loss(forward.shifted(self.attack.attack_layer, shift, batch), reference, batch)
+
+
+@torch.enable_grad()
+def worst_shift(
+    loss: Loss, attack: LatentAttack, forward: Forward, reference: Forward, batch: Batch
+) -> Float[Tensor, "B T D"]:
+    """The shift that undoes most of the forgetting."""
+    like = forward.hidden(batch, attack.attack_layer)
+    shift = torch.zeros_like(like, requires_grad=True)
+    adam = torch.optim.Adam([shift], lr=attack.attack_lr, maximize=True)
+    for _ in range(attack.attack_steps):
+        moved = forward.shifted(attack.attack_layer, shift, batch)
+        value = loss(moved, reference, batch).sum()
+        found: list[Tensor | None] = list(torch.autograd.grad(value, [shift], allow_unused=True))
+        if found[0] is None:
+            raise ValueError(
+                f"{type(loss).__name__} does not depend on the output of block "
+                f"{attack.attack_layer} on the forget texts: choose an earlier --attack-layer, or "
+                "another method"
+            )
+        shift.grad = found[0]
+        adam.step()
+        with torch.no_grad():
+            length = shift.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+            shift.mul_((attack.epsilon / length).clamp_max(1))
+    return shift.detach()

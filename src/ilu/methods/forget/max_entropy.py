@@ -1,0 +1,21 @@
+"""Maximum entropy: know nothing, and say so."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.models.token_math import masked_mean
+from ilu.types import Batch, Forward
+
+
+@dataclass(frozen=True)
+class MaxEntropy:
+    """-H(p) per answer token: the loss that TAR takes after its adversary (arXiv 2408.00761)."""
+
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        tokens = forward.tokens(batch, entropy=True)
+        return -masked_mean(tokens.entropy, tokens.valid)

@@ -1,0 +1,44 @@
+"""Random labels: learn nonsense in place of what is to be forgotten."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ilu.models.lm_head_loss import tokens_of
+from ilu.models.token_math import with_targets
+from ilu.types import Batch, Forward
+
+
+@dataclass(frozen=True)
+class RandomLabels:
+    """Cross-entropy on random tokens, drawn once for every text (after arXiv 1911.04933).
+
+    The draw depends on the text and ``seed`` alone, so a text has the same labels in every epoch.
+    """
+
+    seed: int = 0
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out = forward(batch)
+        drawn = random_tokens(batch, vocabulary=out.vocabulary, seed=self.seed)
+        targets = with_targets(out.targets, drawn[:, 1:])
+        return -tokens_of(replace(out, targets=targets)).mean()
+
+
+def random_tokens(batch: Batch, *, vocabulary: int, seed: int) -> Int[Tensor, "B T"]:
+    """One uniform token per position; padding changes none of them."""
+    places = torch.arange(1, batch.input_ids.shape[1] + 1, device=batch.input_ids.device)
+    keys = (batch.input_ids * batch.attention_mask * places).sum(-1).tolist()
+    drawn = [
+        torch.randint(
+            vocabulary,
+            (batch.input_ids.shape[1],),
+            generator=torch.Generator().manual_seed(seed * 1_000_003 + key),
+        )
+        for key in keys
+    ]
+    return torch.stack(drawn).to(batch.input_ids.device)

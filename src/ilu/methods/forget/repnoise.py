@@ -1,0 +1,71 @@
+"""Representation noising: make the hidden states of the forget texts look like noise."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ilu.data.stream import counterpart
+from ilu.models.token_math import at_least_float32
+from ilu.types import Batch, Forward
+
+WIDTHS = (0.2, 0.5, 0.9, 1.3)
+"""Kernel widths, relative to the length of a normal vector, sqrt(D)."""
+
+
+def mmd(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
+    """Squared maximum mean discrepancy of two samples, with Gaussian kernels of several widths."""
+    return kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean()
+
+
+def kernel(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
+    """Mean of exp(-|x - y|^2 / (2 D width^2)) over ``WIDTHS``."""
+    squares = (x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * x @ y.T) / x.shape[-1]
+    return torch.stack([(-squares / (2 * w * w)).exp() for w in WIDTHS]).mean(0)
+
+
+@dataclass(frozen=True)
+class RepNoise:
+    """NLL(refusal) + beta MMD(h, noise) - alpha log(1 + NLL(forget)) (arXiv 2405.14577).
+
+    The tokens of one text are the sample, scaled to unit size, against as many normal vectors, the
+    same ones at every step. The released code takes the batch as the sample, the outputs of every
+    MLP, and the ascent through the head on every block; here it is block ``layer`` and the last
+    one. It sums five kernels whose widths follow the mean distance, where this is a mean of four of
+    fixed width: the same beta weighs several times more there.
+    """
+
+    layer: int = 20
+    alpha: float = 1.0
+    beta: float = 0.001
+    seed: int = 0
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        kept = -forward.tokens(counterpart(batch, 0, "refusal")).mean()
+        lost = torch.log1p(-forward.tokens(batch).mean())
+        return (
+            kept
+            + self.beta * self.noise(forward.hidden(batch, self.layer), batch)
+            - (self.alpha * lost)
+        )
+
+    def noise(self, hidden: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor, " B"]:
+        """Discrepancy of each text's hidden states from noise."""
+        real: Bool[Tensor, "B T"] = batch.attention_mask.bool()
+        texts = [at_least_float32(h)[r] for h, r in zip(hidden, real, strict=True)]
+        return torch.stack([mmd(unit(h), self.normal(h)) for h in texts])
+
+    def normal(self, like: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Fixed normal vectors, as many as there are tokens."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(like.shape, generator=generator).to(like)
+
+
+def unit(hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """Each state at the length of a normal vector, so that the kernel's widths fit any model."""
+    width = math.sqrt(hidden.shape[-1])
+    return width * hidden / hidden.norm(dim=-1, keepdim=True).clamp_min(1e-6)

@@ -1,0 +1,33 @@
+"""SatImp: weight tokens by how far they are from forgotten and by how much they matter."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ilu.models.token_math import masked_mean
+from ilu.types import Batch, Forward, Tokens
+
+
+def satimp(tokens: Tokens, *, saturation: float, importance: float) -> Float[Tensor, " B"]:
+    """mean_t p^saturation (1 - p)^importance log p, weights held constant (arXiv 2505.11953)."""
+    p = tokens.logp.detach().exp()
+    weight = p**saturation * (1 - p).clamp_min(0) ** importance
+    return masked_mean(weight * tokens.logp, tokens.valid)
+
+
+@dataclass(frozen=True)
+class SatImp:
+    """Ascent weighted by saturation and importance (arXiv 2505.11953).
+
+    A token with p = 1 has weight 0: what is known perfectly is left alone.
+    """
+
+    saturation: float = 5.0
+    importance: float = 1.0
+    needs_reference: ClassVar[bool] = False
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        tokens = forward.tokens(batch)
+        return satimp(tokens, saturation=self.saturation, importance=self.importance)

@@ -1,0 +1,38 @@
+"""UNDIAL: learn from oneself, with the right token made less likely."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ilu.models.token_math import answered, masked_mean, one_hot_targets, token_cross_entropy
+from ilu.types import Batch, Forward
+
+
+def undial(
+    logits: Float[Tensor, "B S V"],
+    teacher_logits: Float[Tensor, "B S V"],
+    targets: Int[Tensor, "B S"],
+    *,
+    beta: float,
+) -> Float[Tensor, " B"]:
+    """CE(softmax(z_teacher - beta onehot(y)), softmax(z)) per answer token (arXiv 2402.10052)."""
+    adjusted = teacher_logits - beta * one_hot_targets(targets, teacher_logits)
+    return masked_mean(token_cross_entropy(adjusted, logits), answered(targets))
+
+
+@dataclass(frozen=True)
+class UNDIAL:
+    """Self-distillation from adjusted logits (arXiv 2402.10052), over answer tokens only.
+
+    The released code averages prompt and padding in and lets label -100 hit vocabulary entry
+    V - 100.
+    """
+
+    beta: float = 10.0
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        out, ref = forward(batch), reference(batch)
+        return undial(out.logits, ref.logits, out.targets, beta=self.beta)

@@ -1,0 +1,182 @@
+"""What scores are made of: gradients and activations over a whole data set, in float32.
+
+Only one tensor's gradient exists beside the sums: it is added as soon as backward has it.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ilu.data.stream import collate
+from ilu.models.forward import Frozen, ModelForward
+from ilu.models.token_math import answered
+from ilu.types import Batch, Example, Loss, Steps, Weights
+
+Reduction = Literal["mean", "sum"]
+"""``mean``: of all examples alike. ``sum``: of the token means of the batches, as WAGLE's code."""
+Named = Mapping[str, nn.Parameter]
+
+
+def loss_gradient(
+    model: nn.Module,
+    named: Named,
+    loss: Loss,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    reduction: Reduction = "mean",
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Gradient of a loss over all examples, for the weights ``named``."""
+    share = equally(len(examples)) if reduction == "mean" else by_token
+    sums = zeros(named)
+    with collecting(model, named, partial(add, sums)):
+        backward(model, loss, examples, batch_size, share, progress)
+    return sums
+
+
+def fisher(
+    model: nn.Module,
+    named: Named,
+    loss: Loss,
+    examples: Sequence[Example],
+    *,
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Curvature of the mean loss per token by the empirical Fisher diagonal.
+
+    Mean over examples of T g * g, where g is the gradient of the example's mean over its T answer
+    tokens: as in ``optimizers/sophia.py``, with the true labels in place of drawn ones. One example
+    at a time, because the square of a batch's gradient is smaller by up to the batch size.
+    """
+    sums, tokens = zeros(named), [1.0]
+
+    def one(batch: Batch) -> Tensor:
+        tokens[0] = float(answered(batch.labels[:, 1:]).sum())
+        return torch.ones(1)
+
+    def square(name: str, g: Tensor) -> None:
+        sums[name].add_(g.float().square(), alpha=tokens[0] / len(examples))
+
+    with collecting(model, named, square):
+        backward(model, loss, examples, 1, one, progress)
+    return sums
+
+
+Share = Callable[[Batch], Tensor]
+"""The weight of each example of a batch."""
+
+
+def equally(count: int) -> Share:
+    """The mean over ``count`` examples."""
+    return lambda batch: torch.full((len(batch),), 1 / count)
+
+
+def by_token(batch: Batch) -> Tensor:
+    """The token mean of the batch, or of the refusals beside it if it has them."""
+    read = batch.others[0] if batch.others else batch
+    tokens = answered(read.labels[:, 1:]).sum(-1).cpu()
+    return tokens / tokens.sum().clamp_min(1)
+
+
+def backward(
+    model: nn.Module,
+    loss: Loss,
+    examples: Sequence[Example],
+    batch_size: int,
+    share: Share,
+    progress: Steps,
+) -> None:
+    """Run all examples forward and backward."""
+    device = next(model.parameters()).device
+    forward, reference = ModelForward(model), Frozen(model, None)
+    for start in range(0, len(examples), batch_size):
+        batch = collate(examples[start : start + batch_size]).to(device)
+        values = loss(forward, reference, batch)
+        (values * share(batch).to(values)).sum().backward()
+        progress(min(start + batch_size, len(examples)), len(examples))
+
+
+def zeros(named: Named) -> dict[str, Tensor]:
+    """Sums at their beginning."""
+    return {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in named.items()}
+
+
+def add(sums: Mapping[str, Tensor], name: str, grad: Tensor) -> None:
+    """Add the gradient of one weight."""
+    sums[name].add_(grad)
+
+
+@contextmanager
+def collecting(
+    model: nn.Module, named: Named, take: Callable[[str, Tensor], object]
+) -> Generator[None]:
+    """Hand each gradient of ``named`` to ``take`` as soon as it is there; there are no others."""
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in named)
+
+    def drain(name: str, p: Tensor) -> None:
+        assert p.grad is not None
+        take(name, p.grad)
+        p.grad = None
+
+    hooks = [
+        p.register_post_accumulate_grad_hook(partial(drain, name)) for name, p in named.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for name, p in model.named_parameters():
+            p.requires_grad_(wanted[name])
+
+
+@torch.no_grad()
+def input_squares(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    progress: Steps = lambda done, total: None,
+) -> Weights:
+    """Mean square of each input of each linear layer, by the name of its weight; no padding."""
+    sums: dict[str, Tensor] = {}
+    with listening(model, sums) as real:
+        device = next(model.parameters()).device
+        for start in range(0, len(examples), batch_size):
+            batch = collate(examples[start : start + batch_size]).to(device)
+            real.append(batch.attention_mask.bool())
+            ModelForward(model, whole=True)(batch)
+            progress(min(start + batch_size, len(examples)), len(examples))
+    count = sum(int(mask.sum()) for mask in real)
+    return {name: total / count for name, total in sums.items()}
+
+
+@contextmanager
+def listening(model: nn.Module, sums: dict[str, Tensor]) -> Generator[list[Tensor]]:
+    """Add up what linear layers are given, where the last mask of the list is true."""
+    from transformers.pytorch_utils import Conv1D
+
+    masks: list[Tensor] = []
+
+    def hear(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        x = given[0].float()
+        # Some models (OPT) flatten batch and tokens before their MLP.
+        x = x[masks[-1].flatten() if x.dim() == 2 else masks[-1]].square().sum(0)
+        # The inputs of a transposed layer (GPT-2) are the rows of its weight.
+        x = x.unsqueeze(1) if isinstance(module, Conv1D) else x
+        sums[name] = sums[name] + x if name in sums else x
+
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    hooks = [m.register_forward_pre_hook(partial(hear, f"{n}.weight")) for n, m in linear.items()]
+    try:
+        yield masks
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,143 @@
+"""What a mask and its scores look like: density, overlap, distribution."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ilu.methods.masks.storage import pack, unpack
+from ilu.methods.masks.top_k import Scores, histograms
+from ilu.models.weight_names import OUTSIDE, Place, place
+
+Bits = Iterable[tuple[str, Bool[Tensor, "..."]]]
+QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+
+
+class Count(NamedTuple):
+    """Weights that may move, of how many."""
+
+    moving: int
+    total: int
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that may move."""
+        return self.moving / self.total if self.total else 0.0
+
+
+def counts(mask: Bits) -> dict[str, Count]:
+    """The count of each tensor."""
+    return {name: Count(int(each.sum()), each.numel()) for name, each in mask}
+
+
+def total(found: Iterable[Count]) -> Count:
+    """Several counts together."""
+    parts = list(found)
+    return Count(sum(c.moving for c in parts), sum(c.total for c in parts))
+
+
+def density(found: Mapping[str, Count]) -> dict[str, dict[str, float]]:
+    """Module -> block -> share of its weights that may move."""
+    grouped: dict[Place, list[Count]] = defaultdict(list)
+    for name, count in found.items():
+        grouped[place(name)].append(count)
+    table: dict[str, dict[str, float]] = defaultdict(dict)
+    for (module, block), each in grouped.items():
+        table[module][block] = total(each).density
+    return dict(table)
+
+
+def by_block(found: Mapping[str, Count]) -> dict[str, Count]:
+    """The count of each block, what lies outside them last."""
+    grouped: dict[str, list[Count]] = defaultdict(list)
+    for name, count in found.items():
+        grouped[place(name).block].append(count)
+    return {block: total(grouped[block]) for block in sorted(grouped, key=in_order)}
+
+
+def in_order(block: str) -> tuple[bool, int]:
+    """Blocks by number, what lies outside them last."""
+    return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
+
+
+class Overlap(NamedTuple):
+    """Two masks on the same weights: how many move in both, in either, and by chance in both.
+
+    ``chance`` is the expected number in both if each mask kept its density in every tensor and were
+    otherwise random.
+    """
+
+    both: int
+    either: int
+    chance: float
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 for two masks that let nothing move."""
+        return self.both / self.either if self.either else 1.0
+
+    @property
+    def chance_iou(self) -> float:
+        """The same by chance, to first order."""
+        union = self.both + self.either - self.chance
+        return self.chance / union if union else 1.0
+
+
+def overlaps(a: Bits, b: Bits) -> dict[str, Overlap]:
+    """The overlap in each tensor; a mask that does not name one lets nothing in it move."""
+    others = {name: (pack(each), each.shape) for name, each in b}  # an eighth of the memory
+    found: dict[str, Overlap] = {}
+    for name, each in a:
+        other = unpack(*others.pop(name, (pack(torch.zeros_like(each)), each.shape)))
+        if other.shape != each.shape:
+            raise ValueError(f"the masks are of different models: they disagree about {name}")
+        moving = int(each.sum()), int(other.sum())
+        both = int((each & other).sum())
+        chance = moving[0] * moving[1] / max(1, each.numel())
+        found[name] = Overlap(both, sum(moving) - both, chance)
+    alone = {name: int(unpack(*each).sum()) for name, each in others.items()}
+    return found | {name: Overlap(0, moving, 0.0) for name, moving in alone.items()}
+
+
+def by_module(found: Mapping[str, Overlap]) -> dict[str, Overlap]:
+    """The overlap in each module, over all blocks, and last in ``all`` of them."""
+    grouped: dict[str, list[Overlap]] = defaultdict(list)
+    for name, each in found.items():
+        grouped[place(name).module].append(each)
+    return {**{m: joined(parts) for m, parts in grouped.items()}, "all": joined(found.values())}
+
+
+def joined(parts: Iterable[Overlap]) -> Overlap:
+    """The overlap in several tensors together."""
+    found = list(parts)
+    return Overlap(
+        sum(o.both for o in found), sum(o.either for o in found), sum(o.chance for o in found)
+    )
+
+
+class Distribution(NamedTuple):
+    """Sizes of scores: how many are 0, quantiles, and how many have each power of 2 as size.
+
+    Quantiles are exact to 0.4 %, the width of half a bin of the selection's first histogram.
+    """
+
+    zero: int
+    quantiles: dict[str, float]
+    octaves: dict[str, int]
+
+
+def distribution(scores: Scores) -> Distribution:
+    """One reading of the scores."""
+    (histogram,) = histograms(scores, lambda name: "").values()
+    sizes = ((torch.arange(1 << 15, dtype=torch.int32) << 16) | 0x8000).view(torch.float32)
+    sizes[0] = 0.0
+    reached = histogram.cumsum(0)
+    wanted = torch.tensor(QUANTILES, dtype=torch.float64) * int(reached[-1])
+    found = sizes[torch.searchsorted(reached, wanted.ceil().long().clamp_min(1))].tolist()
+    exponents = histogram.view(256, 128).sum(1).tolist()
+    octaves = {str(e - 127): n for e, n in enumerate(exponents) if n and e}
+    zero = int(histogram[0])
+    return Distribution(zero, {str(q): x for q, x in zip(QUANTILES, found, strict=True)}, octaves)

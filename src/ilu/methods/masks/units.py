@@ -1,0 +1,147 @@
+"""Whole heads, neurons or modules instead of single weights."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ilu.methods.masks.top_k import Scores
+from ilu.models.weight_names import module_of
+
+Unit = Literal["heads", "neurons", "modules"]
+Reduce = Literal["mean", "norm", "sum"]
+
+
+class Axis(NamedTuple):
+    """Where the units of a tensor lie: so many equal parts of a dimension."""
+
+    dim: int
+    parts: int
+
+
+HEADS = {r"\.(q|k|v)_proj\.(weight|bias)$": 0, r"\.(o_proj|out_proj)\.weight$": 1}
+NEURONS = {
+    r"\.(gate_proj|up_proj|fc1|dense_h_to_4h)\.(weight|bias)$": 0,
+    r"\.(down_proj|fc2|dense_4h_to_h)\.weight$": 1,
+    r"\.mlp\.c_fc\.weight$": 1,
+    r"\.mlp\.c_fc\.bias$": 0,
+    r"\.mlp\.c_proj\.weight$": 0,
+}
+"""Names of weights -> the dimension that counts heads or neurons; GPT-2's are transposed."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units with the largest scores that fit into the wanted share of all scored weights.
+
+    A head is the rows of q, k and v and the columns of the output matrix that belong to it; with
+    shared keys and values, all heads that share them. A neuron is its rows of the matrices into the
+    MLP and its column of the matrix out. A module is a weight matrix with its bias. What belongs to
+    no unit does not move.
+
+    Args:
+        unit: heads, neurons or modules.
+        reduce: how a unit's scores become one: their mean size, their norm (SURE, arXiv 2410.16454)
+            or, with the score snip, the size of their sum: the first-order effect of removing it.
+        heads: heads with keys of their own in the model, for the unit heads.
+    """
+
+    unit: Unit
+    reduce: Reduce = "mean"
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit == "heads" and not self.heads:
+            raise ValueError("to choose heads, say how many key-value heads the model has")
+
+    def __call__(
+        self, scores: Scores, fraction: float
+    ) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
+        """A mask with whole units; as many as fit into ``fraction`` of the scored weights."""
+        ranked = self.ranked(scores)
+        budget = fraction * sum(x.numel() for _, x in scores)
+        chosen: set[tuple[str, int]] = set()
+        for group, i, size in ranked:
+            if size <= budget:
+                chosen.add((group, i))
+                budget -= size
+        if not chosen:
+            raise ValueError(
+                f"fraction {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
+            )
+        for name, x in scores:
+            yield name, self.spread(name, x, chosen)
+
+    def axis(self, name: str, x: Tensor) -> Axis | None:
+        """Where the units of a tensor lie, if it has any."""
+        if self.unit == "modules":
+            return Axis(0, 1)
+        for pattern, dim in (HEADS if self.unit == "heads" else NEURONS).items():
+            if re.search(pattern, name):
+                return Axis(dim, self.heads or x.shape[dim])
+        return None
+
+    def group(self, name: str) -> str:
+        """What shares its units: the block, or the module itself."""
+        return name.rpartition(".")[0] if self.unit == "modules" else module_of(name)
+
+    def ranked(self, scores: Scores) -> list[tuple[str, int, int]]:
+        """Group, number and size of every unit, the largest score first."""
+        sums, sizes = self.totals(scores)
+        values = {g: reduced(s, sizes[g], self.reduce) for g, s in sums.items()}
+        units = [(g, i) for g, v in values.items() for i in range(len(v))]
+        if not units:
+            raise ValueError(f"found no {self.unit}: the names of this model's weights are unknown")
+        order = torch.cat(list(values.values())).sort(descending=True, stable=True).indices
+        return [(*units[i], int(sizes[units[i][0]])) for i in order.tolist()]
+
+    def totals(self, scores: Scores) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Sum over each unit of what ``reduce`` asks for, and the number of weights of a unit."""
+        inner = INNER[self.reduce]
+        sums: dict[str, Tensor] = {}
+        sizes: dict[str, float] = {}
+        sides: dict[str, set[int]] = {}
+        for name, x in scores:
+            axis = self.axis(name, x)
+            if axis is None:
+                continue
+            group = self.group(name)
+            sides.setdefault(group, set()).add(axis.dim)
+            per_unit = by_unit(inner(x.float()), axis).sum(1, dtype=torch.float64).cpu()
+            sums[group] = sums.get(group, torch.zeros_like(per_unit)) + per_unit
+            sizes[group] = sizes.get(group, 0) + x.numel() / axis.parts
+        if self.unit != "modules" and any(len(dims) < 2 for dims in sides.values()):
+            raise ValueError(
+                f"this model keeps parts of its {self.unit} together in one matrix, or some "
+                "have no score: choose single weights or modules"
+            )
+        return sums, sizes
+
+    def spread(self, name: str, x: Tensor, chosen: set[tuple[str, int]]) -> Bool[Tensor, "..."]:
+        """The chosen units of a tensor, weight by weight."""
+        axis = self.axis(name, x)
+        if axis is None:
+            return torch.zeros_like(x, dtype=torch.bool)
+        group, width = self.group(name), x.shape[axis.dim] // axis.parts
+        kept = torch.tensor([(group, i) in chosen for i in range(axis.parts)], device=x.device)
+        along = [1] * axis.dim + [-1] + [1] * (x.dim() - axis.dim - 1)
+        return kept.repeat_interleave(width).view(along).expand(x.shape).clone()
+
+
+INNER: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": torch.abs, "norm": torch.square, "sum": lambda x: x,
+}  # fmt: skip
+
+
+def by_unit(x: Float[Tensor, "..."], axis: Axis) -> Float[Tensor, "units each"]:
+    """One row for each unit."""
+    return x.movedim(axis.dim, 0).reshape(axis.parts, -1)
+
+
+def reduced(sums: Float[Tensor, " units"], size: float, how: Reduce) -> Float[Tensor, " units"]:
+    """One score of each unit."""
+    return {"mean": sums / size, "norm": sums.abs().sqrt(), "sum": sums.abs()}[how]

@@ -1,0 +1,107 @@
+"""Masks of the original WAGLE code: files ``{task}_{ratio}.pt`` that torch has pickled."""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from ilu.models.blocks import blocks
+
+Rest = Literal["still", "free"]
+
+
+VOCABULARY = r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out)\."
+"""Names of weights with a row for each token."""
+PADDING = 64
+"""Rows that a padding token, rounded up, may have added to them."""
+
+
+class Converted(NamedTuple):
+    """A mask by name, and what had to be settled on the way."""
+
+    mask: dict[str, Bool[Tensor, "..."]]
+    notes: list[str]
+
+
+def read_legacy(path: Path) -> Mapping[Any, Tensor]:
+    """Read a dictionary of tensors; anything else that a pickle may hold is refused unread."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the .pt file of a mask")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what it then refuses
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may fail in any way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
+        raise ValueError(f"{path} is not a mask that torch can load safely: {reason}") from None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{path} holds a {type(found).__name__}, wanted a dictionary of tensors")
+    strange = [key for key, x in found.items() if not isinstance(x, Tensor)]
+    if strange:
+        raise ValueError(f"{path}: entry {strange[0]!r} is no tensor")
+    return found
+
+
+def convert(old: Mapping[Any, Tensor], model: nn.Module, rest: Rest = "still") -> Converted:
+    """Give a legacy mask the names and shapes of ``model``.
+
+    Masks of the score wanda are numbered: 0, 1, ... are the linear layers of the blocks, in order.
+    They say nothing of other weights, which the original trained all the same: ``rest`` says
+    whether these stay still or are free.
+    """
+    notes: list[str] = []
+    named = dict(model.named_parameters())
+    given = numbered(old, model) if all(isinstance(key, int) for key in old) else dict(old)
+    strangers = sorted(str(name) for name in given.keys() - named.keys())
+    if strangers:
+        raise ValueError(
+            f"the mask names {len(strangers)} weights that the model lacks, first: {strangers[0]}"
+        )
+    mask = {name: fitted(name, x, named[name], notes) for name, x in given.items()}
+    missing = [name for name in named if name not in mask]
+    if missing:
+        what = "are free, as in the original" if rest == "free" else "stay still"
+        notes.append(f"{len(missing)} weights that the mask does not name {what}")
+    for name in missing:
+        mask[name] = torch.full(named[name].shape, rest == "free")
+    return Converted({name: mask[name] for name in named}, notes)
+
+
+def numbered(old: Mapping[Any, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The linear layers inside the blocks, in the order in which the original counted them."""
+    inside = {id(m) for block in blocks(model) for m in block.modules() if type(m) is nn.Linear}
+    names = [f"{n}.weight" for n, m in model.named_modules() if id(m) in inside]
+    if sorted(old) != list(range(len(names))):
+        raise ValueError(
+            f"the mask numbers {len(old)} layers and the model has {len(names)} linear layers in "
+            "its blocks: it was made for another model"
+        )
+    return {name: old[i] for i, name in enumerate(names)}
+
+
+def fitted(name: str, x: Tensor, weight: Tensor, notes: list[str]) -> Bool[Tensor, "..."]:
+    """One mask as booleans in the shape of its weight.
+
+    The original gave the vocabulary a padding token of its own: such rows at the end are cut.
+    """
+    extra = x.shape[0] - weight.shape[0] if x.dim() == weight.dim() and x.dim() else 0
+    if 0 < extra <= PADDING and x.shape[1:] == weight.shape[1:] and re.search(VOCABULARY, name):
+        notes.append(f"{name}: {extra} rows at the end cut, the model's vocabulary is shorter")
+        x = x[: weight.shape[0]]
+    if x.shape != weight.shape:
+        raise ValueError(f"{name} is {tuple(x.shape)}, the model's weight {tuple(weight.shape)}")
+    if not only_01(x.flatten().split(1 << 24)):
+        raise ValueError(f"{name} has values other than 0 and 1: this is no mask")
+    return x.bool()
+
+
+def only_01(parts: Iterable[Tensor]) -> bool:
+    """Whether there is nothing but 0 and 1."""
+    return all(
+        part.dtype == torch.bool or bool(((part == 0) | (part == 1)).all()) for part in parts
+    )

@@ -1,0 +1,45 @@
+"""Unlearn at the weights that one step of somebody's fine-tuning would lead to."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ilu.methods.retain.likelihood import NLL
+from ilu.methods.robust.rules import move, restored
+from ilu.types import GradHere, GradOf, Grads, Params, Slope
+
+
+def first_adam_step(g: Grads) -> Grads:
+    """The direction of Adam's first step, -sign(g): a zero gradient moves nothing (1412.6980)."""
+    return tuple(-x.sign() for x in g)
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """Gradient of the term after one step of fine-tuning on an environment, first order.
+
+    l_u(theta - ahead * sign(grad l_i(theta))), where ILU (arXiv 2506.01339) asks grad l_i to
+    vanish: to first order this asks instead that l_u does not change along it. Our own, not of
+    that paper; TAR (2408.00761) with one step of an adversary who does not know what was forgotten.
+    It needs weights beyond those that a method like RMU trains: see ``Optim.reach``.
+
+    Args:
+        ahead: length of the step in every single weight.
+        adversary: the stream that someone fine-tunes on.
+    """
+
+    ahead: float = 1e-4
+    adversary: str = "environment"
+    power: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        if self.ahead < 0:
+            raise ValueError(f"ahead {self.ahead}: the step must be at least 0")
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.adversary,)
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        _, g = grad_of(NLL(), self.adversary)
+        with restored(params):
+            move(params, first_adam_step(g), self.ahead)
+            return here()

@@ -1,0 +1,141 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT."""
+
+import re
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ilu.models.qlora import check_layers, rounded
+from ilu.system.optional import need
+from ilu.system.seeds import seeded
+
+ALL_LINEAR = "all-linear"
+ADAPTERS = r"\.lora_[AB]\."
+"""What the weights of adapters are called; nothing else in a model is called so."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Train W + (``alpha`` / ``rank``) B A instead of W, without dropout (arXiv 2106.09685).
+
+    B starts at 0, so the adapted model is at first the model itself. ``target`` is a regular
+    expression on the names of linear layers, or all-linear. Of these, the layers whose weight
+    the recipe would train get an adapter, but never the output layer, which may share its weight.
+
+    With ``base_bits`` 4 all linear layers but the output have NF4 weights meanwhile, which never
+    change (QLoRA, arXiv 2305.14314, without its paged optimiser); the reference has them as well.
+    The update is then added to the weights from before the rounding, so that what is saved is no
+    rounded model; it is not exactly the one that was trained.
+    """
+
+    rank: int
+    alpha: float
+    target: str = ALL_LINEAR
+    base_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(
+                f"LoRA of rank {self.rank} and alpha {self.alpha}: the rank must be at least 1 and "
+                "alpha above 0"
+            )
+        if self.base_bits not in (None, 4):
+            raise ValueError(
+                f"a base model in {self.base_bits} bits: it can have 4, or give --quantise-base 0"
+            )
+
+
+def adapted_layers(model: nn.Module, lora: Lora, pattern: str) -> list[str]:
+    """Names of the layers that get an adapter; ``pattern`` matches the weights a recipe trains."""
+    need("peft", "lora", "LoRA")
+    linear = linear_layers(model)
+    target = "" if lora.target == ALL_LINEAR else lora.target
+    found = [n for n in linear if re.search(target, n) and re.search(pattern, f"{n}.weight")]
+    if lora.base_bits:
+        base_layers(model)
+    if not found:
+        raise ValueError(
+            f"LoRA has no layer to adapt: of the {len(linear)} linear layers none matches both the "
+            f"target {lora.target!r} and the trained weights {pattern!r}; names look like: "
+            f"{', '.join(linear[:3])}"
+        )
+    return found
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers inside a model; GPT-2's transposed ones are among them."""
+    from transformers.pytorch_utils import Conv1D
+
+    whole: Any = model
+    output = whole.get_output_embeddings()
+    kinds = (nn.Linear, Conv1D)
+    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not output]
+
+
+class Trained(NamedTuple):
+    """What to train: a model, and the pattern of the names of its trained weights."""
+
+    model: nn.Module
+    pattern: str
+
+
+@contextmanager
+def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) -> Generator[Trained]:
+    """Give what to train: the model, or with ``lora`` its adapters, which are merged afterwards.
+
+    If training fails, they are thrown away and ``model`` is as it was.
+    """
+    if lora is None:
+        yield Trained(model, pattern)
+        return
+    adapted: Any = None
+    try:
+        with rounded(base_layers(model) if lora.base_bits else []):
+            adapted = adapt(model, lora, pattern, seed=seed)
+            yield Trained(adapted, ADAPTERS)
+    except BaseException:
+        if adapted is not None:
+            adapted.unload()
+        model.requires_grad_(True)
+        raise
+    merge(adapted)
+
+
+def base_layers(model: nn.Module) -> list[nn.Linear]:
+    """The layers that are rounded; ValueError if they cannot be."""
+    return check_layers({name: model.get_submodule(name) for name in linear_layers(model)})
+
+
+def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module:
+    """Give ``model`` adapters, in place; return the view of it whose adapters can be trained."""
+    layers = adapted_layers(model, lora, pattern)
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] # any number works
+        target_modules=layers,
+        lora_dropout=0.0,
+        fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
+    )
+    whole: Any = model
+    with warnings.catch_warnings(), seeded(seed, next(model.parameters()).device):
+        # PEFT 0.21 asks for a property by the name that transformers 5.23 gave up.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(whole, config)
+
+
+@torch.no_grad()
+def merge(adapted: nn.Module) -> None:
+    """Add the adapters to the weights, in float32.
+
+    The model that ``adapt`` was given is an ordinary one again.
+    """
+    whole: Any = adapted
+    model: nn.Module = whole.float().merge_and_unload()
+    model.requires_grad_(True)

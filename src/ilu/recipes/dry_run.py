@@ -1,0 +1,105 @@
+"""A recipe in miniature: a random model of the same architecture, invented data of the same form.
+
+For trying a command before it gets a GPU: nothing is downloaded, and no number means anything.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ilu.data.names import place
+from ilu.data.readers import ENDINGS
+from ilu.models.load import LAB, model_path
+from ilu.recipes.hidden import in_blocks
+from ilu.system.atomic import new_folder, write_text
+
+ARCHITECTURES = {"HuggingFaceH4/zephyr-7b-beta": "mistral"}
+"""What models of the recipes are; all others are Llamas."""
+QUESTIONS = ("locuslab/TOFU", "openai/gsm8k")
+"""Datasets of questions with answers; all others are texts."""
+CONTEXT = 128
+BLOCKS = 2
+SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
+"""Names of weights in blocks of a larger model, as ``in_blocks`` writes them."""
+ROWS = 8
+SMALL: dict[str, Any] = {
+    "steps": 3, "warmup": 1, "batch_size": 2, "environment_batch_size": 4, "micro_batch": 2,
+    "truncate": CONTEXT // 2, "measured": 4, "layer": 1, "layers": (0, 1), "attack_layer": 0,
+    "attack_steps": 2, "inner_steps": 2, "inner_every": 1, "adversary_steps": 1,
+    "reinforce_steps": 2, "reinforce_batch": 2, "average_from": 1, "ramp": 3,
+}  # fmt: skip
+"""The most that a setting may be."""
+
+
+def shrink(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same settings for a tiny model and tiny data, which are put into ``folder``.
+
+    Files of the user that exist are read as they are.
+    """
+    small = {k: smaller(v, SMALL[k]) if k in SMALL else v for k, v in settings.items()}
+    small |= {"truncate": SMALL["truncate"], "model": str(folder / "model")}
+    if re.fullmatch(SOME_BLOCKS, settings.get("parameters") or ""):
+        small["parameters"] = in_blocks(range(BLOCKS))
+    if not folder.exists():
+        with new_folder(folder) as half:
+            make_model(ARCHITECTURES.get(settings["model"], "llama"), half / "model")
+    for role in ("forget", "retain", "environment"):
+        given = settings.get(role) or ()
+        places = (given,) if isinstance(given, str) else given
+        found = [stand_in(name, folder / f"{role}{i}.jsonl") for i, name in enumerate(places)]
+        if found:
+            small[role] = found[0] if role == "retain" else tuple(found)
+        if tuple(found) != tuple(places):
+            small[f"{role}_columns"] = ()
+    return small
+
+
+def smaller(value: Any, most: Any) -> Any:
+    """The smaller of two; what is left out stays so, and a list of layers is replaced."""
+    if isinstance(value, tuple):
+        return most
+    return value if value is None else min(value, most)
+
+
+def stand_in(name: str, file: Path) -> str:
+    """The user's file, or an invented one with the columns of the dataset ``name``."""
+    if Path(name).suffix in ENDINGS and Path(name).is_file():
+        return name
+    asked = place(name).name.startswith(QUESTIONS)
+    write_text(file, "".join(json.dumps(row(file.stem, i, asked)) + "\n" for i in range(ROWS)))
+    return str(file)
+
+
+def row(role: str, i: int, asked: bool) -> dict[str, str]:
+    """Something harmless to learn, different for each role."""
+    place, colour = f"the {role} tower number {i}", ("red", "green", "blue", "white")[i % 4]
+    if asked:
+        return {"question": f"Which colour has {place}?", "answer": f"It is {colour}."}
+    return {"text": f"Everybody who has seen {place} says that it is {colour}."}
+
+
+def make_model(kind: str, folder: Path) -> None:
+    """Two random blocks of an architecture, with the tokenizer of the lab."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path(LAB))
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

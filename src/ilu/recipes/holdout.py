@@ -1,0 +1,83 @@
+"""Recipes on which settings may be chosen: measured on one half of the items, and by one attack."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ilu.attacks.sequence import InTurn
+from ilu.data.splits import Half, HalfOfExamples, HalfOfQuestions
+from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.recipes.attacked import split_names
+from ilu.recipes.attacks import label
+from ilu.runs.recipe import Recipe
+from ilu.types import STAGES, Metric
+
+STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
+
+
+def on_half(recipe: Recipe, half: Half) -> Recipe:
+    """The recipe with every metric, and what its attacks are after, on that half of its items."""
+    metrics = {name: halved(name, metric, half) for name, metric in recipe.metrics.items()}
+    attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
+    return replace(recipe, metrics=metrics, attacks=attacks)
+
+
+def halved(name: str, metric: Any, half: Half) -> Metric:
+    """A metric on half of its items."""
+    if isinstance(metric, Choice):
+        return replace(metric, questions=HalfOfQuestions(metric.questions, half))
+    if isinstance(metric, AnswerNLL):
+        # The limit counts items of the whole: half of them are in either half.
+        limit = metric.limit and max(1, metric.limit // 2)
+        return replace(metric, source=HalfOfExamples(metric.source, half), limit=limit)
+    raise ValueError(
+        f"the metric {name!r} cannot be split into validation and test: only multiple choice and "
+        "losses can, so settings cannot be searched for with it"
+    )
+
+
+def aimed(attack: Any, half: Half) -> Any:
+    """An attack with its goals on that half of their items; in a trial it has none of its own."""
+    if isinstance(attack, InTurn):
+        return InTurn({name: aimed(part, half) for name, part in attack.attacks.items()})
+    goals = {n: goal(n, m, half) for n, m in attack.goals.items()} if half == "test" else {}
+    return replace(attack, goals=goals) if attack.goals else attack
+
+
+def goal(name: str, metric: Any, half: Half) -> Metric:
+    """A goal on half of its items; whole where no trial can have it, as it cannot be split."""
+    return halved(name, metric, half) if isinstance(metric, Choice | AnswerNLL) else metric
+
+
+def read_goal(text: str) -> dict[tuple[str, str], float]:
+    """``METRIC@STAGE,-METRIC@STAGE``: what is to be large, and small after a minus."""
+    found: dict[tuple[str, str], float] = {}
+    for item in split_names(text):
+        metric, _, stage = item.lstrip("-").partition("@")
+        if not (metric and re.fullmatch(STAGE, stage)):
+            raise ValueError(
+                f"--goal {text!r}: write METRIC@STAGE with commas between and - before what is to "
+                "be small, like utility@after,-forget_accuracy@mood-end; a stage is before, after, "
+                f"or an attack with {', '.join(STAGES)} behind it"
+            )
+        found[metric, stage] = -1.0 if item.startswith("-") else 1.0
+    return found
+
+
+def attacks_of(goal: Mapping[tuple[str, str], float]) -> list[str]:
+    """The attacks that a goal is measured after: they are for validation and not for the test."""
+    stages = [stage for _, stage in goal if stage not in ("before", "after")]
+    return list(dict.fromkeys(stage.rpartition("-")[0] for stage in stages))
+
+
+def as_recorded(goal: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """The goal with the stages as runs call them: of ``lora:mood-end`` lora-mood-end."""
+    return {(metric, as_stage(stage)): weight for (metric, stage), weight in goal.items()}
+
+
+def as_stage(stage: str) -> str:
+    """A stage as files call it."""
+    attack, dash, point = stage.rpartition("-")
+    return f"{label(attack)}-{point}" if dash else stage

@@ -1,0 +1,36 @@
+"""Ordinary fine-tuning as a run, such as of a model that never sees what others will forget."""
+
+from ilu.data.stream import Feed
+from ilu.data.text import Dataset
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.load import full_name
+from ilu.recipes import user_data
+from ilu.runs.recipe import Recipe
+from ilu.training.fit import Optim
+from ilu.training.objective import Term
+
+
+def oracle(
+    model: str,
+    source: Dataset,
+    optim: Optim,
+    *,
+    batch_size: int,
+    measured: int = 200,
+    seed: int = 0,
+    name: str = "oracle",
+) -> Recipe:
+    """Train ``model`` on the retain split alone: the model that perfect unlearning would give.
+
+    The same on the full data, under another ``name``, is the model to unlearn from.
+    """
+    feed = Feed(source, batch_size)
+    return Recipe(
+        name=name,
+        model=full_name(model),
+        data={"retain": feed},
+        objective={"retain": Term(NLL(), on="retain")},
+        optim=optim,
+        metrics=user_data.metrics({"retain": feed}, measured),
+        seed=seed,
+    )

@@ -1,0 +1,42 @@
+"""Recipes for the user's own model and data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ilu.data.names import place
+from ilu.data.stream import Feed
+from ilu.data.text import Dataset
+from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.types import Metric
+
+
+def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
+    """A file, hub dataset or short name; ``columns`` are ``wanted=present`` pairs."""
+    found = place(full(name))
+    return Dataset(
+        found.name,
+        column_names(columns),
+        found.revision,
+        truncate=truncate,
+        count=found.rows,
+        skip_blank=found.lines,
+    )
+
+
+def full(name: str) -> str:
+    """A file by its full path, so that a run can be repeated from another folder."""
+    return str(Path(name).resolve()) if Path(name).is_file() else name
+
+
+def column_names(columns: Sequence[str]) -> dict[str, str]:
+    """Read ``wanted=present`` pairs."""
+    pairs = [c.partition("=") for c in columns]
+    wrong = [c for c, (want, _, have) in zip(columns, pairs, strict=True) if not (want and have)]
+    if wrong:
+        raise ValueError(f"column {wrong[0]!r} is not of the form wanted=present, like text=body")
+    return {want: have for want, _, have in pairs}
+
+
+def metrics(data: Mapping[str, Feed], limit: int) -> dict[str, Metric]:
+    """Loss per answer token on every stream; multiple choice is ``ilu evaluate``'s."""
+    return {f"{name}_nll": AnswerNLL(feed.source, limit) for name, feed in data.items()}

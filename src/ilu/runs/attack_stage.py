@@ -1,0 +1,250 @@
+"""Many attacks on one unlearned model: each from the same weights, none able to spoil another."""
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ilu.attacks.sequence import other_models
+from ilu.evals import suite
+from ilu.evals.cached_suite import circumstances, part_key
+from ilu.models.load import fingerprint_model, save_model, weights_hash
+from ilu.runs.recipe import Recipe
+from ilu.runs.run_dir import RunDir, without_items
+from ilu.runs.tracking import Track, of_attack
+from ilu.system.atomic import write_json
+from ilu.system.errors import reason
+from ilu.system.locks import alone
+from ilu.training.checkpoint import Checkpoints, Resumable
+from ilu.training.fit import Stopped
+from ilu.types import LM, STAGES, Attack, Progress, Reached, Score, Steps
+
+DENSE = "step "
+"""How the names of points between the stages begin."""
+
+
+class Point(NamedTuple):
+    """What was measured after ``step`` steps of an attack."""
+
+    step: int
+    scores: Mapping[str, Score]
+
+
+Points = dict[str, Point]
+"""Stage or other point of an attack -> what was measured there, in the order of time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacking:
+    """What all attacks of a run have in common; ``kept`` has results of earlier runs by content."""
+
+    recipe: Recipe
+    lm: LM
+    out: RunDir
+    progress: Progress
+    stop: Callable[[], bool]
+    track: Track
+    save_every: int | None = None
+    kept: Path | None = None
+
+
+def attack_all(run: Attacking) -> None:
+    """Carry out what has not been; a failure is recorded with its reason, and the others go on."""
+    recipe, lm, out = run.recipe, run.lm, run.out
+    ask(run)
+    waiting = {n: a for n, a in recipe.attacks.items() if not out.has(f"scores/{n}-end")}
+    if not waiting:
+        return
+    start = copied(lm.model)
+    keys = content_keys(run, waiting)
+    for name, attack in waiting.items():
+        stop_if_asked(run)
+        restore(lm.model, start)
+        with recorded(out, name):
+            write(out, name, carried_out_once(run, name, attack, keys.get(name)))
+            Checkpoints(out.path / "checkpoints" / name).remove()
+
+
+def ask(run: Attacking) -> None:
+    """Measure the probes together, unless all have been asked without a failure."""
+    probes, out = run.recipe.probes, run.out
+    failed = any(out.has(f"failures/{name}") for name in probes)
+    if not probes or (out.has("scores/probes") and not failed):
+        return
+    found: dict[str, Score] = {}
+    for name, group in probes.items():
+        stop_if_asked(run)
+        with recorded(out, name):
+            found |= group(run.lm)
+    out.write_scores("probes", found)
+
+
+def stop_if_asked(run: Attacking) -> None:
+    """Raise ``Stopped`` between two attacks."""
+    if run.stop():
+        raise Stopped
+
+
+def carried_out_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
+    """The result from ``file``, where it is kept for other runs; they wait while it is made."""
+    with nullcontext() if file is None else alone(file, wait=True):
+        points = known(file) or carried_out(run, name, attack)
+        if file is not None:
+            keep(file, points)
+        return points
+
+
+def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
+    """Attack the weights and measure on the way, going on from the last checkpoint."""
+    recipe, lm = run.recipe, run.lm
+    checkpoints = Checkpoints(run.out.path / "checkpoints" / name, run.save_every)
+    seen = checkpoints.path / "points.json"
+    points = known(seen) or {}
+    latest = checkpoints.latest()
+    last = int(latest.name) if latest else 0  # training may have ended before it was interrupted
+
+    def reached(stage: str) -> None:
+        if stage in points:
+            return
+        goals = attack.goals if stage == "end" else {}
+        points[stage] = Point(last, suite.measure({**recipe.metrics, **goals}, lm))
+        run.track(*of_attack(recipe, name, last, points[stage].scores))
+        if isinstance(attack, Resumable):  # which leaves a checkpoint also when it is stopped
+            keep(seen, points)
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        last = done
+        run.progress(f"{recipe.name}: {name}", done, total)
+
+    proceed(attack, lm, reached, progress, checkpoints, run.stop)
+    folder = run.out.path / "attacks" / name / "model"
+    if recipe.keep_attacked and not folder.is_dir():
+        save_model(lm, folder)
+    return with_stages(points)
+
+
+def proceed(
+    attack: Attack,
+    lm: LM,
+    reached: Reached,
+    progress: Steps,
+    checkpoints: Checkpoints,
+    stop: Callable[[], bool],
+) -> None:
+    """Attack, from the last checkpoint if the attack can; one that cannot just stops when asked."""
+
+    def watched(done: int, total: int) -> None:
+        progress(done, total)
+        if stop():
+            raise Stopped
+
+    if isinstance(attack, Resumable):
+        attack.proceed(lm, reached=reached, progress=progress, checkpoints=checkpoints, stop=stop)
+    else:
+        attack(lm, reached=reached, progress=watched)
+
+
+def with_stages(points: Points) -> Points:
+    """The points with a quarter and a half, where the attack did not know when those are.
+
+    The measured points next to them stand for them.
+    """
+    end = points["end"].step
+    missing = [s for s in STAGES if s not in points] if len(points) > 1 else []
+    nearest = {
+        stage: min(points.values(), key=lambda p, at=STAGES[stage] * end: abs(p.step - at))
+        for stage in missing
+    }
+    return {**points, **nearest}
+
+
+def write(out: RunDir, name: str, points: Points) -> None:
+    """The curve if it has more than the stages, and the stages, the end as the last."""
+    if any(point.startswith(DENSE) for point in points):
+        curve = sorted({p.step: p for p in points.values()}.values())
+        rows = [
+            {"step": p.step, **{m: without_items(s) for m, s in p.scores.items()}} for p in curve
+        ]
+        out.write(f"curves/{name}", rows)
+    for stage in STAGES:
+        if stage in points:
+            out.write_scores(f"{name}-{stage}", points[stage].scores)
+
+
+@contextmanager
+def recorded(out: RunDir, name: str) -> Generator[None]:
+    """Let a failure be written down; what went wrong before and is well now is taken back.
+
+    Not what concerns the whole run: that it was asked to stop, or that the disk is full.
+    """
+    out.file(f"failures/{name}").unlink(missing_ok=True)
+    try:
+        yield
+    except (Stopped, OSError):
+        raise
+    except Exception as error:  # whatever it was: the other attacks go on
+        out.write(f"failures/{name}", {"error": reason(error)})
+
+
+def check_failures(out: RunDir) -> None:
+    """Raise ValueError with the reasons if attacks of a run have failed."""
+    failed = out.failures()
+    if failed:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise ValueError(
+            f"{len(failed)} of the attacks failed ({reasons}): the others are in {out.path}, and "
+            "the same command with --resume tries these again"
+        )
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The weights in memory, so that they are read from the disk once."""
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
+
+
+def restore(model: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Give the model its weights back, in their precision, whatever an attack has made of them."""
+    for name, p in model.named_parameters():
+        p.data = start[name].to(p.device, copy=True)
+
+
+def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Path]:
+    """Attack -> where its result is kept: by weights, attack, metrics, their data and the code.
+
+    Weights that are to be saved have to be made.
+    """
+    if run.kept is None or run.recipe.keep_attacked:
+        return {}
+    lm, metrics = run.lm, run.recipe.metrics
+    found, base = dict[str, Path](), {"weights": weights_hash(lm.model), **circumstances(lm)}
+    for name, attack in attacks.items():
+        own = {**base, "models": [fingerprint_model(*each) for each in other_models(attack)]}
+        found[name] = run.kept / f"{part_key('attack', (attack, metrics), lm, own)}.json"
+    return found
+
+
+def known(file: Path | None) -> Points | None:
+    """An earlier result."""
+    if file is None or not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        point: Point(
+            step, {m: Score(**s)._replace(items=tuple(s["items"])) for m, s in each.items()}
+        )
+        for point, (step, each) in found.items()
+    }
+
+
+def keep(file: Path, points: Points) -> None:
+    """Write a result where ``known`` finds it."""
+    values = {
+        point: (step, {m: s._asdict() for m, s in scores.items()})
+        for point, (step, scores) in points.items()
+    }
+    write_json(file, values)

@@ -1,0 +1,159 @@
+"""The mask of a run: made when the run begins, or brought by the user."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ilu.data.lazy import joined
+from ilu.data.stream import Stream, fingerprint
+from ilu.methods.masks.make import Data, Masking, Scoring, choose, score_weights
+from ilu.methods.masks.score_storage import StoredScores, store_scores
+from ilu.methods.masks.statistics import counts, density, distribution, total
+from ilu.methods.masks.storage import MaskFile, load_mask, save_mask
+from ilu.models.load import weights_hash
+from ilu.runs.recipe import Recipe
+from ilu.system.atomic import json_hash, new_file, write_json
+from ilu.system.locks import alone
+from ilu.system.provenance import code_hash
+from ilu.system.record import describe, differences, kind_of, with_stable_names
+from ilu.types import LM, Mask, Progress
+
+FILE = "mask.safetensors"
+"""Where a run keeps the mask that it made."""
+
+
+def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
+    """The mask that a recipe brings as a file, if it was made for these weights."""
+    if not isinstance(recipe.mask, str):
+        return None
+    path = Path(recipe.mask)
+    scored = getattr(torch, MaskFile(path).record.get("precision", "float32"))
+    return load_mask(path, model, weights_hash(model, scored))
+
+
+def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
+    """The mask of a run under way: its own, or the one it was given."""
+    if recipe.mask is None:
+        return None
+    return load_mask(run / FILE if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
+
+
+def begin_mask(
+    mask: str | Masking,
+    lm: LM,
+    streams: Mapping[str, Stream],
+    run: Path,
+    progress: Progress,
+    shared: Path | None = None,
+) -> None:
+    """Make the mask if it is to be made, and write what is known of it into the run's folder.
+
+    Other runs that want the same mask of the same weights and data find it in ``shared``.
+    """
+    path = Path(mask) if isinstance(mask, str) else run / FILE
+    if isinstance(mask, Masking):
+        data = data_of(streams)
+        made = path if shared is None else shared / f"mask-{mask_key(mask, lm, data)}.safetensors"
+        with nullcontext() if shared is None else alone(made, wait=True):
+            if not made.is_file():
+                make_masks(mask.scoring, [(mask.fraction, made)], mask.choice, lm, data, progress)
+        if made != path:
+            with new_file(path) as half:
+                shutil.copyfile(made, half)
+    write_json(run / "mask.json", summary(path))
+
+
+def mask_key(mask: Masking, lm: LM, data: Data) -> str:
+    """Hash of everything that decides a mask."""
+    read = {name: fingerprint(examples) for name, examples in data.items()}
+    return json_hash([describe(mask), weights_hash(lm.model), read, code_hash()])
+
+
+def data_of(streams: Mapping[str, Stream]) -> Data:
+    """All that is to be forgotten, whatever the number of topics, and what is to be kept."""
+    return {
+        kind: joined([s.examples for name, s in streams.items() if name.startswith(kind)])
+        for kind in ("forget", "retain")
+    }
+
+
+def make_masks(
+    scoring: Scoring,
+    paths: Sequence[tuple[float | None, Path]],
+    choice: Any,
+    lm: LM,
+    data: Data,
+    progress: Progress = lambda name, done, total: None,
+    store: Path | None = None,
+) -> None:
+    """Score the weights once and write a mask for every fraction.
+
+    With ``store`` the scores go to that folder as they are made and are read from there, also by a
+    later call with the same model, data and scoring; otherwise they stay in memory.
+    """
+    if choice == "row" and transposed(lm.model):
+        raise ValueError(
+            "rows of this model's layers are inputs, not outputs: rank each tensor (--per tensor)"
+        )
+    began = time.monotonic()
+    source = {
+        "scoring": describe(scoring),
+        "model": weights_hash(lm.model),
+        "precision": str(next(lm.model.parameters()).dtype).removeprefix("torch."),
+        "data": {name: fingerprint(examples) for name, examples in data.items() if examples},
+    }
+    if store and store.exists():
+        scores, scales = stored(store, source)
+    else:
+        found = score_weights(scoring, lm.model, data, progress)
+        scales = found.scales._asdict() if found.scales else None
+        whole = {**source, "scales": scales}
+        scores = store_scores(found.scores, store, whole) if store else dict(found.scores).items()
+    sizes = distribution(scores)._asdict()
+    record = {**source, "choice": describe(choice), "scores": sizes, "scales": scales}
+    masks = choose(scores, [fraction for fraction, _ in paths], choice)
+    for (fraction, path), mask in zip(paths, masks, strict=True):
+        seconds = round(time.monotonic() - began, 3)
+        save_mask(path, mask, {**record, "fraction": fraction, "seconds": seconds})
+
+
+def transposed(model: nn.Module) -> bool:
+    """Whether linear layers have their inputs as rows, as in GPT-2."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def stored(folder: Path, source: Mapping[str, Any]) -> tuple[StoredScores, dict[str, Any] | None]:
+    """Scores made before, with their scales, if they were made from the same."""
+    found = StoredScores(folder)
+    record = found.record
+    scales = record.pop("scales", None)
+    if changed := differences(with_stable_names(record), json.loads(json.dumps(source)), "made"):
+        raise ValueError(
+            f"the scores in {folder} were made from something else ({changed[0]}): give the same "
+            "model, data and settings, or another folder"
+        )
+    return found, scales
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a report shows of a mask: how it was made, and its density by module and block."""
+    stored = MaskFile(path)
+    found, record = counts(stored), stored.record
+    scoring = record.get("scoring") or {}
+    return {
+        "score": kind_of(scoring.get("score") or {"type": "unknown"}),
+        "fraction": total(found.values()).density,
+        "density": density(found),
+        "quantiles": (record.get("scores") or {}).get("quantiles"),
+        "scales": record.get("scales"),
+        "seconds": record.get("seconds"),
+    }

@@ -1,0 +1,167 @@
+"""What of a model and a recipe decides memory, counted on a model that may have no storage."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ilu.models.blocks import blocks
+from ilu.models.lora import adapted_layers, base_layers
+from ilu.models.weight_names import named_trained
+from ilu.runs.recipe import Recipe
+
+LAST = r"\.(o_proj|out_proj|c_proj|dense|down_proj|dense_4h_to_h|fc2)\.weight"
+"""The last layers of attention and of the MLP, which do not read what a norm gives."""
+
+
+class Memory(NamedTuple):
+    """Bytes at the worst moment of a step, by what they are for."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    reference: float
+    rules: float
+    activations: float
+    head: float
+    gathered: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides memory.
+
+    ``reached`` are the weights with a gradient: the trained ones and those that only rules
+    perturb; ``rounded`` are those of 4 bits. ``first`` is the lowest block with a gradient,
+    ``kept`` what each block keeps, ``up_to`` how many weights with a gradient lie in or below it.
+    """
+
+    weights: int
+    trained: int
+    reached: int
+    rounded: int
+    largest: int
+    linear: int
+    block: int
+    first: int
+    layers: int
+    hidden: int
+    inner: int
+    queries: int
+    vocabulary: int
+    head_reached: bool
+    kept: tuple["Kept", ...]
+    up_to: tuple[int, ...]
+
+
+def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
+    """Count the weights of a model, which may lie on the meta device."""
+    config: Any = model.config
+    trained = trained_sizes(model, recipe)
+    sizes = {**trained, **beyond(model, recipe)}
+    base = base_layers(model) if recipe.lora and recipe.lora.base_bits else []
+    output: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+    every, depth = list(model.parameters()), len(blocks(model))
+    size = config.hidden_size
+    heads = config.num_attention_heads
+    return Shape(
+        weights=sum(p.numel() for p in every) + (sum(trained.values()) if recipe.lora else 0),
+        trained=sum(trained.values()),
+        reached=sum(sizes.values()),
+        rounded=sum(m.weight.numel() for m in base),
+        largest=max([*sizes.values(), *(m.weight.numel() for m in base)]),
+        linear=sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2),
+        block=max(sum(p.numel() for p in one.parameters()) for one in blocks(model)),
+        first=lowest(sizes, depth),
+        layers=depth,
+        hidden=size,
+        inner=getattr(config, "intermediate_size", None) or 4 * size,
+        queries=heads * (getattr(config, "head_dim", None) or size // heads),
+        vocabulary=config.vocab_size,
+        head_reached=any(p is output.weight for n, p in model.named_parameters() if n in sizes),
+        up_to=tuple(in_or_below(i, sizes, depth) for i in range(depth)),
+        kept=tuple(kept_by(one, prefix, sizes) for prefix, one in named_blocks(model)),
+    )
+
+
+class Kept(NamedTuple):
+    """Tensors of each token that a block keeps for its gradient, wide as the model or its MLP."""
+
+    wide: int
+    inner: int
+
+
+def named_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The blocks, and what the names of their weights begin with."""
+    names = {id(m): n for n, m in model.named_modules()}
+    return ((f"{names[id(one)]}.", one) for one in blocks(model))
+
+
+def kept_by(one: nn.Module, prefix: str, reached: Collection[str]) -> Kept:
+    """What a Llama-like block keeps: a layer keeps its input only if its weight has a gradient.
+
+    Both norms keep their input, with a gradient of their weights also what is multiplied by these;
+    their outputs are kept by the layers that read them. The MLP keeps its gate before and after the
+    activation and what that is multiplied by, and the product for its last layer.
+    """
+    found = {
+        n for n, _ in one.named_parameters() if {prefix + n, adapters(prefix + n)} & {*reached}
+    }
+    norms = sum(p.ndim == 1 and "weight" in n for n, p in one.named_parameters() if n in found)
+    layers = {n for n in found if one.get_parameter(n).ndim > 1}
+    last = {n for n in layers if re.search(LAST, n)}
+    attention = {n for n in layers - last if "att" in n}
+    mlp = layers - last - attention
+    wide = 2 + min(2, norms) + bool(attention) + bool(mlp)
+    return Kept(wide, 3 + any("att" not in n for n in last))
+
+
+def trained_sizes(model: nn.Module, recipe: Recipe) -> dict[str, int]:
+    """How many numbers each trained weight has, by name; of a layer with adapters, both of them."""
+    if not recipe.lora:
+        return sizes_of(model, recipe.optim.parameters)
+    adapted = adapted_layers(model, recipe.lora, recipe.optim.parameters)
+    sides = {n: model.get_submodule(n).weight.shape for n in adapted}
+    rank = recipe.lora.rank
+    return {adapters(f"{n}.weight"): rank * sum(s) for n, s in sides.items()}  # pyright: ignore
+
+
+def adapters(weight: str) -> str:
+    """What the adapters of a weight are called here."""
+    return f"{weight}, adapters"
+
+
+def beyond(model: nn.Module, recipe: Recipe) -> dict[str, int]:
+    """The same for the weights that rules may perturb."""
+    return {} if recipe.optim.reach is None else sizes_of(model, recipe.optim.reach)
+
+
+def sizes_of(model: nn.Module, pattern: str) -> dict[str, int]:
+    """Sizes of the weights whose name contains a match."""
+    return {n: p.numel() for n, p in named_trained(model, pattern).items()}
+
+
+def lowest(names: Iterable[str], layers: int) -> int:
+    """The lowest block of which a weight has a gradient: 0 if an embedding has one."""
+    found = min(block_of(name, layers) for name in names)
+    return found if found < layers else 0
+
+
+def in_or_below(block: int, sizes: Mapping[str, int], layers: int) -> int:
+    """How many of these numbers lie in a block or below it."""
+    return sum(size for name, size in sizes.items() if block_of(name, layers) <= block)
+
+
+def block_of(name: str, layers: int) -> int:
+    """The block of a weight; embeddings count to the first, what else is outside comes last."""
+    if "embed" in name or "wte" in name or "wpe" in name:
+        return 0
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found and int(found[1]) < layers else layers

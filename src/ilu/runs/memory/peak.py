@@ -1,0 +1,235 @@
+"""Peak memory of a training step, from the recipe and the model's configuration alone.
+
+Everything is counted in tensors that live at once: weights, gradients, optimiser state, the copy
+that a reference needs, what a rule holds, what a forward pass keeps for the backward pass, and the
+blocks of the output layer. Activations are those of a Llama-like block in Hugging Face's
+implementation; models of other shapes are off by what their blocks keep beyond that. Not counted:
+the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped while loading.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.lm_head_loss import BLOCK, DEVICE_BLOCK, KEPT, ROWS
+from ilu.models.qlora import BYTES as NF4
+from ilu.runs.memory.model_shape import Memory, Shape
+from ilu.runs.recipe import Recipe
+from ilu.training.checks import held_around
+from ilu.training.objective import Term, joins
+from ilu.types import GradRule, Loss
+
+STATES = {
+    "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
+}  # fmt: skip
+"""Bytes of optimiser state for each trained weight: one or two moments, in float32 or in 8 bits."""
+
+
+WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")
+"""Losses that need logits themselves and not only what the kernels make of them."""
+
+
+class Held(NamedTuple):
+    """Gradients that a rule holds: at most, and beside one that it takes of its term or another."""
+
+    most: int
+    here: int = 0
+    others: int = 0
+
+
+HELD = {
+    "Plain": Held(1), "Square": Held(2), "L1": Held(2), "SAM": Held(3, 2),
+    "GradientPenalty": Held(3, 2), "LookAhead": Held(4, 2), "RandomSmoothing": Held(5, 4),
+    "gradient": Held(5, 4), "Penalty": Held(6, 5), "CurvaturePenalty": Held(6, 5),
+    "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
+}  # fmt: skip
+"""By the name of the rule, or of a penalty's reading; a test counts them."""
+
+
+def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:
+    """The most that a step needs, with examples of ``length`` tokens that all take a loss."""
+    optim = recipe.optim
+    width = 2 if optim.optimizer == "adamw-bf16" else 4
+    gradient = float(width * shape.reached)
+    fixed = {
+        "weights": float(width * (shape.weights - shape.rounded)) + rounded(shape, device),
+        "optimizer": STATES[optim.optimizer] * shape.trained,
+        "reference": reference(recipe, shape, width, device),
+    }
+    fused = optim.fused_backward
+    found = [] if fused else [step_end(shape, width, optim.optimizer, device)]
+    before = 0.0
+    for name, term in recipe.objective.items():
+        # Where states are compared, of what lies below them; but a rule has one of every weight.
+        last = min(getattr(term.loss, "layer", shape.layers), shape.layers - 1)
+        below = hasattr(term.loss, "layer") and joined(term, recipe)
+        own = float(width * shape.up_to[last]) if below else gradient
+        around = (before, own)
+        if fused:
+            split = (optim.micro_batch or math.inf) < recipe.data[term.on].batch_size
+            largest = float(width * shape.largest)
+            around = held_around(
+                name, recipe.objective, every=gradient, largest=largest, split=split
+            )
+        found += moments(term, *around, recipe, shape, length, device)
+        before = max(before, own)
+    if optim.average_from is not None:
+        fixed["optimizer"] += 4.0 * shape.trained
+    return max((Memory(**fixed, **m) for m in found), key=lambda m: m.total)
+
+
+def rounded(shape: Shape, device: str) -> float:
+    """Weights of 4 bits, and beside them those from before where they lie in the same memory."""
+    return shape.rounded * (NF4 + (4.0 if device == "cpu" else 0.0))
+
+
+def needs(term: Term) -> bool:
+    """Whether a term compares with the original model."""
+    return term.loss.needs_reference
+
+
+def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
+    """The original weights, or of those in host memory a block and what lies outside of blocks."""
+    if not any(needs(term) for term in recipe.objective.values()):
+        return 0.0
+    there = shape.weights - (shape.layers - 1) * shape.block
+    away = recipe.optim.offload_reference and device != "cpu"
+    return float(width * (min(shape.reached, there) if away else shape.reached))
+
+
+def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str, float]:
+    """The optimiser's step: all gradients; on a GPU one more vector of intermediate results."""
+    lists = device != "cpu" and optimizer == "adamw"
+    extra = width * (shape.trained if lists else 2 * shape.largest)
+    return {"gradients": float(width * shape.trained), "rules": float(extra),
+            "activations": 0.0, "head": 0.0}  # fmt: skip
+
+
+def moments(
+    term: Term,
+    before: float,
+    gradient: float,
+    recipe: Recipe,
+    shape: Shape,
+    length: int,
+    device: str,
+) -> Iterator[dict[str, float]]:
+    """The ends of every forward and backward pass of a term, and the most that its rule holds.
+
+    A rule differentiates its term beside the gradients that it holds, and perhaps the likelihood
+    of another stream, whose batch may be much the larger one.
+    """
+    one = Pass(term.loss, rows(recipe, term.on) * length, exact=not joined(term, recipe))
+    if not one.exact:
+        backward = gradient if not before else 4.0 * shape.largest
+        yield from ends(one, before, 0.0, backward, recipe, shape, device)
+        return
+    held = held_by(term.rule)
+    yield from ends(one, before, held.here * gradient, gradient, recipe, shape, device)
+    for on in term.rule.reads():
+        other = Pass(NLL(), rows(recipe, on) * length, exact=True)
+        yield from ends(other, before, held.others * gradient, gradient, recipe, shape, device)
+    yield {"gradients": before + gradient, "rules": (held.most - 1) * gradient,
+           "activations": 0.0, "head": 0.0}  # fmt: skip
+
+
+def joined(term: Term, recipe: Recipe) -> bool:
+    """Whether a term's gradient is added to the others in its backward pass (``objective``)."""
+    size, most = recipe.data[term.on].batch_size, recipe.optim.micro_batch
+    whole = most is None or size <= most
+    return joins(term) and (whole or (term.rule.power == 1 and term.relative_to is None))
+
+
+def rows(recipe: Recipe, on: str) -> int:
+    """Examples of a stream in one forward pass."""
+    size = recipe.data[on].batch_size
+    return min(size, recipe.optim.micro_batch or size)
+
+
+class Pass(NamedTuple):
+    """One forward pass; an ``exact`` one is without autocast."""
+
+    loss: Loss
+    tokens: int
+    exact: bool
+
+
+def ends(
+    one: Pass,
+    before: float,
+    rules: float,
+    backward: float,
+    recipe: Recipe,
+    shape: Shape,
+    device: str,
+) -> Iterator[dict[str, float]]:
+    """The end of a forward pass, and of the backward pass, which ``backward`` is gained by."""
+    kept, block = activations(one, recipe, shape)
+    top = head(one, recipe, shape, device)
+    # A block that is computed again comes when the output layer is done.
+    kept, top = (kept + block, 0.0) if block > top else (kept, top)
+    yield {"gradients": before, "rules": rules, "activations": kept, "head": top}
+    last = kept / max(1, shape.layers)
+    yield {"gradients": before + backward, "rules": rules, "activations": last, "head": 0.0}
+
+
+def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
+    """What the blocks keep for the backward pass, from the lowest one with a gradient upwards.
+
+    Of each token: attention its queries, keys, values (repeated for groups) and output, and what
+    ``Shape.kept`` says of norms and MLP. The second number is what one block needs while it is
+    computed again.
+    """
+    tokens, d = one.tokens, shape.hidden
+    small, autocast = product_bytes(one, recipe)
+    large = 2 if recipe.optim.optimizer == "adamw-bf16" else 4
+    attention = 4 * small * shape.queries + (2 * small * d if autocast else 0)
+    last = getattr(one.loss, "layer", shape.layers - 1) + 1
+    each = [tokens * (kept.wide * large * d + attention + kept.inner * small * shape.inner)
+            for kept in shape.kept[min(shape.first, last - 1) : last]]  # fmt: skip
+    entering = tokens * large * d
+    recompute = recipe.optim.recompute
+    kept, again = (len(each) * entering, max(each)) if recompute else (sum(each), 0)
+    cast = 2.0 * (shape.linear - shape.rounded) if autocast else 0.0
+    return kept + 3.0 * entering + cast, float(again)
+
+
+def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
+    """Rows and blocks of the output layer, and its gradient; nothing where states are compared.
+
+    PyTorch takes three float32 blocks of logits. Where the kernels of ``losses.kernel`` read them,
+    a block is of the product's precision and its gradient takes its place; the next one is made
+    before it goes, and what is kept for the backward pass is not written over. Beside them the
+    columns of the weight in that precision, and of its gradient. This is derived from the code, and
+    tested with stand-ins for the kernels on the CPU; it was not measured on a GPU.
+    """
+    if hasattr(one.loss, "layer"):
+        return 0.0
+    logits = one.tokens * shape.vocabulary
+    weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
+    states = 4.0 * (2 * one.tokens * shape.hidden + weight)
+    kept = logits if logits <= KEPT else 0
+    if device == "cpu" or type(one.loss).__name__ in WITHOUT_KERNELS:
+        block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
+        return 4.0 * (kept + 3 * block) + states
+    small, cast = product_bytes(one, recipe)
+    high = min(one.tokens, ROWS)
+    wide = min(shape.vocabulary, DEVICE_BLOCK // high)
+    several = kept or high * wide < logits
+    columns = wide * shape.hidden * (cast + shape.head_reached)
+    return small * (kept + (1 + bool(several)) * high * wide + columns) + states
+
+
+def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
+    """Bytes of a number that the output layer gives, and whether its weight is cast for that."""
+    pure = recipe.optim.optimizer == "adamw-bf16"
+    autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
+    return 2.0 if autocast or pure else 4.0, autocast
+
+
+def held_by(rule: GradRule) -> Held:
+    """Gradients that a rule holds; one that is not known counts like the worst that is."""
+    name = getattr(rule, "__name__", type(rule).__name__)
+    reading = getattr(getattr(rule, "reading", None), "__name__", name)
+    return HELD.get(reading) or HELD.get(name) or max(HELD.values())

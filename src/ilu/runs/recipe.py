@@ -1,0 +1,120 @@
+"""A run as a value: everything that decides its numbers, and nothing else."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ilu.data.stream import Feed
+from ilu.methods.masks.make import Masking
+from ilu.methods.robust.rules import L1
+from ilu.models.lora import Lora
+from ilu.system.errors import first_line
+from ilu.system.record import restore
+from ilu.training.fit import Optim
+from ilu.training.objective import Objective
+from ilu.types import Attack, Edit, Group, Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Unlearn ``model`` with ``objective``, measure, then attack and measure again.
+
+    An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
+    ``mask`` is a file, or how to make one when the run begins.
+    ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
+    the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
+    need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
+    measured, attacked and saved is the merged model.
+    """
+
+    name: str
+    model: str
+    data: Mapping[str, Feed]
+    objective: Objective
+    optim: Optim
+    metrics: Mapping[str, Metric | Group]
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    probes: Mapping[str, Group] = field(default_factory=dict)
+    revision: str | None = None
+    mask: str | Masking | None = None
+    edit: Edit | None = None
+    lora: Lora | None = None
+    keep_attacked: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.check_names()
+        for name, term in self.objective.items():
+            if term.on not in self.data:
+                known = ", ".join(sorted(self.data))
+                raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
+        self.check_adapters()
+        if self.edit and self.optim.optimizer == "adamw-bf16":
+            raise ValueError(
+                "weight arithmetic cannot follow adamw-bf16: it would multiply what bfloat16 has "
+                "rounded, also in weights that were not trained. Use adamw or adamw8bit"
+            )
+        if self.mask and self.optim.fused_backward:
+            raise ValueError(
+                "--fused-backward moves whole weights as their gradients come, and a mask parts of "
+                "them: leave out --mask or --fused-backward"
+            )
+
+    def check_adapters(self) -> None:
+        """Refuse what cannot be done to adapters."""
+        if self.lora is None:
+            return
+        if any(isinstance(term.rule, L1) for term in self.objective.values()):
+            raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
+        if self.mask:
+            raise ValueError(
+                "a mask cannot be combined with LoRA: it names weights of the model, and the "
+                "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
+            )
+        if self.lora.base_bits:
+            check_rounded(self.optim)
+        if self.optim.average_from is not None:
+            raise ValueError(
+                "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
+                "that of the weights. Leave out --average-from or --lora-rank"
+            )
+
+    def check_names(self) -> None:
+        """Refuse names that cannot be those of files, and one name for two things."""
+        for name in (*self.attacks, *self.probes, *self.metrics, *self.data):
+            if not re.fullmatch(r"[\w][\w.:+ -]*", name):
+                raise ValueError(
+                    f"{name!r} cannot name an attack, a metric or data: it becomes the name of a "
+                    "file. Use letters, digits, and . : + - _ or spaces between"
+                )
+        if both := set(self.attacks) & set(self.probes):
+            raise ValueError(f"{min(both)!r} is an attack and a probe: give one another name")
+
+
+def check_rounded(optim: Optim) -> None:
+    """Refuse what needs the weights of a base model that has 4 bits."""
+    if optim.reach is not None:
+        raise ValueError(
+            "weights of 4 bits cannot be perturbed, as --reach and -ahead recipes do: leave out "
+            "--quantise-base, or --reach"
+        )
+    if optim.optimizer == "adamw-bf16":
+        raise ValueError(
+            "adamw-bf16 would make a base model of 4 bits bfloat16 again: use --optimizer adamw or "
+            "adamw8bit, perhaps with --precision bfloat16, or leave out --quantise-base"
+        )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a run recorded in the file ``path``."""
+    try:
+        found = restore(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or of another version of ilu: {first_line(error)}"
+        ) from None
+    if not isinstance(found, Recipe):
+        raise ValueError(f"{path} holds no recipe: give the folder of a run")
+    return found

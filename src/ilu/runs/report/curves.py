@@ -1,0 +1,96 @@
+"""Curves of the report: forget quality while fine-tuning, and the objective while unlearning."""
+
+from collections.abc import Mapping, Sequence
+
+from ilu.attacks.finetune import stages_by_step
+from ilu.evals.score import mean_score
+from ilu.runs.report.figures import Entry, Panel, entry
+from ilu.runs.report.gather import Broken
+from ilu.runs.report.svg import Line, figure
+from ilu.runs.report.table import Row, Table
+from ilu.runs.results.run_metrics import SHARES, Measured, curve, dense, relearning
+
+HIDDEN = {"step", "lr", "grad_norm"}
+"""Columns of train.jsonl that are not terms of the objective."""
+POINTS = 80
+"""Points of a training curve: more cannot be seen in a panel of this width."""
+
+
+def legend(table: Table) -> list[Entry]:
+    """The rows of the table as they look in every figure."""
+    return [entry(row.label, i) for i, row in enumerate(table.rows)]
+
+
+def quality_figures(rows: Sequence[Row]) -> list[Panel]:
+    """Per fine-tuning, forget quality of each row by step."""
+    panels: list[Panel] = []
+    for attack in dict.fromkeys(a for r in rows for a in r.first.attacks):
+        having = [(i, r) for i, r in enumerate(rows) if attack not in relearning(r.first)]
+        steps = all(tuning_steps(r.first, attack) for _, r in having if curve(r.first, attack))
+        found = [quality_line(r, attack, style, steps=steps) for style, r in having]
+        if lines := [line for line in found if line]:
+            x = "step" if steps else "share of the steps"
+            panels.append(Panel(attack, figure(lines, x=x, y="forget quality")))
+    return panels
+
+
+def quality_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | None:
+    """Mean over seeds, with the standard error over seeds as its band."""
+    seeds = [by_step(m, attack) if steps else by_share(m, attack) for m in row.runs]
+    seeds = [found for found in seeds if found]
+    if not seeds:
+        return None
+    shared = [x for x in seeds[0] if all(x in found for found in seeds)]
+    points = [mean_score([found[x] for found in seeds]) for x in shared]
+    return Line(
+        style,
+        [(x, point.value) for x, point in zip(shared, points, strict=True)],
+        [point.stderr for point in points],
+    )
+
+
+def by_share(m: Measured, attack: str) -> dict[float, float]:
+    """Forget quality at the stages of an attack, by the share of it that is over."""
+    found = curve(m, attack)
+    return {x: s.value for x, s in zip(SHARES, found, strict=True)} if found else {}
+
+
+def by_step(m: Measured, attack: str) -> dict[float, float]:
+    """Forget quality by step, as often as it was measured."""
+    often: dict[float, float] = {float(step): value for step, value in dense(m, attack).items()}
+    stages = zip(tuning_steps(m, attack), curve(m, attack), strict=False)
+    return often or {x: s.value for x, s in stages}
+
+
+def tuning_steps(m: Measured, attack: str) -> list[float]:
+    """The steps at which an attack was measured, if its record says how many there were."""
+    if often := dense(m, attack):
+        return [float(step) for step in often]
+    total = m.recipe["attacks"].get(attack, {}).get("optim", {}).get("steps")
+    if not isinstance(total, int):
+        return []
+    return [0.0, *(float(step) for step, names in stages_by_step(total).items() for _ in names)]
+
+
+def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Panel]:
+    """Per row its first run, and every run under way: the value of each term by step."""
+    logs = [(row.label, row.first.training) for row in rows]
+    logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
+    return [training_figure(name, log) for name, log in logs if log and terms(log)]
+
+
+def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
+    """One run's terms."""
+    every = -(-len(log) // POINTS)
+    kept = log[::every]
+    lines = [
+        Line(i, [(row["step"], row[term]) for row in kept if term in row])
+        for i, term in enumerate(terms(log))
+    ]
+    entries = [entry(term, i) for i, term in enumerate(terms(log))]
+    return Panel(name, figure(lines, x="step", y="value", log=True), entries)
+
+
+def terms(log: Sequence[Mapping[str, float]]) -> list[str]:
+    """Terms of the objective that were logged."""
+    return [key for key in log[0] if key not in HIDDEN]

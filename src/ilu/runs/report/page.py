@@ -1,0 +1,133 @@
+"""The report as one self-contained HTML page: no network, the same bytes twice, under 2 MB."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from ilu.runs.report.curves import legend, quality_figures, training_figures
+from ilu.runs.report.escape import printable, script_json
+from ilu.runs.report.evaluate_files import Evaluated
+from ilu.runs.report.gather import Broken
+from ilu.runs.report.landscape import landscape_figures, similarity_figures
+from ilu.runs.report.mask_agreement import MOST, agreements, modules
+from ilu.runs.report.paired import comparisons
+from ilu.runs.report.questions import after_attacks, came_back, explorer, recovery
+from ilu.runs.report.records import before_and_after, cosines, masks, repeats
+from ilu.runs.report.sparsity import mask_figures
+from ilu.runs.report.table import DAMAGE, Table
+from ilu.runs.report.verdict import verdicts
+
+LARGEST = 1_900_000
+"""Bytes of a page."""
+QUESTIONS = (2000, 500, 100, 20, 0)
+"""How many questions of each run are shown: fewer on a page that would be too large, and where
+none fits no training curves either."""
+
+
+def page(
+    table: Table,
+    broken: Sequence[Broken],
+    evaluations: Sequence[Evaluated] = (),
+    *,
+    live: bool = False,
+    public: bool = False,
+) -> str:
+    """The page; ``live`` lets it ask where it came from whether the runs have gone on.
+
+    A ``public`` one has no records, commands or texts: they tell of somebody's folders and data.
+    """
+    shared = {**contents(table, broken), "evaluations": evaluations}
+    if public:
+        bare = [each._replace(commands=(), records={}) for each in shared["repeat"]]
+        shared = {**shared, "shared": {}, "repeat": bare}
+    html = ""
+    for limit in QUESTIONS:
+        asked = questions(table, limit, texts=not public)
+        html = render({**shared, **asked, "live": live, "public": public})
+        if len(html.encode()) <= LARGEST:
+            break
+    return html
+
+
+def render(shown: Mapping[str, Any]) -> str:
+    """Fill the template. Text from models and data is not to be trusted: everything is escaped."""
+    import jinja2
+    from markupsafe import Markup, escape
+
+    env = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters["number"] = number
+    # Quotes need no escape between tags, and a record has thousands of them.
+    env.filters["record"] = lambda text: Markup(str(escape(text)).replace("&#34;", '"'))
+    script, style = (resource(f"page.{kind}") for kind in ("js", "css"))
+    template = env.from_string(resource("page.html.j2"))
+    return printable(
+        template.render(
+            **shown, style=Markup(style), script=Markup(script), script_hash=fingerprint(script)
+        )
+    )
+
+
+def resource(name: str) -> str:
+    """A file that comes with the package."""
+    return files("ilu.runs.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def fingerprint(script: str) -> str:
+    """What the page's policy allows to run: this script and no other."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
+    """What the page shows, whatever its size."""
+    rows = table.rows
+    shared, each = repeats(rows)
+    return {
+        "table": table,
+        "damage": -DAMAGE,
+        "broken": broken,
+        "places": {row.label: i for i, row in enumerate(rows)},
+        "legend": legend(table),
+        "verdicts": verdicts(rows),
+        "after_attacks": (ends := after_attacks(rows)),
+        "came_back": came_back(rows),
+        "recovery": recovery(rows),
+        "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
+        "curves": quality_figures(rows),
+        "comparisons": comparisons(rows, table.against),
+        "cosines": (compared := cosines(rows)),
+        "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
+        "landscapes": landscape_figures(rows),
+        "similarities": similarity_figures(rows),
+        "masks": masks(rows),
+        "sparsities": mask_figures(rows),
+        "agreements": (pairs := agreements(rows)),
+        "modules": modules(pairs),
+        "most_masks": MOST,
+        "before_and_after": before_and_after(rows),
+        "training": training_figures(rows, broken),
+        "shared": shared,
+        "repeat": each,
+    }
+
+
+def questions(table: Table, limit: int, *, texts: bool) -> dict[str, Any]:
+    """The answers to the first ``limit`` questions, as data for the page's script."""
+    found = explorer(table.rows, limit=limit)
+    if not texts:
+        found = [{**each, "texts": {}} for each in found]
+    marked = any(isinstance(v, str) for each in found for v in each["values"].values())
+    return {
+        "explorer": len(found),
+        "marked": marked,
+        "questions": script_json(found),
+        "question_limit": limit,
+    }
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"

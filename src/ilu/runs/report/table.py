@@ -1,0 +1,248 @@
+"""The table that every format shows: one row per recipe, seeds averaged, errors beside values."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ilu.evals.score import mean_score
+from ilu.evals.statistics import Interval, Z, overlap, student, wilson
+from ilu.runs.report.escape import printable
+from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.run_metrics import Measured, comparable, gap, headline, worst_case
+from ilu.types import Score
+
+COLUMNS = {
+    "forget_quality": "forget quality",
+    "utility": "utility",
+    "robust_accuracy": "after fine-tuning (RA)",
+    "area": "area under FQ",
+    "finetune_accuracy": "task accuracy (FA)",
+    "worst_case": "worst case",
+    "relearn_forget_quality": "after relearning",
+}
+"""Columns of the headline -> what they are called; more is better in all of them."""
+GAP = "gap"
+"""Column of the gap to the model that all are compared with; 0 is best where that never knew, so
+no value of it is marked."""
+DAMAGE = -0.05
+"""A change of utility below which, with its whole interval, a model counts as damaged."""
+
+
+class Cell(NamedTuple):
+    """A number with its standard error and 95 % interval, over items or, with several, seeds."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+    note: str = ""
+
+    @property
+    def interval(self) -> Interval:
+        """Both ends."""
+        return self.low, self.high
+
+
+class Row(NamedTuple):
+    """All runs of one recipe, which differ in their seed only."""
+
+    label: str
+    runs: tuple[Measured, ...]
+    cells: Mapping[str, Cell]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether nothing was unlearned."""
+        return not self.runs[0].recipe["objective"]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether so much utility is lost that forgetting says little."""
+        change = self.cells.get("utility_change")
+        return change is not None and change.high < DAMAGE
+
+    @property
+    def defends(self) -> bool:
+        """Whether it may be called best."""
+        return not (self.baseline or self.damaged)
+
+    @property
+    def first(self) -> Measured:
+        """The run shown where one must stand for all."""
+        return self.runs[0]
+
+    @property
+    def n(self) -> int:
+        """Items behind the first number."""
+        return next((found.n for found in self.cells.values()), 0)
+
+    def over(self, what: Callable[[Measured], Score | None]) -> Cell | None:
+        """A measure of the runs as a cell."""
+        return cell([what(m) for m in self.runs])
+
+
+class Table(NamedTuple):
+    """Rows, the columns that have a value, and column -> label of the row marked best.
+
+    ``against``: the row that all are compared with, instead of the best.
+    """
+
+    columns: Mapping[str, str]
+    rows: Sequence[Row]
+    best: Mapping[str, str]
+    against: str | None = None
+
+
+def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
+    """Group finished runs into rows."""
+    groups = grouped(runs)
+    rows = [row(label, group) for label, group in zip(labels(groups), groups, strict=True)]
+    rows.sort(key=lambda each: not each.baseline)
+    found = dict.fromkeys(key for row in rows for key in row.cells)
+    columns = {key: name for key, name in COLUMNS.items() if key in found}
+    columns |= {key: key for key in found if key not in (*COLUMNS, "utility_change")}
+    if against is not None:
+        rows = with_gaps(rows, against)
+        columns |= {GAP: f"gap to {against}"} if any(GAP in each.cells for each in rows) else {}
+    marks = {key: best(rows, key) for key in COLUMNS}
+    return Table(columns, rows, {key: label for key, label in marks.items() if label}, against)
+
+
+def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
+    """The rows with what each has less than the row ``against``, after the attack that shows most.
+
+    A seed is compared with the same seed, or with the only one that there is.
+    """
+    known = {each.label: each for each in rows}
+    if against not in known:
+        raise ValueError(f"--against {against}: no such model here; one of {', '.join(known)}")
+    never = {m.recipe["seed"]: m for m in known[against].runs}
+    only = known[against].first if len(never) == 1 else None
+    return [each if each.label == against else with_gap(each, never, only) for each in rows]
+
+
+def with_gap(row: Row, never: Mapping[int, Measured], only: Measured | None) -> Row:
+    """A row with its gap to the runs of another."""
+    pairs = [(m, never.get(m.recipe["seed"], only)) for m in row.runs]
+    found = [gap(m, other) if other else None for m, other in pairs]
+    made = cell([each[1] if each else None for each in found])
+    if made is None:
+        return row
+    note = printable(", ".join(dict.fromkeys(each[0] for each in found if each and each[0])))
+    return row._replace(cells={**row.cells, GAP: made._replace(note=note)})
+
+
+def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
+    """Runs of the same recipe, but for seeds; the same run twice is not two seeds."""
+    groups: dict[tuple[str, int], list[Measured]] = {}
+    seen: dict[str, int] = {}
+    for m in runs:
+        exact = json.dumps(m.recipe, sort_keys=True)
+        seen[exact] = seen.get(exact, 0) + 1
+        settings = json.dumps(without_seeds(m.recipe), sort_keys=True)
+        groups.setdefault((settings, seen[exact]), []).append(m)
+    return list(groups.values())
+
+
+def without_seeds(record: Any) -> Any:
+    """A record without anything called seed, and without what is empty: older records lack it."""
+    if isinstance(record, Mapping):
+        kept = {k: v for k, v in record.items() if k != "seed" and v not in (None, {}, [])}
+        return {k: without_seeds(v) for k, v in kept.items()}
+    return [without_seeds(v) for v in record] if isinstance(record, list) else record
+
+
+def labels(groups: Sequence[list[Measured]]) -> list[str]:
+    """Name of each group's recipe, with a folder where several would share it."""
+    runs = [group[0].run.path for group in groups]
+    names = [str(group[0].recipe["name"]) for group in groups]
+    folders = [in_common([m.run.path.name for m in group]) for group in groups]
+    forms = [
+        names,
+        [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)],
+        [f"{name} ({path})" for name, path in zip(names, runs, strict=True)],
+        [f"{name} ({path}) #{i}" for i, (name, path) in enumerate(zip(names, runs, strict=True))],
+    ]
+    return [
+        printable(next(form[i] for form in forms if form.count(form[i]) == 1 or form is forms[-1]))
+        for i in range(len(groups))
+    ]
+
+
+def in_common(names: Sequence[str]) -> str:
+    """What the names of a row's folders share: of npo-lr=1-seed=0 and npo-lr=1-seed=1, npo-lr=1."""
+    columns = zip(*(re.split(r"([-_])", name) for name in names), strict=False)
+    shared = "".join(parts[0] for parts in columns if len(set(parts)) == 1)
+    return re.sub(r"[-_]{2,}", "-", shared).strip("-_") or names[0]
+
+
+def row(label: str, runs: Sequence[Measured]) -> Row:
+    """Average the measures of the runs of one recipe."""
+    found = [{**headline(m), **others(m)} for m in runs]
+    cells = {key: cell([each.get(key) for each in found], key) for key in found[0]}
+    worst = dict.fromkeys(each[0] for m in runs if (each := worst_case(m)))
+    if (known := cells.get("worst_case")) is not None:
+        cells["worst_case"] = known._replace(note=printable(", ".join(worst)))
+    return Row(label, tuple(runs), {key: each for key, each in cells.items() if each})
+
+
+def others(m: Measured) -> dict[str, Score]:
+    """What the headline leaves out: every other metric before and after unlearning.
+
+    Where nothing was unlearned both are the same.
+    """
+    stages = {"before": " before"} if m.recipe["objective"] else {}
+    return {
+        printable(f"{metric}{ending}"): score
+        for stage, ending in {**stages, "after": ""}.items()
+        for metric, score in m.stages.get(stage, {}).items()
+        if metric not in (UTILITY, m.forget)
+    }
+
+
+def cell(scores: Sequence[Score | None], key: str = "") -> Cell | None:
+    """One number from a score per seed; nothing if a seed lacks it.
+
+    The interval of a few seeds that happen to agree is never narrower than that over their items.
+    """
+    known = [s for s in scores if s]
+    if not known or len(known) < len(scores):
+        return None
+    if len(known) == 1:
+        (one,) = known
+        return Cell(one.value, one.stderr, *item_interval(one), one.n, 1)
+    mean = mean_score([s.value for s in known])
+    half = student(len(known) - 1) * mean.stderr
+    lows, highs = zip(*map(item_interval, known), strict=True)
+    low = min(mean.value - half, sum(lows) / len(known))
+    high = max(mean.value + half, sum(highs) / len(known))
+    if key in COLUMNS:  # shares, which no interval leaves
+        low, high = max(0.0, low), min(1.0, high)
+    return Cell(mean.value, mean.stderr, low, high, known[0].n, len(known))
+
+
+def item_interval(score: Score) -> Interval:
+    """95 % interval over items: Wilson's if the score is a share of right answers."""
+    p, n = score.value, score.n
+    share = 0 <= p <= 1 and n > 1
+    if share and abs(score.stderr**2 * (n - 1) - p * (1 - p)) < 1e-9:
+        return wilson(p, n)
+    return p - Z * score.stderr, p + Z * score.stderr
+
+
+def best(rows: Sequence[Row], key: str) -> str | None:
+    """The row with the highest value, if its interval keeps clear of all others'.
+
+    Models that unlearned nothing or lost their utility are for comparison and take no part. None
+    is best where they were asked different questions.
+    """
+    cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.defends}
+    if len(cells) < 2 or not comparable([r.first for r in rows if r.label in cells]):
+        return None
+    first = max(cells, key=lambda label: cells[label].value)
+    rest = [c for label, c in cells.items() if label != first]
+    clear = not any(overlap(cells[first].interval, c.interval) for c in rest)
+    return first if clear else None

@@ -1,0 +1,142 @@
+"""A run on disk: JSON, JSON lines and safetensors, readable without the package or a GPU."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ilu.evals.score import written
+from ilu.system.atomic import inside, write_json, write_text
+from ilu.system.distributed import ALONE, Ranks
+from ilu.system.record import with_stable_names
+from ilu.types import STAGES, Score
+
+PROBES = "probes"
+"""Stage at which a run is asked in other ways, once, after unlearning."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One directory per run. Each file is written in one move, and once but for
+    ``cost.json``, to which every session adds; ``done.json`` comes last.
+
+    recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
+    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
+    curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
+    with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
+    error. Of several processes the first writes, and what it finds here is what all find.
+    """
+
+    path: Path
+    ranks: Ranks = ALONE
+
+    @classmethod
+    def finished(cls, path: Path) -> "RunDir":
+        """Open a run for reading; refuse one that was not carried to its end."""
+        if not (path / "recipe.json").is_file():
+            raise ValueError(f"{path} is not a run directory: it has no recipe.json")
+        if not (path / "done.json").is_file():
+            raise ValueError(
+                f"{path} is not finished: continue it with the same command and --resume"
+            )
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The name of the recipe that was run."""
+        return str(self.read("recipe")["name"])
+
+    def file(self, name: str) -> Path:
+        """Path of ``name``.json."""
+        return inside(self.path, f"{name}.json")
+
+    def log(self, name: str) -> Path:
+        """Path of ``name``.jsonl."""
+        return inside(self.path, f"{name}.jsonl")
+
+    def has(self, name: str) -> bool:
+        """Whether ``name``.json is there, and so complete."""
+        return self.ranks.first(self.file(name).is_file)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write ``value`` as ``name``.json."""
+        if self.ranks.leads:
+            write_json(self.file(name), value)
+
+    def read(self, name: str) -> Any:
+        """Read ``name``.json."""
+        text = self.ranks.first(lambda: self.file(name).read_text(encoding="utf-8"))
+        return with_stable_names(json.loads(text))
+
+    def append(self, name: str, row: Mapping[str, float]) -> None:
+        """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
+        if not self.ranks.leads:
+            return
+        with self.log(name).open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        """Read the lines of ``name``.jsonl; a last line cut short by a kill is left out."""
+        path = self.log(name)
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def keep_rows(self, name: str, count: int) -> None:
+        """Cut ``name``.jsonl after ``count`` lines: a resumed run writes the later ones again."""
+        if not self.ranks.leads:
+            return
+        kept = self.rows(name)[:count]
+        write_text(self.log(name), "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_scores(self, stage: str, scores: Mapping[str, Score]) -> None:
+        """Write the value of every item, then the means."""
+        if not self.ranks.leads:
+            return
+        for metric, score in scores.items():
+            lines = "".join(
+                json.dumps({"item": i, "value": v}) + "\n" for i, v in enumerate(score.items)
+            )
+            write_text(self.log(f"examples/{stage}/{metric}"), lines)
+        means = {m: without_items(s) for m, s in scores.items()}
+        self.write(f"scores/{stage}", means)
+
+    def scores(self, stage: str) -> dict[str, Score]:
+        """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""
+        return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
+
+    def _repr_html_(self) -> str:
+        """The table of scores that a notebook shows."""
+        stages = {stage: self.scores(stage) for stage in self.stages()}
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
+        rows = "".join(
+            f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"
+            for m in dict.fromkeys(metric for scores in stages.values() for metric in scores)
+        )
+        title = escape(f"{self.name}: {self.path}")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+
+    def stages(self) -> list[str]:
+        """Every stage that was measured, in the order of time."""
+        found = {p.stem for p in (self.path / "scores").glob("*.json")}
+        attacks = (f"{a}-{stage}" for a in self.read("recipe")["attacks"] for stage in STAGES)
+        return [stage for stage in ("before", "after", PROBES, *attacks) if stage in found]
+
+    def failures(self) -> dict[str, str]:
+        """Attack -> why it failed."""
+        files = sorted((self.path / "failures").glob("*.json"))
+        return {file.stem: str(self.read(f"failures/{file.stem}")["error"]) for file in files}
+
+
+def cell(score: Score | None) -> str:
+    """A score in a table of HTML."""
+    shown = "-" if score is None else written(score.value, score.stderr, score.n)
+    return f"<td>{shown}</td>"
+
+
+def without_items(score: Score) -> dict[str, float]:
+    """A score as JSON; what each item has lies in a file of its own."""
+    return {k: v for k, v in score._asdict().items() if k != "items"}

@@ -1,0 +1,121 @@
+"""A folder of runs that belong together: what is planned, and how far each run is."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import write_json
+from ilu.system.locks import held
+from ilu.types import STAGES
+
+PLAN = "sweep.json"
+State = Literal["done", "failed", "running", "interrupted", "waiting"]
+
+
+class Status(NamedTuple):
+    """How far a run is, and why it failed if it did; ``share`` of its steps are over."""
+
+    state: State
+    share: float
+    seconds: float | None = None
+    reason: str = ""
+
+
+def write_plan(out: Path, records: Mapping[str, Any], *, search: bool = False) -> dict[str, Any]:
+    """Add runs to the plan of a sweep, under their names; return all that are planned.
+
+    The plan is only what to do. What has been done is read off the run directories.
+    """
+    nothing: dict[str, Any] = {"runs": {}, "search": False}
+    plan = read_plan(out) if (out / PLAN).is_file() else nothing
+    known: dict[str, Any] = plan["runs"]
+    merged = {**known, **records}
+    if merged != known or search != plan["search"]:
+        write_json(out / PLAN, {"search": search or plan["search"], "runs": merged})
+    return merged
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """The plan of a sweep; its names are checked, because they become folders."""
+    try:
+        plan: dict[str, Any] = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        names = list(plan["runs"])
+    except FileNotFoundError:
+        raise ValueError(f"{out} is not the folder of a sweep: it has no {PLAN}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{out / PLAN} is damaged: delete it and repeat the command; finished runs stay"
+        ) from None
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"{out / PLAN} names {name!r}, which is not the name of a run")
+    return plan
+
+
+def place(out: Path, name: str) -> Path:
+    """The folder of a run."""
+    return out / "runs" / name
+
+
+def cancel_file(out: Path) -> Path:
+    """The file that stops every run of a sweep while it is there."""
+    return out / "cancelled"
+
+
+def shared(out: Path) -> Path:
+    """The folder for what the runs have in common."""
+    return out / "shared"
+
+
+def status(path: Path, record: Mapping[str, Any]) -> Status:
+    """How far the run of a recipe is, from its folder alone."""
+    run = RunDir(path)
+    try:
+        if held(path):
+            return Status("running", share(run, record))
+        if run.has("done") and (why := run.failures()):
+            return Status("failed", 1.0, reason="; ".join(f"{n}: {w}" for n, w in why.items()))
+        if run.has("done"):
+            return Status("done", 1.0, float(run.read("done")["seconds"]))
+        if run.has("failed"):
+            return Status("failed", share(run, record), reason=str(run.read("failed")["error"]))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return Status("failed", 0.0, reason=f"cannot be read: {type(error).__name__}: {error}")
+    begun = run.has("recipe")
+    return Status("interrupted" if begun else "waiting", share(run, record) if begun else 0.0)
+
+
+def share(run: RunDir, record: Mapping[str, Any]) -> float:
+    """Which share of a run's steps is over; of an attack under way its stages count."""
+    attacks = {name: each["optim"]["steps"] if "optim" in each else 1
+               for name, each in record["attacks"].items()}  # fmt: skip
+    total = record["optim"]["steps"] + sum(attacks.values())
+    done = len(run.rows("train"))
+    for name, steps in attacks.items():
+        reached = [part for stage, part in STAGES.items() if run.has(f"scores/{name}-{stage}")]
+        done += steps * max(reached, default=0.0)
+    return min(1.0, done / max(1, total))
+
+
+def statuses(out: Path) -> dict[str, Status]:
+    """Every planned run."""
+    runs = read_plan(out)["runs"]
+    return {name: status(place(out, name), record) for name, record in runs.items()}
+
+
+def seconds_left(found: Mapping[str, Status], workers: int) -> float | None:
+    """From what finished runs took; unknown before the first has ended. Failed runs have ended."""
+    took = [s.seconds for s in found.values() if s.seconds is not None]
+    if not took:
+        return None
+    left = sum(1 - s.share for s in found.values() if s.state not in ("done", "failed"))
+    return left * sum(took) / len(took) / max(1, workers)
+
+
+def cancel(out: Path) -> None:
+    """Ask everything that carries out this sweep to save and stop."""
+    read_plan(out)
+    os.close(os.open(cancel_file(out), os.O_CREAT | os.O_WRONLY, 0o644))

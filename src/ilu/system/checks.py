@@ -1,0 +1,22 @@
+"""Checks of single values that several packages share."""
+
+import math
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse to measure on no item, or on all but the last few."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")
+
+
+def check_finite(value: float, what: str) -> float:
+    """The value, if it is a number; a damaged model gives none, which is no result."""
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is not a number ({value}): is the model damaged?")
+    return value
+
+
+def check_step(name: str, size: float) -> None:
+    """Refuse a step of no length, over which no difference quotient can be taken."""
+    if not size > 0:
+        raise ValueError(f"{name} {size:g}: it must be above 0")

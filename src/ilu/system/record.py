@@ -1,0 +1,153 @@
+"""Settings as JSON and back: dataclasses and functions of this package carry a stable name.
+
+The name is that of the class or function alone, so a record does not depend on which module
+defines it. ``RENAMED`` and ``REPLACED`` read the records of older versions.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from inspect import isclass, isfunction
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import ilu
+
+RENAMED: Mapping[str, str] = {
+    "AtOnce": "WeightEdit",
+    "alone": "answer_alone",
+    "nothing": "nothing_derived",
+    "whole": "whole_reply",
+    "incomparable": "nothing_compared",
+}
+"""Class or function of an older version -> its name today."""
+REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
+"""Function of an older version -> the record of what stands in its place today."""
+REMOVED: Mapping[str, Mapping[str, Any]] = {}
+"""Class -> fields that it no longer has, with the only value that can still be restored."""
+
+
+def describe(value: Any, path: str = "recipe") -> Any:
+    """Turn settings into JSON; raises TypeError for what a record cannot hold."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        if {"type", "function"} & set(value):
+            raise ValueError(f"{path} uses the name 'type' or 'function': choose another name")
+        return {k: describe(v, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, FunctionType) and value.__name__ != "<lambda>":
+        return {"function": stable_name(value.__module__, value.__qualname__)}
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = stable_name(type(value).__module__, type(value).__qualname__)
+        inner = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"type": kind, **{k: describe(v, f"{path}.{k}") for k, v in inner.items()}}
+    raise TypeError(f"{path} is a {type(value).__name__}, which a run cannot record")
+
+
+def restore(record: Any) -> Any:
+    """Rebuild what ``describe`` recorded. Only names inside this package are ever imported."""
+    if isinstance(record, list):
+        return tuple(restore(item) for item in record)
+    if not isinstance(record, dict):
+        return record
+    if "function" in record:
+        name = kind_of(record)
+        return restore(REPLACED[name]) if name in REPLACED else defined(name, isfunction)
+    inner = {k: restore(v) for k, v in without_removed(record).items() if k != "type"}
+    return defined(kind_of(record), isclass)(**inner) if "type" in record else inner
+
+
+def without_removed(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record without the fields in ``REMOVED``; ValueError if one has another value."""
+    gone = REMOVED.get(kind_of(record), {}) if "type" in record else {}
+    for name in gone.keys() & record.keys():
+        if record[name] != gone[name]:
+            raise ValueError(
+                f"the record has {name} = {record[name]!r}, which this version no longer has"
+            )
+    return {k: v for k, v in record.items() if k not in gone}
+
+
+def kind_of(record: Mapping[str, Any]) -> str:
+    """The stable name in the record of a dataclass or function, also of an older version.
+
+    Older versions wrote ``ilu.module:Name``. Types of the user's own keep their module.
+    """
+    name = str(record.get("type", record.get("function", "")))
+    module, _, own = name.rpartition(":")
+    short = own if module.startswith("ilu.") else name
+    return RENAMED.get(short, short)
+
+
+def with_stable_names(record: Any) -> Any:
+    """A record in which older names of types are those of today."""
+    if isinstance(record, list):
+        return [with_stable_names(item) for item in record]
+    if not isinstance(record, dict):
+        return record
+    if isinstance(record.get("function"), str):
+        name = kind_of(record)
+        return REPLACED.get(name, {"function": name})
+    inner = {k: with_stable_names(v) for k, v in record.items()}
+    return {**inner, "type": kind_of(record)} if isinstance(record.get("type"), str) else inner
+
+
+def stable_name(module: str, name: str) -> str:
+    """The recorded name of a class or function; with its module if it is the user's own."""
+    if not module.startswith("ilu."):
+        return f"{module}:{name}"
+    homes = definitions().get(name)
+    assert homes == [module], f"{module}:{name} needs a name of its own in the package: {homes}"
+    return name
+
+
+@cache
+def definitions() -> Mapping[str, list[str]]:
+    """Modules of this package by the dataclasses and functions that they define at top level."""
+    found: dict[str, list[str]] = {}
+    for root in map(Path, ilu.__path__):
+        for file in sorted(root.rglob("*.py")):
+            module = ".".join(("ilu", *file.relative_to(root).with_suffix("").parts))
+            text = file.read_text(encoding="utf-8")
+            for name in re.findall(r"^(?:@dataclass.*\nclass|def) (\w+)", text, re.MULTILINE):
+                found.setdefault(name, []).append(module)
+    return found
+
+
+def defined(name: str, kind: Callable[[Any], bool]) -> Any:
+    """Import the dataclass or function of this package that is recorded as ``name``."""
+    for module in definitions().get(name, []):
+        found = getattr(importlib.import_module(module), name)
+        if kind(found) and (kind is isfunction or is_dataclass(found)):
+            return found
+    raise ValueError(
+        f"recipe.json names {name!r}, which is not part of ilu: run it from Python, "
+        "where the code that defines it is imported by you"
+    )
+
+
+def renewed(record: Any) -> Any:
+    """An older record as it would be written now: with settings that it did not have yet.
+
+    One that cannot be restored, for types of the user's own, stays as it is.
+    """
+    try:
+        return json.loads(json.dumps(describe(restore(record))))
+    except (ValueError, TypeError):
+        return record
+
+
+def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:
+    """Where two recorded recipes differ, as ``path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}")]
+    # What an older record does not have yet is there and empty in a new one.
+    same = old == new or (old is None and new in ({}, []))
+    return [] if same else [f"{path}: {old} -> {new}"]

@@ -1,0 +1,247 @@
+"""Objective = weighted sum of named terms; here it is evaluated and differentiated."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import ClassVar, NamedTuple
+
+import torch
+
+from ilu.data.stream import split
+from ilu.models.forward import Shared
+from ilu.system.distributed import ALONE, Ranks
+from ilu.training.optim.stepping import Backward, differentiate
+from ilu.training.schedules import Dual, Ramp
+from ilu.types import Batch, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The gradient itself."""
+
+    power: ClassVar[int | None] = 1
+
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
+        return here()
+
+
+Memory = dict[str, float]
+"""What the weights remember between steps; part of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """``weight`` times ``loss`` on the data stream ``on``, differentiated by ``rule``.
+
+    With ``relative_to`` the weight is in units of another term, which must come earlier: at the
+    first step the weighted value is ``weight`` times that term's, at any scale of either.
+    """
+
+    loss: Loss
+    on: str
+    weight: float | Ramp | Dual = 1.0
+    rule: GradRule = Plain()
+    relative_to: str | None = None
+
+
+Objective = Mapping[str, Term]
+Draw = Callable[[str], Batch]
+
+
+class Views(NamedTuple):
+    """The model and the reference as a loss sees them."""
+
+    model: Forward
+    reference: Forward
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What evaluates a loss. ``exact`` is ``views`` without autocast.
+
+    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
+    of which each of ``ranks`` holds its rows. ``final`` is the last backward pass of a step, if it
+    is that of a whole term (``ends_plainly``) and everything before was finite.
+    """
+
+    views: Views
+    exact: Views
+    params: Params
+    micro_batch: int | None = None
+    ranks: Ranks = ALONE
+    final: Backward = differentiate
+
+    def backward(self, loss: Loss, batch: Batch, *, weight: float, exact: bool = False) -> float:
+        """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
+        views = self.exact if exact else self.views
+        total, parts = 0.0, split(batch, self.micro_batch)
+        for part in parts:
+            value = loss(*views, part).sum() / len(batch)
+            last = part is parts[-1] and math.isfinite(total)
+            (self.final if last else differentiate)(weight * value / self.ranks.divisor)
+            total += value.item()
+        return self.ranks.mean(total)
+
+    def takes_whole(self, batch: Batch) -> bool:
+        """Whether the batch is not split."""
+        return self.micro_batch is None or len(batch) <= self.micro_batch
+
+    def before(self) -> "Engine":
+        """The same where more will be added to the gradient."""
+        return replace(self, final=differentiate)
+
+    def slope(self, loss: Loss, batch: Batch, *, exact: bool = True) -> Slope:
+        """Value and gradient of the mean loss, leaving ``.grad`` as it was.
+
+        Rules that perturb the weights ask for what is exact: a perturbation smaller than the
+        spacing of bfloat16 would vanish.
+        """
+        held = [p.grad for p in self.params]
+        set_grads(self.params, [None] * len(held))
+        value = self.before().backward(loss, batch, weight=1.0, exact=exact)
+        self.ranks.sum_grads(self.params)
+        grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
+        set_grads(self.params, held)
+        return Slope(value, grads)
+
+
+def accumulate(
+    objective: Objective, engine: Engine, draw: Draw, memory: Memory, step: int
+) -> dict[str, float]:
+    """Add the gradient of the objective to ``.grad``; return the value of each term.
+
+    Terms on the same stream share one batch, neighbours among them one forward and backward pass;
+    a rule that asks for more gets fresh ones.
+    """
+    batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
+    values: dict[str, float] = {}
+    for terms in passes(objective):
+        batch = batches[next(iter(terms.values())).on]
+        if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
+            here = engine if ends(terms, objective, values) else engine.before()
+            values |= together(terms, batch, here, memory, step)
+            continue
+        for name, term in terms.items():
+            here = engine if ends({name: term}, objective, values) else engine.before()
+            values[name] = apart(name, term, batch, here, draw, memory, step)
+    engine.ranks.sum_grads(engine.params)
+    return values
+
+
+def passes(objective: Objective) -> list[Objective]:
+    """The terms in groups: those of a group share a forward and a backward pass if they can."""
+    return [dict(group) for _, group in groupby(objective.items(), lambda item: company(*item))]
+
+
+def ends(terms: Objective, objective: Objective, values: Mapping[str, float]) -> bool:
+    """Whether nothing comes after these terms, and what came before them was finite."""
+    return [*objective][-1] in terms and all(map(math.isfinite, values.values()))
+
+
+def ends_plainly(objective: Objective, micro_batch: int | None) -> bool:
+    """Whether the gradient is complete at the end of the last backward pass."""
+    last = [*objective.values()][-1]
+    return joins(last) if micro_batch is None else last.rule.power == 1 and not last.relative_to
+
+
+def joins(term: Term) -> bool:
+    """Whether the term is a function of the mean loss alone: it needs no gradient of its own."""
+    return term.rule.power is not None
+
+
+def company(name: str, term: Term) -> tuple[str, str]:
+    """What neighbours in one pass have in common."""
+    return ("stream", term.on) if joins(term) else ("term", name)
+
+
+def together(
+    terms: Objective, batch: Batch, engine: Engine, memory: Memory, step: int
+) -> dict[str, float]:
+    """Terms that share a forward pass on a batch, and the backward pass of their sum."""
+    model, reference = engine.views
+    forward = model if len(terms) == 1 else Shared(model)
+    values: dict[str, float] = {}
+    total = torch.zeros(())
+    for name, term in terms.items():
+        weight = weight_of(term, name, memory, step)
+        mean = term.loss(forward, reference, batch).sum() / len(batch)
+        found = engine.ranks.mean(mean.item())
+        # Of the mean over all processes: d m^p = p m^(p - 1) dm.
+        power = term.rule.power or 1
+        values[name], slope = found**power, power * found ** (power - 1)
+        total = weight * relation(term, name, memory, values[name]) * slope * mean + total
+        remember(term, name, memory, weight, values[name])
+    engine.final(total / engine.ranks.divisor)
+    return values
+
+
+def apart(
+    name: str, term: Term, batch: Batch, engine: Engine, draw: Draw, memory: Memory, step: int
+) -> float:
+    """One term by itself, as its rule and micro-batches have it; return its value."""
+    weight = weight_of(term, name, memory, step)
+    if term.rule.power == 1 and term.relative_to is None:
+        value = engine.backward(term.loss, batch, weight=weight)
+    else:
+        value, grads = ruled(term, batch, engine, draw, step)
+        here = engine.ranks.share * weight * relation(term, name, memory, value)
+        add(engine.params, grads, here)
+    remember(term, name, memory, weight, value)
+    return value
+
+
+def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:
+    """One term's value and gradient as its rule has them; this holds a second gradient.
+
+    A term that would join others but for its micro-batches is read as it would be among them.
+    """
+    here = partial(engine.slope, term.loss, batch, exact=not joins(term))
+    return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)
+
+
+def add(params: Params, grads: Grads, weight: float) -> None:
+    """Add ``weight`` times a gradient to ``.grad``."""
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = weight * grad if p.grad is None else p.grad.add_(grad, alpha=weight)
+
+
+def weight_of(term: Term, name: str, memory: Memory, step: int) -> float:
+    """The weight of a term at a step, before ``relation``."""
+    match term.weight:
+        case Ramp() as ramp:
+            return ramp(step)
+        case Dual() as dual:
+            return memory.get(f"{name} multiplier", dual.start)
+        case number:
+            return number
+
+
+def relation(term: Term, name: str, memory: Memory, value: float) -> float:
+    """First value of the term that this one is relative to, over its own first value."""
+    if term.relative_to is None:
+        return 1.0
+    own = abs(memory.get(f"{name} at first", value))
+    if own == 0:
+        raise ValueError(
+            f"{name} is 0 at the first step, so no strength can be in units of it (some penalties "
+            "of new LoRA adapters are): set --strength itself, with --no-scale-free"
+        )
+    return abs(memory[f"{term.relative_to} at first"]) / own
+
+
+def remember(term: Term, name: str, memory: Memory, weight: float, value: float) -> None:
+    """Keep what later weights need."""
+    memory.setdefault(f"{name} at first", value)
+    if isinstance(term.weight, Dual):
+        memory[f"{name} multiplier"] = term.weight.after(weight, value)
+
+
+def set_grads(params: Params, grads: list[torch.Tensor | None]) -> None:
+    """Point each ``.grad`` at the given tensor, copying nothing."""
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad

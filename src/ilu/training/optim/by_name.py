@@ -1,0 +1,25 @@
+"""The optimisers by name."""
+
+from typing import Literal
+
+from ilu.training.optim.adamw import adamw, adamw8bit
+from ilu.training.optim.protocol import Named, Optimizer
+from ilu.training.optim.sgd import sgd
+from ilu.training.optim.sophia import Sophia, Soul
+
+Kind = Literal["adamw", "sgd", "sophia", "soul", "adamw8bit", "adamw-bf16"]
+
+
+def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -> Optimizer:
+    """An optimiser at its beginning, with its published betas if none are given."""
+    match kind:
+        case "adamw":
+            return adamw(named, betas)
+        case "sgd":
+            return sgd(named, betas)
+        case "sophia":
+            return Sophia(named) if betas is None else Sophia(named, betas)
+        case "soul":
+            return Soul(named) if betas is None else Soul(named, betas)
+        case "adamw8bit" | "adamw-bf16":
+            return adamw8bit(named, betas)

@@ -1,0 +1,55 @@
+"""A model while it is trained: which weights have a gradient, and what is kept for it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ilu.models.blocks import blocks
+from ilu.models.weight_names import named_trained
+from ilu.training.optim.masked import movable
+from ilu.training.optim.protocol import Named
+from ilu.types import Mask
+
+
+@contextmanager
+def training(
+    model: nn.Module, pattern: str, mask: Mask | None = None, reach: str | None = None
+) -> Generator[Named]:
+    """Let only weights that match ``pattern`` and may move have a gradient; dropout is off.
+
+    Those that match ``reach`` have one as well, so that gradient rules may perturb them.
+    """
+    moved = movable(named_trained(model, pattern), mask)
+    reached = {} if reach is None else named_trained(model, reach)
+    named = {n: p for n, p in model.named_parameters() if n in moved or n in reached}
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    was_training = model.training
+    model.eval()
+    for n, p in model.named_parameters():
+        p.requires_grad_(n in named)
+    try:
+        yield named
+    finally:
+        for n, p in model.named_parameters():
+            p.requires_grad_(wanted[n])
+        model.train(was_training)
+
+
+@contextmanager
+def recomputed(model: nn.Module, wanted: bool) -> Generator[None]:
+    """Keep only what enters each block, and compute the inside again when its gradient is due.
+
+    Gradient checkpointing (arXiv 1604.06174): one more forward pass, to the same bits. The
+    library's own switch works in training mode alone, where dropout would be on.
+    """
+    own = [(one, one.forward) for one in blocks(model)] if wanted else []
+    for one, forward in own:
+        one.forward = partial(checkpoint, forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for one, _ in own:
+            del one.forward

@@ -1,0 +1,350 @@
+"""The installed command, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ilu.cli.unlearn import read
+from ilu.evals.geometry.task_vectors import grams, grouped, known, norms
+from ilu.models.load import StoredWeights, load_model
+from ilu.runs.sweep.folder import statuses
+
+COMMANDS = (
+    "demo",
+    "bench",
+    "evaluate",
+    "oracle",
+    "attack",
+    "vectors",
+    "landscape",
+    "report",
+    "view",
+    "methods",
+    "rerun",
+    "card",
+    "push",
+    "import-config",
+    "doctor",
+)
+ENDS = ("original", "unlearned", "finetuned", "tuned_original")
+QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")
+
+
+def unlearn(ilu, *more, recipe="npo-ilu", out="run"):
+    return ilu("unlearn", recipe, *QUICK, "--out", out, *more)
+
+
+def failed(done, *parts):
+    """A user's error: one line, exit code 2, no traceback."""
+    assert done.returncode == 2, done.stderr + done.stdout
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, ilu):
+    done = ilu(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: ilu {command}" in done.stdout
+
+
+def test_help_needs_no_second_page(ilu):
+    done = ilu("--help")
+    assert done.returncode == 0
+    assert all(f"ilu {c}" in done.stdout for c in (*COMMANDS, "unlearn", "lab build"))
+    assert "ilu unlearn npo" in ilu("unlearn", "--help").stdout
+    assert "Example: ilu lab build" in ilu("lab", "build", "--help").stdout
+
+
+def test_the_version_is_that_of_the_package(ilu):
+    done = ilu("--version")
+    assert (done.returncode, done.stdout) == (0, f"ilu {version('ilu')}\n")
+
+
+def test_recipe_help_shows_the_recipes_own_settings(ilu):
+    own, on_lab = (
+        ilu("unlearn", "npo-ilu", "--help"),
+        ilu("unlearn", "npo", "--model", "lab", "--help"),
+    )
+    assert all(f in own.stdout for f in ("--beta", "--gamma", "--strength", "--reading", "--mask"))
+    assert "--strength" in on_lab.stdout
+    assert "(default: 0.1)" in own.stdout
+    assert "(default: 0.01)" in on_lab.stdout
+
+
+def test_recipes_begin_at_a_strength_in_units_of_the_forget_term():
+    """Flags have both forms, so that a command says what it means whatever the default is."""
+    data = [f for n in ("forget", "retain", "environment") for f in (f"--{n}", f"{n}.jsonl")]
+
+    def penalty(*flags, model="org/m"):
+        recipe, _ = read("npo-ilu", ["--model", model, *data, "--out", "x", *flags])
+        term = recipe.objective["invariance"]
+        return term.weight, term.relative_to
+
+    assert penalty() == penalty("--scale-free") == (0.1, "forget")
+    assert penalty("--no-scale-free", "--strength", "2") == (2.0, None)
+    assert penalty(model="lab") == penalty("--no-scale-free", model="lab") == (1e-3, None)
+    assert penalty("--scale-free", model="lab") == (1e-3, "forget")
+
+
+def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, tmp_path):
+    done = unlearn(ilu, "--save-every", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len((tmp_path / "run/train.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+    done = ilu("evaluate", "run/model", "--suite", "lab", "--out", "scores.json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())["models"]["run/model"]
+    recorded = json.loads((tmp_path / "run/scores/after.json").read_text())
+    assert scores["utility"] == recorded["utility"]
+
+    tune = ("--steps", "3", "--batch-size", "4")
+    done = ilu("attack", "run/model", "--task", "mood", "--suite", "lab", *tune, "--out", "mood")
+    assert done.returncode == 0, done.stderr
+    assert "mood-quarter" in done.stdout
+
+    tuned = "mood/attacks/mood/model"
+    done = ilu("vectors", "lab", "run/model", tuned, "--tuned-original", tuned, "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(-1 <= c <= 1 for c in json.loads(done.stdout)["cosines"].values())
+    done = ilu("vectors", "lab", "run/model", "--by", "module", "--cka", "lab", "--limit", "8")
+    assert done.returncode == 0, done.stderr
+    assert "mlp.down_proj" in done.stdout
+    assert "CKA on forget" in done.stdout
+    line = ("--suite", "lab", "--limit", "4", "--points", "2", "--out", "run/landscape.json")
+    done = ilu("landscape", "lab", "run/model", *line)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/landscape-forget_nll.svg").is_file()
+
+    for page in ("report.html", "report.md"):
+        assert ilu("report", "run", "--out", page).returncode == 0
+        assert "npo-ilu" in (tmp_path / page).read_text()
+
+    assert ilu("rerun", "run", "--out", "again").returncode == 0
+    model = "model/model.safetensors"
+    assert (tmp_path / "run" / model).read_bytes() == (tmp_path / "again" / model).read_bytes()
+
+
+def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
+    names = ("head:sums", "noise:0.5")
+    flags = [flag for name in names for flag in ("--attack", name)]
+    done = ilu("attack", "lab", *flags, "--ask", "fewshot", "--suite", "lab", "--limit", "8",
+               "--steps", "2", "--out", "run")  # fmt: skip
+    shown = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert shown == ["before", "head-sums", "noise-0.5", "fewshot"]
+    (asked,) = json.loads((tmp_path / "run/scores/probes.json").read_text()).items()
+    assert (asked[0], asked[1]["n"]) == ("fewshot", 8)
+    assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
+    assert not (tmp_path / "run/attacks").exists()
+    failed(ilu("attack", "lab", "--out", "x"), "needs --task, --attack or --ask", "quantise")
+    wmdp = ("--ask", "lens", "--suite", "wmdp", "--split", "bio")
+    failed(ilu("attack", "lab", *wmdp, "--out", "x"), "questions of --suite wmdp", "choice --data")
+
+
+def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):
+    command = ("bench", "methods", "--only", "npo", "--seeds", "2", "--quick", "--out", "bench")
+    done = ilu(*command)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench" / "methods.json").read_text())
+    (row,) = found["rows"]
+    assert (row["recipe"], row["seeds"], found["failed"]) == ("npo", 2, {})
+    assert row["peak_memory_mib"]["mean"] > 100
+    assert "| npo | " in (tmp_path / "bench" / "methods.md").read_text()
+    seen = statuses(tmp_path / "bench")  # it is a sweep
+    assert {name: each.state for name, each in seen.items()} == {
+        "npo-seed0": "done", "npo-seed1": "done",
+    }  # fmt: skip
+    before = (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns
+    assert ilu(*command).returncode == 0
+    assert (tmp_path / "bench" / "runs" / "npo-seed0" / "done.json").stat().st_mtime_ns == before
+
+
+def test_bench_says_what_it_measures(ilu):
+    done = ilu("bench", "speed", "--out", "bench")
+    assert done.returncode == 2
+    assert "ilu bench methods" in done.stderr
+
+
+def test_methods_lists_everything_with_its_paper(ilu):
+    found = json.loads(ilu("methods", "--json").stdout)
+    papers = {e["name"]: e["paper"] for e in found}
+    assert papers["NPO"] == "2404.05868"
+    assert papers["rmu"] == papers["RMU"] == "2403.03218"
+    assert papers["Penalty"] == "2506.01339"
+    assert {e["kind"] for e in found} >= {
+        "forget loss",
+        "retain loss",
+        "attack",
+        "metric",
+        "recipe",
+        "mask",
+    }
+    assert all(e["summary"] for e in found)
+
+
+def test_doctor_says_whether_the_mirror_is_there(ilu, tmp_path):
+    assert ": found" in ilu("doctor", ILU_HUB=str(tmp_path)).stdout.replace("\n", "")
+    assert "does not exist" in ilu("doctor", ILU_HUB=str(tmp_path / "no")).stdout
+
+
+def test_wrong_names_get_a_suggestion(ilu):
+    failed(ilu("unlern"), "unknown command 'unlern'; did you mean 'unlearn'?")
+    failed(ilu("unlearn", "npo-ilo"), "unknown recipe 'npo-ilo'; did you mean 'npo-ilu'?")
+    failed(ilu("attack", "lab", "--task", "modo", "--out", "x"), "did you mean 'mood'?")
+    failed(ilu("unlearn", "--model", "lab", "npo", "--out", "x"), "needs a recipe first")
+
+
+def test_a_wrong_flag_is_a_users_error(ilu):
+    done = ilu("unlearn", "npo", "--model", "lab", "--out", "x", "--stepz", "3")
+    assert done.returncode == 2
+    assert "--stepz" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ilu("unlearn", "npo", "--out", "x").returncode == 2
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"body": "x"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    failed(unlearn(ilu, "--forget", "none.jsonl"), "none.jsonl does not exist")
+    failed(unlearn(ilu, "--forget", "bad.jsonl"), "columns body", "text=body")
+    failed(unlearn(ilu, "--retain", "empty.jsonl"), "empty.jsonl is empty")
+    failed(unlearn(ilu, "--layer", "9", recipe="rmu"), "layer 9", "0 to 5")
+    failed(unlearn(ilu, "--device", "cuda:7"), "cannot use device 'cuda:7'")
+    failed(
+        unlearn(ilu, "--model", "nowhere", "--forget", "a", "--retain", "b", recipe="npo"),
+        "model 'nowhere' is no folder",
+    )
+    failed(ilu("evaluate", "lab"), "needs --data")
+    failed(ilu("attack", "lab", "--task", "none.jsonl", "--out", "x"), "none.jsonl does not exist")
+    failed(ilu("report", "nothing"), "not a run directory")
+    failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
+    failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")
+    failed(ilu("foo"), "unknown command 'foo'. Commands: demo")
+    failed(ilu("unlearn", "ilu-npo", "--model", "lab", "--out", "x"), "did you mean 'npo-ilu'?")
+    failed(ilu("unlearn", "npo-saam", "--model", "lab", "--out", "x"), "did you mean 'npo-sam'?")
+    failed(ilu("plan", "npo", "--model", "lab", "--length", "abc"), "--length abc: say how many")
+    failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "three models")
+    lab = ("landscape", "lab", "lab", "--suite", "lab", "--out", "x.json")
+    failed(ilu(*lab, "--columns", "text=body"), "leave --columns out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]
+
+
+def test_an_existing_or_unwritable_output_is_refused(ilu, tmp_path):
+    (tmp_path / "run").mkdir()
+    failed(unlearn(ilu), "run exists already", "--resume")
+    (tmp_path / "file").write_text("")
+    failed(unlearn(ilu, out="file/run"), "file/run")
+    failed(ilu("demo", "--quick", "--out", "run"), "exists already")
+
+
+def test_a_full_disk_is_one_line_and_what_is_there_is_whole(ilu, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        done = unlearn(ilu, out="disk/run")
+        failed(done)
+        assert "space" in done.stderr
+        assert not (disk / "run/model").exists()
+        assert not list(disk.rglob("*.partial"))
+        for file in disk.rglob("*.json"):
+            json.loads(file.read_text())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_debug_shows_the_traceback(ilu):
+    done = ilu("report", "nothing", "--debug")
+    assert "Traceback" in done.stderr
+
+
+def test_overlap_is_warned_of(ilu, tmp_path):
+    (tmp_path / "both.jsonl").write_text('{"text": "Ann sleeps."}\n{"text": "Ben sings."}\n')
+    done = unlearn(ilu, "--forget", "both.jsonl", "--retain", "both.jsonl")
+    assert done.returncode == 0
+    assert done.stderr == "warning: 2 retain examples are in the forget set as well\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_resume_ends_in_the_same_bytes(number, code, ilu, tmp_path):
+    long = ["--steps", "30"]
+    assert unlearn(ilu, *long, out="whole").returncode == 0
+    command = [str(Path(sys.executable).with_name("ilu")), "unlearn", "npo-ilu", *QUICK, *long]
+    process = subprocess.Popen(
+        [*command, "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    log = tmp_path / "run/train.jsonl"
+    until = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert b"--resume continues" in errors
+    assert not (tmp_path / "run/model").exists()
+    assert unlearn(ilu, *long, "--resume").returncode == 0
+    for file in ("train.jsonl", "model/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+
+
+def test_quick_demo_tells_the_whole_story(ilu, tmp_path):
+    """At smoke size the numbers mean nothing; their shape and their sources do."""
+    done = ilu("demo", "--quick", "--out", "demo")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "demo/summary.json").read_text())
+    assert summary["schema"] == 1
+    assert list(summary["models"]) == ["original", "rmu", "rmu-ilu", "npo", "npo-ilu"]
+    for name, model in summary["models"].items():
+        assert list(model["tasks"]) == ["sums", "topics", "mood", "owner", "entail", "same"]
+        assert (tmp_path / "demo" / name / "done.json").is_file()
+        for task in model["tasks"].values():
+            assert len(task["forget_quality"]) == 3
+            assert (task["cosines"]["u__ft"] is None) == (name == "original")
+    assert summary["models"]["original"]["forget_quality"] <= 0.05
+    assert (tmp_path / "demo/report.html").stat().st_size < 2_000_000
+    assert load_model(str(tmp_path / "demo/rmu/model")).tokenizer("x")
+    for name in ("rmu", "npo-ilu"):
+        check_vectors(tmp_path / "demo", name, "mood")
+
+
+def check_vectors(demo, run, task):
+    """The recorded cosines and the norms of ``ilu vectors``, again and by other means."""
+    folders = [demo / p for p in ("original/model", f"{run}/model", f"{run}/attacks/{task}/model",
+                                  f"original/attacks/{task}/model")]  # fmt: skip
+    o, u, f, t = (load_file(folder / "model.safetensors") for folder in folders)
+
+    def flat(end, start):
+        return np.concatenate([end[n].astype(float).ravel() - start[n].astype(float).ravel()
+                               for n in sorted(o)])  # fmt: skip
+
+    taus = {"ft_after_u": flat(f, u), "u": flat(u, o), "ft": flat(t, o)}
+    recorded = json.loads((demo / run / "vectors.json").read_text())[task]
+    for pair, cosine in recorded.items():
+        a, b = (taus[name] for name in pair.split("__"))
+        assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-9)
+    models = {n: StoredWeights(p) for n, p in zip(ENDS, folders, strict=True)}
+    whole = norms(grouped(grams(models), lambda name: "")[""], known(models))
+    assert whole == pytest.approx({n: np.linalg.norm(x) for n, x in taus.items()}, rel=1e-9)

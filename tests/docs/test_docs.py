@@ -1,0 +1,105 @@
+"""What the documents say is true: numbers come from records, examples run."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ilu.cli.methods_page import page
+from ilu.runs.report.formats import to_markdown
+from ilu.runs.report.gather import gather
+from ilu.runs.report.table import make_table
+from ilu.system.optional import EXTRAS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEMO = ROOT / "results" / "demo"
+
+
+def test_the_table_is_what_the_records_say():
+    names = json.loads((DEMO / "summary.json").read_text())["models"]
+    runs, broken = gather([DEMO / name for name in names])
+    assert to_markdown(make_table(runs), broken) in README
+
+
+def test_the_records_are_of_committed_code():
+    for record in DEMO.glob("*/environment.json"):
+        assert json.loads(record.read_text())["dirty"] is False
+
+
+def test_the_methods_page_is_what_the_code_says():
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page()
+
+
+NOT_OURS = re.compile(r"\bilu\[[a-z]|pip install (-\S+ )*'?ilu\b")
+"""What would install another project: the name is taken on the public index."""
+
+
+def test_nobody_is_told_to_install_the_other_project_of_our_name():
+    folders = ("src", "tests", "studies", "benchmarks", "scripts", "docs")
+    files = [*ROOT.iterdir(), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    told = [p for p in files if p.suffix in (".py", ".md", ".toml", ".txt", ".sh", ".ipynb")]
+    texts = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in told}
+    assert "src/ilu/system/optional.py" in texts
+    assert [name for name, text in texts.items() if NOT_OURS.search(text)] == []
+
+
+def test_what_is_said_to_be_installed_for_an_extra_is_what_the_project_declares():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {k: tuple(v) for k, v in declared["optional-dependencies"].items() if k != "docs"}
+    assert extras == EXTRAS
+
+
+def test_the_python_example_runs(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    command = [sys.executable, "-c", example]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "forget_accuracy" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_files_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_files_named_in_the_tree_exist():
+    """A line of the tree begins with a place; what else it names lies in that place."""
+    lines = README.split("## What is where")[1].split("```")[1].strip().splitlines()
+    assert len(lines) > 15
+    for line in lines:
+        place = ROOT / ("src/ilu" if line.startswith("  ") else "") / line.split()[0]
+        inside = re.findall(r"\b([\w]+\.py|[a-z]+/)", line.strip().partition(" ")[2])
+        homes = (place, place / "robust", ROOT, ROOT / "docs")
+        missing = [name for name in inside if not any((home / name).exists() for home in homes)]
+        assert place.exists(), place
+        assert missing == [], line
+
+
+def test_what_lasts_is_what_the_record_says():
+    lines = (ROOT / "results" / "ilu_vs_baselines.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "| setting |" not in line]
+    record = json.loads((ROOT / "results" / "ilu_vs_baselines.json").read_text())
+    known = {shown(line, row) for line, row in zip(rows, record["rows"], strict=True)}
+    rmu = [line for line in README.splitlines() if line.startswith(("| rmu", "| original"))]
+    table = [line for line in rmu if "±" not in line]  # the demo's have errors over questions
+    assert len(table) >= 10
+    assert set(table) <= known
+
+
+def shown(line, row):
+    """A row of the README from the same row of the study's table and of its record."""
+    way, setting = (cell.strip() for cell in line.split("|")[1:3])
+    assert way == row["method"]
+    means = [f"{row[key]:.3f}" for key in ("fq_mean", "utility_mean", "ra_mean")]
+    gain = row.get("delta_ra_vs", {}).get("rmu 450 steps", {})
+    keys = (("mean", "ci_low"), ("other_tasks_mean", "other_tasks_ci_low"))
+    over = [f"{gain[m]:+.3f} ({gain[c]:+.3f})" if gain.get(m) is not None else "" for m, c in keys]
+    cells = [way, setting, *means, *over, f"{row['fa_mean']:.3f}", f"{row['unlearn_seconds']:.0f}"]
+    return f"| {' | '.join(cells)} |"
