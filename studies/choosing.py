@@ -58,5 +58,5 @@ def missing(out: Path, group: str, v: Validated) -> float:
     beside = compared(group)
     plain = validated(out, beside.base, choice(out, group, beside.base))
     assert plain is not None
-    forgets = max(0.0, plain.forget_quality - 0.05 - v.forget_quality)
+    forgets = max(0.0, plain.forgotten_share - 0.05 - v.forgotten_share)
     return forgets + max(0.0, plain.utility - beside.slack - v.utility)
