@@ -84,7 +84,7 @@ def worst_shift(
     return shift.detach()
 
 
-def under_attack(term: Term, attack: LatentAttack) -> Term:
+def under_attack(term: Term, attack: LatentAttack, forgets: bool) -> Term:
     """The term with its loss under the worst shift."""
     loss: Any = Latent(term.loss, attack)  # whose needs_reference is that of its own loss
     return replace(term, loss=loss)
