@@ -22,8 +22,7 @@ from ilu.evals.geometry.landscape import (
 from ilu.evals.geometry.task_vectors import same_shapes
 from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SuiteName
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.svg import terrain
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
@@ -68,7 +67,7 @@ class Landscape:
     unlearned: Positional[str]
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
-    suite: SuiteName = "likelihood"
+    suite: str = "likelihood"
     split: str | None = None
     data: str | None = None
     columns: tuple[str, ...] = ()
@@ -89,17 +88,19 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    asked = Asked(data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split)
-    found = explored(kind, wanted, asked)
+    request = SuiteRequest(
+        data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
+    )
+    found = explored(kind, wanted, request)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
         write_text(wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), terrain(found, metric))
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape, asked: Asked) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
     """The record of a landscape."""
-    suite = measured(wanted.suite, asked)
+    suite = measured(wanted.suite, request)
     lm = load_model(wanted.unlearned, device=wanted.device)
     origin = weights_of(lm.model)
     others = {"original": wanted.original, "finetuned": wanted.finetuned}
