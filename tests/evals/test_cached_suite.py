@@ -255,11 +255,11 @@ def test_groups_keep_the_names_of_their_own(lm, data):
 def test_suites_say_what_data_they_need():
     with pytest.raises(ValueError, match="brings its own data"):
         suite_of("tofu", SuiteRequest(data="x.jsonl"))
-    with pytest.raises(ValueError, match="needs --data"):
+    with pytest.raises(ValueError, match="needs `data`"):
         suite_of("verbatim", SuiteRequest())
     with pytest.raises(ValueError, match="no split 'forget15', it has one of forget01"):
         suite_of("tofu", SuiteRequest(split="forget15"))
-    with pytest.raises(ValueError, match="none: leave --split out"):
+    with pytest.raises(ValueError, match="none: leave `split` out"):
         suite_of("lab", SuiteRequest(split="news"))
 
 

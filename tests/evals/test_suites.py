@@ -98,24 +98,24 @@ def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
 
 
 def test_flags_that_would_do_nothing_are_refused():
-    with pytest.raises(ValueError, match="--form is for choice, elicit, mmlu, wmdp"):
+    with pytest.raises(ValueError, match="`form` is for choice, elicit, mmlu, wmdp"):
         suite_of("tasks", SuiteRequest(form="cloze"))
     with pytest.raises(ValueError, match="suite membership needs them"):
         suite_of("membership", SuiteRequest(data="d.jsonl"))
     with pytest.raises(ValueError, match="suite membership needs them"):
         suite_of("likelihood", SuiteRequest(data="d.jsonl", nonmembers="n.jsonl"))
-    with pytest.raises(ValueError, match="--batch-size is for lm-eval"):
+    with pytest.raises(ValueError, match="`batch_size` is for lm-eval"):
         suite_of("mmlu", SuiteRequest(batch_size=4))
     (harness,) = suite_of("lm-eval", SuiteRequest(data="mmlu", batch_size="auto")).parts.values()
     assert harness.batch_size == "auto"
-    with pytest.raises(ValueError, match="needs --data: names of tasks"):
+    with pytest.raises(ValueError, match="needs `data`: names of tasks"):
         suite_of("lm-eval", SuiteRequest())
     for name in ("wmdp", "lab", "choice", "perplexity", "tofu"):
         data = None if suites()[name].data == "own" else "d.jsonl"
-        with pytest.raises(ValueError, match=f"{name} cuts nothing: --truncate is for likelihood"):
+        with pytest.raises(ValueError, match=f"{name} cuts nothing: `truncate` is for likelihood"):
             suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
-        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave --col"):
+        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave `col"):
             suite_of(name, SuiteRequest(data=data, columns=("question=q",)))
     assert suite_of("muse", SuiteRequest(truncate=64))
     assert suite_of("elicit", SuiteRequest(data="d.jsonl", columns=("question=q",)))

@@ -1,5 +1,6 @@
 """Flags from types, by tyro, the same way for every command."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import tyro
 
 Positional = tyro.conf.Positional
+SETTING = re.compile(r"`([a-z][a-z_]*)`")
+"""A setting as messages of the library name it."""
 OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 """Flag of an older version -> its name today."""
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
@@ -25,6 +28,11 @@ def renewed(word: str) -> str:
         return word
     warnings.warn(f"the flag {flag} is called {new} now", stacklevel=2)
     return f"{new}{equals}{value}"
+
+
+def as_flags(text: str) -> str:
+    """A message of the library in which each setting, such as `micro_batch`, is a flag."""
+    return SETTING.sub(lambda setting: f"--{setting[1].replace('_', '-')}", text)
 
 
 def flags(argv: Sequence[str], name: str) -> list[str]:

@@ -105,7 +105,7 @@ def with_environments(
 ) -> Objective:
     """Add ``term`` on every environment, weighted by the strength."""
     if not environments:
-        raise ValueError("an -ilu recipe needs at least one --environment to be invariant over")
+        raise ValueError("an -ilu recipe needs at least one `environment` to be invariant over")
     strength, warmup = invariance.strength, invariance.strength_warmup
     weighted = replace(
         term,

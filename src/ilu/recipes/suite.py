@@ -55,29 +55,29 @@ def suite_kind(name: str) -> SuiteKind:
 def check_data(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
     """Refuse data that the suite does not read, and require what it needs."""
     if kind.data == "own" and request.data is not None:
-        raise ValueError(f"the suite {name} brings its own data: leave --data out")
+        raise ValueError(f"the suite {name} brings its own data: leave `data` out")
     if kind.data in ("user", "tasks") and request.data is None:
         what = "names of tasks" if kind.data == "tasks" else "a file or a hub dataset"
-        raise ValueError(f"the suite {name} needs --data: {what}")
+        raise ValueError(f"the suite {name} needs `data`: {what}")
     if request.columns and (request.data is None or not kind.columns):
-        raise ValueError(f"the suite {name} reads columns that it knows: leave --columns out")
+        raise ValueError(f"the suite {name} reads columns that it knows: leave `columns` out")
     if kind.nonmembers != (request.nonmembers is not None):
-        raise ValueError("--nonmembers are texts never seen, and the suite membership needs them")
+        raise ValueError("`nonmembers` are texts never seen, and the suite membership needs them")
 
 
 def check_choices(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
     """Refuse settings that the suite does not have."""
     if request.split is not None and request.split not in kind.splits:
-        known = f"one of {', '.join(kind.splits)}" if kind.splits else "none: leave --split out"
+        known = f"one of {', '.join(kind.splits)}" if kind.splits else "none: leave `split` out"
         raise ValueError(f"the suite {name} has no split {request.split!r}, it has {known}")
     every = suites()
     if request.form != "letters" and not kind.forms:
         those = ", ".join(n for n, k in every.items() if k.forms)
-        raise ValueError(f"the suite {name} has one form: --form is for {those}")
+        raise ValueError(f"the suite {name} has one form: `form` is for {those}")
     if request.classifiers and not kind.classifiers:
-        raise ValueError(f"the suite {name} asks no classifier: leave --classifiers out")
+        raise ValueError(f"the suite {name} asks no classifier: leave `classifiers` out")
     if request.batch_size is not None and not kind.batch_size:
-        raise ValueError(f"the suite {name} sets its own batches: --batch-size is for lm-eval")
+        raise ValueError(f"the suite {name} sets its own batches: `batch_size` is for lm-eval")
     if request.truncate is not None and not kind.truncates:
         those = ", ".join(n for n, k in every.items() if k.truncates)
-        raise ValueError(f"the suite {name} cuts nothing: --truncate is for {those}")
+        raise ValueError(f"the suite {name} cuts nothing: `truncate` is for {those}")

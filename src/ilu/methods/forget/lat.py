@@ -73,7 +73,7 @@ def worst_shift(
         if found[0] is None:
             raise ValueError(
                 f"{type(loss).__name__} does not depend on the output of block "
-                f"{attack.attack_layer} on the forget texts: choose an earlier --attack-layer, or "
+                f"{attack.attack_layer} on the forget texts: choose an earlier `attack_layer`, or "
                 "another method"
             )
         shift.grad = found[0]
