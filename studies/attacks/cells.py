@@ -26,7 +26,7 @@ NAMES = (
     ORIGINAL,
     NEVER_KNEW,
     *(f"{method}{ending}" for method in METHODS for ending in ENDINGS),
-    "rmu-ahead",
+    "rmu-lookahead",
 )
 """Each method alone, with the penalty, with SAM, and with the environment's likelihood in place of
 the penalty. First the original model and one that was never trained on the forget set, last the

@@ -7,7 +7,8 @@ with the penalty in each reading of w, over other environments, and with more we
 kept for `rmu-ilu`; `sam` adds the penalty, or the control, to SAM, and `equal` goes on from there
 against an RMU and a control of as many steps, though TAR has 300; `directions` has, as long, the
 penalty with layer-wise weights, and along what would teach the forget set again; `adversaries` is
-LAT, TAR and looking ahead. Groups whose names begin with npo are about NPO, all others about RMU.
+LAT, TAR and looking ahead (rows `ahead`, as the record names them). Groups whose names begin with
+npo are about NPO, all others about RMU.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from ilu.lab.sources import Documents, TaskTrain
 from studies.ilu_vs_baselines.perturbed import PerturbedTexts
 from studies.ilu_vs_baselines.variants import Settings, Variant, around, forward, strengths
 
-ALL: Settings = {"reach": "."}
+ALL: Settings = {"perturbed": "."}
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 RMU = Variant("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_450 = RMU._replace(choices=[{"steps": 450}])
@@ -31,7 +32,7 @@ NPO_CONTROL = Variant(
 )
 RMU_TAR_ALL = Variant("rmu-tar", [{"inner_lr": r, **ALL} for r in (3e-4, 1e-3, 3e-3)])
 TAR: Settings = {"inner_lr": 3e-4, "steps": 300}
-RMU_AHEAD = Variant("rmu-ahead", [{"ahead": a} for a in (1e-3, 3e-3, 6e-3)])
+RMU_AHEAD = Variant("rmu-lookahead", [{"lookahead_step": a} for a in (1e-3, 3e-3, 6e-3)])
 SCALE_FREE: Settings = {"scale_free": True, "steps": 450}
 ELEMENTWISE: Settings = {"reading": "elementwise", **SCALE_FREE}
 RMU_CONTROL_450 = Variant("rmu-control", strengths((0.01, 0.1, 1.0), **SCALE_FREE))
@@ -63,18 +64,19 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "rmu-sam all weights": RMU_SAM_ALL,
         "rmu-sam": RMU_SAM,
         "rmu-ahead trained weights": Variant(
-            "rmu-ahead", [{"ahead": a, "reach": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
+            "rmu-lookahead",
+            [{"lookahead_step": a, "perturbed": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)],
         ),
         "rmu-rs all weights": Variant(
             "rmu-rs", [{"sigma": s, "samples": 1, **ALL} for s in (1e-3, 3e-3, 1e-2)]
         ),
         "rmu-ahead-ilu": Variant(
-            "rmu-ahead-ilu", strengths((0.01, 0.1, 1.0), steps=300), "gradient"
+            "rmu-lookahead-ilu", strengths((0.01, 0.1, 1.0), steps=300), "gradient"
         ),
     },
     "npo": {
         "npo": NPO,
-        "npo-ahead": Variant("npo-ahead", [{"ahead": a} for a in (3e-4, 1e-3, 3e-3)]),
+        "npo-ahead": Variant("npo-lookahead", [{"lookahead_step": a} for a in (3e-4, 1e-3, 3e-3)]),
         "npo-control": NPO_CONTROL,
         "npo-ilu": Variant("npo-ilu", strengths((1e-3, 1e-2, 1e-1), steps=130), "gradient"),
         "npo-sam": NPO_SAM,
@@ -183,12 +185,12 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "rmu-sam-ilu all weights, 450 steps": Variant(
             "rmu-sam-ilu", around(0.25, strength=0.03, **ELEMENTWISE, **ALL), "elementwise"
         ),
-        "rmu-ahead 450 steps": Variant("rmu-ahead", forward(steps=450)),
+        "rmu-ahead 450 steps": Variant("rmu-lookahead", forward(steps=450)),
         "rmu-ahead-control 450 steps": Variant(
-            "rmu-ahead-control", forward(strength=0.01, **SCALE_FREE)
+            "rmu-lookahead-control", forward(strength=0.01, **SCALE_FREE)
         ),
         "rmu-ahead-ilu 450 steps": Variant(
-            "rmu-ahead-ilu", forward(strength=0.03, **ELEMENTWISE), "elementwise"
+            "rmu-lookahead-ilu", forward(strength=0.03, **ELEMENTWISE), "elementwise"
         ),
         "rmu-tar all weights": RMU_TAR_ALL,
         "rmu-tar-control all weights": Variant(

@@ -14,10 +14,11 @@ QUESTIONS, ENVIRONMENT = 240, 16
 RETAIN = (5.0, 10.0)
 Settings = dict[str, Any]
 IMPLIED = (
-    "reach", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
-    "layerwise", "directions",
+    "perturbed", "reach", "scale_free", "samples", "reading", "parameters",
+    "environment_batch_size", "layerwise", "directions",
 )  # fmt: skip
-"""Settings that the name of a row says, or that all rows of its kind share."""
+"""Settings that the name of a row says, or that all rows of its kind share; older rows of the table
+have ``reach`` for ``perturbed``."""
 
 
 class Variant(NamedTuple):
@@ -64,4 +65,4 @@ def around(rho: float, **shared: Any) -> list[Settings]:
 
 def forward(**shared: Any) -> list[Settings]:
     """How far to look ahead, with the same two weights."""
-    return [{**shared, "ahead": x, "alpha": a} for x in (3e-3, 6e-3) for a in RETAIN]
+    return [{**shared, "lookahead_step": x, "alpha": a} for x in (3e-3, 6e-3) for a in RETAIN]

@@ -431,7 +431,7 @@ def test_a_record_without_a_newer_setting_is_the_same_recipe(folder, tmp_path):
     made = whole(folder, {})
     out = run(made, tmp_path / "run")
     old = out.read("recipe")
-    del old["optim"]["recompute"], old["optim"]["reach"]
+    del old["optim"]["recompute"], old["optim"]["perturbed"]
     out.write("recipe", old)
     assert finished(out.path, describe(made))
     run(made, out.path, Options(resume=True))

@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM
 from ilu.attacks.finetune import FineTune
 from ilu.data.stream import Feed
 from ilu.lab.sources import TaskTrain
+from ilu.methods.forget.rmu import rmu_recipe
 from ilu.models.blocks import blocks
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import read_weights
 from ilu.models.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, base_layers, merge
 from ilu.models.weight_names import named_trained
-from ilu.recipes.hidden import rmu
 from ilu.runs.run import Options, run
 from ilu.system import optional
 from ilu.system.record import describe, restore
@@ -32,7 +32,7 @@ ROUNDED = replace(LORA, base_bits=4)
 
 
 def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
-    found = adapted_layers(tiny, LORA, rmu(layer=1).parameters)
+    found = adapted_layers(tiny, LORA, rmu_recipe(layer=1).parameters)
     assert found == ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
     every = adapted_layers(tiny, LORA, "")
     assert len(every) == 2 * 7
@@ -44,7 +44,7 @@ def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
 
 
 def test_adapters_are_all_that_is_trained_and_only_of_the_chosen_layers(tiny):
-    adapted = adapt(tiny, LORA, rmu(layer=1).parameters, seed=0)
+    adapted = adapt(tiny, LORA, rmu_recipe(layer=1).parameters, seed=0)
     named = named_trained(adapted, ADAPTERS)
     assert sorted(tuple(p.shape) for p in named.values()) == [(3, 32)] * 2 + [(16, 3)] * 2
     assert all("mlp.down_proj" in n for n in named)
@@ -216,7 +216,7 @@ def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path
     [
         ({"quantise_base": 4}, "give --lora-rank as well"),
         ({"quantise_base": 8, "lora_rank": 2}, "in 8 bits: it can have 4"),
-        ({"quantise_base": 4, "lora_rank": 2, "reach": "."}, "leave out --quantise-base"),
+        ({"quantise_base": 4, "lora_rank": 2, "perturbed": "."}, "leave out --quantise-base"),
         ({"quantise_base": 4, "lora_rank": 2, "optimizer": "adamw-bf16"}, "--precision bfloat16"),
     ],
 )

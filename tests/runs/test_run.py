@@ -20,8 +20,7 @@ from ilu.methods.robust.rules import SAM
 from ilu.models.load import load_model, read_weights
 from ilu.recipes.build import arguments, build, field_names
 from ilu.recipes.names import names, parse_name
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST
+from ilu.recipes.registry import endings, methods
 from ilu.runs.recipe import read_recipe
 from ilu.runs.report.formats import write_report
 from ilu.runs.report.gather import gather
@@ -60,8 +59,8 @@ def small(name):
 
 
 def settings_of(found):
-    robust = field_names(ROBUST[found.robust]) if found.robust else []
-    return {*arguments(METHODS[found.method].plan), *robust}
+    robust = field_names(endings()[found.robust].settings) if found.robust else []
+    return {*arguments(methods()[found.method].recipe), *robust}
 
 
 def test_every_name_can_be_built_and_recorded(folder):
@@ -71,9 +70,9 @@ def test_every_name_can_be_built_and_recorded(folder):
         assert restore(describe(made)) == made
 
 
-OUR = [name for name, method in METHODS.items() if not method.settings]  # others: test_published
+OUR = [name for name, method in methods().items() if not method.settings]  # others: test_published
 ALONE = [f"{m}{ending}" for m in OUR for ending in ("", "-sam-ilu")]
-ROBUSTLY = [f"npo-{ending}" for ending in (*ROBUST, "ilu", "control", "lat-control")]
+ROBUSTLY = [f"npo-{ending}" for ending in (*endings(), "ilu", "control", "lat-control")]
 ROBUSTLY += ["dpo-lat", "repnoise-lat", "rmu-tar"]
 
 
@@ -117,8 +116,8 @@ def test_adversaries_and_masks_know_every_topic(folder):
 
 def test_looking_ahead_is_along_one_environment(folder):
     two = (str(folder / "environment.jsonl"), str(folder / "retain.jsonl"))
-    with pytest.raises(ValueError, match="-ahead looks along one environment, and 2 were given"):
-        recipe(folder, "npo-ahead", environment=two)
+    with pytest.raises(ValueError, match="-lookahead looks along one environment, and 2 were"):
+        recipe(folder, "npo-lookahead", environment=two)
 
 
 def test_weight_arithmetic_does_not_follow_rounded_weights(folder):
@@ -130,7 +129,7 @@ def test_only_data_that_is_read_is_asked_for(folder):
     assert set(recipe(folder, "ascent", retain=None).data) == {"forget"}
     assert set(recipe(folder, "ascent-mudman").data) == {"forget", "retain"}
     assert set(recipe(folder, "l1-sparse-tar").data) == {"retain", "forget"}
-    assert set(recipe(folder, "l1-sparse-ahead").data) == {"retain", "environment"}
+    assert set(recipe(folder, "l1-sparse-lookahead").data) == {"retain", "environment"}
     with pytest.raises(ValueError, match="--retain is missing"):
         recipe(folder, "ascent-mudman", retain=None)
 
@@ -169,8 +168,8 @@ def test_counterparts_must_fit_the_context_too():
 
 def test_a_loss_that_no_trained_weight_changes_is_refused(folder, tmp_path):
     """RMU steers what block 0 puts out; block 1 comes after it."""
-    for reach in (None, "."):
-        made = recipe(folder, "rmu", layer=0, parameters=r"layers\.1\.", reach=reach)
+    for perturbed in (None, "."):
+        made = recipe(folder, "rmu", layer=0, parameters=r"layers\.1\.", perturbed=perturbed)
         with pytest.raises(ValueError, match=r"'forget' does not depend on any weight that"):
             run(made, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -72,7 +72,7 @@ CASES = {
     ),
     "some weights, others in reach": (
         {**TWO, "forget": replace(FORGET, rule=SAM(0.1))},
-        {"parameters": r"1\.mlp\.down", "reach": "mlp"}, make_tiny,
+        {"parameters": r"1\.mlp\.down", "perturbed": "mlp"}, make_tiny,
     ),
     "averaged": (TWO, {"average_from": 2, "average_every": 1}, make_tiny),
     "descent": (TWO, {"optimizer": "sgd"}, make_tiny),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -31,12 +31,17 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(ids, mask, labels, tuple(collate(column) for column in others))
 
 
+Role = Literal["forget", "retain", "environment", "task"]
+"""What data is for; attacks and pretraining train on a task."""
+
+
 @dataclass(frozen=True)
 class Feed:
-    """A source, and how many of its examples make a batch."""
+    """A source, how many of its examples make a batch, and what they are for."""
 
     source: Source
     batch_size: int
+    role: Role = "task"
 
 
 def open_stream(feed: Feed, tokenizer: Any, *, limit: int | None, seed: int, name: str) -> "Stream":

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from ilu.data.stream import Role
 from ilu.methods.forget.idk import Refusal
+from ilu.methods.forget.rmu import steered_weights
 from ilu.methods.masks.make import DATA, Masking, Scoring
 from ilu.methods.masks.scores import Gradient, Magnitude, Named, Random, Snip, Wanda
 from ilu.methods.masks.top_k import Per
 from ilu.methods.masks.units import Reduce, Unit, Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.methods.retain.likelihood import NLL
-from ilu.recipes.hidden import steered_weights
 from ilu.system.errors import unknown
 from ilu.training.objective import Objective
 
@@ -108,7 +109,7 @@ def share(text: str) -> float:
     return found
 
 
-def data_for(mask: str | Masking | None) -> list[str]:
+def data_for(mask: str | Masking | None) -> list[Role]:
     """The streams that a mask is made from."""
     if not isinstance(mask, Masking):
         return []

@@ -95,10 +95,10 @@ class Recipe:
 
 def check_rounded(optim: Optim) -> None:
     """Refuse what needs the weights of a base model that has 4 bits."""
-    if optim.reach is not None:
+    if optim.perturbed is not None:
         raise ValueError(
-            "weights of 4 bits cannot be perturbed, as --reach and -ahead recipes do: leave out "
-            "--quantise-base, or --reach"
+            "weights of 4 bits cannot be perturbed, as perturbed and -lookahead recipes "
+            "do: leave out quantise_base, or perturbed"
         )
     if optim.optimizer == "adamw-bf16":
         raise ValueError(

@@ -16,7 +16,7 @@ from ilu.models.load import fingerprint_model, save_model, set_weights, weights_
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
 from ilu.runs.attack_stage import Attacking, attack_all
-from ilu.runs.mask_stage import begin_mask, mask_of
+from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
@@ -125,7 +125,8 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
         if leads:
             write_text(folder / "code.diff", code_diff())
         if leads and recipe.mask:
-            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, options.progress, shared)
+            data = mask_data(recipe, prepared.streams)
+            begin_mask(recipe.mask, prepared.lm, data, folder, options.progress, shared)
         if leads and isinstance(recipe.mask, Masking):  # one that was given is checked already
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ilu.data.stream import Role
 from ilu.methods.masks.gradients import Named, Reduction, fisher, input_squares, loss_gradient
 from ilu.methods.masks.scores import Attribution, Evidence, Seen
 from ilu.methods.masks.top_k import Per, Scores, check_fractions, nonzero, top_fractions
@@ -68,7 +69,7 @@ class Scored(NamedTuple):
     scales: Scales | None
 
 
-DATA: dict[Evidence, str] = {
+DATA: dict[Evidence, Role] = {
     "forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain",
 }  # fmt: skip
 """What is measured -> on which set."""
