@@ -44,3 +44,15 @@ def test_the_records_that_a_study_names_exist(study):
     named = re.findall(r"\b(?:results|docs)/[\w./-]*\w", text)
     assert named or "not been run" in text
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_table_of_records_lists_every_record_and_no_other():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    listed = {
+        re.split(r"[./]", name)[0] for row in rows for name in re.findall(r"`(\w[\w./]*)`", row)
+    }
+    there = {p.stem for p in (ROOT / "results").iterdir() if p.name != "README.md"}
+    assert listed == there
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [x for x in links if not (ROOT / "results" / x).exists()] == []
