@@ -1,4 +1,4 @@
-"""docs/methods.md from the docstrings, so that it cannot drift from the code."""
+"""The page of methods, from the docstrings, so that it cannot drift from the code."""
 
 import dataclasses
 import importlib
@@ -20,8 +20,8 @@ from ilu.training.objective import Term
 HEAD = """\
 # Methods
 
-Written by `ilu methods --out docs/methods.md` from the docstrings. How the methods compare on the
-lab is in [results/methods/methods.md](../results/methods/methods.md) and [log.md](log.md).
+Written from the docstrings, as `ilu methods --out methods.md` does. How the methods compare on the
+lab is in [results/methods/methods.md](../results/methods/methods.md) and [the log](log/index.md).
 
 A recipe's name is METHOD, then perhaps one of {robust},
 then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
