@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from ilu.methods.forget.reinforce import Reinforced
 
 from ilu.data.counterparts import EXPERT, NOVICE, REFUSALS, InContexts, Refused
 from ilu.data.stream import collate, split
 from ilu.data.text import Dataset
 from ilu.lab.sources import Documents
-from ilu.methods.forget.reinforce import Reinforced
 from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.training.fit import Optim
