@@ -3,14 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ilu.attacks.compress import Interpolate, Noise, Prune, Quantise, WeightEdit
 from ilu.attacks.finetune import FineTune
+from ilu.attacks.interpolate import Interpolate
+from ilu.attacks.layers import HEAD
+from ilu.attacks.noise import Noise
+from ilu.attacks.prune import Prune
+from ilu.attacks.quantise import Quantise
 from ilu.attacks.sequence import InTurn
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.lab.tasks import TASKS
 from ilu.models.load import LAB, NEVER
 from ilu.models.lora import Lora
 from ilu.recipes import lab, probes
-from ilu.recipes.attacks import HEAD
 from ilu.recipes.demo import Size, original, unlearned
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe

@@ -11,9 +11,10 @@ import torch
 from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
 
-from ilu.attacks.compress import Interpolate, WeightEdit
+from ilu.attacks.interpolate import Interpolate
 from ilu.attacks.prompting.prompts import Reworded
 from ilu.attacks.sequence import other_models
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli import evaluate as evaluate_command
 from ilu.cli import oracle as oracle_command
 from ilu.cli.evaluate import labels
@@ -210,7 +211,7 @@ def test_a_model_of_the_hub_counts_by_its_commit(lm, tmp_path, monkeypatch):
     assert part_key("m", metric, lm, {}) != first
     loaded: list[str] = []
     monkeypatch.setattr(
-        "ilu.attacks.compress.load_model", lambda name, revision: loaded.append(revision) or lm
+        "ilu.attacks.interpolate.load_model", lambda name, revision: loaded.append(revision) or lm
     )
     Interpolate("org/judge")(lm.model)
     assert loaded == [40 * "b"]

@@ -16,6 +16,7 @@ from ilu.evals.metrics.mcnemar import changes
 from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents
 from ilu.models.load import load_model
+from ilu.recipes.attacks import AttackSettings
 from ilu.recipes.suite import suite_of, suites
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.results.run_metrics import read
@@ -122,9 +123,10 @@ def test_flags_that_would_do_nothing_are_refused():
 
 
 def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
-    lab = attack.Attack(model="lab", suite="lab", truncate=64, place=Place(out=Path("out")))
+    settings = AttackSettings(truncate=64)
+    lab = attack.Attack(model="lab", suite="lab", settings=settings, place=Place(out=Path("out")))
     assert attack.measured(lab).truncate is None
-    assert attack.attacker(lab).truncate == 64
+    assert attack.attacker(lab).settings.truncate == 64
     own = replace(lab, suite="likelihood", data="d.jsonl")
     assert attack.measured(own).truncate == 64
 

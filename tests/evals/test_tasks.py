@@ -15,7 +15,7 @@ from ilu.evals.metrics.multiple_choice import Choice
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
 from ilu.models.load import load_model
-from ilu.recipes.tuning import KNOWN, task_attack
+from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import Question

@@ -16,7 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ilu.attacks.compress import Noise, WeightEdit
+from ilu.attacks.noise import Noise
+from ilu.attacks.registry import label
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli.main import run as command
 from ilu.cli.sweep import tried
 from ilu.cli.sweep_flags import goal_of, planned, read, spread, trial
@@ -26,8 +28,7 @@ from ilu.evals.metrics.final_number import FinalNumber
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts, domain
 from ilu.models.load import model_path
-from ilu.recipes.attacked import with_attacks
-from ilu.recipes.attacks import label
+from ilu.recipes.attacks import with_attacks
 from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, read_goal
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir

@@ -15,9 +15,13 @@ OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
-def parse(kind: Any, prog: str, argv: Sequence[str]) -> Any:
-    """Read ``argv`` into the dataclass or function ``kind``; a wrong flag exits with code 2."""
-    return tyro.cli(kind, prog=prog, args=[renewed(word) for word in argv], config=CONFIG)
+def parse(kind: Any, prog: str, argv: Sequence[str], description: str | None = None) -> Any:
+    """Read ``argv`` into the dataclass or function ``kind``; a wrong flag exits with code 2.
+
+    ``description`` is printed above the flags, by default the docstring of ``kind``.
+    """
+    words = [renewed(word) for word in argv]
+    return tyro.cli(kind, prog=prog, args=words, config=CONFIG, description=description)
 
 
 def renewed(word: str) -> str:

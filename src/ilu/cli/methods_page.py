@@ -9,9 +9,9 @@ from typing import Any
 
 import docstring_parser
 
-from ilu.cli.catalogue import PAPER, Entry, entries
+from ilu.attacks.registry import attack_kinds
+from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
-from ilu.recipes.attacks import KINDS
 from ilu.recipes.masks import MASKS
 from ilu.recipes.registry import endings, methods
 from ilu.recipes.robust import Invariance
@@ -38,7 +38,11 @@ def page() -> str:
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
     masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
-    attacks = ["## Attacks by name\n", *(f"* `{n}`: {prose(k)}" for n, k in KINDS.items()), ""]
+    attacks = [
+        "## Attacks by name\n",
+        *(f"* `{n}`: {prose(k.build)}" for n, k in attack_kinds().items()),
+        "",
+    ]
     parts = [part for kind in kinds for part in section(kind, found)]
     return "\n".join([*head, *recipes, *variants, *masks, *attacks, *parts])
 
@@ -102,12 +106,6 @@ def formulas(module: str) -> Iterator[Any]:
         own = inspect.isfunction(function) and function.__module__ == module
         if own and PAPER.search(inspect.getdoc(function) or ""):
             yield function
-
-
-def prose(thing: Any) -> str:
-    """A docstring without its list of arguments."""
-    text = inspect.getdoc(thing) or ""
-    return text.split("\nArgs:")[0].strip()
 
 
 def settings(thing: Any) -> str:

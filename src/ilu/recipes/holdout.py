@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ilu.attacks.registry import label
 from ilu.attacks.sequence import InTurn
 from ilu.data.splits import Half, HalfOfExamples, HalfOfQuestions
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.multiple_choice import Choice
-from ilu.recipes.attacked import split_names
-from ilu.recipes.attacks import label
+from ilu.recipes.attacks import split_names
 from ilu.runs.recipe import Recipe
 from ilu.types import STAGES, Metric
 

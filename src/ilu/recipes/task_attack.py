@@ -24,7 +24,7 @@ from ilu.types import Metric, Source
 
 KNOWN = ("gsm8k", *LABELLED)
 """Downstream tasks of the hub by their short names."""
-ASKED = 200
+QUESTIONS = 200
 """Questions that say how well a task was learned; as many as for a task of the lab."""
 
 
@@ -58,8 +58,8 @@ def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple
         raise ValueError(f"the task {task} brings its own columns: leave `task_columns` out")
     if task == "gsm8k":
         train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
-        return train, FinalNumber(Problems(limit=ASKED))
-    questions = LabelledQuestions(task, ASKED)
+        return train, FinalNumber(Problems(limit=QUESTIONS))
+    questions = LabelledQuestions(task, QUESTIONS)
     return LabelledText(task, truncate), Choice(questions, batch_size=16)
 
 
