@@ -21,7 +21,7 @@ from ilu.system.atomic import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Unlearn the lab's model with four methods, then attack each model by fine-tuning on six tasks.
+    """Unlearn the lab's model with four methods, then attack each by fine-tuning on six tasks.
 
     Example: ilu demo --out demo
 

@@ -84,16 +84,22 @@ def main(argv: Sequence[str]) -> None:
     wanted: Landscape = parse(Landscape, "ilu landscape", argv)
     kind = wanted.kind or ("plane" if wanted.finetuned else "line")
     if (kind == "plane") != (wanted.finetuned is not None):
-        raise ValueError(f"--kind {kind}: a plane needs a third model (finetuned), the other kinds allow none")
+        raise ValueError(
+            f"--kind {kind}: a plane needs a third model (finetuned), the other kinds allow none"
+        )
     if wanted.points is not None and wanted.points < 2:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    request = Asked(data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split)
+    request = Asked(
+        data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
+    )
     found = explored(kind, wanted, request)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
-        write_text(wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), landscape_svg(found, metric))
+        write_text(
+            wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), landscape_svg(found, metric)
+        )
     show(found)
 
 

@@ -42,7 +42,7 @@ def card(argv: Sequence[str]) -> None:
 class Push:
     """Upload an unlearned model with its card and report to the Hugging Face hub.
 
-    Uses the token of hf auth login, or HF_TOKEN. Writes the card first, as ilu card does; refuses if
+    Uses the token of hf auth login, or HF_TOKEN. Writes the card first, as ilu card does; fails if
     the existing card lists more attacks or a license. Text added to the card by hand is lost.
 
     Example: ilu push runs/first runs/attacked --repo org/name --dry-run

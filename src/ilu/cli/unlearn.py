@@ -117,7 +117,9 @@ def main(argv: Sequence[str]) -> None:
         )
     recipe, place = read(argv[0], argv[1:])
     out = place.run(recipe)
-    if not missing_from_new_card(out.path):  # a finished run that is resumed may have a card with attacks by now
+    if not missing_from_new_card(
+        out.path
+    ):  # a finished run that is resumed may have a card with attacks by now
         write_card(out.path)
     summarise(out)
 

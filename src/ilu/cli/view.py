@@ -1,4 +1,4 @@
-"""``ilu view``: a local page with the report of all runs below a folder, updated as they proceed."""
+"""``ilu view``: a local page that reports all runs below a folder as they proceed."""
 
 import hashlib
 import threading

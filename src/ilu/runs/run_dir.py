@@ -113,8 +113,9 @@ class RunDir:
     def _repr_html_(self) -> str:
         """The table of scores that a notebook shows."""
         stored = {stage: self.scores(stage) for stage in self.stages()}
-        metric = forget_metric(self.read("recipe"), {m for scores in stored.values() for m in scores})
-        stages = {stage: displayed(scores, metric) for stage, scores in stored.items()}
+        names = {metric for scores in stored.values() for metric in scores}
+        forget = forget_metric(self.read("recipe"), names)
+        stages = {stage: displayed(scores, forget) for stage, scores in stored.items()}
         head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
         rows = "".join(
             f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"

@@ -25,8 +25,8 @@ LIMITS = """\
   does not protect privacy by itself.
 """
 UNTRIED = """\
-**No attack was tried on this model: whether the knowledge can be recovered is unknown.** `ilu attack`
-runs an attack, `ilu card RUN ATTACK` adds its scores to this card.
+**No attack was tried on this model: whether the knowledge can be recovered is unknown.**
+`ilu attack` runs an attack, `ilu card RUN ATTACK` adds its scores to this card.
 """
 ATTACK_RUN = re.compile(r"^\* attack run (.+), SHA-256 of its record `(\w+)`$", re.MULTILINE)
 
@@ -37,7 +37,9 @@ def write_card(run: Path, attacked: Sequence[Path] = (), license: str | None = N
     return card_file(run)
 
 
-def missing_from_new_card(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -> list[str]:
+def missing_from_new_card(
+    run: Path, attacked: Sequence[Path] = (), license: str | None = None
+) -> list[str]:
     """Attack runs and license of the existing card that a new card would not have."""
     if not card_file(run).is_file():
         return []
@@ -68,8 +70,10 @@ def run_with_attacks(run: Path, attacked: Sequence[Path]) -> Measured:
         raise ValueError(f"{broken[0].place} cannot be used: {broken[0].state}")
     unrelated = [m.run.path for m in found if m.run.path != run]
     if unrelated:
-        raise ValueError(f"{unrelated[0]} is not an attack on the model of {run}, or uses other questions: give "
-            "runs of ilu attack on that model")
+        raise ValueError(
+            f"{unrelated[0]} is not an attack on the model of {run}, or uses other questions: give "
+            "runs of ilu attack on that model"
+        )
     return found[0]
 
 

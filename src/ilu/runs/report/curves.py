@@ -8,8 +8,8 @@ from ilu.runs.report.figures import Entry, Panel, entry
 from ilu.runs.report.gather import Broken
 from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row, Table
-from ilu.runs.results.run_metrics import SHARES, Measured, after_relearning, curve, dense_curve
 from ilu.runs.results.display import FORGOTTEN
+from ilu.runs.results.run_metrics import SHARES, Measured, after_relearning, curve, dense_curve
 
 HIDDEN = {"step", "lr", "grad_norm"}
 """Columns of train.jsonl that are not terms of the objective."""
@@ -58,7 +58,9 @@ def by_share(m: Measured, attack: str) -> dict[float, float]:
 
 def by_step(m: Measured, attack: str) -> dict[float, float]:
     """Step of an attack -> forgotten, at every measurement."""
-    dense: dict[float, float] = {float(step): value for step, value in dense_curve(m, attack).items()}
+    dense: dict[float, float] = {
+        float(step): value for step, value in dense_curve(m, attack).items()
+    }
     stages = zip(tuning_steps(m, attack), curve(m, attack), strict=False)
     return dense or {x: s.value for x, s in stages}
 

@@ -22,7 +22,9 @@ def read_evaluation(path: Path) -> Evaluated:
     """Read a score file; ValueError if it is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        models = {str(name): displayed(scores_of(entry)) for name, entry in record["models"].items()}
+        models = {
+            str(name): displayed(scores_of(entry)) for name, entry in record["models"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a score file ({type(error).__name__}: {error}): give a JSON file that "

@@ -34,7 +34,9 @@ def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -
     runs, broken = gather([path for path in paths if path.suffix != ".json"])
     table = make_table(runs, against)
     if scores and write is not page:
-        raise ValueError(f"out={out}: score files are shown on the page only: give a file that ends in .html")
+        raise ValueError(
+            f"out={out}: score files are shown on the page only: give a file that ends in .html"
+        )
     write_text(out, page(table, broken, scores) if scores else write(table, broken))
 
 
@@ -51,7 +53,9 @@ def to_markdown(table: Table, broken: Sequence[Broken]) -> str:
 
 def models_markdown(table: Table) -> str:
     """The table of models as Markdown."""
-    return markdown_table(["model", *table.columns.values()], model_cells(table), best_places(table))
+    return markdown_table(
+        ["model", *table.columns.values()], model_cells(table), best_places(table)
+    )
 
 
 def markdown_table(

@@ -78,7 +78,7 @@ def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Compa
     means = {
         i: sum(map(mean_known, seeds.values())) / len(seeds)
         for i, r in enumerate(rows)
-        if (r.label == against if against else r.defends) and (seeds := by_seed(measure, r))
+        if (r.label == against if against else r.eligible) and (seeds := by_seed(measure, r))
     }
     if not means:
         return None

@@ -18,7 +18,7 @@ from ilu.types import Score
 
 
 class Flips(NamedTuple):
-    """Questions right before unlearning; of these wrong after it; of these right after an attack."""
+    """Questions right before unlearning, of these wrong after it, of these right after attack."""
 
     known: int
     forgotten: int

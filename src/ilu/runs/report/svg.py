@@ -33,7 +33,7 @@ Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """Points of one series; ``style`` is its legend index, ``error`` half the height of its band."""
+    """Points of one series; ``style`` is its legend index, ``error`` half of its band."""
 
     style: int
     points: Sequence[Point]

@@ -46,7 +46,7 @@ def cautions(row: Row) -> Iterator[str]:
         yield "Utility is lost as well: a damaged model also answers the forget questions wrongly."
     seeds = len(row.runs)
     if seeds == 1:
-        yield "One seed: the intervals are over questions and do not include the variation over seeds."
+        yield "One seed: intervals are over questions and ignore the variation over seeds."
     elif seeds < FEW_SEEDS:
         yield f"{seeds} seeds are too few to estimate the variation over seeds."
     small = [c.n for c in row.cells.values() if c.n and c.n < FEW_ITEMS]

@@ -33,8 +33,8 @@ MEANINGS = {
     "task_accuracy": "accuracy on a downstream task after fine-tuning on it",
     "worst_case": "lowest forgotten over all attacks and stages; the minimum of several noisy "
     "values is biased downwards",
-    "after_relearning": "forgotten after training on a few of the forgotten documents, on questions "
-    "about the other ones",
+    "after_relearning": "forgotten after training on a few of the forgotten documents, on "
+    "questions about the others",
 }
 """Key of a headline number -> its definition."""
 

@@ -8,9 +8,9 @@ Record = Mapping[str, Any]
 FORGET, UTILITY, TASK = "forget_accuracy", "utility", "task_accuracy"
 """Stored names of the lab's metrics: forget questions, retained knowledge, downstream task."""
 OTHERS = "others_accuracy"
-"""Stored name, after a relearning attack: accuracy on forget questions that it did not train on."""
+"""Stored name, after a relearning attack: accuracy on forget questions outside its data."""
 DIRECT = "direct_accuracy"
-"""Stored name in the suite ``elicit``: accuracy on plain questions, without any prompting attack."""
+"""Stored name in the suite ``elicit``: accuracy on plain questions, without an attack."""
 POOLED = "wmdp_acc"
 """Stored name in the suite ``wmdp``: accuracy over all its domains."""
 ENDINGS = ("_accuracy", "_acc")

@@ -182,9 +182,7 @@ def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
     """
     if not comparable([m, never]):
         return None
-    ours, theirs = (
-        {"": forgotten(each, "after"), **forgotten_at_end(each)} for each in (m, never)
-    )
+    ours, theirs = ({"": forgotten(each, "after"), **forgotten_at_end(each)} for each in (m, never))
     differences = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
     known = [(a, s) for a, s in differences.items() if s]
     attacked = [(a, s) for a, s in known if a]
