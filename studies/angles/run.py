@@ -40,10 +40,10 @@ def models(folder: Path) -> Iterator[Row]:
         yield {
             "way": variant.replace("_", " "),
             "seed": int(seed),
-            "forget_quality": summary["forget_quality"],
-            "robust_accuracy": summary["robust_accuracy"],
+            "forget_quality": summary["forgotten"],
+            "robust_accuracy": summary["still_forgotten"],
             "tasks": {
-                task: {"robust_accuracy": mean(found["forget_quality"]), **found["cosines"]}
+                task: {"robust_accuracy": mean(found["forgotten"]), **found["cosines"]}
                 for task, found in summary["tasks"].items()
             },
         }

@@ -1,4 +1,4 @@
-"""How does forget quality change during six fine-tunings? The figure of the README.
+"""The picture in the README: share forgotten by the demo's models during six fine-tunings.
 
     python -m studies.demo_curves.run
 
@@ -23,7 +23,7 @@ SHARES = (0.0, 0.25, 0.5, 1.0)
 def panel(ax: Any, task: str, models: dict[str, Any]) -> None:
     """One task: a line for each model."""
     for name, summary in models.items():
-        along = [summary["forget_quality"], *summary["tasks"][task]["forget_quality"]]
+        along = [summary["forgotten"], *summary["tasks"][task]["forgotten"]]
         ax.plot(SHARES, along, marker="o", markersize=4, label=name)
     ax.set_title(task, fontsize=10)
     ax.set_ylim(-0.02, 1.02)
@@ -42,7 +42,7 @@ def main() -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
     drawn.supxlabel("share of the fine-tuning done", fontsize=10)
-    drawn.supylabel("forget quality", fontsize=10)
+    drawn.supylabel("forgotten", fontsize=10)
     drawn.tight_layout(rect=(0, 0, 1, 0.95))
     drawn.savefig(PICTURE, dpi=100)
 

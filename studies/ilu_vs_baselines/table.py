@@ -68,14 +68,14 @@ def of_seeds(out: Path, name: str, seeds: int) -> Values:
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     """What one run shows; other tasks are those that are not the environment of most variants."""
-    others = [t["forget_quality"] for name, t in summary["tasks"].items() if name != "sums"]
+    others = [t["forgotten"] for name, t in summary["tasks"].items() if name != "sums"]
     return {
-        "fq": summary["forget_quality"],
+        "fq": summary["forgotten"],
         "utility": summary["utility"],
-        "ra": summary["robust_accuracy"],
+        "ra": summary["still_forgotten"],
         "ra_other_tasks": mean([mean(along) for along in others]),
-        "fa": summary["finetune_accuracy"],
-        "relearn": summary["relearn_forget_quality"],
+        "fa": summary["task_accuracy"],
+        "relearn": summary["after_relearning"],
     }
 
 

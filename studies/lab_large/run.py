@@ -132,8 +132,7 @@ def goodness(run: RunDir) -> float:
 def row(name: str, runs: list[RunDir]) -> Mapping[str, Any]:
     """Means over the seeds of a variant."""
     found = [model_summary(run) for run in runs]
-    keys = ("forget_quality", "utility", "robust_accuracy", "finetune_accuracy",
-            "relearn_forget_quality")  # fmt: skip
+    keys = ("forgotten", "utility", "still_forgotten", "task_accuracy", "after_relearning")
     means = {key: mean([each[key] for each in found]) for key in keys}
     seconds = mean([run.read("cost")["seconds"] for run in runs])
     return {"method": name, "seeds": len(runs), **means, "seconds": seconds}

@@ -24,7 +24,7 @@ from ilu.recipes.registry import endings, methods
 from ilu.runs.recipe import read_recipe
 from ilu.runs.report.formats import write_report
 from ilu.runs.report.gather import gather
-from ilu.runs.report.table import COLUMNS
+from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.summary import model_summary, summarise, write_angles
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
@@ -482,12 +482,12 @@ def test_the_summary_has_the_agreed_shape(two_runs):
     model = summary["models"]["original"]
     tasks = model["tasks"]["mood"]
     assert set(model) == {
-        "forget_quality", "utility", "robust_accuracy", "finetune_accuracy",
-        "relearn_forget_quality", "tasks", "seconds",
+        "forgotten", "utility", "still_forgotten", "task_accuracy",
+        "after_relearning", "tasks", "seconds",
     }  # fmt: skip
-    assert model["robust_accuracy"] == pytest.approx(sum(tasks["forget_quality"]) / 3)
+    assert model["still_forgotten"] == pytest.approx(sum(tasks["forgotten"]) / 3)
     score = two_runs[0].scores("after")["forget_accuracy"]
-    assert model["forget_quality"] == pytest.approx(1 - score.value)
+    assert model["forgotten"] == pytest.approx(1 - score.value)
     json.dumps(summary, allow_nan=False)
 
 

@@ -19,6 +19,8 @@ from ilu.recipes.probes import probes
 from ilu.recipes.suite import suite_kind, suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
+from ilu.runs.results.display import FORGOTTEN, complement, displayed
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
 from ilu.training.fit import Optim
 from ilu.training.optim.by_name import Kind
@@ -175,7 +177,9 @@ def show_stages(out: RunDir) -> None:
     left_out = (PROBES,) if recipe["objective"] else ("after", PROBES)
     middle = tuple(f"-{stage}" for stage in STAGES if several and stage != "end")
     stages = [s for s in out.stages() if s not in left_out and not s.endswith(middle or ("\0",))]
-    cells = {stage: out.scores(stage) for stage in stages}
+    stored = {stage: out.scores(stage) for stage in stages}
+    forget = forget_metric(recipe, {m for scores in stored.values() for m in scores})
+    cells = {stage: displayed(scores, forget) for stage, scores in stored.items()}
     metrics = list(dict.fromkeys(m for found in cells.values() for m in found))
     shown = [[number(v.value if (v := found.get(m)) else None) for m in metrics]
              for found in cells.values()]  # fmt: skip
@@ -186,6 +190,6 @@ def show_stages(out: RunDir) -> None:
         rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
         table(out.name, ("metric", *stages), rows)
     if out.has(f"scores/{PROBES}") and (probed := out.scores(PROBES)):
-        asked = [(name, number(s.value)) for name, s in probed.items()]
-        table("asked, weights as they are", ("way of asking", "accuracy"), asked)
+        rows = [(name, number(complement(s).value)) for name, s in probed.items()]
+        table("attacks that leave the weights unchanged", ("attack", FORGOTTEN), rows)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)

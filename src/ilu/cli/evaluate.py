@@ -15,6 +15,7 @@ from ilu.evals.suite import Suite
 from ilu.models.load import load_model
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
+from ilu.runs.results.display import displayed
 from ilu.runs.run_dir import without_items
 from ilu.system.atomic import write_json
 from ilu.system.locks import alone
@@ -113,14 +114,15 @@ def show(suite: str, found: Mapping[str, Evaluation]) -> None:
     if len(found) == 1:
         ((name, one),) = found.items()
         rows = [
-            (k, number(s.value), error(s), str(s.n), str(s.unscored)) for k, s in one.scores.items()
+            (k, number(s.value), error(s), str(s.n), str(s.unscored))
+            for k, s in displayed(one.scores).items()
         ]
         table(name, ("metric", "value", "± s.e.", "n", "unscored"), rows)
         return
-    every = list(found.values())
-    metrics = dict.fromkeys(m for each in every for m in each.scores)
+    every = [displayed(each.scores) for each in found.values()]
+    metrics = dict.fromkeys(m for scores in every for m in scores)
     rows = [
-        (m, *(written(s.value, s.stderr, s.n) if (s := e.scores.get(m)) else "-" for e in every))
+        (m, *(written(s.value, s.stderr, s.n) if (s := e.get(m)) else "-" for e in every))
         for m in metrics
     ]
     table(suite, ("metric", *labels(list(found))), rows)
