@@ -94,16 +94,29 @@ def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) ->
         yield Trained(model, pattern)
         return
     adapted: Any = None
+    with same_mode(model):
+        try:
+            with rounded(base_layers(model) if lora.base_bits else []):
+                adapted = adapt(model, lora, pattern, seed=seed)
+                yield Trained(adapted, ADAPTERS)
+        except BaseException:
+            if adapted is not None:
+                adapted.unload()
+            raise
+        merge(adapted)
+
+
+@contextmanager
+def same_mode(model: nn.Module) -> Generator[None]:
+    """Give every weight its ``requires_grad`` back, and the model its mode: PEFT changes both."""
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    was_training = model.training
     try:
-        with rounded(base_layers(model) if lora.base_bits else []):
-            adapted = adapt(model, lora, pattern, seed=seed)
-            yield Trained(adapted, ADAPTERS)
-    except BaseException:
-        if adapted is not None:
-            adapted.unload()
-        model.requires_grad_(True)
-        raise
-    merge(adapted)
+        yield
+    finally:
+        for n, p in model.named_parameters():
+            p.requires_grad_(wanted[n])
+        model.train(was_training)
 
 
 def base_layers(model: nn.Module) -> list[nn.Linear]:
