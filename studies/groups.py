@@ -17,7 +17,7 @@ from ways import Settings, Way, around, forward, strengths
 from ilu.data.perturbed import PerturbedTexts
 from ilu.lab.sources import Documents, TaskTrain
 
-ALL: Settings = {"reach": "."}
+ALL: Settings = {"perturbed": "."}
 RMU_TRAINS = r"layers\.[123]\.mlp\.down_proj"
 RMU = Way("rmu", [{"steps": n} for n in (200, 300, 450)])
 RMU_450 = RMU._replace(choices=[{"steps": 450}])
@@ -64,7 +64,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "rmu-sam all weights": RMU_SAM_ALL,
         "rmu-sam": RMU_SAM,
         "rmu-ahead trained weights": Way(
-            "rmu-ahead", [{"ahead": a, "reach": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
+            "rmu-ahead", [{"ahead": a, "perturbed": RMU_TRAINS} for a in (1e-3, 3e-3, 6e-3)]
         ),
         "rmu-rs all weights": Way(
             "rmu-rs", [{"sigma": s, "samples": 1, **ALL} for s in (1e-3, 3e-3, 1e-2)]

@@ -62,8 +62,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "rmu": {},
     "rmu-control": {"strength": 0.1, "scale_free": True},
     "rmu-ilu": {"strength": 0.1, "scale_free": True},
-    "rmu-sam": {"rho": 0.5, "reach": "."},
-    "rmu-sam-ilu": {"rho": 0.5, "reach": ".", "reading": "elementwise", "strength": 0.03,
+    "rmu-sam": {"rho": 0.5, "perturbed": "."},
+    "rmu-sam-ilu": {"rho": 0.5, "perturbed": ".", "reading": "elementwise", "strength": 0.03,
                     "scale_free": True},
     "rmu-ahead": {"ahead": 6e-3},
 }  # fmt: skip

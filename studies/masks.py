@@ -25,6 +25,7 @@ from ilu.data.counterparts import Refused
 from ilu.evals.score import mean, mean_and_error
 from ilu.lab.sources import Documents
 from ilu.methods.forget.idk import Refusal
+from ilu.methods.forget.rmu import steered_weights
 from ilu.methods.masks.make import Scoring
 from ilu.methods.masks.scores import Attribution, Magnitude, Random, Snip
 from ilu.methods.masks.wagle import Wagle
@@ -32,7 +33,6 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.load import LAB, load_model
 from ilu.recipes import lab
 from ilu.recipes.build import build
-from ilu.recipes.hidden import steered_weights
 from ilu.runs.mask_stage import make_masks
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.summary import forgotten_share

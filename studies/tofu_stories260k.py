@@ -25,7 +25,8 @@ from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.recipes.build import build
 from ilu.recipes.retrain import oracle
-from ilu.recipes.suites import Asked, suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import dataset
 from ilu.runs.run import run_once
 from ilu.runs.run_dir import RunDir, without_items
@@ -106,7 +107,7 @@ def main(model: str, out: Path) -> None:
         for name in (method, f"{method}-ilu"):
             runs[name] = unlearn(name, settings, target, out)
             print(name, f"{(time.process_time() - began) / 60:.1f} CPU minutes", flush=True)
-    suite = suite_of("tofu", Asked(limit=LIMIT))
+    suite = suite_of("tofu", SuiteRequest(limit=LIMIT))
     found: dict[str, Evaluation] = {}
     for name, done in runs.items():
         found[name] = evaluate(suite, load_model(str(done.path / "model")), out / "parts")

@@ -14,7 +14,7 @@ QUESTIONS, ENVIRONMENT = 240, 16
 RETAIN = (5.0, 10.0)
 Settings = dict[str, Any]
 IMPLIED = (
-    "reach", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
+    "perturbed", "scale_free", "samples", "reading", "parameters", "environment_batch_size",
     "layerwise", "directions",
 )  # fmt: skip
 """Settings that the name of a row says, or that all rows of its kind share."""

@@ -70,14 +70,14 @@ CASES = {
             "forget": Term(RMU(layer=0, coefficient=2.0), on="forget", rule=LookAhead(1e-2)),
             "retain": Term(States(layer=0), on="retain"),
         },
-        {"parameters": r"layers\.0\.mlp|embed", "reach": "."},
+        {"parameters": r"layers\.0\.mlp|embed", "perturbed": "."},
     ),
     "rmu, penalty above": Case(
         {
             "forget": Term(RMU(layer=0, coefficient=2.0), on="forget"),
             "invariance": Term(NLL(), on="environment", weight=0.5, rule=Penalty()),
         },
-        {"parameters": r"layers\.0\.mlp", "reach": r"layers\.1"},
+        {"parameters": r"layers\.0\.mlp", "perturbed": r"layers\.1"},
     ),
     "sophia": Case({"retain": RETAIN}, {"optimizer": "sophia"}),
     "gradient": ruled(Penalty()),

@@ -431,7 +431,7 @@ def test_a_record_without_a_newer_setting_is_the_same_recipe(folder, tmp_path):
     made = whole(folder, {})
     out = run(made, tmp_path / "run")
     old = out.read("recipe")
-    del old["optim"]["recompute"], old["optim"]["reach"]
+    del old["optim"]["recompute"], old["optim"]["perturbed"]
     out.write("recipe", old)
     assert finished(out.path, describe(made))
     run(made, out.path, Options(resume=True))
@@ -440,7 +440,7 @@ def test_a_record_without_a_newer_setting_is_the_same_recipe(folder, tmp_path):
 
 def test_a_sweep_does_not_teach_the_labs_data_to_another_model(folder):
     made = whole(folder, {})
-    with pytest.raises(ValueError, match=r"relearn:20.*needs data.*--forget"):
+    with pytest.raises(ValueError, match=r"relearn:20.*needs data.*`forget`"):
         with_attacks(made, ["relearn:20"], Optim(lr=1e-3, steps=1))
     with pytest.raises(ValueError, match="called the same"):
         with_attacks(made, ["a/data.jsonl", "b/data.jsonl"], Optim(lr=1e-3, steps=1))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ilu.cli.flags import as_flags
 from ilu.cli.unlearn import read
 from ilu.evals.geometry.task_vectors import grams, grouped, known, norms
 from ilu.models.load import StoredWeights, load_model
@@ -348,3 +349,10 @@ def check_vectors(demo, run, task):
     models = {n: StoredWeights(p) for n, p in zip(ENDS, folders, strict=True)}
     whole = norms(grouped(grams(models), lambda name: "")[""], known(models))
     assert whole == pytest.approx({n: np.linalg.norm(x) for n, x in taus.items()}, rel=1e-9)
+
+
+def test_messages_of_the_library_show_flags():
+    assert (
+        as_flags("lower `micro_batch`, see `recipe.json`")
+        == "lower --micro-batch, see `recipe.json`"
+    )

@@ -12,9 +12,9 @@ from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain, domain
 from ilu.methods.forget.npo import NPO
 from ilu.models.load import load_model, model_path
 from ilu.recipes.build import build as recipe
-from ilu.recipes.lab import SETTINGS, SHOWN, attacks, relearn
+from ilu.recipes.lab import SHOWN, attacks, relearn
 from ilu.recipes.lab_attacks import NAMES, QUICK, jobs
-from ilu.recipes.registry import METHODS
+from ilu.recipes.registry import methods
 from ilu.runs.run import run
 from ilu.training.fit import Optim
 
@@ -180,7 +180,7 @@ def test_forgetting_starts_at_once(tmp_path):
 def test_settings_are_those_that_were_chosen():
     record = Path(__file__).parents[2] / "results" / "lab_methods.json"
     for method, found in json.loads(record.read_text()).items():
-        if method in METHODS:
+        if method in methods():
             chosen = {k: tuple(v) if isinstance(v, list) else v
                       for k, v in found["chosen"]["settings"].items()}  # fmt: skip
-            assert chosen == SETTINGS[method], method
+            assert chosen == methods()[method].lab, method

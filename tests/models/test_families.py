@@ -15,10 +15,10 @@ from transformers import (
 
 from ilu.data.stream import Stream
 from ilu.methods.forget.npo import NPO
+from ilu.methods.forget.rmu import rmu_recipe
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import read_weights, save_model, set_weights
-from ilu.recipes.hidden import rmu
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import LM, Example
@@ -82,7 +82,7 @@ def test_weights_survive_a_trip_to_disk(model, tmp_path):
 def test_rmu_trains_the_second_matrix_of_the_mlp_in_every_family(model):
     import re
 
-    pattern = rmu(layer=1).parameters
+    pattern = rmu_recipe(layer=1).parameters
     names = [n for n, _ in model.named_parameters() if re.search(pattern, n)]
     assert len(names) == 2
     assert all("mlp" in n and "bias" not in n for n in names)

@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM
 from ilu.attacks.finetune import FineTune
 from ilu.data.stream import Feed
 from ilu.lab.sources import TaskTrain
+from ilu.methods.forget.rmu import rmu_recipe
 from ilu.models.blocks import blocks
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import read_weights
 from ilu.models.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, base_layers, merge
 from ilu.models.weight_names import named_trained
-from ilu.recipes.hidden import rmu
 from ilu.runs.run import Options, run
 from ilu.system import optional
 from ilu.system.record import describe, restore
@@ -32,7 +32,7 @@ ROUNDED = replace(LORA, base_bits=4)
 
 
 def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
-    found = adapted_layers(tiny, LORA, rmu(layer=1).parameters)
+    found = adapted_layers(tiny, LORA, rmu_recipe(layer=1).parameters)
     assert found == ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
     every = adapted_layers(tiny, LORA, "")
     assert len(every) == 2 * 7
@@ -44,7 +44,7 @@ def test_a_recipe_s_own_choice_of_weights_is_kept(tiny):
 
 
 def test_adapters_are_all_that_is_trained_and_only_of_the_chosen_layers(tiny):
-    adapted = adapt(tiny, LORA, rmu(layer=1).parameters, seed=0)
+    adapted = adapt(tiny, LORA, rmu_recipe(layer=1).parameters, seed=0)
     named = named_trained(adapted, ADAPTERS)
     assert sorted(tuple(p.shape) for p in named.values()) == [(3, 32)] * 2 + [(16, 3)] * 2
     assert all("mlp.down_proj" in n for n in named)
@@ -214,9 +214,9 @@ def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantise_base": 4}, "give --lora-rank as well"),
+        ({"quantise_base": 4}, "give `lora_rank` as well"),
         ({"quantise_base": 8, "lora_rank": 2}, "in 8 bits: it can have 4"),
-        ({"quantise_base": 4, "lora_rank": 2, "reach": "."}, "leave out --quantise-base"),
+        ({"quantise_base": 4, "lora_rank": 2, "perturbed": "."}, "leave out `quantise_base`"),
         ({"quantise_base": 4, "lora_rank": 2, "optimizer": "adamw-bf16"}, "--precision bfloat16"),
     ],
 )
@@ -227,7 +227,7 @@ def test_what_4_bits_cannot_do_is_refused(settings, message, folder):
 
 def test_layers_that_cannot_have_4_bits_are_named():
     model = FAMILIES["gpt2"]()
-    with pytest.raises(ValueError, match=r"c_attn cannot have 4 bits.*Leave out --quantise-base"):
+    with pytest.raises(ValueError, match=r"c_attn cannot have 4 bits.*Leave out `quantise_base`"):
         adapted_layers(model, ROUNDED, "")
 
 
@@ -286,7 +286,7 @@ def test_attacks_work_on_the_merged_model(folder, tmp_path):
 
 
 def test_masks_and_averages_are_refused_with_lora(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"a mask cannot be combined with LoRA.*--lora-rank"):
+    with pytest.raises(ValueError, match=r"a mask cannot be combined with LoRA.*`lora_rank`"):
         recipe(folder, "npo", lora_rank=2, mask=str(tmp_path / "m.safetensors"))
     with pytest.raises(ValueError, match="averaging cannot be combined with LoRA"):
         recipe(folder, "npo", lora_rank=2, average_from=2)

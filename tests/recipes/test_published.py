@@ -12,7 +12,7 @@ from ilu.data.names import place
 from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import row
 from ilu.recipes.names import ENVIRONMENT
-from ilu.recipes.published import PUBLISHED
+from ilu.recipes.registry import methods
 from ilu.runs.run import run
 from ilu.system.record import describe, restore
 
@@ -25,6 +25,8 @@ ILU = [
     "muse-books-npo",
 ]
 """One of each kind of method, data and mask."""
+
+PUBLISHED = {name: method for name, method in methods().items() if method.brings_data}
 
 
 def asked(name, out, *more):
@@ -81,7 +83,7 @@ def test_the_environment_comes_with_the_ending_and_only_with_it(name):
         assert recipe.objective["invariance"].on == "environment"
         assert set(recipe.objective) - set(alone.objective) == {"invariance"}
         assert restore(describe(recipe)) == recipe
-    ahead = build(f"{name}-ahead", defaults(f"{name}-ahead", ""))
+    ahead = build(f"{name}-lookahead", defaults(f"{name}-lookahead", ""))
     assert set(ahead.data) - set(alone.data) == {"environment"}
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.probes import probes
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.curves import forgotten_line
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
@@ -27,8 +27,8 @@ def record(suite="choice", data="q.jsonl", asks="q.jsonl", **asked):
     """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --ask fewshot``."""
     made = attacked(
         "lab", ["noise:3"], Attacker(optim=Optim(lr=1e-3, steps=1)),
-        {suite: suite_of(suite, Asked(data=data, **asked))},
-        probes(Asked(data=asks), ["fewshot"]) if asks else {}, keep=False,
+        {suite: suite_of(suite, SuiteRequest(data=data, **asked))},
+        probes(SuiteRequest(data=asks), ["fewshot"]) if asks else {}, keep=False,
     )  # fmt: skip
     return json.loads(json.dumps(describe(made)))
 

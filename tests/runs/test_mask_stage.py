@@ -11,7 +11,7 @@ from ilu.methods.forget.idk import Refusal
 from ilu.methods.masks.storage import MaskFile, load_mask, save_mask
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.load import load_model, weights_hash
-from ilu.recipes.published import PUBLISHED
+from ilu.recipes.registry import methods
 from ilu.runs.run import Options, run
 from ilu.system.record import restore
 from ilu.training.fit import Stopped
@@ -80,7 +80,7 @@ def test_a_mask_brings_the_data_that_it_needs(folder):
 
 
 def test_published_runs_have_the_settings_of_the_configurations():
-    masked = {n: m for n, m in PUBLISHED.items() if "mask" in m.settings}
+    masked = {n: m for n, m in methods().items() if "mask" in m.settings}
     settings = {n: (m.lr, m.steps, m.settings["mask"]) for n, m in masked.items()}
     assert settings == {
         "tofu-graddiff-wagle": (7e-6, 500, "wagle:0.95"),

@@ -49,7 +49,7 @@ FUSED = replace(OPTIM, fused_backward=True, clip=None)
 WIDE = {"hidden": 256, "layers": 2, "vocabulary": 2000}
 LENGTH = 64
 STEERED = replace(OPTIM, parameters=r"layers\.[123]\.mlp\.down")
-EVERY = replace(STEERED, reach=".")  # what rules perturb without training it
+EVERY = replace(STEERED, perturbed=".")  # what rules perturb without training it
 AHEAD = {
     "forget": Term(RMU(layer=3), on="forget", rule=LookAhead()),
     "retain": Term(States(layer=3), on="retain"),
@@ -97,7 +97,7 @@ CASES = {
     ),
     "ahead, weights": ({"hidden": 256, "vocabulary": 2000}, AHEAD, EVERY, None),
     "ahead, activations": ({"layers": 16}, AHEAD, EVERY, None),
-    "ahead, head": ({"vocabulary": 20000}, AHEAD, replace(STEERED, reach="embed|layers"), None),
+    "ahead, head": ({"vocabulary": 20000}, AHEAD, replace(STEERED, perturbed="embed|layers"), None),
     "ahead, micro-batches": ({"layers": 16}, AHEAD, replace(EVERY, micro_batch=2), None),
     "ahead, recompute": (
         {"hidden": 128, "layers": 12}, AHEAD, replace(EVERY, recompute=True), None,
@@ -108,10 +108,10 @@ CASES = {
     "ahead, lora": ({"hidden": 256}, AHEAD, EVERY, Lora(8, 8.0)),
     "penalty, weights": ({"hidden": 256, "vocabulary": 2000}, PENALISED, EVERY, None),
     "penalty, upper blocks": (
-        {"layers": 16}, PENALISED, replace(STEERED, reach=r"layers\.1[0-5]"), None,
+        {"layers": 16}, PENALISED, replace(STEERED, perturbed=r"layers\.1[0-5]"), None,
     ),
     "penalty, some weights": (
-        {"hidden": 256, "layers": 6}, PENALISED, replace(STEERED, reach=r"\.[1-4]\.mlp"), None,
+        {"hidden": 256, "layers": 6}, PENALISED, replace(STEERED, perturbed=r"\.[1-4]\.mlp"), None,
     ),
     "tampering": ({"hidden": 128}, TAMPERED, OPTIM, None),
 }  # fmt: skip
@@ -239,7 +239,7 @@ def test_kernels_need_the_blocks_that_the_plan_counts(kept, precision, monkeypat
 
 def test_the_command_counts_what_rules_perturb(ilu):
     asked = ("--model", "lab", "--length", "4", "--environment-batch-size", "1", "--json")
-    alone, ahead = (json.loads(ilu("plan", r, *asked).stdout)[0] for r in ("rmu", "rmu-ahead"))
+    alone, ahead = (json.loads(ilu("plan", r, *asked).stdout)[0] for r in ("rmu", "rmu-lookahead"))
     assert ahead["optimizer"] == alone["optimizer"]
     assert ahead["reference"] == ahead["weights"] > 3 * alone["reference"]
     assert ahead["rules"] >= 2 * ahead["weights"]

@@ -20,8 +20,7 @@ from ilu.methods.robust.rules import SAM
 from ilu.models.load import load_model, read_weights
 from ilu.recipes.build import arguments, build, field_names
 from ilu.recipes.names import names, parse_name
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST
+from ilu.recipes.registry import endings, methods
 from ilu.runs.recipe import read_recipe
 from ilu.runs.report.formats import write_report
 from ilu.runs.report.gather import gather
@@ -60,8 +59,8 @@ def small(name):
 
 
 def settings_of(found):
-    robust = field_names(ROBUST[found.robust]) if found.robust else []
-    return {*arguments(METHODS[found.method].plan), *robust}
+    robust = field_names(endings()[found.robust].settings) if found.robust else []
+    return {*arguments(methods()[found.method].recipe), *robust}
 
 
 def test_every_name_can_be_built_and_recorded(folder):
@@ -71,9 +70,9 @@ def test_every_name_can_be_built_and_recorded(folder):
         assert restore(describe(made)) == made
 
 
-OUR = [name for name, method in METHODS.items() if not method.settings]  # others: test_published
+OUR = [name for name, method in methods().items() if not method.settings]  # others: test_published
 ALONE = [f"{m}{ending}" for m in OUR for ending in ("", "-sam-ilu")]
-ROBUSTLY = [f"npo-{ending}" for ending in (*ROBUST, "ilu", "control", "lat-control")]
+ROBUSTLY = [f"npo-{ending}" for ending in (*endings(), "ilu", "control", "lat-control")]
 ROBUSTLY += ["dpo-lat", "repnoise-lat", "rmu-tar"]
 
 
@@ -117,8 +116,8 @@ def test_adversaries_and_masks_know_every_topic(folder):
 
 def test_looking_ahead_is_along_one_environment(folder):
     two = (str(folder / "environment.jsonl"), str(folder / "retain.jsonl"))
-    with pytest.raises(ValueError, match="-ahead looks along one environment, and 2 were given"):
-        recipe(folder, "npo-ahead", environment=two)
+    with pytest.raises(ValueError, match="-lookahead looks along one environment, and 2 were"):
+        recipe(folder, "npo-lookahead", environment=two)
 
 
 def test_weight_arithmetic_does_not_follow_rounded_weights(folder):
@@ -130,8 +129,8 @@ def test_only_data_that_is_read_is_asked_for(folder):
     assert set(recipe(folder, "ascent", retain=None).data) == {"forget"}
     assert set(recipe(folder, "ascent-mudman").data) == {"forget", "retain"}
     assert set(recipe(folder, "l1-sparse-tar").data) == {"retain", "forget"}
-    assert set(recipe(folder, "l1-sparse-ahead").data) == {"retain", "environment"}
-    with pytest.raises(ValueError, match="--retain is missing"):
+    assert set(recipe(folder, "l1-sparse-lookahead").data) == {"retain", "environment"}
+    with pytest.raises(ValueError, match="`retain` is missing"):
         recipe(folder, "ascent-mudman", retain=None)
 
 
@@ -153,7 +152,7 @@ def test_settings_that_do_nothing_are_warned_of(folder):
         ("npo-ilu", {"strength": -1.0}, "strength -1: it must be at least 0"),
         ("npo-gp", {"radius": 0.0}, "radius 0: it must be above 0"),
         ("npo-cr", {"mu": 0.0}, "mu 0: it must be above 0"),
-        ("l1-sparse", {"lora_rank": 2}, "leave out --lora-rank"),
+        ("l1-sparse", {"lora_rank": 2}, "leave out `lora_rank`"),
     ],
 )
 def test_impossible_settings_are_refused(name, settings, message, folder):
@@ -169,8 +168,8 @@ def test_counterparts_must_fit_the_context_too():
 
 def test_a_loss_that_no_trained_weight_changes_is_refused(folder, tmp_path):
     """RMU steers what block 0 puts out; block 1 comes after it."""
-    for reach in (None, "."):
-        made = recipe(folder, "rmu", layer=0, parameters=r"layers\.1\.", reach=reach)
+    for perturbed in (None, "."):
+        made = recipe(folder, "rmu", layer=0, parameters=r"layers\.1\.", perturbed=perturbed)
         with pytest.raises(ValueError, match=r"'forget' does not depend on any weight that"):
             run(made, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -356,7 +355,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(every, folder, tmp_path, m
 
 def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_path):
     run(recipe(folder), tmp_path / "run")
-    with pytest.raises(ValueError, match="exists already: choose another --out"):
+    with pytest.raises(ValueError, match="exists already: choose another `out`"):
         run(recipe(folder), tmp_path / "run")
     (tmp_path / "run" / "done.json").unlink()
     with pytest.raises(ValueError, match=r"recipe\.optim\.lr: 0\.001 -> 0\.5"):
@@ -366,7 +365,7 @@ def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_
 WRONG = [
     ({"forget": "none.jsonl"}, "none.jsonl does not exist"),
     ({"forget": None}, "--forget is missing"),
-    ({"environment": ()}, "needs at least one --environment"),
+    ({"environment": ()}, "needs at least one `environment`"),
     ({"batch_size": 5}, "--forget: 4 examples cannot fill a batch of 5"),
     ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
     ({"mask": "mask.safetensors"}, r"mask\.safetensors does not exist"),
@@ -391,7 +390,7 @@ def test_a_layer_out_of_range_is_found_before_the_folder_is_made(folder, tmp_pat
 def test_too_long_rows_are_counted_and_cut_only_when_told(folder, tmp_path):
     (tmp_path / "long.jsonl").write_text('{"text": "a b c"}\n' + '{"text": "%s"}\n' % ("x y " * 90))
     long = str(tmp_path / "long.jsonl")
-    with pytest.raises(ValueError, match=r"--forget: 1 of 2 rows are longer than the model's 64"):
+    with pytest.raises(ValueError, match=r"`forget`: 1 of 2 rows are longer than the model's 64"):
         run(recipe(folder, forget=long), tmp_path / "run")
     run(recipe(folder, forget=long, truncate=64), tmp_path / "run")
 
@@ -650,7 +649,7 @@ def test_strength_without_ilu_is_accepted_with_a_warning(folder):
 def test_an_attack_that_cannot_run_leaves_nothing(folder, tmp_path):
     feed = Feed(TaskTrain("mood", 3), 4)
     made = replace(attacked(folder, "x"), attacks={"mood": FineTune(feed, Optim(lr=1e-3, steps=1))})
-    with pytest.raises(ValueError, match="--task: 3 examples cannot fill a batch of 4"):
+    with pytest.raises(ValueError, match="`task`: 3 examples cannot fill a batch of 4"):
         run(made, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

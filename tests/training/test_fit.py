@@ -132,14 +132,14 @@ def reaching(**given):
 
 def test_what_is_only_in_reach_keeps_its_bits_and_has_no_gradient_left():
     start = make_tiny()
-    model, _ = reaching(reach=".")
+    model, _ = reaching(perturbed=".")
     for (n, p), before in zip(model.named_parameters(), start.parameters(), strict=True):
         assert torch.equal(p, before) == ("1.mlp.down_proj" not in n)
         assert p.grad is None
 
 
 def test_a_rule_perturbs_what_is_in_reach():
-    (own, rows), (reached, wider) = reaching(), reaching(reach=".")
+    (own, rows), (reached, wider) = reaching(), reaching(perturbed=".")
     assert not same(own, reached)
     assert wider[0]["retain"] > rows[0]["retain"]  # a worse point is found among more weights
 
@@ -156,7 +156,7 @@ def test_the_reference_is_the_original_model_also_where_weights_are_perturbed():
             return -forward.tokens(batch).mean()
 
     fit(make_tiny(), {"forget": Term(Seen(), on="forget", rule=SAM(0.5))}, streams(),
-        Optim(lr=1e-2, steps=1, parameters=r"1\.mlp", reach="."))  # fmt: skip
+        Optim(lr=1e-2, steps=1, parameters=r"1\.mlp", perturbed="."))  # fmt: skip
     here, there = seen
     assert torch.equal(here, there)
 
@@ -174,7 +174,7 @@ def test_a_term_that_is_not_finite_is_named(tiny):
             return forward(batch).logits.sum((1, 2)) * math.inf
 
     before = [p.detach().clone() for p in tiny.parameters()]
-    with pytest.raises(ValueError, match=r"^odd became (inf|-inf|nan) at step 0 .*lower --lr"):
+    with pytest.raises(ValueError, match=r"^odd became (inf|-inf|nan) at step 0 .*lower `lr`"):
         fit(tiny, {"odd": Term(Broken(), on="forget")}, streams(), Optim(lr=1e-2, steps=3))
     assert all(torch.equal(a, b) for a, b in zip(before, tiny.parameters(), strict=True))
 

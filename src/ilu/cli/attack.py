@@ -14,8 +14,8 @@ from ilu.cli.unlearn import Place
 from ilu.data.multiple_choice import Form
 from ilu.recipes.attacks import KINDS, Attacker, attacked
 from ilu.recipes.probes import probes
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import CUT, SuiteName, suite_of
+from ilu.recipes.suite import suite_kind, suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
 from ilu.runs.results.display import FORGOTTEN, complement, displayed
 from ilu.runs.results.forget_metric import forget_metric
@@ -95,7 +95,7 @@ class Attack:
     retain: str | None = None
     unrelated: str | None = None
     original: str | None = None
-    suite: SuiteName = "likelihood"
+    suite: str = "likelihood"
     split: str | None = None
     data: str | None = None
     form: Form = "letters"
@@ -170,13 +170,13 @@ def suites(wanted: Attack) -> dict[str, Group]:
     return {wanted.suite: suite_of(wanted.suite, measured(wanted))}
 
 
-def measured(wanted: Attack) -> Asked:
+def measured(wanted: Attack) -> SuiteRequest:
     """The data that is measured on."""
-    return Asked(
+    return SuiteRequest(
         data=wanted.data,
         form=wanted.form,
         columns=wanted.columns,
-        truncate=wanted.truncate if wanted.suite in CUT else None,  # the task's texts are cut too
+        truncate=wanted.truncate if suite_kind(wanted.suite).truncates else None,
         limit=wanted.limit,
         split=wanted.split,
     )

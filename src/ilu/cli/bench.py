@@ -11,7 +11,7 @@ from ilu.cli.flags import Positional, parse
 from ilu.cli.sweep import sweeping
 from ilu.cli.sweep_flags import Where
 from ilu.cli.terminal import console, table
-from ilu.recipes.bench import NAMES, QUICK, SIZE, jobs
+from ilu.recipes.bench import QUICK, SIZE, jobs, names
 from ilu.runs.results import display
 from ilu.runs.results.summary import HEADLINE, over_seeds
 from ilu.runs.run_dir import RunDir
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
             "one seed: ilu bench methods --out DIR"
         )
     size = QUICK if wanted.quick else SIZE
-    planned = jobs(wanted.only or NAMES, wanted.seeds, size, wanted.out / "runs")
+    planned = jobs(wanted.only or names(), wanted.seeds, size, wanted.out / "runs")
     records = {path.name: recorded(recipe) for path, recipe in planned.items()}
     with sweeping(wanted.out, wanted.where) as carry_out:
         write_plan(wanted.out, records)

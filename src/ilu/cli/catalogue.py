@@ -78,10 +78,10 @@ def kind_of_class(thing: type, package: str) -> str | None:
 
 def recipes() -> Iterator[Entry]:
     """The recipes of the command line; ``-ilu`` and ``-sam`` behind a name are variants."""
-    from ilu.recipes.registry import METHODS
+    from ilu.recipes.registry import methods as found_methods
 
-    for name, method in METHODS.items():
-        yield entry(name, "recipe", method.plan)
+    for name, method in found_methods().items():
+        yield entry(name, "recipe", method.recipe)
 
 
 def entry(name: str, kind: str, thing: object) -> Entry:

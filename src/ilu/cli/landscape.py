@@ -22,8 +22,7 @@ from ilu.evals.geometry.landscape import (
 from ilu.evals.geometry.task_vectors import same_shapes
 from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SuiteName
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.svg import landscape_svg
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
@@ -68,7 +67,7 @@ class Landscape:
     unlearned: Positional[str]
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
-    suite: SuiteName = "likelihood"
+    suite: str = "likelihood"
     split: str | None = None
     data: str | None = None
     columns: tuple[str, ...] = ()
@@ -91,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    request = Asked(
+    request = SuiteRequest(
         data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
     )
     found = explored(kind, wanted, request)
@@ -103,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape, request: Asked) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
     """The record of a landscape."""
     suite = measured(wanted.suite, request)
     lm = load_model(wanted.unlearned, device=wanted.device)

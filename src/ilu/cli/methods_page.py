@@ -10,11 +10,11 @@ from typing import Any
 import docstring_parser
 
 from ilu.cli.catalogue import PAPER, Entry, entries
+from ilu.methods.method import Method
 from ilu.recipes.attacks import KINDS
 from ilu.recipes.masks import MASKS
-from ilu.recipes.method import Method
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST, Invariance
+from ilu.recipes.registry import endings, methods
+from ilu.recipes.robust import Invariance
 from ilu.training.objective import Term
 
 HEAD = """\
@@ -26,7 +26,7 @@ lab is in [results/methods/methods.md](../results/methods/methods.md) and [log.m
 A recipe's name is METHOD, then perhaps one of {robust},
 then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
 probability; h: hidden state; B examples, T tokens, S predictions, V vocabulary, D width.
-Defaults are for models of 7B; those of the lab's model are in `recipes/lab.py`.
+Defaults are for models of 7B; those of the lab's model are in each method's file.
 """
 
 
@@ -34,20 +34,20 @@ def page() -> str:
     """The whole document."""
     found = entries()
     kinds = list(dict.fromkeys(e.kind for e in found if e.kind != "recipe"))
-    endings = [HEAD.format(robust=", ".join(f"-{name}" for name in ROBUST))]
-    recipes = ["## Recipes\n", *(recipe(name, m) for name, m in METHODS.items())]
-    variants = ["## What may stand behind a recipe's name\n", *map(variant, (*ROBUST, "ilu"))]
+    head = [HEAD.format(robust=", ".join(f"-{name}" for name in endings()))]
+    recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
+    variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
     masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
     attacks = ["## Attacks by name\n", *(f"* `{n}`: {prose(k)}" for n, k in KINDS.items()), ""]
     parts = [part for kind in kinds for part in section(kind, found)]
-    return "\n".join([*endings, *recipes, *variants, *masks, *attacks, *parts])
+    return "\n".join([*head, *recipes, *variants, *masks, *attacks, *parts])
 
 
 def recipe(name: str, method: Method) -> str:
     """One recipe: what it does, its published settings and where they are stated."""
-    head = f"### {name}\n\n{prose(method.plan)}\n"
+    head = f"### {name}\n\n{prose(method.recipe)}\n"
     stated = f"Default: lr {method.lr:g}, {method.steps} steps. Published: {method.source}.\n"
-    objective = " + ".join(starmap(term, method.plan().objective.items()))
+    objective = " + ".join(starmap(term, method.recipe().objective.items()))
     seen = {k: v for k, v in method.settings.items() if k.startswith("environment")}
     always = {k: v for k, v in method.settings.items() if k not in seen}
     run = "".join(
@@ -55,7 +55,7 @@ def recipe(name: str, method: Method) -> str:
         for when, values in (("And", always), ("With an ending that reads one", seen))
         if values
     )
-    return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.plan)}"
+    return f"{head}\nMinimises {objective}.\n\n{stated}\n{run}{settings(method.recipe)}"
 
 
 def given(values: Mapping[str, Any]) -> str:
@@ -77,7 +77,8 @@ def term(name: str, term: Term) -> str:
 
 def variant(ending: str) -> str:
     """One ending of a recipe's name with its settings."""
-    kind = ROBUST.get(ending, Invariance)
+    known = endings()
+    kind = known[ending].settings if ending in known else Invariance
     return f"### -{ending}\n\n{prose(kind)}\n\n{settings(kind)}"
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ilu import types
+from ilu.cli.flags import as_flags
 
 console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
@@ -97,7 +98,7 @@ def warn_in_a_line() -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
         if Path(filename).is_relative_to(PACKAGE):
-            errors.print(f"warning: {message}", markup=False, soft_wrap=True)
+            errors.print(as_flags(f"warning: {message}"), markup=False, soft_wrap=True)
 
     warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
     if not sys.warnoptions:

@@ -13,9 +13,9 @@ from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console, error, number, progress, table
 from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import shrink
-from ilu.recipes.names import ENDINGS, parse_name
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST, Invariance
+from ilu.recipes.names import explained_endings, parse_name
+from ilu.recipes.registry import endings, methods
+from ilu.recipes.robust import Invariance
 from ilu.recipes.settings import Common
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.card import missing_from_new_card, write_card
@@ -25,6 +25,7 @@ from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import Tracker, tracking
 from ilu.system.distributed import joined
+from ilu.training.fit import Optim
 
 HELP = """\
 usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]
@@ -107,13 +108,15 @@ def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     if argv and argv[0] in ("-h", "--help"):
         console.print(
-            HELP.format(recipes=", ".join(METHODS), endings=ENDINGS), markup=False, end=""
+            HELP.format(recipes=", ".join(methods()), endings=explained_endings()),
+            markup=False,
+            end="",
         )
         return
     if not argv or argv[0].startswith("-"):
         raise ValueError(
             "ilu unlearn needs a recipe first: ilu unlearn RECIPE --model M; "
-            f"one of {', '.join(METHODS)}"
+            f"one of {', '.join(methods())}"
         )
     recipe, place = read(argv[0], argv[1:])
     out = place.run(recipe)
@@ -155,28 +158,29 @@ def beside(out: Path) -> Path:
 def flag_type(name: str, model: str, place: type) -> type:
     """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
     found, known = parse_name(name), defaults(name, model)
-    plan = METHODS[found.method].plan
+    recipe = methods()[found.method].recipe
     # A flag that may be repeated adds to its default, which is therefore filled in later.
     known = {k: () if isinstance(v, tuple) else v for k, v in known.items()}
     groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **known})}
-    groups["method"] = with_defaults(arguments_type(plan), known)
+    groups["optim"] = with_defaults(Optim, known)
+    groups["method"] = with_defaults(arguments_type(recipe), known)
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:
-        groups["robust"] = with_defaults(ROBUST[found.robust], known)
+        groups["robust"] = with_defaults(endings()[found.robust].settings, known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     where = ("place", place, dataclasses.field())
     trial = ("trial", Trial, dataclasses.field(default=Trial()))
     whole = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
-    whole.__doc__ = (inspect.getdoc(plan) or "").split("\n")[0]
+    whole.__doc__ = (inspect.getdoc(recipe) or "").split("\n")[0]
     return whole
 
 
-def arguments_type(plan: Callable[..., Any]) -> type:
+def arguments_type(recipe: Callable[..., Any]) -> type:
     """The arguments of a method as a dataclass, which is what flags are made from."""
-    arguments = inspect.signature(plan, eval_str=True).parameters
+    arguments = inspect.signature(recipe, eval_str=True).parameters
     fields = [(k, p.annotation, dataclasses.field(default=p.default)) for k, p in arguments.items()]
     made = dataclasses.make_dataclass("Method", fields, frozen=True, kw_only=True)
-    made.__doc__ = inspect.getdoc(plan)
+    made.__doc__ = inspect.getdoc(recipe)
     return made
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -31,12 +31,17 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(ids, mask, labels, tuple(collate(column) for column in others))
 
 
+Role = Literal["forget", "retain", "environment", "task"]
+"""What data is for; attacks and pretraining train on a task."""
+
+
 @dataclass(frozen=True)
 class Feed:
-    """A source, and how many of its examples make a batch."""
+    """A source, how many of its examples make a batch, and what they are for."""
 
     source: Source
     batch_size: int
+    role: Role = "task"
 
 
 def open_stream(feed: Feed, tokenizer: Any, *, limit: int | None, seed: int, name: str) -> "Stream":
@@ -60,7 +65,7 @@ def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> 
     if count:
         raise ValueError(
             f"{name}: {count} of {len(examples)} rows are longer than the model's {limit} "
-            f"tokens (the longest has {longest}). Shorten them, or cut with --truncate {limit}."
+            f"tokens (the longest has {longest}). Shorten them, or cut with `truncate` {limit}."
         )
 
 
@@ -79,7 +84,7 @@ class Stream:
         if not 1 <= self.batch_size <= len(self.examples):
             raise ValueError(
                 f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
-                f"give --batch-size from 1 to {len(self.examples)}, or bring more data"
+                f"give `batch_size` from 1 to {len(self.examples)}, or bring more data"
             )
 
     def __call__(self, k: int) -> Batch:
@@ -134,7 +139,7 @@ def share_of(size: int, ranks: Ranks) -> int:
     if size % ranks.size:
         raise ValueError(
             f"a batch of {size} cannot be shared by {ranks.size} processes: choose "
-            f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
+            f"`batch_size` and `environment_batch_size` as multiples of {ranks.size}"
         )
     return size // ranks.size
 

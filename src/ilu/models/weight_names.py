@@ -1,7 +1,7 @@
 """Names of weights: which a pattern matches, and the module and block that a name belongs to."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import nn
@@ -51,3 +51,8 @@ def module_of(name: str) -> str:
 def kind_of(name: str) -> str:
     """``mlp.down_proj`` for that weight of every block, otherwise the name of its module."""
     return place(name).module
+
+
+def in_blocks(which: Iterable[int]) -> str:
+    """Names of all weights in some blocks."""
+    return rf"\.({'|'.join(map(str, which))})\."

@@ -50,12 +50,12 @@ def attack(recipe: Recipe, name: str, optim: Optim, batch_size: int) -> Attack:
     """Fine-tuning on a task; relearning of the user's own data is on the forget set."""
     if name == RELEARN and recipe.model != LAB:
         if "forget" not in recipe.data:
-            raise ValueError("the attack 'relearn' needs a --forget set, which this recipe lacks")
+            raise ValueError("the attack 'relearn' needs a `forget` set, which this recipe lacks")
         return FineTune(recipe.data["forget"], optim, seed=recipe.seed)
     kind = name.partition(":")[0]
     if recipe.model != LAB and name != kind and kind in ON_DATA:
         raise ValueError(
             f"the attack {name!r} needs data or a model of its own: use ilu attack on the run's "
-            f"model, with --{ON_DATA[kind]}"
+            f"model, with `{ON_DATA[kind]}`"
         )
     return Attacker(optim=optim, batch_size=batch_size, seed=recipe.seed)(name)

@@ -170,7 +170,7 @@ def noise(argument: str, by: Attacker) -> WeightEdit:
 def interpolate(argument: str, by: Attacker) -> WeightEdit:
     """Go a share of the way back to the model given as the original."""
     if by.original is None:
-        raise ValueError("say which model was the original: --original MODEL")
+        raise ValueError("say which model was the original: `original` MODEL")
     return WeightEdit(Interpolate(full_name(by.original), number(argument)))
 
 

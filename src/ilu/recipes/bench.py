@@ -4,9 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ilu.recipes.demo import Size, original, unlearned
-from ilu.recipes.published import PUBLISHED
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST
+from ilu.recipes.registry import endings, methods
 from ilu.runs.recipe import Recipe
 
 SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
@@ -14,12 +12,13 @@ QUICK = Size(unlearn=0.02, tune=4, relearn=4, questions=20)
 ORIGINAL = "original"
 BASES = ("npo", "rmu")
 """Methods on which robust training, the penalty and the control are tried."""
-NAMES = (
-    ORIGINAL,
-    *(name for name in METHODS if name not in PUBLISHED),
-    *(f"{base}-{ending}" for base in BASES for ending in (*ROBUST, "ilu", "control")),
-    "entropy-tar",
-)
+
+
+def names() -> tuple[str, ...]:
+    """The original, every method, and every ending of ``BASES``."""
+    ours = [name for name, method in methods().items() if not method.brings_data]
+    ended = [f"{base}-{end}" for base in BASES for end in (*endings(), "ilu", "control")]
+    return (ORIGINAL, *ours, *ended, "entropy-tar")
 
 
 def jobs(names: tuple[str, ...], seeds: int, size: Size, out: Path) -> dict[Path, Recipe]:

@@ -1,24 +1,23 @@
 """From a recipe's name and the user's settings to a recipe."""
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ilu.data.stream import Feed
+from ilu.data.stream import Feed, Role
 from ilu.data.text import Dataset
+from ilu.methods.ending import Ending
 from ilu.methods.masks.make import Masking
-from ilu.methods.robust.lookahead import LookAhead
+from ilu.methods.method import Setup
 from ilu.models.load import LAB, full_name
 from ilu.models.lora import Lora
 from ilu.recipes import lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
-from ilu.recipes.method import Plan
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
-from ilu.recipes.registry import METHODS
-from ilu.recipes.robust import ROBUST, Averaging, Invariance, with_robust, with_topics
+from ilu.recipes.registry import endings, methods
+from ilu.recipes.robust import Invariance, with_robust, with_topics
 from ilu.recipes.settings import Common
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
@@ -30,49 +29,70 @@ from ilu.types import Metric
 def defaults(name: str, model: str) -> dict[str, Any]:
     """What each setting is if the user does not say: the published value, or the lab's."""
     found = parse_name(name)
-    method = METHODS[found.method]
-    published = {"steps": method.steps, "lr": method.lr, **arguments(method.plan)}
+    method, ending = methods()[found.method], ending_of(found)
+    published = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
     if model == LAB:
-        return {**published, **lab.settings(*found)}
-    robust = ROBUST.get(found.robust or "")
-    # A run that is not about environments has none to load.
-    reads = found.environment or robust is LookAhead
+        return {**published, **lab.settings(method, ending, found.environment)}
+    # A run that reads no environment loads none.
+    reads = found.environment or (ending and ending.environment)
     idle = [] if reads else ["environment", "environment_batch_size"]
-    if robust is Averaging:  # there is no mean of adapters
+    if ending and not ending.adapters:
         idle += ["lora_rank", "lora_alpha"]
     return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
 
 
-def arguments(plan: Callable[..., Plan]) -> dict[str, Any]:
+def ending_of(name: Name) -> Ending | None:
+    """The robust training in a recipe's name."""
+    return endings()[name.robust] if name.robust else None
+
+
+def arguments(recipe: Callable[..., Setup]) -> dict[str, Any]:
     """A method's own settings with their published values."""
-    return {name: p.default for name, p in inspect.signature(plan).parameters.items()}
+    return {name: p.default for name, p in inspect.signature(recipe).parameters.items()}
 
 
 def build(name: str, given: Mapping[str, Any]) -> Recipe:
-    """The recipe ``name`` with the settings ``given``, called as on the command line.
+    """The recipe ``name`` with the settings ``given``.
 
     What is not given has the published value, or the lab's. A setting that the recipe does not
     have is an error.
     """
-    found = parse_name(name)
-    values = {**defaults(name, given.get("model", "")), **given}
+    found, given = parse_name(name), renewed(given)
+    values = {**defaults(str(found), given.get("model", "")), **given}
     for key in REPEATABLE & values.keys():
         one = values[key] or ()
         values[key] = (one,) if isinstance(one, str) else tuple(one)
-    plan = METHODS[found.method].plan(**take(values, arguments(METHODS[found.method].plan)))
-    kind = ROBUST.get(found.robust or "")
-    robust = kind(**take(values, field_names(kind))) if kind else None
+    recipe, ending = methods()[found.method].recipe, ending_of(found)
+    setup = recipe(**take(values, arguments(recipe)))
+    robust = ending.settings(**take(values, field_names(ending.settings))) if ending else None
     ilu = Invariance(**take(values, field_names(Invariance)))
-    idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
-    if not found.environment and (idle or given.get("strength")):
-        what = ", ".join(idle or ["strength"])
-        warnings.warn(f"{what} does nothing in {name!r}: use {name}-ilu", stacklevel=2)
+    warn_of_idle(found, ilu, given)
+    optim = Optim(**take(values, field_names(Optim)))
     common = Common(**take(values, field_names(Common)))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
-    return assemble(found, common, plan, ilu, robust)
+    return assemble(found, common, optim, setup, ilu, ending, robust)
 
 
+def renewed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names that they have today."""
+    for old in OLD_SETTINGS.keys() & given.keys():
+        warnings.warn(f"the setting {old} is called {OLD_SETTINGS[old]} now", stacklevel=3)
+    return {OLD_SETTINGS.get(key, key): value for key, value in given.items()}
+
+
+def warn_of_idle(name: Name, ilu: Invariance, given: Mapping[str, Any]) -> None:
+    """Warn of settings of the penalty in a recipe that has none."""
+    if name.environment:
+        return
+    idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
+    if idle or given.get("strength"):
+        what = ", ".join(idle or ["strength"])
+        warnings.warn(f"{what} does nothing in {str(name)!r}: use {name}-ilu", stacklevel=3)
+
+
+OLD_SETTINGS = {"reach": "perturbed", "ahead": "lookahead_step"}
+"""Setting of an older version -> its name today."""
 REPEATABLE = {"forget", "environment"}
 """Settings of which there may be several; one name alone will do."""
 
@@ -87,31 +107,41 @@ def take(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: values.pop(name) for name in names if name in values}
 
 
-def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: Any) -> Recipe:
+def assemble(
+    name: Name,
+    common: Common,
+    optim: Optim,
+    setup: Setup,
+    ilu: Invariance,
+    ending: Ending | None,
+    robust: Any,
+) -> Recipe:
     """Put data, objective, metrics and training together."""
     data, environments = streams(common)
     model = full_name(common.model)
-    topics = [n for n in data if n.startswith("forget")]
-    objective = with_topics(plan.objective, topics)
-    if robust is not None:
-        check_adversary(robust, environments)
-        objective = with_robust(objective, robust)
+    topics = with_role(data, "forget")
+    objective = with_topics(setup.objective, topics, setup.for_topic)
+    optim = replace(optim, parameters=optim.parameters or setup.parameters)
+    mask = mask_setting(common.mask, setup.objective, parameters=optim.parameters, seed=common.seed)
+    if ending:
+        check_environments(name, ending, environments)
+        objective = with_robust(objective, ending, robust, topics)
+        optim = ending.optim(optim, robust)
     if name.environment:
-        objective = ENVIRONMENT[name.environment](objective, ilu, list(environments))
-    beside = {
-        n: replace(data[n], source=plan.beside(data[n].source, model, common.revision))
+        added = ENVIRONMENT[name.environment]
+        objective = added(objective, ilu, list(environments), topics)
+    paired = {
+        n: replace(data[n], source=setup.pairing(data[n].source, model, common.revision))
         for n in topics
     }
-    every = {**data, **environments, **beside}
-    parameters = plan.parameters if common.parameters is None else common.parameters
-    mask = mask_setting(common.mask, plan.objective, parameters=parameters, seed=common.seed)
+    every = {**data, **environments, **paired}
     return Recipe(
         name=str(name),
         model=model,
         data={n: every[n] for n in needed(objective, every, mask)},
         objective=objective,
-        edit=plan.edit,
-        optim=reaching(averaged(optim(common, parameters), robust), robust),
+        edit=setup.edit,
+        optim=optim,
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
         mask=mask,
@@ -120,35 +150,18 @@ def assemble(name: Name, common: Common, plan: Plan, ilu: Invariance, robust: An
     )
 
 
-def check_adversary(robust: Any, environments: Mapping[str, Feed]) -> None:
-    """Refuse environments that would be loaded and never looked at."""
-    if isinstance(robust, LookAhead) and len(environments) > 1:
+def with_role(data: Mapping[str, Feed], role: Role) -> list[str]:
+    """The names of the streams that have a role."""
+    return [name for name, feed in data.items() if feed.role == role]
+
+
+def check_environments(name: Name, ending: Ending, environments: Mapping[str, Feed]) -> None:
+    """Refuse environments that would be loaded and not read."""
+    if ending.environment and len(environments) > 1:
         raise ValueError(
-            f"-ahead looks along one environment, and {len(environments)} were given: give one"
+            f"-{name.robust} looks along one environment, and {len(environments)} were given: "
+            "give one"
         )
-
-
-def optim(common: Common, parameters: str) -> Optim:
-    """How to train."""
-    return Optim(
-        lr=common.lr,
-        steps=common.steps,
-        warmup=common.warmup,
-        schedule=common.schedule,
-        weight_decay=common.weight_decay,
-        clip=common.clip,
-        parameters=parameters,
-        reach=common.reach,
-        micro_batch=common.micro_batch,
-        recompute=common.recompute,
-        pack=common.pack,
-        fused_backward=common.fused_backward,
-        offload_reference=common.offload_reference,
-        precision=common.precision,
-        optimizer=common.optimizer,
-        average_from=common.average_from,
-        average_every=common.average_every,
-    )
 
 
 def lora(common: Common) -> Lora | None:
@@ -157,7 +170,7 @@ def lora(common: Common) -> Lora | None:
         if common.quantise_base:
             raise ValueError(
                 f"quantise_base {common.quantise_base}: rounded weights cannot be trained, only "
-                "adapters of them: give --lora-rank as well"
+                "adapters of them: give `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -171,30 +184,11 @@ def needed(
     read = [term.on for term in objective.values()]
     for term in objective.values():
         read += term.rule.reads()
-    read += [n for need in data_for(mask) for n in alike(need, given)]
+    read += [n for need in data_for(mask) for n in with_role(given, need) or [need]]
     for name in read:
         if name not in given:
-            raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
+            raise ValueError(f"`{name}` is missing: give a file or hub dataset, or `model` lab")
     return [name for name in given if name in read]
-
-
-def alike(stream: str, given: Mapping[str, Feed]) -> list[str]:
-    """A stream and its further topics: forget, forget2, ..."""
-    return [n for n in given if re.fullmatch(rf"{stream}\d*", n)] or [stream]
-
-
-def averaged(optim: Optim, robust: Any) -> Optim:
-    """Average the last steps, if that is how the run is to be robust."""
-    if not isinstance(robust, Averaging) or optim.average_from is not None:
-        return optim
-    return replace(optim, average_from=max(1, round((1 - robust.last) * optim.steps)))
-
-
-def reaching(optim: Optim, robust: Any) -> Optim:
-    """Look ahead over all weights unless told otherwise: someone fine-tunes all of them."""
-    if not isinstance(robust, LookAhead) or optim.reach is not None:
-        return optim
-    return replace(optim, reach=".")
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
@@ -231,10 +225,10 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
 
 
 def feeds(
-    name: str, places: Sequence[str], columns: Sequence[str], size: int, cut: int | None
+    role: Role, places: Sequence[str], columns: Sequence[str], size: int, cut: int | None
 ) -> dict[str, Feed]:
-    """The user's data at ``places``: ``name``, ``name2``, ..."""
+    """The user's data at ``places``, called ``role``, ``role2``, ..."""
     return {
-        f"{name}{i if i > 1 else ''}": Feed(user_data.dataset(place, columns, cut), size)
+        f"{role}{i if i > 1 else ''}": Feed(user_data.dataset(place, columns, cut), size, role)
         for i, place in enumerate(places, start=1)
     }

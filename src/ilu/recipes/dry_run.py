@@ -12,7 +12,7 @@ from typing import Any
 from ilu.data.names import place
 from ilu.data.readers import ENDINGS
 from ilu.models.load import LAB, model_path
-from ilu.recipes.hidden import in_blocks
+from ilu.models.weight_names import in_blocks
 from ilu.system.atomic import new_folder, write_text
 
 ARCHITECTURES = {"HuggingFaceH4/zephyr-7b-beta": "mistral"}

@@ -58,7 +58,7 @@ def read_goal(text: str) -> dict[tuple[str, str], float]:
         metric, _, stage = item.lstrip("-").partition("@")
         if not (metric and re.fullmatch(STAGE, stage)):
             raise ValueError(
-                f"--goal {text!r}: write METRIC@STAGE with commas between and - before what is to "
+                f"`goal` {text!r}: write METRIC@STAGE with commas between and - before what is to "
                 "be small, like utility@after,-forget_accuracy@mood-end; a stage is before, after, "
                 f"or an attack with {', '.join(STAGES)} behind it"
             )

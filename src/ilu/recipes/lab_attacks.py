@@ -12,7 +12,7 @@ from ilu.models.lora import Lora
 from ilu.recipes import lab, probes
 from ilu.recipes.attacks import HEAD
 from ilu.recipes.demo import Size, original, unlearned
-from ilu.recipes.suite_request import Asked
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe
 from ilu.types import Attack
 
@@ -124,5 +124,5 @@ def cell(name: str, seed: int, size: Size) -> Recipe:
         made = replace(original(seed, size), name=NEVER_KNEW, model=NEVER)
     else:
         made = unlearned(name, seed, size)
-    asked = probes.probes(Asked(limit=size.questions or ASKED), seed=seed)
+    asked = probes.probes(SuiteRequest(limit=size.questions or ASKED), seed=seed)
     return replace(made, attacks=every(size, seed), probes=asked, keep_attacked=False)

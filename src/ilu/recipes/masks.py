@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from ilu.data.stream import Role
 from ilu.methods.forget.idk import Refusal
+from ilu.methods.forget.rmu import steered_weights
 from ilu.methods.masks.make import DATA, Masking, Scoring
 from ilu.methods.masks.scores import Gradient, Magnitude, Named, Random, Snip, Wanda
 from ilu.methods.masks.top_k import Per
 from ilu.methods.masks.units import Reduce, Unit, Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.methods.retain.likelihood import NLL
-from ilu.recipes.hidden import steered_weights
 from ilu.system.errors import unknown
 from ilu.training.objective import Objective
 
@@ -74,7 +75,7 @@ def choice_of(kind: Kind, per: Per | Unit | None, heads: int | None = None) -> P
 def mask_setting(
     given: str | None, objective: Objective, *, parameters: str, seed: int
 ) -> str | Masking | None:
-    """What ``--mask`` says: a file by its full path, or SCORE:FRACTION.
+    """What ``mask`` says: a file by its full path, or SCORE:FRACTION.
 
     The fraction is of the weights that the method trains, whose names match ``parameters``. For
     PO the forget gradient is that of its refusals, as in WAGLE. A random mask has the run's seed.
@@ -108,7 +109,7 @@ def share(text: str) -> float:
     return found
 
 
-def data_for(mask: str | Masking | None) -> list[str]:
+def data_for(mask: str | Masking | None) -> list[Role]:
     """The streams that a mask is made from."""
     if not isinstance(mask, Masking):
         return []

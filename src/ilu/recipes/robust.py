@@ -1,16 +1,16 @@
 """What can be added to any method: robust training of its forget term, and the invariance penalty.
 
-A recipe's name is METHOD, then perhaps one of ``ROBUST``, then perhaps ``ilu`` or ``control``.
+A recipe's name is METHOD, then perhaps an ending of ``registry.endings``, then perhaps ``ilu`` or
+``control``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ilu.methods.forget.lat import Latent, LatentAttack
+from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.adversary import TAR, DisruptionMasking
-from ilu.methods.robust.flatness import CurvaturePenalty, GradientPenalty
+from ilu.methods.robust.adversary import FORGET
 from ilu.methods.robust.ilu import (
     Layerwise,
     Penalty,
@@ -21,44 +21,12 @@ from ilu.methods.robust.ilu import (
     parameters,
     tensors,
 )
-from ilu.methods.robust.lookahead import LookAhead
-from ilu.methods.robust.rules import L1, SAM, RandomSmoothing
+from ilu.methods.robust.rules import L1
 from ilu.training.objective import Objective, Term
 from ilu.training.schedules import Dual, Ramp
 
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """Average the weights of the last steps (WA, arXiv 2502.05374).
-
-    Published with token NPO on WMDP: lr 5.5e-6, beta 0.05, gamma 2.
-
-    Args:
-        last: share of the steps that is averaged over; published: 100 to 125 of 125.
-    """
-
-    last: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.last <= 1:
-            raise ValueError(f"last {self.last}: a share of the steps, above 0 and at most 1")
-
-
-ROBUST: dict[str, type] = {
-    "sam": SAM,
-    "rs": RandomSmoothing,
-    "gp": GradientPenalty,
-    "cr": CurvaturePenalty,
-    "wa": Averaging,
-    "lat": LatentAttack,
-    "tar": TAR,
-    "mudman": DisruptionMasking,
-    "ahead": LookAhead,
-}
-"""Ending of a recipe's name -> the settings of robust training, which are its flags."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +68,23 @@ class Invariance:
 
 
 def with_invariance(
-    objective: Objective, invariance: Invariance, environments: Sequence[str]
+    objective: Objective,
+    invariance: Invariance,
+    environments: Sequence[str],
+    forget: Sequence[str],
 ) -> Objective:
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
-    forget = tuple(t.on for t in objective.values() if t.on.startswith("forget"))
-    if invariance.directions == "forget" and not forget:
+    learned = tuple(term.on for term in objective.values() if term.on in forget)
+    if invariance.directions == "forget" and not learned:
         raise ValueError("directions forget: this method reads nothing that is to be forgotten")
-    return with_environments(objective, penalty(invariance, forget), invariance, environments)
+    return with_environments(objective, penalty(invariance, learned), invariance, environments)
 
 
 def with_control(
-    objective: Objective, invariance: Invariance, environments: Sequence[str]
+    objective: Objective,
+    invariance: Invariance,
+    environments: Sequence[str],
+    forget: Sequence[str],
 ) -> Objective:
     """Add the environments' plain likelihood: what any claim about the penalty is compared with."""
     return with_environments(objective, Term(NLL(), on=""), invariance, environments)
@@ -131,7 +105,7 @@ def with_environments(
 ) -> Objective:
     """Add ``term`` on every environment, weighted by the strength."""
     if not environments:
-        raise ValueError("an -ilu recipe needs at least one --environment to be invariant over")
+        raise ValueError("an -ilu recipe needs at least one `environment` to be invariant over")
     strength, warmup = invariance.strength, invariance.strength_warmup
     weighted = replace(
         term,
@@ -143,48 +117,40 @@ def with_environments(
     return {**objective, **added}
 
 
-def with_robust(objective: Objective, settings: Any) -> Objective:
-    """Train the forget terms robustly, or the only term of a method that has none.
+def with_robust(
+    objective: Objective, ending: Ending, settings: Any, forget: Sequence[str]
+) -> Objective:
+    """Train the terms on the streams ``forget`` robustly, or else the first term.
 
-    What is to be kept beside them is still taken at the weights.
+    The gradients of the other terms are still taken at the weights.
     """
-    names = [n for n in objective if n.startswith("forget")] or list(objective)[:1]
-    return {n: robust(t, settings) if n in names else t for n, t in objective.items()}
+    names = [n for n, term in objective.items() if term.on in forget]
+    chosen, forgets = names or list(objective)[:1], bool(names)
+    return {
+        n: robust(t, ending, settings, forgets) if n in chosen else t for n, t in objective.items()
+    }
 
 
-def robust(term: Term, settings: Any) -> Term:
-    """One term, robustly."""
-    match settings:
-        case Averaging():
-            return term
-        case LatentAttack():
-            loss: Any = Latent(term.loss, settings)
-            return replace(term, loss=loss)
-        case rule if isinstance(term.rule, L1):
-            return replace(term, rule=replace(term.rule, inner=against(term, rule)))
-        case rule:
-            return replace(term, rule=against(term, rule))
+def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
+    """One term, robustly; an L1 penalty is still taken at the weights."""
+    if not isinstance(term.rule, L1):
+        return ending.apply(term, settings, forgets)
+    inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
+    return replace(inner, rule=replace(term.rule, inner=inner.rule))
 
 
-def against(term: Term, rule: Any) -> Any:
-    """The rule with an adversary who learns again what this term is to forget."""
-    learns = getattr(rule, "adversary", None) == "forget" and term.on.startswith("forget")
-    return replace(rule, adversary=term.on) if learns else rule
-
-
-def with_topics(objective: Objective, topics: Sequence[str]) -> Objective:
-    """One forget term per topic, together as heavy as the one; RMU steers each its own way."""
-    if len(topics) < 2 or "forget" not in objective:
+def with_topics(
+    objective: Objective, topics: Sequence[str], for_topic: Callable[[Term, int], Term]
+) -> Objective:
+    """One forget term per topic, together as heavy as the one."""
+    if len(topics) < 2 or FORGET not in objective:
         return objective
-    one = objective["forget"]
-    shared = [replace(one, on=on, loss=topical(one.loss, i)) for i, on in enumerate(topics)]
-    return {**{on: lighter(t, len(topics)) for on, t in zip(topics, shared, strict=True)},
-            **{n: t for n, t in objective.items() if n != "forget"}}  # fmt: skip
-
-
-def topical(loss: Any, topic: int) -> Any:
-    """The loss of a topic, where the loss tells them apart."""
-    return replace(loss, topic=topic) if "topic" in {f.name for f in fields(loss)} else loss
+    one = objective[FORGET]
+    shared = {on: for_topic(replace(one, on=on), i) for i, on in enumerate(topics)}
+    return {
+        **{on: lighter(term, len(topics)) for on, term in shared.items()},
+        **{n: term for n, term in objective.items() if n != FORGET},
+    }
 
 
 def lighter(term: Term, by: int) -> Term:

@@ -48,7 +48,7 @@ def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
 def begin_mask(
     mask: str | Masking,
     lm: LM,
-    streams: Mapping[str, Stream],
+    data: Data,
     run: Path,
     progress: Progress,
     shared: Path | None = None,
@@ -59,7 +59,6 @@ def begin_mask(
     """
     path = Path(mask) if isinstance(mask, str) else run / FILE
     if isinstance(mask, Masking):
-        data = data_of(streams)
         made = path if shared is None else shared / f"mask-{mask_key(mask, lm, data)}.safetensors"
         with nullcontext() if shared is None else alone(made, wait=True):
             if not made.is_file():
@@ -76,11 +75,11 @@ def mask_key(mask: Masking, lm: LM, data: Data) -> str:
     return json_hash([describe(mask), weights_hash(lm.model), read, code_hash()])
 
 
-def data_of(streams: Mapping[str, Stream]) -> Data:
-    """All that is to be forgotten, whatever the number of topics, and what is to be kept."""
+def mask_data(recipe: Recipe, streams: Mapping[str, Stream]) -> Data:
+    """The examples of every forget topic, and those of the retain set."""
     return {
-        kind: joined([s.examples for name, s in streams.items() if name.startswith(kind)])
-        for kind in ("forget", "retain")
+        role: joined([s.examples for name, s in streams.items() if recipe.data[name].role == role])
+        for role in ("forget", "retain")
     }
 
 
@@ -100,7 +99,7 @@ def make_masks(
     """
     if choice == "row" and transposed(lm.model):
         raise ValueError(
-            "rows of this model's layers are inputs, not outputs: rank each tensor (--per tensor)"
+            "rows of this model's layers are inputs, not outputs: rank each tensor (`per` tensor)"
         )
     began = time.monotonic()
     source = {

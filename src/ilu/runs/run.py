@@ -16,7 +16,7 @@ from ilu.models.load import fingerprint_model, save_model, set_weights, weights_
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
 from ilu.runs.attack_stage import Attacking, attack_all
-from ilu.runs.mask_stage import begin_mask, mask_of
+from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
@@ -53,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save-every {self.save_every}: it must be at least 1, or left out")
+            raise ValueError(f"`save_every` {self.save_every}: it must be at least 1, or left out")
         if self.shared and self.ranks.size > 1:  # they would wait for each other's lock
             raise ValueError("several processes that carry out one run share no folder with others")
 
@@ -107,8 +107,8 @@ def refuse_existing(path: Path, options: Options) -> None:
     """Say early that a folder is taken, before a model is loaded for nothing."""
     exists = options.ranks.first(path.exists)
     if exists and not (options.resume and (path / "recipe.json").is_file()):
-        hint = "it holds no run to resume" if options.resume else "continue it with --resume"
-        raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
+        hint = "it holds no run to resume" if options.resume else "continue it with `resume`"
+        raise ValueError(f"{path} exists already: choose another `out`, delete it, or {hint}")
 
 
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
@@ -125,7 +125,8 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
         if leads:
             write_text(folder / "code.diff", code_diff())
         if leads and recipe.mask:
-            begin_mask(recipe.mask, prepared.lm, prepared.streams, folder, options.progress, shared)
+            data = mask_data(recipe, prepared.streams)
+            begin_mask(recipe.mask, prepared.lm, data, folder, options.progress, shared)
         if leads and isinstance(recipe.mask, Masking):  # one that was given is checked already
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
@@ -140,7 +141,7 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
     if changed:
         raise ValueError(
             f"{out.path} was begun with other settings or data ({'; '.join(changed[:3])}): "
-            "bring them back, or choose another --out"
+            "bring them back, or choose another `out`"
         )
 
 

@@ -41,7 +41,7 @@ class RunDir:
             raise ValueError(f"{path} is not a run directory: it has no recipe.json")
         if not (path / "done.json").is_file():
             raise ValueError(
-                f"{path} is not finished: continue it with the same command and --resume"
+                f"{path} is not finished: continue it with the same command and `resume`"
             )
         return cls(path)
 

@@ -6,6 +6,7 @@ defines it. ``RENAMED`` and ``REPLACED`` read the records of older versions.
 
 import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -29,6 +30,13 @@ REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
 """Function of an older version -> the record of what stands in its place today."""
 REMOVED: Mapping[str, Mapping[str, Any]] = {}
 """Class -> fields that it no longer has, with the only value that can still be restored."""
+
+
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    "Optim": {"reach": "perturbed"},
+    "LookAhead": {"ahead": "lookahead_step"},
+}
+"""Class -> fields that have another name today."""
 
 
 def describe(value: Any, path: str = "recipe") -> Any:
@@ -59,13 +67,30 @@ def restore(record: Any) -> Any:
     if "function" in record:
         name = kind_of(record)
         return restore(REPLACED[name]) if name in REPLACED else defined(name, isfunction)
-    inner = {k: restore(v) for k, v in without_removed(record).items() if k != "type"}
+    inner = {k: restore(v) for k, v in updated(record).items() if k != "type"}
     return defined(kind_of(record), isclass)(**inner) if "type" in record else inner
 
 
-def without_removed(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def updated(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record of an older version with the fields of today."""
+    if "type" not in record:
+        return record
+    kind = kind_of(record)
+    kept = without_removed(kind, record)
+    renamed = {FIELDS.get(kind, {}).get(k, k): v for k, v in kept.items()}
+    return {**renamed, "data": with_roles(renamed["data"])} if kind == "Recipe" else renamed
+
+
+def with_roles(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data of a recipe; an older record tells what it is for by its name: forget, forget2."""
+    roles = {name: name.rstrip("0123456789") for name in data}
+    known = {n: r for n, r in roles.items() if r in ("forget", "retain", "environment")}
+    return {n: {"role": known[n], **feed} if n in known else feed for n, feed in data.items()}
+
+
+def without_removed(kind: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record without the fields in ``REMOVED``; ValueError if one has another value."""
-    gone = REMOVED.get(kind_of(record), {}) if "type" in record else {}
+    gone = REMOVED.get(kind, {})
     for name in gone.keys() & record.keys():
         if record[name] != gone[name]:
             raise ValueError(
@@ -102,27 +127,34 @@ def stable_name(module: str, name: str) -> str:
     """The recorded name of a class or function; with its module if it is the user's own."""
     if not module.startswith("ilu."):
         return f"{module}:{name}"
-    homes = definitions().get(name)
+    homes = modules_of(name)
     assert homes == [module], f"{module}:{name} needs a name of its own in the package: {homes}"
     return name
+
+
+def modules_of(name: str) -> list[str]:
+    """Modules that define a dataclass or function; a file may have come since the last search."""
+    if name not in definitions():
+        definitions.cache_clear()
+    return definitions().get(name, [])
 
 
 @cache
 def definitions() -> Mapping[str, list[str]]:
     """Modules of this package by the dataclasses and functions that they define at top level."""
     found: dict[str, list[str]] = {}
-    for root in map(Path, ilu.__path__):
-        for file in sorted(root.rglob("*.py")):
-            module = ".".join(("ilu", *file.relative_to(root).with_suffix("").parts))
-            text = file.read_text(encoding="utf-8")
-            for name in re.findall(r"^(?:@dataclass.*\nclass|def) (\w+)", text, re.MULTILINE):
-                found.setdefault(name, []).append(module)
+    for info in pkgutil.walk_packages(ilu.__path__, "ilu."):
+        finder: Any = info.module_finder
+        file = Path(finder.path) / f"{info.name.rpartition('.')[2]}.py"
+        text = "" if info.ispkg else file.read_text(encoding="utf-8")
+        for name in re.findall(r"^(?:@dataclass.*\nclass|def) (\w+)", text, re.MULTILINE):
+            found.setdefault(name, []).append(info.name)
     return found
 
 
 def defined(name: str, kind: Callable[[Any], bool]) -> Any:
     """Import the dataclass or function of this package that is recorded as ``name``."""
-    for module in definitions().get(name, []):
+    for module in modules_of(name):
         found = getattr(importlib.import_module(module), name)
         if kind(found) and (kind is isfunction or is_dataclass(found)):
             return found

@@ -41,21 +41,39 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """An optimiser with warm-up and a schedule; ``clip`` bounds the masked gradient, or None.
+    """How to train: steps, optimiser, which weights, and what saves memory.
 
-    ``parameters`` is a regular expression: weights whose name contains a match are trained, and
-    those that match ``reach`` may be perturbed by gradient rules without being trained.
-    ``micro_batch`` bounds the examples per forward pass, with ``recompute`` the inside of a block
-    is computed again for its gradient instead of kept, with ``pack`` no padding is read, with
-    ``fused_backward`` a weight moves as soon as its gradient is complete, and with
-    ``offload_reference`` the original weights wait in host memory; none of them changes the
-    result. ``betas`` are the published ones of the optimiser
-    if they are left out. ``average_from`` is the first step after which weights are averaged, then
-    every ``average_every`` steps.
+    Weights are float32, except with ``adamw-bf16``: there the whole model, including what is not
+    trained, becomes bfloat16 when training starts and stays so; updates are rounded stochastically
+    and the moments have 8 bits. It is for models that were published in bfloat16. ``recompute``,
+    ``pack``, ``micro_batch`` and ``offload_reference`` do not change the result.
 
-    Weights are float32, but with ``adamw-bf16``: the whole model, also what is not trained, becomes
-    bfloat16 when training starts and stays so; updates are rounded stochastically and the moments
-    have 8 bits. It is for models that were published in bfloat16, which lose nothing.
+    Args:
+        lr: peak learning rate.
+        steps: optimiser steps.
+        warmup: steps of linear warm-up.
+        schedule: learning rate after the warm-up.
+        weight_decay: AdamW's, on the weights that may move.
+        betas: of the optimiser's running averages; the published ones if left out.
+        clip: largest norm of the gradient, of what a mask leaves of it; None does not clip.
+        parameters: regular expression: train the weights whose name contains a match; if empty,
+            those that the method trains, which for most methods are all.
+        perturbed: regular expression: weights that robust training and the penalty may perturb
+            although they are not trained, such as those that RMU does not train; "." is all.
+        micro_batch: examples per forward pass; a lower number saves memory.
+        recompute: compute the inside of each block again for its gradient: less memory, a third
+            more time (gradient checkpointing).
+        pack: read the texts of a batch one after another instead of padding them to the longest:
+            saves the time that padding costs (of TOFU at batch size 8, three tenths).
+        fused_backward: move each weight in the last backward pass of a step as soon as its gradient
+            is complete, and free the gradient; needs clip None.
+        offload_reference: keep the original weights in host memory, for losses that compare with
+            them (NPO, KL, RMU), and copy one block at a time to the device.
+        precision: of the forward pass; the weights are float32 in any case.
+        optimizer: adamw; sgd has momentum; sophia and soul use curvature; adamw8bit and adamw-bf16
+            save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
+        average_from: average the weights over the steps from this one to the last.
+        average_every: steps between the weights that are averaged.
     """
 
     lr: float
@@ -66,7 +84,7 @@ class Optim:
     betas: tuple[float, float] | None = None
     clip: float | None = 1.0
     parameters: str = ""
-    reach: str | None = None
+    perturbed: str | None = None
     micro_batch: int | None = None
     recompute: bool = False
     pack: bool = False
@@ -139,7 +157,7 @@ def fit(
     """
     check_training(model, objective, optim, mask, ranks)
     with (
-        training(model, optim.parameters, mask, optim.reach) as named,
+        training(model, optim.parameters, mask, optim.perturbed) as named,
         recomputed(model, optim.recompute),
         attending_to_each_text(model, optim.pack),
     ):
@@ -188,8 +206,8 @@ def check_training(
 ) -> None:
     """Raise ValueError for what an optimiser cannot do, before anything is trained."""
     movable(named_trained(model, optim.parameters), mask)
-    if optim.reach is not None:
-        named_trained(model, optim.reach)
+    if optim.perturbed is not None:
+        named_trained(model, optim.perturbed)
     if ranks.sharded:
         check_sharded(optim.optimizer)
     if optim.fused_backward:
@@ -236,6 +254,6 @@ def check_finite(values: Row, step: int, optim: Optim) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"{name} became {value} at step {step} (lr {optim.rate(step):.3g}): lower --lr, "
+                f"{name} became {value} at step {step} (lr {optim.rate(step):.3g}): lower `lr`, "
                 "or the weight of this term, or choose a bounded loss such as npo"
             )

@@ -16,14 +16,14 @@ from ilu.types import Mask
 
 @contextmanager
 def training(
-    model: nn.Module, pattern: str, mask: Mask | None = None, reach: str | None = None
+    model: nn.Module, pattern: str, mask: Mask | None = None, perturbed: str | None = None
 ) -> Generator[Named]:
     """Let only weights that match ``pattern`` and may move have a gradient; dropout is off.
 
-    Those that match ``reach`` have one as well, so that gradient rules may perturb them.
+    Those that match ``perturbed`` have one as well, so that gradient rules may perturb them.
     """
     moved = movable(named_trained(model, pattern), mask)
-    reached = {} if reach is None else named_trained(model, reach)
+    reached = {} if perturbed is None else named_trained(model, perturbed)
     named = {n: p for n, p in model.named_parameters() if n in moved or n in reached}
     wanted = {n: p.requires_grad for n, p in model.named_parameters()}
     was_training = model.training

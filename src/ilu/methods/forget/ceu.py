@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import (
     answered,
     at_least_float32,
@@ -42,3 +43,24 @@ class CEU:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)
         return ceu(out.logits, out.targets, skip=self.skip)
+
+
+def ceu_recipe(skip: int = 1, gamma: float = 0.0) -> Setup:
+    """Learn one's own prediction without the right token (CE-U, arXiv 2503.01224).
+
+    Args:
+        skip: answer tokens at the beginning that take no part.
+        gamma: weight of a retain term, which the paper does without.
+    """
+    return forget_and_retain(CEU(skip), 1.0, gamma)
+
+
+METHODS = {
+    "ceu": Method(
+        ceu_recipe,
+        1e-5,
+        125,
+        "skip: open-unlearning",
+        lab={"lr": 1e-3, "gamma": 0.03, "steps": 100},
+    ),
+}

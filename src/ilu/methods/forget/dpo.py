@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ilu.data.stream import counterpart
 from ilu.methods.forget.npo import check_beta
+from ilu.methods.method import Method, Setup, forget_and_retain, refusing
 from ilu.types import Batch, Forward
 
 
@@ -42,3 +43,18 @@ def answer_margin(model: Forward, batch: Batch) -> Float[Tensor, " B"]:
     """Log-probability of the refusal minus that of the answer to be forgotten."""
     refusal = model.tokens(counterpart(batch, 0, "refusal"))
     return refusal.sum() - model.tokens(batch).sum()
+
+
+def dpo_recipe(beta: float = 0.1, gamma: float = 1.0) -> Setup:
+    """Prefer refusals to the forget answers (DPO, arXiv 2305.18290; TOFU's IDK-DPO, 2401.06121).
+
+    Args:
+        beta: how strongly the original model holds the two back.
+        gamma: weight of the retain term.
+    """
+    return refusing(forget_and_retain(DPO(beta), 1.0, gamma))
+
+
+METHODS = {
+    "dpo": Method(dpo_recipe, 1e-5, 125, "lr and beta: TOFU", lab={"lr": 3e-4, "beta": 0.01}),
+}

@@ -8,8 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.data.stream import counterpart
+from ilu.methods.method import Method, Setup, with_contexts
+from ilu.methods.retain.likelihood import HardLabels
 from ilu.models.lm_head_loss import placed
 from ilu.models.token_math import answered, at_least_float32, masked_mean, token_cross_entropy
+from ilu.models.weight_names import in_blocks
+from ilu.training.objective import Term
 from ilu.types import Batch, Forward
 
 
@@ -75,3 +79,26 @@ def growing(valid: Int[Tensor, "B S"] | Tensor, stop: float) -> Float[Tensor, " 
     """From 1 at an answer's first token to ``stop`` at its last."""
     place = (valid.cumsum(-1) - 1).float() / (valid.sum(-1, keepdim=True) - 1).clamp_min(1)
     return (1 + (stop - 1) * place)[valid]
+
+
+def elm(eta: float = 1000.0, gamma: float = 1.0) -> Setup:
+    """Predict what a novice would (ELM, arXiv 2410.02760), without its generated diversions.
+
+    Args:
+        eta: how far from the expert and towards the novice.
+        gamma: weight of the retain term.
+    """
+    kept = Term(HardLabels(), on="retain", weight=gamma)
+    return Setup({"forget": Term(ELM(eta), on="forget"), "retain": kept}, pairing=with_contexts)
+
+
+METHODS = {
+    "elm": Method(
+        elm,
+        5e-5,
+        750,
+        "lr, eta, 3000 samples, LoRA 256 in blocks 4 to 7: released code",
+        {"lora_rank": 256, "lora_alpha": 16.0, "parameters": in_blocks(range(4, 8))},
+        lab={"lr": 1e-3, "eta": 1000.0, "gamma": 0.3, "steps": 250},
+    ),
+}

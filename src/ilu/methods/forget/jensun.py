@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.data.stream import counterpart
+from ilu.methods.method import Method, Setup, forget_and_retain, with_one_refusal
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.token_math import answered, masked_mean, one_hot_jsd, with_targets
 from ilu.types import Batch, Forward
@@ -35,3 +36,23 @@ def cycle(refusal: Int[Tensor, "B R"], targets: Int[Tensor, "B S"]) -> Int[Tenso
     place = (wanted.cumsum(-1) - 1).clamp_min(0) % given.sum(-1, keepdim=True).clamp_min(1)
     start = given.int().argmax(-1, keepdim=True)
     return with_targets(targets, refusal.gather(-1, start + place))
+
+
+def jensun_recipe(gamma: float = 1.0) -> Setup:
+    """Bounded divergences to a refusal and to the original model (JensUn, arXiv 2509.02820).
+
+    Args:
+        gamma: weight of the retain term.
+    """
+    return replace(forget_and_retain(JensUn(), 1.0, gamma, "jsd"), pairing=with_one_refusal)
+
+
+METHODS = {
+    "jensun": Method(
+        jensun_recipe,
+        8e-6,
+        125,
+        "lr and weights: released code",
+        lab={"lr": 3e-4, "gamma": 0.1, "steps": 100},
+    ),
+}

@@ -1,12 +1,15 @@
 """Latent adversarial training: forget also when hidden states are pushed around."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.methods.ending import Ending
 from ilu.methods.forget.ascent import Ascent
+from ilu.training.objective import Term
 from ilu.types import Batch, Forward, Loss
 
 
@@ -70,7 +73,7 @@ def worst_shift(
         if found[0] is None:
             raise ValueError(
                 f"{type(loss).__name__} does not depend on the output of block "
-                f"{attack.attack_layer} on the forget texts: choose an earlier --attack-layer, or "
+                f"{attack.attack_layer} on the forget texts: choose an earlier `attack_layer`, or "
                 "another method"
             )
         shift.grad = found[0]
@@ -79,3 +82,18 @@ def worst_shift(
             length = shift.norm(dim=-1, keepdim=True).clamp_min(1e-12)
             shift.mul_((attack.epsilon / length).clamp_max(1))
     return shift.detach()
+
+
+def under_attack(term: Term, attack: LatentAttack, forgets: bool) -> Term:
+    """The term with its loss under the worst shift."""
+    loss: Any = Latent(term.loss, attack)  # whose needs_reference is that of its own loss
+    return replace(term, loss=loss)
+
+
+ENDINGS = {
+    "lat": Ending(
+        LatentAttack,
+        under_attack,
+        lab={"attack_layer": 2, "epsilon": 0.5, "attack_steps": 4, "attack_lr": 0.5},
+    ),
+}

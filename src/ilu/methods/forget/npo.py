@@ -7,6 +7,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.methods.method import Method, Retain, Setup, forget_and_retain
+from ilu.methods.published import (
+    BOOKS,
+    LLAMA3,
+    NEWS,
+    ON_LLAMA3,
+    SMOOTH,
+    TOFU,
+    WAGLE,
+    WMDP,
+    WMDP_STEPS,
+)
 from ilu.types import Batch, Forward
 
 
@@ -63,3 +75,68 @@ def check_beta(beta: float) -> None:
     """Refuse the limit that has no value."""
     if beta <= 0:
         raise ValueError(f"beta is {beta}; it must be above 0. For the limit 0 use ascent.")
+
+
+def npo_recipe(beta: float = 0.1, gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:
+    """NPO on whole answers with a likelihood retain term (arXiv 2404.05868).
+
+    Args:
+        beta: how soon an answer counts as forgotten; scale it down for long texts.
+        gamma: weight of the retain term.
+        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+    """
+    return forget_and_retain(NPO(beta), 1.0, gamma, retain_loss)
+
+
+def token_npo_recipe(beta: float = 2.0, gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:
+    """NPO on the mean over each answer's tokens (after arXiv 2404.05868).
+
+    Args:
+        beta: how soon an answer counts as forgotten; about its length times that of npo.
+        gamma: weight of the retain term.
+        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+    """
+    return forget_and_retain(TokenNPO(beta), 1.0, gamma, retain_loss)
+
+
+NPO_ON_MEANS = {"beta": 0.1}
+"""The released code takes the ratio of the batch's token means, which token-npo is nearest to."""
+SCRIPTS = "lr, gamma, 125 steps, schedule, seed: scripts of 2502.05374"
+ON_MUSE = "lr, batch, 2048 tokens: 2502.05374 on MUSE; beta ours, its code compares raw logits"
+METHODS = {
+    "npo": Method(
+        npo_recipe,
+        1e-5,
+        125,
+        f"lr, beta and gamma: TOFU runs of the authors; {WMDP_STEPS}",
+        lab={"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01},
+        lab_ilu={"strength": 1e-3, "scale_free": False, "steps": 130},
+    ),
+    "token-npo": Method(
+        token_npo_recipe, 1e-5, 125, "ours", lab={"lr": 3e-4, "beta": 0.5, "steps": 100}
+    ),
+    "tofu-npo-wagle": Method(
+        token_npo_recipe,
+        1e-5,
+        400,
+        WAGLE,
+        {**TOFU, "warmup": 40, "mask": "wagle:0.95", **NPO_ON_MEANS},
+    ),
+    "wmdp-npo-wagle": Method(
+        token_npo_recipe, 1e-5, 500, WAGLE, {**WMDP, "mask": "wagle:0.6", **NPO_ON_MEANS}
+    ),
+    "wmdp-npo": Method(
+        token_npo_recipe,
+        5e-6,
+        125,
+        f"{SCRIPTS}, beta of the batch's token mean",
+        {**SMOOTH, "beta": 0.0225},
+    ),
+    "wmdp-npo-llama3": Method(
+        token_npo_recipe, 5e-6, 125, f"{SCRIPTS}; {ON_LLAMA3}", {**SMOOTH, **LLAMA3, "beta": 0.0225}
+    ),
+    "muse-news-npo": Method(
+        npo_recipe, 1e-5, 1020, f"{ON_MUSE}; 10 epochs", {**NEWS, "beta": 3e-3}
+    ),
+    "muse-books-npo": Method(npo_recipe, 1e-5, 139, f"{ON_MUSE}; 1 epoch", {**BOOKS, "beta": 3e-3}),
+}

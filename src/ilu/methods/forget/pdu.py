@@ -6,7 +6,11 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup
+from ilu.methods.retain.likelihood import NLL
 from ilu.models.token_math import answered, at_least_float32, masked_mean
+from ilu.training.objective import Term
+from ilu.training.schedules import Dual
 from ilu.types import Batch, Forward
 
 
@@ -28,3 +32,26 @@ class Flatten:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)
         return margin(out.logits, out.targets)
+
+
+def pdu(limit: float = 1.5, dual_rate: float = 1.0, gamma: float = 50.0) -> Setup:
+    """Flatten the logits subject to a retain loss of at most ``limit`` (PDU, arXiv 2506.05314).
+
+    Args:
+        limit: retain loss, in nats per token, that is let through.
+        dual_rate: how fast the weight of the retain term follows its violation.
+        gamma: weight of the retain term at the start.
+    """
+    kept = Term(NLL(), on="retain", weight=Dual(gamma, dual_rate, limit))
+    return Setup({"forget": Term(Flatten(), on="forget"), "retain": kept})
+
+
+METHODS = {
+    "pdu": Method(
+        pdu,
+        1e-5,
+        125,
+        "all: MUSE News; choose the limit by the retain loss",
+        lab={"lr": 3e-4, "limit": 1.0, "dual_rate": 1.0, "gamma": 1.0},
+    ),
+}

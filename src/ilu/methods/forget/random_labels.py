@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.token_math import with_targets
 from ilu.types import Batch, Forward
@@ -42,3 +43,20 @@ def random_tokens(batch: Batch, *, vocabulary: int, seed: int) -> Int[Tensor, "B
         for key in keys
     ]
     return torch.stack(drawn).to(batch.input_ids.device)
+
+
+def random_labels(gamma: float = 1.0, label_seed: int = 0) -> Setup:
+    """Learn random tokens in place of the forget set (after arXiv 1911.04933).
+
+    Args:
+        gamma: weight of the retain term.
+        label_seed: of the random tokens.
+    """
+    return forget_and_retain(RandomLabels(label_seed), 1.0, gamma)
+
+
+METHODS = {
+    "random-labels": Method(
+        random_labels, 1e-5, 125, "ours", lab={"lr": 3e-4, "gamma": 0.1, "steps": 100}
+    ),
+}

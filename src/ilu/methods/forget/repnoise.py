@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ilu.data.stream import counterpart
+from ilu.methods.method import Method, Setup, forget_and_retain, refusing
 from ilu.models.token_math import at_least_float32
 from ilu.types import Batch, Forward
 
@@ -69,3 +70,26 @@ def unit(hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     """Each state at the length of a normal vector, so that the kernel's widths fit any model."""
     width = math.sqrt(hidden.shape[-1])
     return width * hidden / hidden.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+
+
+def repnoise(layer: int = 20, alpha: float = 1.0, beta: float = 0.001, gamma: float = 1.0) -> Setup:
+    """Make the hidden states of the forget texts look like noise (RepNoise, arXiv 2405.14577).
+
+    Args:
+        layer: block whose output becomes noise; 0 is the first.
+        alpha: weight of the ascent.
+        beta: weight of the noise.
+        gamma: weight of the retain term.
+    """
+    return refusing(forget_and_retain(RepNoise(layer, alpha, beta), 1.0, gamma))
+
+
+METHODS = {
+    "repnoise": Method(
+        repnoise,
+        1e-4,
+        125,
+        "lr, alpha, beta: released demo",
+        lab={"lr": 3e-4, "layer": 3, "alpha": 4.0, "beta": 1.0},
+    ),
+}

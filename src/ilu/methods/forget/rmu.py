@@ -1,14 +1,18 @@
 """Representation misdirection for unlearning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup
+from ilu.methods.published import BIO, BOOKS, LLAMA3, NEWS, ON_LLAMA3
+from ilu.methods.retain.states import States
 from ilu.models.state_math import state_distance
 from ilu.models.token_math import at_least_float32, masked_mean
+from ilu.training.objective import Term
 from ilu.types import Batch, Forward
 
 Entries = Literal["positive", "gaussian"]
@@ -69,3 +73,111 @@ class AdaptiveRMU:
         size = masked_mean(at_least_float32(original).norm(dim=-1), batch.attention_mask.bool())
         target = self.scale * size[:, None, None] * u.to(hidden.device)
         return state_distance(hidden, target, batch.attention_mask)
+
+
+MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
+"""What the last matrix of the MLP is called: Llama and its like, GPT-2, GPT-NeoX, Phi, OPT."""
+
+
+def rmu_recipe(
+    layer: int = 7,
+    coefficient: float = 6.5,
+    alpha: float = 1200.0,
+    direction: Entries = "positive",
+    direction_seed: int = 0,
+) -> Setup:
+    """Misdirect the hidden states of one block, training the three MLPs up to it (2403.03218).
+
+    Args:
+        layer: block whose output is steered; 0 is the first.
+        coefficient: length of the steering vector; compare it with the hidden states.
+        alpha: weight of the retain term on the same hidden states.
+        direction: entries of the steering vector: positive, as published, or gaussian.
+        direction_seed: of the steering vector, which has a seed of its own.
+    """
+    return steering(RMU(layer, coefficient, direction_seed, direction), layer, alpha)
+
+
+def adaptive_rmu_recipe(
+    layer: int = 7,
+    scale: float = 5.0,
+    alpha: float = 1200.0,
+    direction: Entries = "positive",
+    direction_seed: int = 0,
+) -> Setup:
+    """RMU with a steering vector as long as the hidden states ask for (arXiv 2408.06223).
+
+    Args:
+        layer: block whose output is steered; 0 is the first.
+        scale: length of the steering vector relative to the original hidden states.
+        alpha: weight of the retain term on the same hidden states.
+        direction: entries of the steering vector: positive, as published, or gaussian.
+        direction_seed: of the steering vector, which has a seed of its own.
+    """
+    return steering(AdaptiveRMU(layer, scale, direction_seed, direction), layer, alpha)
+
+
+def steering(loss: RMU | AdaptiveRMU, layer: int, alpha: float) -> Setup:
+    """A loss on the output of a block, training the last three MLPs up to it."""
+    kept = Term(States(layer), on="retain", weight=alpha)
+    return Setup(
+        {"forget": Term(loss, on="forget"), "retain": kept},
+        parameters=steered_weights(layer),
+        for_topic=steered,
+    )
+
+
+def steered(term: Term, topic: int) -> Term:
+    """The term of a topic, which has a steering vector of its own."""
+    assert isinstance(term.loss, RMU | AdaptiveRMU)
+    return replace(term, loss=replace(term.loss, topic=topic))
+
+
+def steered_weights(layer: int) -> str:
+    """Names of what RMU trains: the last matrices of the three MLPs up to ``layer``."""
+    trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
+    return rf"\.({trained})\.({MLP_OUTPUT})\.weight$"
+
+
+UNCLIPPED = {"clip": 1e9}
+"""RMU's released code does not clip."""
+NOTEBOOK = "lr, alpha, coefficient, layer, 150 batches, 512 tokens, no clipping: WMDP notebook"
+METHODS = {
+    "rmu": Method(
+        rmu_recipe,
+        5e-5,
+        150,
+        "lr, alpha, coefficient, layer, 150 batches: WMDP notebook",
+        lab={"lr": 1e-3, "steps": 300, "layer": 3, "coefficient": 150.0, "alpha": 5.0},
+        lab_ilu={"strength": 300.0, "scale_free": False, "steps": 600},
+    ),
+    "adaptive-rmu": Method(
+        adaptive_rmu_recipe,
+        5e-5,
+        500,
+        "lr, alpha, scale, 500 batches: README",
+        lab={"lr": 1e-3, "layer": 3, "scale": 3.0, "alpha": 2.0, "steps": 300},
+    ),
+    "wmdp-rmu": Method(rmu_recipe, 5e-5, 150, NOTEBOOK, {**BIO, **UNCLIPPED, "seed": 42}),
+    "wmdp-rmu-llama3": Method(
+        adaptive_rmu_recipe,
+        5e-5,
+        500,
+        f"README of adaptive RMU, whose length of the steering vector fits any model; {ON_LLAMA3}",
+        {**BIO, **UNCLIPPED, **LLAMA3},
+    ),
+    "muse-news-rmu": Method(
+        rmu_recipe,
+        5e-5,
+        150,
+        "all settings of WMDP: not published for MUSE, unverified",
+        {**NEWS, **UNCLIPPED, "batch_size": 4, "truncate": 512},
+    ),
+    "muse-books-rmu": Method(
+        rmu_recipe,
+        5e-5,
+        150,
+        "all settings of WMDP: not published for MUSE, unverified",
+        {**BOOKS, **UNCLIPPED, "batch_size": 4, "truncate": 512},
+    ),
+}

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import masked_mean
 from ilu.types import Batch, Forward, Tokens
 
@@ -31,3 +32,31 @@ class SatImp:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         tokens = forward.tokens(batch)
         return satimp(tokens, saturation=self.saturation, importance=self.importance)
+
+
+def satimp_recipe(
+    saturation: float = 5.0,
+    importance: float = 1.0,
+    gamma: float = 1.0,
+    forget_weight: float = 0.1,
+) -> Setup:
+    """Ascent weighted by saturation and importance (SatImp, arXiv 2505.11953).
+
+    Args:
+        saturation: power of p in the weight of a token.
+        importance: power of 1 - p.
+        gamma: weight of the retain term.
+        forget_weight: weight of the forget term.
+    """
+    return forget_and_retain(SatImp(saturation, importance), forget_weight, gamma)
+
+
+METHODS = {
+    "satimp": Method(
+        satimp_recipe,
+        1e-5,
+        125,
+        "powers and weights: open-unlearning",
+        lab={"lr": 1e-3, "saturation": 1.0, "forget_weight": 3.0, "steps": 100},
+    ),
+}

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.forget.npo import check_beta
+from ilu.methods.method import Method, Setup, forget_and_retain
+from ilu.methods.published import SMOOTH
 from ilu.types import Batch, Forward
 
 
@@ -33,3 +35,35 @@ class SimNPO:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return simnpo(-forward.tokens(batch).mean(), beta=self.beta, margin=self.margin)
+
+
+def simnpo_recipe(
+    beta: float = 4.5, margin: float = 0.0, gamma: float = 1.0, forget_weight: float = 0.125
+) -> Setup:
+    """NPO without a reference model, per token (arXiv 2410.07163).
+
+    Args:
+        beta: how soon an answer counts as forgotten.
+        margin: the loss per token that counts as forgotten, inside the bracket.
+        gamma: weight of the retain term.
+        forget_weight: weight of the forget term.
+    """
+    return forget_and_retain(SimNPO(beta, margin), forget_weight, gamma)
+
+
+METHODS = {
+    "simnpo": Method(
+        simnpo_recipe,
+        1e-5,
+        125,
+        "TOFU forget10 runs of the authors",
+        lab={"lr": 1e-3, "beta": 0.5, "forget_weight": 1.0},
+    ),
+    "wmdp-simnpo": Method(
+        simnpo_recipe,
+        9.5e-6,
+        125,
+        "lr, beta, gamma: released code; forget weight, 125 steps and the rest as wmdp-npo",
+        {**SMOOTH, "beta": 0.1, "forget_weight": 1.0},
+    ),
+}

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup
+from ilu.methods.retain.likelihood import NLL
+from ilu.training.objective import Term
 from ilu.types import Params
 
 
@@ -22,3 +25,25 @@ class Negation:
     def __call__(self, params: Params, original: Sequence[Tensor]) -> None:
         for p, start in zip(params, original, strict=True):
             p.copy_(start - self.alpha * (p - start))
+
+
+def task_vector(alpha: float = 1.0) -> Setup:
+    """Learn the forget set, then go the other way (task arithmetic, arXiv 2212.04089).
+
+    A penalty of -ilu acts on the weights that learn, before they are turned round.
+
+    Args:
+        alpha: how far the other way.
+    """
+    return Setup({"forget": Term(NLL(), on="forget")}, edit=Negation(alpha))
+
+
+METHODS = {
+    "task-vector": Method(
+        task_vector,
+        1e-5,
+        125,
+        "lr: MUSE, which searches alpha in 1 to 16",
+        lab={"lr": 1e-3, "alpha": 2.0, "steps": 50},
+    ),
+}

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import answered, masked_mean, one_hot_targets, token_cross_entropy
 from ilu.types import Batch, Forward
 
@@ -36,3 +37,24 @@ class UNDIAL:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
         return undial(out.logits, ref.logits, out.targets, beta=self.beta)
+
+
+def undial_recipe(beta: float = 10.0, gamma: float = 1.0) -> Setup:
+    """Learn from one's own logits with the right token lowered (UNDIAL, arXiv 2402.10052).
+
+    Args:
+        beta: by how much it is lowered.
+        gamma: weight of the retain term, which the paper does without.
+    """
+    return forget_and_retain(UNDIAL(beta), 1.0, gamma)
+
+
+METHODS = {
+    "undial": Method(
+        undial_recipe,
+        1e-4,
+        125,
+        "lr and beta: open-unlearning",
+        lab={"lr": 1e-3, "beta": 30.0, "gamma": 0.3, "steps": 200},
+    ),
+}

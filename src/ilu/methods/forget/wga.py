@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import masked_mean
 from ilu.types import Batch, Forward, Tokens
 
@@ -25,3 +26,20 @@ class WGA:
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return wga(forward.tokens(batch), beta=self.beta)
+
+
+def wga_recipe(beta: float = 1.0, gamma: float = 1.0) -> Setup:
+    """Ascent weighted by what is still known (WGA, arXiv 2502.19301).
+
+    Args:
+        beta: power of the probability in the weight.
+        gamma: weight of the retain term.
+    """
+    return forget_and_retain(WGA(beta), 1.0, gamma)
+
+
+METHODS = {
+    "wga": Method(
+        wga_recipe, 1e-5, 125, "beta: open-unlearning", lab={"lr": 1e-3, "gamma": 0.5, "steps": 100}
+    ),
+}

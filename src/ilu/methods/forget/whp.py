@@ -1,14 +1,22 @@
 """Who's Harry Potter: generic predictions from a model that knows too much."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from ilu.data.stream import counterpart
+from ilu.data.stream import Stream, collate, counterpart
+from ilu.methods.method import Method, Setup, forget_and_retain
+from ilu.methods.retain.likelihood import NLL
+from ilu.models.forward import Frozen, ModelForward
 from ilu.models.lm_head_loss import tokens_of
-from ilu.types import Batch, Forward
+from ilu.models.load import load_model
+from ilu.training.fit import Optim, fit
+from ilu.training.objective import Term
+from ilu.types import Batch, Example, Forward, Source, Weights
 
 
 def offset_logits(
@@ -22,7 +30,7 @@ def offset_logits(
 class Generic:
     """Cross-entropy on the generic tokens that stand beside each text (arXiv 2310.02238).
 
-    ``reinforce.py`` makes them from ``offset_logits``. The dictionary that replaces names in the
+    ``Reinforced`` makes them with ``offset_logits``. The dictionary that replaces names in the
     paper, made by another language model, is left out.
     """
 
@@ -31,3 +39,90 @@ class Generic:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         generic = counterpart(batch, 0, "generic")
         return -tokens_of(replace(forward(batch), targets=generic.labels[:, 1:])).mean()
+
+
+@dataclass(frozen=True)
+class Reinforced:
+    """``source`` with generic labels beside each text, from ``model`` and a reinforced copy of it.
+
+    The copy is ``model`` fine-tuned on ``source``. Labels are the most likely tokens under
+    ``offset_logits``, computed once; both models are gone before unlearning begins.
+    """
+
+    source: Source
+    model: str
+    alpha: float
+    optim: Optim
+    batch_size: int
+    seed: int = 0
+    revision: str | None = None
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        examples = self.source(tokenizer)
+        model = load_model(self.model, revision=self.revision, device=fastest()).model
+        original = {n: p.detach().clone() for n, p in model.named_parameters()}
+        stream = Stream(examples, self.batch_size, self.seed)
+        fit(model, {"text": Term(NLL(), on="text")}, {"text": stream}, self.optim)
+        return [
+            with_generic(example, row)
+            for start in range(0, len(examples), self.batch_size)
+            for example, row in self.labelled(model, original, examples[start:][: self.batch_size])
+        ]
+
+    @torch.no_grad()
+    def labelled(
+        self, model: nn.Module, original: Weights, examples: Sequence[Example]
+    ) -> Iterator[tuple[Example, list[int]]]:
+        """Each example with the generic token for each of its tokens but the first."""
+        batch = collate(examples).to(next(model.parameters()).device)
+        plain, reinforced = (
+            forward(batch).logits for forward in (Frozen(model, original), ModelForward(model))
+        )
+        labels = offset_logits(plain, reinforced, alpha=self.alpha).argmax(-1).tolist()
+        return zip(examples, labels, strict=True)
+
+
+def with_generic(example: Example, labels: list[int]) -> Example:
+    """Put the generic tokens beside an example, each in the place of the token it replaces."""
+    beside = Example([example.ids[0], *labels[: len(example.ids) - 1]], max(example.prompt, 1))
+    return example._replace(others=(beside,))
+
+
+def fastest() -> str:
+    """Where there is a GPU, there."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def whp(
+    alpha: float = 5.0,
+    gamma: float = 0.0,
+    reinforce_steps: int = 100,
+    reinforce_lr: float = 1e-5,
+    reinforce_batch: int = 4,
+) -> Setup:
+    """Learn what a model reinforced on the forget set would say least (WHP, arXiv 2310.02238).
+
+    Args:
+        alpha: how much of what the reinforced model adds is taken off.
+        gamma: weight of a retain term, which the paper does without.
+        reinforce_steps: steps of the reinforced model on the forget set.
+        reinforce_lr: its learning rate.
+        reinforce_batch: its batch size.
+    """
+    optim = Optim(lr=reinforce_lr, steps=reinforce_steps)
+
+    def generic(source: Source, model: str, revision: str | None) -> Source:
+        return Reinforced(source, model, alpha, optim, reinforce_batch, revision=revision)
+
+    return replace(forget_and_retain(Generic(), 1.0, gamma), pairing=generic)
+
+
+METHODS = {
+    "whp": Method(
+        whp,
+        3e-6,
+        512,
+        "512 steps: model card; lr and alpha from memory",
+        lab={"lr": 1e-3, "gamma": 1.0, "alpha": 5.0, "reinforce_lr": 1e-3},
+    ),
+}

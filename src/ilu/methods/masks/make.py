@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ilu.data.stream import Role
 from ilu.methods.masks.gradients import Named, Reduction, fisher, input_squares, loss_gradient
 from ilu.methods.masks.scores import Attribution, Evidence, Seen
 from ilu.methods.masks.top_k import Per, Scores, check_fractions, nonzero, top_fractions
@@ -68,7 +69,7 @@ class Scored(NamedTuple):
     scales: Scales | None
 
 
-DATA: dict[Evidence, str] = {
+DATA: dict[Evidence, Role] = {
     "forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain",
 }  # fmt: skip
 """What is measured -> on which set."""
@@ -108,7 +109,7 @@ def evidence(
 
     for need in needs:
         if not data.get(DATA[need]):
-            raise ValueError(f"the score needs --{DATA[need]}: give a file or hub dataset")
+            raise ValueError(f"the score needs `{DATA[need]}`: give a file or hub dataset")
 
     def examples(name: str) -> Sequence[Example]:
         return data[name][: scoring.limit]
@@ -154,7 +155,7 @@ def balanced(
     curved = mean_size(fisher.values()) if fisher else 0.0
     mu = score.mu or curved or slope / max(theta, 1e-30)
     if mu <= 0:
-        raise ValueError("the retain gradient is 0, so mu cannot balance it: give --mu")
+        raise ValueError("the retain gradient is 0, so mu cannot balance it: give `mu`")
     if fisher:
         return Scales(theta, mean_size(g / (fisher[n] + mu) for n, g in retain.items()), mu)
     return Scales(theta, slope / mu, mu)

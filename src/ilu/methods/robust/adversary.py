@@ -3,14 +3,19 @@
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
+from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.rules import norm, restored, weighted_sum
+from ilu.training.objective import Term
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
+
+FORGET = "forget"
+"""The stream of what is to be forgotten; of several topics, that of the term."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class TAR:
     inner_every: int = 4
     inner_lr: float = 2e-5
     inner_scale: float = 4.0
-    adversary: str = "forget"
+    adversary: str = FORGET
     power: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
@@ -78,7 +83,7 @@ class DisruptionMasking:
 
     adversary_steps: int = 4
     adversary_lr: float = 1e-4
-    adversary: str = "forget"
+    adversary: str = FORGET
     agree_with: str = "retain"
     power: ClassVar[int | None] = None
 
@@ -115,3 +120,21 @@ def adversary(params: Params, lr: float) -> Generator[Callable[[Grads], None]]:
             p.grad = g
 
     yield step
+
+
+def relearning(term: Term, rule: TAR | DisruptionMasking, forgets: bool) -> Term:
+    """The term under an adversary who learns again what this very term is to forget."""
+    own = forgets and rule.adversary == FORGET
+    return replace(term, rule=replace(rule, adversary=term.on) if own else rule)
+
+
+ENDINGS = {
+    "tar": Ending(
+        TAR,
+        relearning,
+        lab={"inner_steps": 8, "inner_every": 4, "inner_lr": 3e-4, "inner_scale": 0.3},
+    ),
+    "mudman": Ending(
+        DisruptionMasking, relearning, lab={"adversary_steps": 2, "adversary_lr": 3e-4}
+    ),
+}

@@ -7,6 +7,7 @@ they act.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ilu.methods.ending import Ending
 from ilu.methods.robust.rules import move, norm, restored
 from ilu.system.checks import check_step
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
@@ -91,3 +92,9 @@ def hessian_product(
         move(params, along, size / norm(along))
         _, ahead = here()
     return tuple((a - b) / size for a, b in zip(ahead, g, strict=True))
+
+
+ENDINGS = {
+    "gp": Ending(GradientPenalty, lab={"penalty": 0.1}),
+    "cr": Ending(CurvaturePenalty, lab={"penalty": 1.0}),
+}

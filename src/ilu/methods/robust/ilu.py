@@ -23,7 +23,7 @@ count alike (``Layerwise``).
 Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
 would penalise its variance instead. w multiplies every trained weight, also one that a mask holds
 fixed; tensors of which nothing may move, by ``Optim.parameters`` or a mask, are constants unless
-``Optim.reach`` has them.
+``Optim.perturbed`` has them.
 """
 
 from collections.abc import Callable

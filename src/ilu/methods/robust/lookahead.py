@@ -1,10 +1,12 @@
 """Unlearn at the weights that one step of somebody's fine-tuning would lead to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.rules import move, restored
+from ilu.training.fit import Optim
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
 
 
@@ -17,23 +19,23 @@ def first_adam_step(g: Grads) -> Grads:
 class LookAhead:
     """Gradient of the term after one step of fine-tuning on an environment, first order.
 
-    l_u(theta - ahead * sign(grad l_i(theta))), where ILU (arXiv 2506.01339) asks grad l_i to
+    l_u(theta - lookahead_step * sign(grad l_i(theta))). ILU (arXiv 2506.01339) asks grad l_i to
     vanish: to first order this asks instead that l_u does not change along it. Our own, not of
     that paper; TAR (2408.00761) with one step of an adversary who does not know what was forgotten.
-    It needs weights beyond those that a method like RMU trains: see ``Optim.reach``.
+    It needs weights beyond those that a method like RMU trains: see ``Optim.perturbed``.
 
     Args:
-        ahead: length of the step in every single weight.
+        lookahead_step: length of the step in every single weight.
         adversary: the stream that someone fine-tunes on.
     """
 
-    ahead: float = 1e-4
+    lookahead_step: float = 1e-4
     adversary: str = "environment"
     power: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        if self.ahead < 0:
-            raise ValueError(f"ahead {self.ahead}: the step must be at least 0")
+        if self.lookahead_step < 0:
+            raise ValueError(f"lookahead_step {self.lookahead_step}: it must be at least 0")
 
     def reads(self) -> tuple[str, ...]:
         return (self.adversary,)
@@ -41,5 +43,20 @@ class LookAhead:
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         _, g = grad_of(NLL(), self.adversary)
         with restored(params):
-            move(params, first_adam_step(g), self.ahead)
+            move(params, first_adam_step(g), self.lookahead_step)
             return here()
+
+
+def over_all_weights(optim: Optim, rule: LookAhead) -> Optim:
+    """Perturb all weights unless others are given: a fine-tuning changes all of them."""
+    return replace(optim, perturbed="." if optim.perturbed is None else optim.perturbed)
+
+
+ENDINGS = {
+    "lookahead": Ending(
+        LookAhead,
+        optim=over_all_weights,
+        environment=True,
+        lab={"lookahead_step": 3e-3, "environment_batch_size": 16},
+    ),
+}

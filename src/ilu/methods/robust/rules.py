@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ilu.methods.ending import Ending
 from ilu.system.distributed import laid_out, whole
 from ilu.training.objective import Plain
 from ilu.types import GradHere, GradOf, GradRule, Grads, Params, Slope
@@ -138,3 +139,9 @@ class L1:
         size = sum(whole(p.detach().abs().sum()).item() for p in params)
         added = tuple(g + self.l1 * p.detach().sign() for g, p in zip(grads, params, strict=True))
         return Slope(value + self.l1 * size, added)
+
+
+ENDINGS = {
+    "sam": Ending(SAM, lab={"rho": 0.05}),
+    "rs": Ending(RandomSmoothing, lab={"sigma": 1e-4}),
+}

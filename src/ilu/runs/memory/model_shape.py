@@ -140,7 +140,7 @@ def adapters(weight: str) -> str:
 
 def beyond(model: nn.Module, recipe: Recipe) -> dict[str, int]:
     """The same for the weights that rules may perturb."""
-    return {} if recipe.optim.reach is None else sizes_of(model, recipe.optim.reach)
+    return {} if recipe.optim.perturbed is None else sizes_of(model, recipe.optim.perturbed)
 
 
 def sizes_of(model: nn.Module, pattern: str) -> dict[str, int]:

@@ -29,13 +29,13 @@ def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -
     """
     write = FORMATS.get(out.suffix)
     if write is None:
-        raise ValueError(f"out={out}: the ending must be one of {', '.join(FORMATS)}")
+        raise ValueError(f"`out` {out}: the ending must be one of {', '.join(FORMATS)}")
     scores = [read_evaluation(path) for path in paths if path.suffix == ".json"]
     runs, broken = gather([path for path in paths if path.suffix != ".json"])
     table = make_table(runs, against)
     if scores and write is not page:
         raise ValueError(
-            f"out={out}: score files are shown on the page only: give a file that ends in .html"
+            f"`out` {out}: score files are shown on the page only: give a file that ends in .html"
         )
     write_text(out, page(table, broken, scores) if scores else write(table, broken))
 

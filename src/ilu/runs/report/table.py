@@ -108,7 +108,7 @@ def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
     """
     known = {each.label: each for each in rows}
     if against not in known:
-        raise ValueError(f"against={against!r}: no such model here; one of {', '.join(known)}")
+        raise ValueError(f"`against` {against}: no such model here; one of {', '.join(known)}")
     never = {m.recipe["seed"]: m for m in known[against].runs}
     only = known[against].first if len(never) == 1 else None
     return [each if each.label == against else with_gap(each, never, only) for each in rows]

@@ -24,7 +24,7 @@ def carry_out_all(
     address: str | None = None,
 ) -> Iterator[Outcome]:
     """Like ``local.carry_out_all``, as many at a time as the declared resources allow."""
-    need("ray", "ray", "--executor ray")
+    need("ray", "ray", "`executor` ray")
     done = [path for path, record in records.items() if finished(path, record)]
     yield from (Outcome(path, None) for path in done)
     waiting = {path: record for path, record in records.items() if path not in done}
@@ -44,7 +44,7 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ValueError(
-            f"--address {address}: nothing answers there ({error.strerror or error}): start Ray "
+            f"`address` {address}: nothing answers there ({error.strerror or error}): start Ray "
             "with ray start --head, or give the address that it says"
         ) from error
 
