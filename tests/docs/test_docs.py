@@ -1,6 +1,7 @@
 """What the documents say is true: numbers come from records, examples run."""
 
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ilu.system.optional import EXTRAS
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMO = ROOT / "results" / "demo"
+PACKAGES = sorted(p.parent.name for p in (ROOT / "src" / "ilu").glob("*/__init__.py"))
 
 
 def test_the_table_is_what_the_records_say():
@@ -70,6 +72,44 @@ def test_links_to_files_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+OURS = ("src/ilu", "tests", "benchmarks", "studies", "scripts", "docs", *PACKAGES)
+"""Where a path in a page begins if it names a file of the repository."""
+PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "methods.md")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_and_modules_named_in_pages_exist(page):
+    missing = [name for name in names_in(page.read_text(encoding="utf-8")) if not exists(name)]
+    assert missing == []
+
+
+def names_in(text):
+    """Paths of the repository and dotted names of the package."""
+    paths = re.findall(r"(?<![\w./-])((?:[\w-]+/)+[\w-]*(?:\.py)?)(?![\w.]*[\w/=])", text)
+    dotted = re.findall(r"\b(?:ilu|studies)(?:\.[A-Za-z_]+)+", text)
+    return [p for p in paths if p.startswith(tuple(f"{o}/" for o in OURS))] + dotted
+
+
+def exists(name):
+    """A path from the root or the package, or a name that can be imported."""
+    if "/" in name:
+        return any((home / name).exists() for home in (ROOT, ROOT / "src" / "ilu"))
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_old_names_are_noticed():
+    text = "`losses/tokens.py`, `methods/forget/old.py`, `tests/test_x.py` and ilu.forget.npo"
+    named = names_in(text)
+    assert named == ["methods/forget/old.py", "tests/test_x.py", "ilu.forget.npo"]
+    assert not any(exists(name) for name in named)
+    assert exists("methods/forget/npo.py") and exists("ilu.runs.run.run")
 
 
 def test_files_named_in_the_tree_exist():

@@ -320,7 +320,7 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
     assert all(m.questions.half == "test" for m in test.metrics.values() if isinstance(m, Choice))
     with pytest.raises(ValueError, match="for validation"):
         planned(lab(*goal, "--attacks", "mood"))
-    with pytest.raises(ValueError, match="`goal`"):
+    with pytest.raises(ValueError, match="--goal"):
         planned(lab("--search", "lr=1:2"))
     with pytest.raises(ValueError, match="a stage is before, after, or an attack"):
         planned(lab("--search", "lr=1:2", "--goal", "forget_accuracy@probes"))

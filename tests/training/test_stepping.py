@@ -206,7 +206,7 @@ def test_after_a_gradient_that_is_not_finite_nothing_is_saved(tmp_path):
 
 
 REFUSED = {
-    "--clip None": {"clip": 1.0},
+    "`clip` None": {"clip": 1.0},
     "use adamw, sgd, adamw8bit or adamw-bf16": {"optimizer": "sophia"},
     "leave out `micro_batch`": {"micro_batch": 2},
     "leave out `mask`": {"mask": True},
@@ -222,7 +222,7 @@ def test_what_needs_more_than_one_gradient_is_refused_with_a_way_out(way_out):
     mask = {n: p > 0 for n, p in model.named_parameters()} if given.pop("mask", False) else None
     ranks = given.pop("ranks", Ranks())
     optim = replace(OPTIM, fused_backward=True, **given)
-    with pytest.raises(ValueError, match=f"--fused-backward .*{way_out}"):
+    with pytest.raises(ValueError, match=f"`fused_backward` .*{way_out}"):
         check_training(model, {**TWO, "last": last}, optim, mask, ranks)
     given = {"model": "lab", "fused_backward": True, "clip": None}
     with pytest.raises(ValueError, match="leave out `mask` or `fused_backward`"):

@@ -98,7 +98,7 @@ def check_rounded(optim: Optim) -> None:
     if optim.perturbed is not None:
         raise ValueError(
             "weights of 4 bits cannot be perturbed, as perturbed and -lookahead recipes "
-            "do: leave out quantise_base, or perturbed"
+            "do: leave out `quantise_base`, or `perturbed`"
         )
     if optim.optimizer == "adamw-bf16":
         raise ValueError(
