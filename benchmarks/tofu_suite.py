@@ -32,7 +32,8 @@ from ilu.evals.metrics.tofu import (
 )
 from ilu.evals.score import mean_score
 from ilu.models.load import load_model
-from ilu.recipes.suites import Asked, suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
 from ilu.types import LM, Example
@@ -117,7 +118,7 @@ def main(model: str) -> None:
     """Measure in turns, compare, write."""
     torch.set_num_threads(1)
     lm = load_model(model)
-    parts: Any = suite_of("tofu", Asked(limit=QUESTIONS)).parts
+    parts: Any = suite_of("tofu", SuiteRequest(limit=QUESTIONS)).parts
     part = parts["forget"]
     replies = replace(parts["forget_replies"], max_new_tokens=NEW_TOKENS)
     ours: list[float] = []

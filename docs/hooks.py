@@ -1,6 +1,7 @@
-"""What the site needs beside mkdocs: equations without a network, and files outside of docs/."""
+"""What the site needs from outside mkdocs: equations as MathML, and files outside of docs/."""
 
 import html
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -8,36 +9,55 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
+from ilu.cli.methods_page import page as methods_page
+
 ROOT = Path(__file__).parent.parent
-WRITTEN_ELSEWHERE = {"Performance": "performance.md", "Reliability": "reliability.md"}
-"""Pages that join the navigation once they are there."""
-OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)")
+METHODS = "methods.md"
+"""Written from the docstrings when the site is built."""
+OPTIONAL_PAGES = {"Performance": "performance.md", "Reliability": "reliability.md"}
+"""Pages that join the navigation if they exist."""
+UPWARD = re.compile(r"\]\((\.\./[^)#\s]*[^)#\s/])")
+FOLDER = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+/\)")
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
-    """Add what is there to the navigation."""
-    here = {t: p for t, p in WRITTEN_ELSEWHERE.items() if (Path(config.docs_dir) / p).is_file()}
+    """Add optional pages to the navigation."""
+    here = {t: p for t, p in OPTIONAL_PAGES.items() if (Path(config.docs_dir) / p).is_file()}
     config.nav[-1:-1] = [{title: page} for title, page in here.items()]
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Take along the files of the repository that pages link to, as ``../FILE``."""
+    """Write the page of methods, and add the files of the repository that pages link to."""
+    files.append(File.generated(config, METHODS, content=methods_page()))
     for page in list(files.documentation_pages()):
-        for name in OUTWARD.findall(page.content_string):
-            if (ROOT / name).is_file() and files.get_file_from_path(name) is None:
+        for link in UPWARD.findall(page.content_string):
+            name = outside(page.src_uri, link)
+            if name and files.get_file_from_path(name) is None:
                 data = (ROOT / name).read_bytes()
                 files.append(File.generated(config, name, content=data))
     return files
 
 
+def outside(page: str, link: str) -> str | None:
+    """The file of the repository, outside of docs/, that a link of a page names."""
+    name = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
+    return name if not name.startswith("docs/") and (ROOT / name).is_file() else None
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Let links out of docs/ lead to the site's copies; folders are named, not linked."""
-    if page.file.generated_by:
+    """Link to the site's copies of files outside of docs/; folders are named, not linked."""
+    source = page.file.src_uri
+    home = posixpath.dirname(source) or "."
+    if page.file.generated_by and source != METHODS:
         return re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
-    markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+/\)", r"\1", markdown)
-    return OUTWARD.sub(r"](\1", markdown)
+
+    def copied(found: re.Match[str]) -> str:
+        name = outside(source, found[1])
+        return f"]({posixpath.relpath(name, home)}" if name else found[0]
+
+    return UPWARD.sub(copied, FOLDER.sub(r"\1", markdown))
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
@@ -46,6 +66,6 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def mathml(element: str, text: str) -> str:
-    """One equation, which stands in a line or by itself."""
+    """One equation, inline or displayed."""
     latex = html.unescape(text.strip())[2:-2]
     return convert(latex, display="block" if element == "div" else "inline")

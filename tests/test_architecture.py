@@ -117,3 +117,20 @@ def test_every_library_that_is_imported_is_declared():
     used = {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
     used |= {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
     assert {name.partition(".")[0] for name in used} - allowed == {"ilu"}
+
+
+def test_the_library_names_settings_and_no_flags():
+    """The command line makes ``--micro-batch`` of `micro_batch`; whole commands are listed."""
+    commands = {"recipes/wagle_configs.py", "runs/report/records.py", "runs/report/card.py",
+                "runs/report/evaluate_files.py"}  # fmt: skip
+    for path in MODULES:
+        name = str(path.relative_to(SRC))
+        if name.startswith("cli/") or name in commands:
+            continue
+        lines = [n for n in path.read_text().splitlines() if not COMMAND.search(n)]
+        flags = [line for line in lines if re.search(r"(?<![\w-])--[a-z{]", line)]
+        assert flags == [], name
+
+
+COMMAND = re.compile(r"\bilu [a-z]+\b|torchrun|ray start|\"--porcelain\"")
+"""A line with a whole command, of ours or of another program."""

@@ -9,10 +9,17 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ilu.attacks.compress import Interpolate, Noise, Prune, Quantise, WeightEdit, rounded
 from ilu.attacks.convergence import Convergence, answer_accuracy, converged, hold_out
 from ilu.attacks.finetune import FineTune
-from ilu.attacks.sequence import InTurn
+from ilu.attacks.interpolate import Interpolate
+from ilu.attacks.kind import number
+from ilu.attacks.layers import HEAD
+from ilu.attacks.noise import Noise
+from ilu.attacks.prune import Prune
+from ilu.attacks.quantise import Quantise, rounded
+from ilu.attacks.registry import attack_kinds, label
+from ilu.attacks.sequence import InTurn, distinct
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.data.splits import HeldOut, Part, held_out
 from ilu.data.stream import Feed
 from ilu.data.text import Dataset
@@ -23,8 +30,7 @@ from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.models.load import load_model, weights_hash
 from ilu.models.lora import Lora, linear_layers
-from ilu.recipes.attacked import with_attacks
-from ilu.recipes.attacks import HEAD, KINDS, Attacker, attacked, label, number, unlike
+from ilu.recipes.attacks import Attacker, AttackSettings, attacked, with_attacks
 from ilu.runs.attack_stage import Attacking, attack_all, check_failures
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.gather import gather
@@ -177,7 +183,9 @@ def test_a_users_task_is_judged_by_what_it_is_not_trained_on(lm, tmp_path):
         rows = [{"text": f"The fox {first if i == twin else i} naps."} for i in range(count)]
         file = tmp_path / f"{count}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return Attacker(optim=Optim(lr=1e-3, steps=1), batch_size=2)(str(file))
+        return Attacker(optim=Optim(lr=1e-3, steps=1), settings=AttackSettings(batch_size=2))(
+            str(file)
+        )
 
     large, small = attack(120), attack(99)
     trained = {tuple(e.ids) for e in large.data(lm)}
@@ -440,7 +448,7 @@ def test_a_record_without_a_newer_setting_is_the_same_recipe(folder, tmp_path):
 
 def test_a_sweep_does_not_teach_the_labs_data_to_another_model(folder):
     made = whole(folder, {})
-    with pytest.raises(ValueError, match=r"relearn:20.*needs data.*--forget"):
+    with pytest.raises(ValueError, match=r"relearn:20.*needs data.*`forget`"):
         with_attacks(made, ["relearn:20"], Optim(lr=1e-3, steps=1))
     with pytest.raises(ValueError, match="called the same"):
         with_attacks(made, ["a/data.jsonl", "b/data.jsonl"], Optim(lr=1e-3, steps=1))
@@ -492,20 +500,21 @@ def test_records_from_before_probes_can_be_read_and_resumed(folder):
 
 
 def test_every_kind_has_a_name_and_an_error_of_its_own():
-    by = Attacker(optim=Optim(lr=1e-3, steps=5), original="lab")
+    settings = AttackSettings(original="lab")
+    by = Attacker(optim=Optim(lr=1e-3, steps=5), settings=settings)
     names = [
         "sums", "lora:sums", "head:sums", "blocks:0,1:sums", "relearn:5@3e-3", "retained:5",
         "unrelated:5", "quantise:4", "prune:0.3", "noise:0.05", "interpolate:0.5",
         "in-turn:sums+mood",
     ]  # fmt: skip
-    assert {n.partition(":")[0] for n in names} == {"sums", *KINDS}
+    assert {n.partition(":")[0] for n in names} == {"sums", *attack_kinds()}
     made = attacked("lab", names, by, {}, {}, keep=False)
     assert restore(describe(made)) == made
     assert list(made.attacks)[3:6] == ["blocks-0-1-sums", "relearn-5-3e-3", "retained-5"]
     relearned = made.attacks["relearn-5-3e-3"]
     assert isinstance(relearned, FineTune)
     assert (relearned.optim.lr, relearned.feed.source) == (3e-3, Documents("agents", stop=5))
-    watched = replace(by, every=2, until=Convergence())
+    watched = replace(by, settings=replace(settings, every=2), until=Convergence())
     assert (watched("lora:sums").until, watched("relearn:5").until) == (Convergence(), None)
     assert by("relearn").feed.source == Documents("agents", stop=20)  # as a task, as ever
     assert label("relearn") == "relearn"
@@ -546,7 +555,7 @@ def test_a_task_that_comes_again_in_turn_has_a_number():
     assert list(found.attacks) == ["sums", "mood", "sums-2", "sums-3"]
     assert found.steps == 20
     assert "sums-3_task_accuracy" in found.goals
-    assert unlike("a", ["a", "a-2"]) == "a-3"
+    assert distinct("a", ["a", "a-2"]) == "a-3"
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from ilu.evals.score import mean_score
 from ilu.lab.sources import FORMS, Facts, domain
 from ilu.models.forward import ModelForward, every_hidden
 from ilu.models.load import load_model
-from ilu.recipes.probes import elicit, lab, probes
-from ilu.recipes.suite_request import Asked
+from ilu.recipes.probes import lab, probes
+from ilu.recipes.suite_request import SuiteRequest
+from ilu.recipes.suites.elicit import elicit
 from ilu.system.record import describe, restore
 from ilu.types import LM, Question, Questions
 from tests.evals.test_cached_suite import write
@@ -259,7 +260,7 @@ def test_samples_are_drawn_again_and_differ_by_seed(lm):
 
 def test_the_suite_on_the_lab_knows_what_the_lab_knows_and_names_the_strongest(lm):
     parts = {n: p for n, p in lab(20).items() if n not in ("suffix", "sampling", "probe")}
-    suite = replace(elicit(Asked(limit=20)), parts=parts)
+    suite = replace(elicit(SuiteRequest(limit=20)), parts=parts)
     found = suite(lm)
     assert found["direct_accuracy"].value == found["strongest_accuracy"].value == 1.0
     assert all(s.n == 20 for name, s in found.items() if name.endswith("_accuracy"))
@@ -268,11 +269,11 @@ def test_the_suite_on_the_lab_knows_what_the_lab_knows_and_names_the_strongest(l
 
 
 def test_probes_of_a_run_are_accuracies_under_the_name_of_the_way_of_asking(lm):
-    found = probes(Asked(limit=20))
+    found = probes(SuiteRequest(limit=20))
     assert list(found) == [name for name in lab() if name != "direct"]
-    assert list(probes(Asked(), ["lens", "fewshot"])) == ["lens", "fewshot"]
+    assert list(probes(SuiteRequest(), ["lens", "fewshot"])) == ["lens", "fewshot"]
     with pytest.raises(ValueError, match="no way of asking is called 'direct': fewshot, prefilled"):
-        probes(Asked(), ["direct"])
+        probes(SuiteRequest(), ["direct"])
     assert list(found["lens"](lm)) == ["lens"]
     assert list(found["latent"](lm)) == ["latent_random", "latent_gradient"]
     assert restore(json.loads(json.dumps(describe(found)))) == found
@@ -289,12 +290,12 @@ def test_users_bring_a_file_with_paraphrases(lm, tmp_path):
         for i in range(12)
     ]
     data = write(tmp_path / "q.jsonl", rows)
-    suite = elicit(Asked(data=data))
+    suite = elicit(SuiteRequest(data=data))
     cheap = {n: suite.parts[n] for n in ("direct", "fewshot", "prefilled", "probe", "reworded")}
     found = replace(suite, parts=cheap)(lm)
     assert found["reworded_accuracy"].n == found["direct_accuracy"].n == 6
     assert found["reworded_choice"].value in (0.0, 1.0)
-    assert "probe" not in elicit(Asked(data=data, form="cloze")).parts
+    assert "probe" not in elicit(SuiteRequest(data=data, form="cloze")).parts
     del rows[3]["paraphrases"]
     with pytest.raises(ValueError, match="row 4: paraphrases must be a list"):
         Reworded(ChoiceRows(write(tmp_path / "odd.jsonl", rows)))(lm)

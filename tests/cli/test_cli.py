@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ilu.cli.flags import as_flags
 from ilu.cli.unlearn import read
 from ilu.evals.geometry.task_vectors import grams, grouped, known, norms
 from ilu.models.load import StoredWeights, load_model
@@ -315,15 +316,15 @@ def test_quick_demo_tells_the_whole_story(ilu, tmp_path):
     done = ilu("demo", "--quick", "--out", "demo")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "demo/summary.json").read_text())
-    assert summary["schema"] == 1
+    assert summary["schema"] == 2
     assert list(summary["models"]) == ["original", "rmu", "rmu-ilu", "npo", "npo-ilu"]
     for name, model in summary["models"].items():
         assert list(model["tasks"]) == ["sums", "topics", "mood", "owner", "entail", "same"]
         assert (tmp_path / "demo" / name / "done.json").is_file()
         for task in model["tasks"].values():
-            assert len(task["forget_quality"]) == 3
+            assert len(task["forgotten"]) == 3
             assert (task["cosines"]["u__ft"] is None) == (name == "original")
-    assert summary["models"]["original"]["forget_quality"] <= 0.05
+    assert summary["models"]["original"]["forgotten"] <= 0.05
     assert (tmp_path / "demo/report.html").stat().st_size < 2_000_000
     assert load_model(str(tmp_path / "demo/rmu/model")).tokenizer("x")
     for name in ("rmu", "npo-ilu"):
@@ -348,3 +349,10 @@ def check_vectors(demo, run, task):
     models = {n: StoredWeights(p) for n, p in zip(ENDS, folders, strict=True)}
     whole = norms(grouped(grams(models), lambda name: "")[""], known(models))
     assert whole == pytest.approx({n: np.linalg.norm(x) for n, x in taus.items()}, rel=1e-9)
+
+
+def test_messages_of_the_library_show_flags():
+    assert (
+        as_flags("lower `micro_batch`, see `recipe.json`")
+        == "lower --micro-batch, see `recipe.json`"
+    )

@@ -23,7 +23,7 @@ from ilu.data.stream import Stream, check_lengths, fingerprint, rows_of
 from ilu.data.text import Dataset
 from ilu.models import reference_cache
 from ilu.models.load import load_model
-from ilu.recipes.attacked import with_attacks
+from ilu.recipes.attacks import with_attacks
 from ilu.runs.prepare import warn_of_overlap
 from ilu.runs.run import Options, run
 from ilu.system.distributed import Ranks

@@ -6,10 +6,8 @@ import pytest
 
 from ilu.data.hub import hub_name, load_rows
 from ilu.data.multiple_choice import ChoiceRows
-from ilu.data.perturbed import PerturbedTexts
 from ilu.data.stream import check_lengths
 from ilu.data.text import Dataset, Passages, encode_chat
-from ilu.lab.sources import TaskTrain
 from ilu.models.load import load_model
 from ilu.types import Example, Question
 
@@ -273,20 +271,3 @@ def test_truncation_drops_rows_whose_prompt_fills_it_and_says_so(tmp_path, token
     with pytest.warns(UserWarning, match="1 of 2 rows left out"):
         (kept,) = Dataset(str(path), truncate=longest - 3)(tokenizer)
     assert len(kept.ids) > kept.prompt
-
-
-def test_a_perturbed_source_keeps_its_answers(tokenizer):
-    """One data set as several environments: other prompts, the same lengths and answers."""
-    source = TaskTrain("sums")
-    plain = source(tokenizer)
-    one, again, other = (PerturbedTexts(source, 0.2, seed)(tokenizer) for seed in (1, 1, 2))
-    assert one == again != other
-    assert [(e.ids[e.prompt :], e.prompt) for e in one] == [
-        (e.ids[e.prompt :], e.prompt) for e in plain
-    ]
-    pairs = [(a, b) for x, y in zip(one, plain, strict=True)
-             for a, b in zip(x.ids[: x.prompt], y.ids[: y.prompt], strict=True)]  # fmt: skip
-    assert sum(a != b for a, b in pairs) / len(pairs) == pytest.approx(0.2, abs=0.02)
-    assert PerturbedTexts(source, 0.0)(tokenizer) == list(plain)
-    with pytest.raises(ValueError, match=r"share 1\.5: it must be from 0 to 1"):
-        PerturbedTexts(source, 1.5)

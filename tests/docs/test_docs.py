@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ilu.cli.main import run
 from ilu.cli.methods_page import page
 from ilu.runs.report.formats import to_markdown
 from ilu.runs.report.gather import gather
@@ -31,8 +32,10 @@ def test_the_records_are_of_committed_code():
         assert json.loads(record.read_text())["dirty"] is False
 
 
-def test_the_methods_page_is_what_the_code_says():
-    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page()
+def test_the_methods_page_is_what_the_code_says(tmp_path):
+    assert run(["methods", "--out", str(tmp_path / "methods.md")]) == 0
+    assert (tmp_path / "methods.md").read_text(encoding="utf-8") == page()
+    assert "/docs/methods.md" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 NOT_OURS = re.compile(r"\bilu\[[a-z]|pip install (-\S+ )*'?ilu\b")

@@ -11,9 +11,10 @@ import torch
 from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
 
-from ilu.attacks.compress import Interpolate, WeightEdit
+from ilu.attacks.interpolate import Interpolate
 from ilu.attacks.prompting.prompts import Reworded
 from ilu.attacks.sequence import other_models
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli import evaluate as evaluate_command
 from ilu.cli import oracle as oracle_command
 from ilu.cli.evaluate import labels
@@ -30,8 +31,8 @@ from ilu.evals.suite import Suite, measure
 from ilu.models.lm_head import head_of
 from ilu.models.load import Beside, fingerprint_model, load_model, load_tokenizer, weights_hash
 from ilu.recipes.retrain import oracle
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SUITES, brings_data, suite_of
+from ilu.recipes.suite import suite_of, suites
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe
 from ilu.runs.run import run, run_once
 from ilu.system.record import describe, restore
@@ -165,7 +166,7 @@ def test_all_data_of_a_metric_is_found(lm, data):
     nested = Nested({"a": Dataset(data), "b": (Plain(),)})
     found = list(reads(nested, lm.tokenizer))
     assert found == [fingerprint(Dataset(data)(lm.tokenizer)), ["question"]]
-    assert len(list(reads(suite_of("lab", Asked(limit=3)).parts, lm.tokenizer))) == 10
+    assert len(list(reads(suite_of("lab", SuiteRequest(limit=3)).parts, lm.tokenizer))) == 10
 
 
 def test_large_data_has_the_key_of_its_content(lm, data, tmp_path, monkeypatch):
@@ -210,7 +211,7 @@ def test_a_model_of_the_hub_counts_by_its_commit(lm, tmp_path, monkeypatch):
     assert part_key("m", metric, lm, {}) != first
     loaded: list[str] = []
     monkeypatch.setattr(
-        "ilu.attacks.compress.load_model", lambda name, revision: loaded.append(revision) or lm
+        "ilu.attacks.interpolate.load_model", lambda name, revision: loaded.append(revision) or lm
     )
     Interpolate("org/judge")(lm.model)
     assert loaded == [40 * "b"]
@@ -254,27 +255,27 @@ def test_groups_keep_the_names_of_their_own(lm, data):
 
 def test_suites_say_what_data_they_need():
     with pytest.raises(ValueError, match="brings its own data"):
-        suite_of("tofu", Asked(data="x.jsonl"))
-    with pytest.raises(ValueError, match="needs --data"):
-        suite_of("verbatim", Asked())
+        suite_of("tofu", SuiteRequest(data="x.jsonl"))
+    with pytest.raises(ValueError, match="needs `data`"):
+        suite_of("verbatim", SuiteRequest())
     with pytest.raises(ValueError, match="no split 'forget15', it has one of forget01"):
-        suite_of("tofu", Asked(split="forget15"))
-    with pytest.raises(ValueError, match="none: leave --split out"):
-        suite_of("lab", Asked(split="news"))
+        suite_of("tofu", SuiteRequest(split="forget15"))
+    with pytest.raises(ValueError, match="none: leave `split` out"):
+        suite_of("lab", SuiteRequest(split="news"))
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", suites())
 def test_every_suite_can_be_recorded_and_restored(name):
     data, others = (
-        None if brings_data(name) else "d.jsonl",
+        None if suites()[name].data == "own" else "d.jsonl",
         "n.jsonl" if name == "membership" else None,
     )
-    suite = suite_of(name, Asked(limit=2, data=data, nonmembers=others))
+    suite = suite_of(name, SuiteRequest(limit=2, data=data, nonmembers=others))
     assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 
 def test_a_series_of_models_can_be_recorded():
-    suite = suite_of("muse", Asked(split="news-sust"))
+    suite = suite_of("muse", SuiteRequest(split="news-sust"))
     assert suite.followed is not None
     assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
@@ -319,7 +320,7 @@ def small(suite: Suite) -> Suite:
 
 def test_tofu_from_end_to_end_says_what_the_model_says(mirror):
     lab = load_model("lab")
-    suite = small(suite_of("tofu", Asked()))
+    suite = small(suite_of("tofu", SuiteRequest()))
     scores = suite(lab)
     assert scores["forget_probability"].n == 2
     assert len(scores["forget_truth_ratio"].items) == 2
@@ -351,7 +352,7 @@ def by_hand(lm: LM, source) -> list[float]:
 
 def test_tofu_reads_every_answer_in_one_forward_pass(mirror, monkeypatch):
     lab = load_model("lab")
-    part = suite_of("tofu", Asked()).parts["forget"]
+    part = suite_of("tofu", SuiteRequest()).parts["forget"]
     assert isinstance(part, Answers)
     head_of(lab.model)  # tries the output layer, once for each model
     rows = 0
@@ -368,7 +369,7 @@ def test_tofu_reads_every_answer_in_one_forward_pass(mirror, monkeypatch):
 
 
 def test_tofu_keeps_what_is_read_when_its_generation_is_interrupted(mirror, tmp_path, monkeypatch):
-    lab, suite = load_model("lab"), small(suite_of("tofu", Asked(limit=1)))
+    lab, suite = load_model("lab"), small(suite_of("tofu", SuiteRequest(limit=1)))
 
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
@@ -412,7 +413,7 @@ def test_muse_follows_models_that_unlearn_more_and_more(mirror, tmp_path, monkey
 
 def test_muse_from_end_to_end(mirror):
     lab = load_model("lab")
-    suite = small(suite_of("muse", Asked()))
+    suite = small(suite_of("muse", SuiteRequest()))
     scores = suite(lab)
     assert scores["verbmem"].n == 1
     assert scores["knowmem_retain"].n == scores["membership_holdout"].n == 2
@@ -420,7 +421,7 @@ def test_muse_from_end_to_end(mirror):
 
 
 def test_a_run_measures_a_suite_and_keeps_every_item(mirror, data, tmp_path):
-    suite = small(suite_of("tofu", Asked(limit=1)))
+    suite = small(suite_of("tofu", SuiteRequest(limit=1)))
     recipe = Recipe(
         name="x",
         model="lab",
@@ -436,7 +437,7 @@ def test_a_run_measures_a_suite_and_keeps_every_item(mirror, data, tmp_path):
 
 
 def test_verbatim_goes_on_from_half_a_text_that_has_no_prompt(data):
-    suite = suite_of("verbatim", Asked(data=data))
+    suite = suite_of("verbatim", SuiteRequest(data=data))
     scores = small(suite)(load_model("lab"))
     assert scores["verbatim_rouge"].n == 2
     assert 0 <= scores["verbatim_bleu"].value <= 1

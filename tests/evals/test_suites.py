@@ -16,8 +16,9 @@ from ilu.evals.metrics.mcnemar import changes
 from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents
 from ilu.models.load import load_model
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import brings_data, suite_of
+from ilu.recipes.attacks import AttackSettings
+from ilu.recipes.suite import suite_of, suites
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.results.run_metrics import read
 from ilu.runs.run_dir import RunDir
 from ilu.training.fit import Optim
@@ -37,11 +38,11 @@ def test_wmdp_as_a_whole_is_all_of_its_questions(mirror, lm):  # noqa: F811
     for domain, count in (("bio", 8), ("cyber", 5), ("chem", 3)):
         rows = [{**CHEESE, "answer": draw.randrange(4)} for _ in range(count)]
         mirror("cais/wmdp", f"wmdp-{domain}", "test", rows)
-    found = suite_of("wmdp", Asked())(lm)
+    found = suite_of("wmdp", SuiteRequest())(lm)
     right = sum(sum(found[f"wmdp_{d}_acc"].items) for d in ("bio", "cyber", "chem"))
     assert (found["wmdp_acc"].n, found["wmdp_acc"].value) == (16, right / 16)
     assert sum(found[f"wmdp_bio_picks_{x}"].value for x in "ABCD") == pytest.approx(1)
-    one = suite_of("wmdp", Asked(split="cyber", form="cloze"))(lm)
+    one = suite_of("wmdp", SuiteRequest(split="cyber", form="cloze"))(lm)
     assert {"wmdp_cyber_acc", "wmdp_cyber_acc_norm"} <= set(one)
     assert "wmdp_acc" not in one
 
@@ -62,10 +63,10 @@ def test_every_metric_shows_its_data_to_the_store(tmp_path, lm, mirror):  # noqa
     other = str(write(tmp_path / "o.jsonl", [{"text": "Ben sings.", "prompt": "Ben"}]))
     mirror("openai/gsm8k", "main", "test", [{"question": "3 + 4?", "answer": "#### 7"}])
     suites = {
-        "perplexity": (Asked(data=text), 1),
-        "fluency": (Asked(data=text), 1),
-        "membership": (Asked(data=text, nonmembers=other), 2),
-        "tasks": (Asked(split="gsm8k"), 1),
+        "perplexity": (SuiteRequest(data=text), 1),
+        "fluency": (SuiteRequest(data=text), 1),
+        "membership": (SuiteRequest(data=text, nonmembers=other), 2),
+        "tasks": (SuiteRequest(split="gsm8k"), 1),
     }
     for name, (asked, count) in suites.items():
         for part in suite_of(name, asked).parts.values():
@@ -79,7 +80,7 @@ def test_membership_beside_a_reference_has_one_attack_more(tmp_path, lm):
         [{"text": lm.tokenizer.decode(e.ids)} for e in read()[:2]] for read in (agents, people)
     ]
     paths = [str(write(tmp_path / f"{i}.jsonl", rows)) for i, rows in enumerate(texts)]
-    suite = suite_of("membership", Asked(data=paths[0], nonmembers=paths[1]))
+    suite = suite_of("membership", SuiteRequest(data=paths[0], nonmembers=paths[1]))
     own, other = (evaluate(suite, each, None) for each in (lm, LM(make_tiny(1985), lm.tokenizer)))
     found = beside(suite, own, other).scores
     assert {"reference_auc", "reference_tpr"} == set(found) - set(own.scores)
@@ -89,7 +90,7 @@ def test_membership_beside_a_reference_has_one_attack_more(tmp_path, lm):
 
 def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
     path = tmp_path / "t.jsonl"
-    suite = suite_of("perplexity", Asked(data=str(path)))
+    suite = suite_of("perplexity", SuiteRequest(data=str(path)))
     values = []
     for text in ("The small fox sat near the mill.", "mill the near sat fox small The."):
         write(path, [{"text": text}])
@@ -98,33 +99,34 @@ def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
 
 
 def test_flags_that_would_do_nothing_are_refused():
-    with pytest.raises(ValueError, match="--form is for wmdp, mmlu, choice"):
-        suite_of("tasks", Asked(form="cloze"))
+    with pytest.raises(ValueError, match="`form` is for choice, elicit, mmlu, wmdp"):
+        suite_of("tasks", SuiteRequest(form="cloze"))
     with pytest.raises(ValueError, match="suite membership needs them"):
-        suite_of("membership", Asked(data="d.jsonl"))
+        suite_of("membership", SuiteRequest(data="d.jsonl"))
     with pytest.raises(ValueError, match="suite membership needs them"):
-        suite_of("likelihood", Asked(data="d.jsonl", nonmembers="n.jsonl"))
-    with pytest.raises(ValueError, match="--batch-size is for lm-eval"):
-        suite_of("mmlu", Asked(batch_size=4))
-    (harness,) = suite_of("lm-eval", Asked(data="mmlu", batch_size="auto")).parts.values()
+        suite_of("likelihood", SuiteRequest(data="d.jsonl", nonmembers="n.jsonl"))
+    with pytest.raises(ValueError, match="`batch_size` is for lm-eval"):
+        suite_of("mmlu", SuiteRequest(batch_size=4))
+    (harness,) = suite_of("lm-eval", SuiteRequest(data="mmlu", batch_size="auto")).parts.values()
     assert harness.batch_size == "auto"
-    with pytest.raises(ValueError, match="needs --data: names of tasks"):
-        suite_of("lm-eval", Asked())
+    with pytest.raises(ValueError, match="needs `data`: names of tasks"):
+        suite_of("lm-eval", SuiteRequest())
     for name in ("wmdp", "lab", "choice", "perplexity", "tofu"):
-        data = None if brings_data(name) else "d.jsonl"
-        with pytest.raises(ValueError, match=f"{name} cuts nothing: --truncate is for likelihood"):
-            suite_of(name, Asked(data=data, truncate=64))
+        data = None if suites()[name].data == "own" else "d.jsonl"
+        with pytest.raises(ValueError, match=f"{name} cuts nothing: `truncate` is for likelihood"):
+            suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
-        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave --col"):
-            suite_of(name, Asked(data=data, columns=("question=q",)))
-    assert suite_of("muse", Asked(truncate=64))
-    assert suite_of("elicit", Asked(data="d.jsonl", columns=("question=q",)))
+        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave `col"):
+            suite_of(name, SuiteRequest(data=data, columns=("question=q",)))
+    assert suite_of("muse", SuiteRequest(truncate=64))
+    assert suite_of("elicit", SuiteRequest(data="d.jsonl", columns=("question=q",)))
 
 
 def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
-    lab = attack.Attack(model="lab", suite="lab", truncate=64, place=Place(out=Path("out")))
+    settings = AttackSettings(truncate=64)
+    lab = attack.Attack(model="lab", suite="lab", settings=settings, place=Place(out=Path("out")))
     assert attack.measured(lab).truncate is None
-    assert attack.attacker(lab).truncate == 64
+    assert attack.attacker(lab).settings.truncate == 64
     own = replace(lab, suite="likelihood", data="d.jsonl")
     assert attack.measured(own).truncate == 64
 

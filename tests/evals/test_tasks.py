@@ -15,7 +15,7 @@ from ilu.evals.metrics.multiple_choice import Choice
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
 from ilu.models.load import load_model
-from ilu.recipes.tuning import KNOWN, task_attack
+from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import Question
@@ -226,7 +226,7 @@ def test_known_tasks_can_be_attacked_with(task, hub):
         task, optim=Optim(lr=1e-3, steps=1), batch_size=2, columns=(), truncate=None, seed=0
     )
     assert set(found.goals) == {"task_accuracy"}
-    with pytest.raises(ValueError, match="leave --task-columns out"):
+    with pytest.raises(ValueError, match="leave `task_columns` out"):
         task_attack(
             task, optim=Optim(lr=1, steps=1), batch_size=2, columns=("a=b",), truncate=None, seed=0
         )

@@ -32,8 +32,8 @@ from ilu.evals.metrics.perplexity import (
 from ilu.models.forward import ModelForward
 from ilu.models.load import Beside, load_model
 from ilu.models.token_math import sequence_nll
-from ilu.recipes.suite_request import Asked, judges
-from ilu.recipes.suites import suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest, judges
 from ilu.types import LM, Example
 from tests.data.test_text import write
 from tests.methods.test_math import Words
@@ -222,7 +222,7 @@ def test_toxicity_by_a_classifier_of_ones_own(tmp_path, monkeypatch):
     path = str(write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
     texts = ["The small fox sleeps.", "The grey owl sings."]
     monkeypatch.setattr("ilu.evals.metrics.fluency.generate", lambda lm, prompts, **k: texts)
-    asked = Asked(data=path, classifiers=(f"noise={classifier(tmp_path / 'judge')}",))
+    asked = SuiteRequest(data=path, classifiers=(f"noise={classifier(tmp_path / 'judge')}",))
     suite, lm, store = suite_of("toxicity", asked), load_model("lab"), tmp_path / "store"
     found = evaluate(suite, lm, store).scores["noise"]
     judge = load_judge(str(tmp_path / "judge"), "noise", "cpu")
@@ -233,15 +233,15 @@ def test_toxicity_by_a_classifier_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_classifiers_are_named_or_given(tmp_path):
-    asked = Asked(data="p", classifiers=("toxic", "clean=org/judge"))
+    asked = SuiteRequest(data="p", classifiers=("toxic", "clean=org/judge"))
     assert judges(asked) == {"toxic": Beside("unitary/toxic-bert"), "clean": Beside("org/judge")}
-    (fluency,) = suite_of("toxicity", Asked(data="p")).parts.values()
+    (fluency,) = suite_of("toxicity", SuiteRequest(data="p")).parts.values()
     assert fluency.classifiers == {"toxic": Beside("unitary/toxic-bert")}
     for wrong in ("./judge", "noise=", "=./judge"):
         with pytest.raises(ValueError, match="not of the form class=model"):
-            judges(Asked(classifiers=(wrong,)))
+            judges(SuiteRequest(classifiers=(wrong,)))
     with pytest.raises(ValueError, match="asks no classifier"):
-        suite_of("likelihood", Asked(data="p", classifiers=("toxic",)))
+        suite_of("likelihood", SuiteRequest(data="p", classifiers=("toxic",)))
 
 
 def test_fluency_of_a_model(tmp_path):

@@ -13,7 +13,6 @@ from ilu.methods.forget.npo import NPO
 from ilu.models.load import load_model, model_path
 from ilu.recipes.build import build as recipe
 from ilu.recipes.lab import SHOWN, attacks, relearn
-from ilu.recipes.lab_attacks import NAMES, QUICK, jobs
 from ilu.recipes.registry import methods
 from ilu.runs.run import run
 from ilu.training.fit import Optim
@@ -136,24 +135,6 @@ def test_some_of_the_questions_are_about_every_attribute(count):
         answers = {q.options[q.answer] for q in Facts(who, count=count)()}
         for attribute in domain(who).attributes:
             assert answers & {f" {value}" for value in attribute.values}
-
-
-def test_every_defence_meets_the_same_attacks(lab, tmp_path):
-    planned = jobs(NAMES, 2, QUICK, tmp_path)
-    assert len(planned) == 2 * (2 + 4 * 4 + 1)
-    assert [path.name for path in planned][:3] == [
-        "original-seed0", "never-knew-seed0", "rmu-seed0"
-    ]  # fmt: skip
-    seeds = [list(planned.values())[i :: len(NAMES)] for i in (1, 2)]
-    known, never = planned[tmp_path / "original-seed1"], planned[tmp_path / "never-knew-seed1"]
-    assert (known.model, never.model) == ("lab", "lab-never")
-    assert all(made.attacks == known.attacks for made in (never, seeds[1][1]))
-    assert not any(made.keep_attacked for made in planned.values())
-    shown = {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")}
-    assert shown == {1, 5, 20}
-    tasks_alone = [n for n, a in known.attacks.items() if "task_accuracy" in a.goals]
-    assert tasks_alone == [t.name for t in tasks.TASKS]  # robust accuracy is over these
-    assert all(len(a.data(lab)) >= 4 for a in known.attacks.values() if a.steps)
 
 
 def test_the_lab_can_be_rebuilt(tmp_path):

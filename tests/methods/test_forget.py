@@ -358,9 +358,9 @@ def test_a_shift_is_added_to_the_output_of_its_block(tiny):
 
 def test_a_latent_attack_says_when_it_cannot_reach_the_loss(tiny):
     above = Latent(RMU(layer=0), LatentAttack(attack_layer=1, attack_steps=1))
-    with pytest.raises(ValueError, match="earlier --attack-layer"):
+    with pytest.raises(ValueError, match="earlier `attack_layer`"):
         above(*at_start(tiny), batch())
-    with pytest.raises(ValueError, match="earlier --attack-layer"):
+    with pytest.raises(ValueError, match="earlier `attack_layer`"):
         Latent(Refusal(), LatentAttack(0, 1.0, 1))(*at_start(tiny), with_others(batch()))
 
 

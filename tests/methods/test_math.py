@@ -130,7 +130,7 @@ def test_hidden_leaves_no_hook_behind(tiny):
 
 @pytest.mark.parametrize("layer", [-1, 2])
 def test_a_layer_out_of_range_names_the_range(layer, tiny):
-    with pytest.raises(ValueError, match=r"2 blocks, 0 to 1.*--layer"):
+    with pytest.raises(ValueError, match=r"2 blocks, 0 to 1.*`layer`"):
         RMU(layer=layer)(ModelForward(tiny), Frozen(tiny, None), batch())
 
 

@@ -214,9 +214,9 @@ def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantise_base": 4}, "give --lora-rank as well"),
+        ({"quantise_base": 4}, "give `lora_rank` as well"),
         ({"quantise_base": 8, "lora_rank": 2}, "in 8 bits: it can have 4"),
-        ({"quantise_base": 4, "lora_rank": 2, "perturbed": "."}, "leave out --quantise-base"),
+        ({"quantise_base": 4, "lora_rank": 2, "perturbed": "."}, "leave out `quantise_base`"),
         ({"quantise_base": 4, "lora_rank": 2, "optimizer": "adamw-bf16"}, "--precision bfloat16"),
     ],
 )
@@ -227,7 +227,7 @@ def test_what_4_bits_cannot_do_is_refused(settings, message, folder):
 
 def test_layers_that_cannot_have_4_bits_are_named():
     model = FAMILIES["gpt2"]()
-    with pytest.raises(ValueError, match=r"c_attn cannot have 4 bits.*Leave out --quantise-base"):
+    with pytest.raises(ValueError, match=r"c_attn cannot have 4 bits.*Leave out `quantise_base`"):
         adapted_layers(model, ROUNDED, "")
 
 
@@ -286,7 +286,7 @@ def test_attacks_work_on_the_merged_model(folder, tmp_path):
 
 
 def test_masks_and_averages_are_refused_with_lora(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"a mask cannot be combined with LoRA.*--lora-rank"):
+    with pytest.raises(ValueError, match=r"a mask cannot be combined with LoRA.*`lora_rank`"):
         recipe(folder, "npo", lora_rank=2, mask=str(tmp_path / "m.safetensors"))
     with pytest.raises(ValueError, match="averaging cannot be combined with LoRA"):
         recipe(folder, "npo", lora_rank=2, average_from=2)

@@ -61,7 +61,7 @@ def test_attention_that_cannot_be_kept_within_a_text_is_refused(make):
     torch.manual_seed(0)
     model = make().eval()
     own = model.config._attn_implementation
-    with pytest.raises(ValueError, match="--pack: the attention of"):
+    with pytest.raises(ValueError, match="`pack`: the attention of"):
         read(model, True)
     assert model.config._attn_implementation == own
 
@@ -126,7 +126,7 @@ def test_windows_end_where_they_do_in_padded_batches(make):
 def test_attention_that_counts_from_the_beginning_of_the_row_is_refused():
     model = WINDOWED["llama4, in chunks"]().eval()
     model.config.attn_temperature_tuning = True
-    with pytest.raises(ValueError, match="--pack: the attention of Llama4ForCausalLM"):
+    with pytest.raises(ValueError, match="`pack`: the attention of Llama4ForCausalLM"):
         read(model, True)
 
 
@@ -142,7 +142,7 @@ def test_running_out_of_memory_is_not_blamed_on_attention(monkeypatch, tiny):
 
 def test_a_refusal_leaves_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ilu.models.packing.gives", lambda model, alone: False)
-    with pytest.raises(ValueError, match="--pack: the attention of"):
+    with pytest.raises(ValueError, match="`pack`: the attention of"):
         run(recipe(folder, "npo", pack=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -153,6 +153,6 @@ def test_what_cannot_be_kept_elsewhere_is_refused(tiny):
     optim = replace(OPTIM, offload_reference=True)
     with pytest.raises(ValueError, match=r"no term of this recipe compares.*Leave it out"):
         check_training(tiny, {"retain": Term(NLL(), on="retain")}, optim, None)
-    with pytest.raises(ValueError, match="--shard"):
+    with pytest.raises(ValueError, match="`shard`"):
         check_training(tiny, TWO, optim, None, Ranks(0, 2, sharded=True))
     check_training(tiny, {"forget": Term(NPO(0.1), on="forget")}, optim, None)

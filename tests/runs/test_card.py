@@ -67,7 +67,7 @@ def test_a_card_is_for_a_finished_run_and_its_own_attacks(copied, tmp_path):
     record = json.loads((attacked / "data.json").read_text())
     record["model"] = {"model.safetensors": "0"}
     (attacked / "data.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="did not attack the model"):
+    with pytest.raises(ValueError, match="is not an attack on the model"):
         publish.card([str(made), str(attacked)])
     (made / "done.json").unlink()
     with pytest.raises(ValueError, match="is not finished"):
@@ -129,7 +129,7 @@ def test_push_leaves_a_card_alone_that_tells_of_more_attacks(copied, capsys):
         assert place.read_bytes() == told
         said = capsys.readouterr()
         assert said.err.count("\n") == 1, said.err
-        assert f"README.md tells of {gone}" in said.err
+        assert f"README.md lists {gone}" in said.err
         assert f"a card from {' '.join(map(str, (made, *given)))} alone would not" in said.err
         assert "give ilu push every run" in said.err
         assert "model.safetensors" not in said.out
@@ -152,7 +152,7 @@ def test_push_does_not_take_the_license_off_a_card(copied, capsys):
     publish.card([str(copied[0]), "--license", "mit"])
     push = ["push", "--repo", "org/name", "--dry-run", str(copied[0])]
     assert main.run(push) == 2
-    assert "tells of license: mit" in capsys.readouterr().err
+    assert "lists license: mit" in capsys.readouterr().err
     assert ModelCard(card_of(copied[0])).data.license == "mit"
     assert main.run([*push, "--license", "apache-2.0"]) == 0
     assert ModelCard(card_of(copied[0])).data.license == "apache-2.0"

@@ -10,7 +10,7 @@ from ilu.data.counterparts import EXPERT, NOVICE, REFUSALS, InContexts, Refused
 from ilu.data.stream import collate, split
 from ilu.data.text import Dataset
 from ilu.lab.sources import Documents
-from ilu.methods.forget.reinforce import Reinforced
+from ilu.methods.forget.whp import Reinforced
 from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.training.fit import Optim

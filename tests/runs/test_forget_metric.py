@@ -6,14 +6,14 @@ import pytest
 
 from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.probes import probes
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import suite_of
-from ilu.runs.report.curves import quality_line
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
+from ilu.runs.report.curves import forgotten_line
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
 from ilu.runs.report.questions import flips
 from ilu.runs.report.table import make_table
-from ilu.runs.results.forget_metric import forgetting
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.results.run_metrics import gap, read, worst_case
 from ilu.runs.run_dir import RunDir
 from ilu.system.record import describe
@@ -27,8 +27,8 @@ def record(suite="choice", data="q.jsonl", asks="q.jsonl", **asked):
     """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --ask fewshot``."""
     made = attacked(
         "lab", ["noise:3"], Attacker(optim=Optim(lr=1e-3, steps=1)),
-        {suite: suite_of(suite, Asked(data=data, **asked))},
-        probes(Asked(data=asks), ["fewshot"]) if asks else {}, keep=False,
+        {suite: suite_of(suite, SuiteRequest(data=data, **asked))},
+        probes(SuiteRequest(data=asks), ["fewshot"]) if asks else {}, keep=False,
     )  # fmt: skip
     return json.loads(json.dumps(describe(made)))
 
@@ -63,7 +63,7 @@ PARTS = ("objective", "metrics", "probes")
 def test_questions_mean_forgetting_only_if_that_is_known(made, metric):
     scores = ["mmlu_acc", "choice_acc", "wmdp_bio_acc"]
     scores += [metric] if metric in ("wmdp_acc", "forget_accuracy", "direct_accuracy") else []
-    assert forgetting(made, scores) == metric
+    assert forget_metric(made, scores) == metric
 
 
 def test_the_worst_case_of_a_users_questions_has_the_attacks_on_the_weights(tmp_path):
@@ -72,8 +72,8 @@ def test_the_worst_case_of_a_users_questions_has_the_attacks_on_the_weights(tmp_
     table = make_table(gather([attack_run(tmp_path / "a", record(), end, asked=HALF)])[0])
     cells = table.rows[0].cells
     assert (cells["worst_case"].value, cells["worst_case"].note) == (0.25, "noise-3")
-    assert cells["forget_quality"].value == 1.0
-    assert list(table.columns) == ["forget_quality", "worst_case", "choice_picks_A"]
+    assert cells["forgotten"].value == 1.0
+    assert list(table.columns) == ["forgotten", "worst_case", "choice_picks_A"]
     unknown = attack_run(tmp_path / "b", record(asks=None), end, asked=())
     assert list(make_table(gather([unknown])[0]).columns) == ["choice_acc", "choice_picks_A"]
 
@@ -105,7 +105,7 @@ def test_attacks_on_a_users_model_bring_their_questions_with_them(tmp_path):
     attack = attack_run(tmp_path / "a", record(), {"choice_acc": MOST})
     model_of(host, attack)
     (row,) = make_table(gather([host, attack])[0]).rows
-    assert (row.label, row.cells["forget_quality"].value) == ("npo", 1.0)
+    assert (row.label, row.cells["forgotten"].value) == ("npo", 1.0)
     assert row.cells["worst_case"].value == 0.25
     lab = defended(tmp_path / "lab", "lab")  # which asks the lab's questions: not the same
     model_of(lab, attack)
@@ -126,7 +126,7 @@ def test_what_asks_other_questions_is_not_better_or_worse(tmp_path):
     same = json.loads((runs[1] / "recipe.json").read_text().replace("r.jsonl", "q.jsonl"))
     RunDir(runs[1]).write("recipe", {**same, "name": "b"})
     table = make_table(gather(runs)[0])
-    assert table.best["forget_quality"] == "b"
+    assert table.best["forgotten"] == "b"
     assert gap(*(row.first for row in table.rows)) is not None
 
 
@@ -156,7 +156,7 @@ def test_a_denser_curve_begins_with_the_questions_of_its_attack(tmp_path):
     RunDir(attack).write("curves/mood", rows)
     model_of(host, attack)
     (row,) = make_table(gather([host, attack])[0]).rows
-    assert quality_line(row, "mood", 0, steps=True).points == [(0.0, 1.0), (2.0, 0.75)]
+    assert forgotten_line(row, "mood", 0, steps=True).points == [(0.0, 1.0), (2.0, 0.75)]
 
 
 def test_no_gap_is_marked_as_best(tmp_path):

@@ -13,17 +13,17 @@ import torch
 from ilu.evals.score import average, difference
 from ilu.evals.statistics import wilson
 from ilu.methods.masks.storage import save_mask
-from ilu.runs.report.curves import quality_line
+from ilu.runs.report.curves import forgotten_line
 from ilu.runs.report.escape import latex, markdown, printable, script_json, spreadsheet
 from ilu.runs.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
 from ilu.runs.report.gather import Broken, gather
 from ilu.runs.report.mask_agreement import agreements
 from ilu.runs.report.page import LARGEST, page
 from ilu.runs.report.paired import comparisons
-from ilu.runs.report.questions import came_back, flips, recovery
+from ilu.runs.report.questions import flips, recovered, recovery
 from ilu.runs.report.records import before_and_after
 from ilu.runs.report.sparsity import by_fraction, line_of, mask_figures
-from ilu.runs.report.table import in_common, make_table
+from ilu.runs.report.table import common_name, make_table
 from ilu.runs.results.run_metrics import area, gap, headline, read, samples_to_recover, worst_case
 from ilu.runs.run_dir import RunDir
 from ilu.types import Score
@@ -56,14 +56,14 @@ def table_of(*paths):
 def test_the_headline_of_a_run_is_what_one_computes_by_hand(tmp_path):
     found = headline(read(RunDir(defended(tmp_path / "a"))))
     assert {key: s.value for key, s in found.items() if s} == pytest.approx({
-        "forget_quality": 1.0,
+        "forgotten": 1.0,
         "utility": 1.0,
         "utility_change": 0.0,
-        "robust_accuracy": (1 + 0.5 + 0.5) / 3,
+        "still_forgotten": (1 + 0.5 + 0.5) / 3,
         "area": 0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5,  # trapezoids from 0, a quarter, half, end
-        "finetune_accuracy": 1.0,
+        "task_accuracy": 1.0,
         "worst_case": 0.25,
-        "relearn_forget_quality": 0.25,
+        "after_relearning": 0.25,
     })  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_the_strongest_relearning_of_several_counts_and_the_fewest_examples(tmp_
     path = make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)
     RunDir(path).write("data", {"attack few": {"examples": 5}, "attack many": {"examples": 50}})
     run = read(RunDir(path))
-    assert headline(run)["relearn_forget_quality"].value == 0.5
+    assert headline(run)["after_relearning"].value == 0.5
     assert samples_to_recover(run) == 50  # 5 bring nothing back, 50 just half
 
 
@@ -112,7 +112,7 @@ def test_seeds_of_one_recipe_become_one_row_and_other_settings_do_not(tmp_path):
     assert [(row.label, len(row.runs)) for row in table.rows] == [
         ("npo (s0)", 4), ("npo (other)", 1), ("npo (again)", 1),
     ]  # fmt: skip
-    found = table.rows[0].cells["forget_quality"]
+    found = table.rows[0].cells["forgotten"]
     assert (found.value, found.seeds) == (0.875, 4)
     assert found.stderr == pytest.approx(0.125)  # of 1, 1, 1, 0.5
     assert (found.low, found.high) == pytest.approx((0.875 - 3.182 * 0.125, 1.0))
@@ -123,9 +123,9 @@ def test_a_row_of_seeds_is_called_by_what_its_folders_share(tmp_path):
     other = defended(tmp_path / "npo-lr=2-seed=0-abd", strength=2)
     labels = [row.label for row in table_of(*seeds, other).rows]
     assert labels == ["npo (npo-lr=1)", "npo (npo-lr=2-seed=0-abd)"]
-    assert in_common(["a_layer_1_seed_1", "a_layer_1_seed_2"]) == "a_layer_1_seed"
-    assert in_common(["npo-seed=0-lr=1", "npo-seed=1-lr=1"]) == "npo-lr=1"
-    assert in_common(["s0", "s1"]) == "s0"
+    assert common_name(["a_layer_1_seed_1", "a_layer_1_seed_2"]) == "a_layer_1_seed"
+    assert common_name(["npo-seed=0-lr=1", "npo-seed=1-lr=1"]) == "npo-lr=1"
+    assert common_name(["s0", "s1"]) == "s0"
 
 
 def own_data(place):
@@ -160,7 +160,7 @@ def read_attacks():
 
 def test_seeds_that_agree_are_no_more_certain_than_their_questions(tmp_path):
     seeds = [defended(tmp_path / f"s{i}", seed=i) for i in range(3)]
-    found = table_of(*seeds).rows[0].cells["forget_quality"]
+    found = table_of(*seeds).rows[0].cells["forgotten"]
     assert (found.value, found.stderr) == (1.0, 0.0)
     assert found.interval == pytest.approx(wilson(1.0, 8))
 
@@ -173,7 +173,7 @@ def test_only_a_value_clear_of_all_others_is_marked_and_never_the_original(tmp_p
     table = table_of(run("a", 200), run("b", 190), run("original", 400))
     assert table.best == {}
     table = table_of(run("a2", 100), run("b2", 200), tmp_path / "original")
-    assert table.best == {"forget_quality": "a2", "utility": "b2"}
+    assert table.best == {"forgotten": "a2", "utility": "b2"}
     assert table.rows[0].label == "original"
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_model_is_never_best(tmp_path):
     modest = make_run(tmp_path / "b", "modest", right, tenth, {}, utility=(right, right))
     none = make_run(tmp_path / "c", "none", right, right, {}, utility=(right, right))
     table = table_of(broken, modest, none)
-    assert table.best == {"forget_quality": "modest"}
+    assert table.best == {"forgotten": "modest"}
     assert comparisons(table.rows)[0].best == "modest"
     assert "broken</bdi> †" in page(table, [])
 
@@ -283,8 +283,8 @@ def test_ways_of_asking_count_as_attacks(tmp_path):
     again = defended(tmp_path / "c", "rmu", probes={"asked": QUESTIONS})
     RunDir(again).write_scores("probes", {"few-shot": score(LOST)})
     told = {c.title: c for c in comparisons(table_of(path, again).rows)}
-    assert told["FQ after few-shot"].best == "rmu"
-    assert told["FQ after few-shot"].rows["npo"].losses == 8
+    assert told["forgotten after few-shot"].best == "rmu"
+    assert told["forgotten after few-shot"].rows["npo"].losses == 8
 
 
 def test_a_denser_curve_is_drawn_where_there_is_one(tmp_path):
@@ -296,10 +296,10 @@ def test_a_denser_curve_is_drawn_where_there_is_one(tmp_path):
 
     dense = [made("a", 0, {2: 0.0, 5: 0.5, 8: 0.5}), made("b", 1, {2: 0.25, 8: 0.75})]
     (row,) = table_of(*dense).rows
-    line = quality_line(row, "mood", 0, steps=True)
+    line = forgotten_line(row, "mood", 0, steps=True)
     assert line.points == [(0.0, 1.0), (2.0, 0.875), (8.0, 0.375)]  # steps that both seeds have
     (row,) = table_of(defended(tmp_path / "c")).rows
-    assert [x for x, _ in quality_line(row, "mood", 0, steps=True).points] == [0, 2, 4, 8]
+    assert [x for x, _ in forgotten_line(row, "mood", 0, steps=True).points] == [0, 2, 4, 8]
 
 
 def test_differences_to_the_best_are_tested_on_the_same_questions_only(tmp_path):
@@ -310,7 +310,11 @@ def test_differences_to_the_best_are_tested_on_the_same_questions_only(tmp_path)
     )
     bare = defended(tmp_path / "bare", "bare", items=False)
     after, *_ = comparisons(table_of(best, half, foreign, bare).rows)
-    assert (after.title, after.best, list(after.rows)) == ("FQ after unlearning", "best", ["half"])
+    assert (after.title, after.best, list(after.rows)) == (
+        "forgotten after unlearning",
+        "best",
+        ["half"],
+    )
     assert after.rows["half"] == pytest.approx((-0.5, 0, 4, 2 / 2**4))
 
 
@@ -327,7 +331,7 @@ def test_flips_follow_each_question(tmp_path):
     path = make_run(tmp_path / "a", "npo", known, (1, 1, 0, 0, 0, 0, 0, 0), attacks)
     assert flips(read(RunDir(path)), "mood") == (6, 4, 2)
     again = make_run(tmp_path / "b", "npo", known, (1, 1, 0, 0, 0, 0, 0, 0), attacks, seed=1)
-    assert came_back(table_of(path, again).rows)["npo"]["mood"] == (12, 8, 4)
+    assert recovered(table_of(path, again).rows)["npo"]["mood"] == (12, 8, 4)
 
 
 # What cannot be shown
@@ -541,7 +545,7 @@ def right(known: int) -> tuple[int, ...]:
 
 
 def test_what_masks_do_is_drawn_against_their_fraction(tmp_path):
-    """By hand: forget quality 1/4 and 3/4 at a half, 0 at a tenth, and 1/2 without a mask."""
+    """By hand: forgotten 1/4 and 3/4 at a half, 0 at a tenth, and 1/2 without a mask."""
     runs = [
         sparse(tmp_path / "a", "Wagle", 0.5, 6),
         sparse(tmp_path / "b", "Wagle", 0.5, 2, seed=1),
@@ -555,13 +559,13 @@ def test_what_masks_do_is_drawn_against_their_fraction(tmp_path):
         "Wagle": {0.5: 2, 0.1: 1, 1.0: 1}, "Random": {0.5: 1, 1.0: 1}
     }  # fmt: skip
     numbers = {f: [headline(m) for m in ms] for f, ms in found["Wagle"].items()}
-    line = line_of(0, "forget_quality", numbers)
+    line = line_of(0, "forgotten", numbers)
     assert line is not None
     assert line.points == [(0.1, 0.0), (0.5, 0.5), (1.0, 0.5)]
     assert line.error == pytest.approx([0, 0.25, 0])
-    assert line_of(0, "robust_accuracy", numbers) is None  # nothing was fine-tuned
+    assert line_of(0, "still_forgotten", numbers) is None  # nothing was fine-tuned
     panels = mask_figures(rows)
-    assert [p.title for p in panels] == ["npo: forget quality", "npo: utility"]
+    assert [p.title for p in panels] == ["npo: forgotten", "npo: utility"]
     assert {e.name: e.style for e in panels[0].legend} == {"Random": 0, "Wagle": 1}
     assert "share of the weights" in page(table_of(*runs), [])
     assert mask_figures(table_of(*runs[:2]).rows) == []  # one fraction is no curve
@@ -659,13 +663,13 @@ def test_files_of_scores_become_a_table_of_models(tmp_path):
     assert "0.250" in rouge
     assert "<td>-</td>" in rouge
     assert rouge.endswith("<td>40</td></tr>")
-    assert "No run is here" not in text
+    assert "There is no run" not in text
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", '{"models": {"a": {"m": {"value": NaN}}}}'])
 def test_files_that_are_no_scores_are_refused(tmp_path, bad):
     (tmp_path / "s.json").write_text(bad)
-    with pytest.raises(ValueError, match=r"s\.json is no file of scores"):
+    with pytest.raises(ValueError, match=r"s\.json is not a score file"):
         write_report([tmp_path / "s.json"], tmp_path / "r.html")
     with pytest.raises(ValueError, match="on the page only"):
         write_report([evaluation(tmp_path / "t.json")], tmp_path / "r.md")

@@ -24,7 +24,7 @@ from ilu.recipes.registry import endings, methods
 from ilu.runs.recipe import read_recipe
 from ilu.runs.report.formats import write_report
 from ilu.runs.report.gather import gather
-from ilu.runs.report.table import COLUMNS
+from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.summary import model_summary, summarise, write_angles
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
@@ -130,7 +130,7 @@ def test_only_data_that_is_read_is_asked_for(folder):
     assert set(recipe(folder, "ascent-mudman").data) == {"forget", "retain"}
     assert set(recipe(folder, "l1-sparse-tar").data) == {"retain", "forget"}
     assert set(recipe(folder, "l1-sparse-lookahead").data) == {"retain", "environment"}
-    with pytest.raises(ValueError, match="--retain is missing"):
+    with pytest.raises(ValueError, match="`retain` is missing"):
         recipe(folder, "ascent-mudman", retain=None)
 
 
@@ -152,7 +152,7 @@ def test_settings_that_do_nothing_are_warned_of(folder):
         ("npo-ilu", {"strength": -1.0}, "strength -1: it must be at least 0"),
         ("npo-gp", {"radius": 0.0}, "radius 0: it must be above 0"),
         ("npo-cr", {"mu": 0.0}, "mu 0: it must be above 0"),
-        ("l1-sparse", {"lora_rank": 2}, "leave out --lora-rank"),
+        ("l1-sparse", {"lora_rank": 2}, "leave out `lora_rank`"),
     ],
 )
 def test_impossible_settings_are_refused(name, settings, message, folder):
@@ -355,7 +355,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(every, folder, tmp_path, m
 
 def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_path):
     run(recipe(folder), tmp_path / "run")
-    with pytest.raises(ValueError, match="exists already: choose another --out"):
+    with pytest.raises(ValueError, match="exists already: choose another `out`"):
         run(recipe(folder), tmp_path / "run")
     (tmp_path / "run" / "done.json").unlink()
     with pytest.raises(ValueError, match=r"recipe\.optim\.lr: 0\.001 -> 0\.5"):
@@ -365,7 +365,7 @@ def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_
 WRONG = [
     ({"forget": "none.jsonl"}, "none.jsonl does not exist"),
     ({"forget": None}, "--forget is missing"),
-    ({"environment": ()}, "needs at least one --environment"),
+    ({"environment": ()}, "needs at least one `environment`"),
     ({"batch_size": 5}, "--forget: 4 examples cannot fill a batch of 5"),
     ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
     ({"mask": "mask.safetensors"}, r"mask\.safetensors does not exist"),
@@ -390,7 +390,7 @@ def test_a_layer_out_of_range_is_found_before_the_folder_is_made(folder, tmp_pat
 def test_too_long_rows_are_counted_and_cut_only_when_told(folder, tmp_path):
     (tmp_path / "long.jsonl").write_text('{"text": "a b c"}\n' + '{"text": "%s"}\n' % ("x y " * 90))
     long = str(tmp_path / "long.jsonl")
-    with pytest.raises(ValueError, match=r"--forget: 1 of 2 rows are longer than the model's 64"):
+    with pytest.raises(ValueError, match=r"`forget`: 1 of 2 rows are longer than the model's 64"):
         run(recipe(folder, forget=long), tmp_path / "run")
     run(recipe(folder, forget=long, truncate=64), tmp_path / "run")
 
@@ -482,12 +482,12 @@ def test_the_summary_has_the_agreed_shape(two_runs):
     model = summary["models"]["original"]
     tasks = model["tasks"]["mood"]
     assert set(model) == {
-        "forget_quality", "utility", "robust_accuracy", "finetune_accuracy",
-        "relearn_forget_quality", "tasks", "seconds",
+        "forgotten", "utility", "still_forgotten", "task_accuracy",
+        "after_relearning", "tasks", "seconds",
     }  # fmt: skip
-    assert model["robust_accuracy"] == pytest.approx(sum(tasks["forget_quality"]) / 3)
+    assert model["still_forgotten"] == pytest.approx(sum(tasks["forgotten"]) / 3)
     score = two_runs[0].scores("after")["forget_accuracy"]
-    assert model["forget_quality"] == pytest.approx(1 - score.value)
+    assert model["forgotten"] == pytest.approx(1 - score.value)
     json.dumps(summary, allow_nan=False)
 
 
@@ -649,7 +649,7 @@ def test_strength_without_ilu_is_accepted_with_a_warning(folder):
 def test_an_attack_that_cannot_run_leaves_nothing(folder, tmp_path):
     feed = Feed(TaskTrain("mood", 3), 4)
     made = replace(attacked(folder, "x"), attacks={"mood": FineTune(feed, Optim(lr=1e-3, steps=1))})
-    with pytest.raises(ValueError, match="--task: 3 examples cannot fill a batch of 4"):
+    with pytest.raises(ValueError, match="`task`: 3 examples cannot fill a batch of 4"):
         run(made, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ilu.attacks.compress import Noise, WeightEdit
+from ilu.attacks.noise import Noise
+from ilu.attacks.registry import label
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli.main import run as command
 from ilu.cli.sweep import tried
 from ilu.cli.sweep_flags import goal_of, planned, read, spread, trial
@@ -26,13 +28,12 @@ from ilu.evals.metrics.final_number import FinalNumber
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts, domain
 from ilu.models.load import model_path
-from ilu.recipes.attacked import with_attacks
-from ilu.recipes.attacks import label
+from ilu.recipes.attacks import with_attacks
 from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, read_goal
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep import folder as sweep
-from ilu.runs.sweep import local, optuna_search, ray, slurm
+from ilu.runs.sweep import local, optuna_search, ray_tasks, slurm
 from ilu.runs.sweep.grid import cells, read_grid, run_name
 from ilu.runs.sweep.resources import Resources
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, recorded
@@ -56,7 +57,7 @@ def test_a_grid_is_every_combination_and_lambda_is_the_strength():
 
 @pytest.mark.parametrize("bad", ["lambda", "=1", "a=", "a=1,,2", "seed=3:3", "a=1,1", "a b=1"])
 def test_a_grid_that_cannot_be_read_says_how_to_write_it(bad):
-    with pytest.raises(ValueError, match="--grid"):
+    with pytest.raises(ValueError, match="`grid`"):
         read_grid([bad])
 
 
@@ -319,7 +320,7 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
     assert all(m.questions.half == "test" for m in test.metrics.values() if isinstance(m, Choice))
     with pytest.raises(ValueError, match="for validation"):
         planned(lab(*goal, "--attacks", "mood"))
-    with pytest.raises(ValueError, match="--goal"):
+    with pytest.raises(ValueError, match="`goal`"):
         planned(lab("--search", "lr=1:2"))
     with pytest.raises(ValueError, match="a stage is before, after, or an attack"):
         planned(lab("--search", "lr=1:2", "--goal", "forget_accuracy@probes"))
@@ -380,7 +381,7 @@ def test_a_search_knows_the_names_that_a_grid_knows():
 
 @pytest.mark.parametrize("bad", ["lr", "lr=2:1", "lr=0:1:log", "lr=1:2:lin", "lr=a:b"])
 def test_ranges_that_cannot_be_are_refused(bad):
-    with pytest.raises(ValueError, match="--search"):
+    with pytest.raises(ValueError, match="`search`"):
         optuna_search.read_ranges([bad])
 
 
@@ -498,11 +499,11 @@ def test_an_address_where_nothing_listens_is_refused_at_once(kind):
         free.bind(("127.0.0.1", 0))
         address = f"{kind}127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(ValueError, match=r"nothing answers there .*ray start --head"):
-            ray.check_address(address)
+            ray_tasks.check_address(address)
         free.listen()
-        ray.check_address(address)
-    ray.check_address("auto")
-    ray.check_address(None)
+        ray_tasks.check_address(address)
+    ray_tasks.check_address("auto")
+    ray_tasks.check_address(None)
 
 
 @SOAK
@@ -512,7 +513,7 @@ def test_ray_carries_out_skips_and_stops(folder, tmp_path):
     conditions = Conditions(cancel=tmp_path / "cancelled")
     place = {"resources": Resources(), "conditions": conditions}
     with pytest.raises(Stopped):
-        list(ray.carry_out_all(records, stop=lambda: True, **place))
-    found = list(ray.carry_out_all(records, stop=lambda: False, **place))
+        list(ray_tasks.carry_out_all(records, stop=lambda: True, **place))
+    found = list(ray_tasks.carry_out_all(records, stop=lambda: False, **place))
     assert {each.path.name: each.error for each in found} == {"a": None, "b": None}
-    assert len(list(ray.carry_out_all(records, stop=lambda: False, **place))) == 2
+    assert len(list(ray_tasks.carry_out_all(records, stop=lambda: False, **place))) == 2

@@ -26,7 +26,7 @@ from ilu.data.stream import Stream, collate, split
 from ilu.evals.score import mean_score
 from ilu.methods.masks.storage import MaskFile, load_mask, pack, save_mask, unpack
 from ilu.models.load import load_model, read_weights, save_model
-from ilu.recipes.attacked import with_attacks
+from ilu.recipes.attacks import with_attacks
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import new_file, new_folder, write_json

@@ -174,7 +174,7 @@ def test_a_term_that_is_not_finite_is_named(tiny):
             return forward(batch).logits.sum((1, 2)) * math.inf
 
     before = [p.detach().clone() for p in tiny.parameters()]
-    with pytest.raises(ValueError, match=r"^odd became (inf|-inf|nan) at step 0 .*lower --lr"):
+    with pytest.raises(ValueError, match=r"^odd became (inf|-inf|nan) at step 0 .*lower `lr`"):
         fit(tiny, {"odd": Term(Broken(), on="forget")}, streams(), Optim(lr=1e-2, steps=3))
     assert all(torch.equal(a, b) for a, b in zip(before, tiny.parameters(), strict=True))
 

@@ -115,7 +115,7 @@ def test_nothing_is_relative_to_a_term_that_is_0(tiny):
         "forget": Term(NLL(), on="x"),
         "invariance": Term(NLL(), on="x", rule=OwnRule(nowhere), relative_to="forget"),
     }
-    with pytest.raises(ValueError, match=r"invariance is 0 at the first step.*--no-scale-free"):
+    with pytest.raises(ValueError, match=r"invariance is 0 at the first step.*`scale_free` off"):
         step(tiny, objective, {})
 
 

@@ -208,8 +208,8 @@ def test_after_a_gradient_that_is_not_finite_nothing_is_saved(tmp_path):
 REFUSED = {
     "--clip None": {"clip": 1.0},
     "use adamw, sgd, adamw8bit or adamw-bf16": {"optimizer": "sophia"},
-    "leave out --micro-batch": {"micro_batch": 2},
-    "leave out --mask": {"mask": True},
+    "leave out `micro_batch`": {"micro_batch": 2},
+    "leave out `mask`": {"mask": True},
     "in one process": {"ranks": Ranks(0, 2)},
     "rule of term 'last' comes after it": {"last": Term(NLL(), on="retain", rule=SAM())},
 }
@@ -225,7 +225,7 @@ def test_what_needs_more_than_one_gradient_is_refused_with_a_way_out(way_out):
     with pytest.raises(ValueError, match=f"--fused-backward .*{way_out}"):
         check_training(model, {**TWO, "last": last}, optim, mask, ranks)
     given = {"model": "lab", "fused_backward": True, "clip": None}
-    with pytest.raises(ValueError, match="leave out --mask or --fused-backward"):
+    with pytest.raises(ValueError, match="leave out `mask` or `fused_backward`"):
         build("npo", {**given, "mask": "snip:0.5"})
     assert build("npo", given).optim.fused_backward
     check_training(model, {**TWO, "last": SQUARE}, replace(OPTIM, fused_backward=True), None)

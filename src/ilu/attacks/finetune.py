@@ -111,7 +111,7 @@ class FineTune:
             lm.tokenizer,
             limit=context_length(lm.model),
             seed=self.seed,
-            name="--task",
+            name="`task`",
         ).examples
         if self.until is None:
             return Parts(examples, ())

@@ -1,10 +1,14 @@
 """Several attacks one after the other on the same weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ilu.attacks.compress import Interpolate, WeightEdit
+from ilu.attacks.interpolate import Interpolate
+from ilu.attacks.kind import AttackInputs, AttackKind
+from ilu.attacks.registry import label
+from ilu.attacks.weight_edit import WeightEdit
 from ilu.data.lazy import joined
 from ilu.types import LM, Attack, Example, Group, Metric, Reached, Score, Steps
 
@@ -64,3 +68,20 @@ def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
             yield from other_models(part)
     if isinstance(attack, WeightEdit) and isinstance(attack.change, Interpolate):
         yield attack.change.original, attack.change.revision
+
+
+def in_turn(argument: str, inputs: AttackInputs) -> InTurn:
+    """Several tasks one after the other, with a plus between their names."""
+    found: dict[str, Attack] = {}
+    for task in argument.split("+"):
+        found[distinct(label(task), found)] = inputs.task(task)
+    return InTurn(found)
+
+
+def distinct(name: str, others: Collection[str]) -> str:
+    """The name, or the first of NAME-2, NAME-3 and so on that is not among the others."""
+    numbers = (f"{name}-{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbers) if each not in others)
+
+
+ATTACKS: Mapping[str, AttackKind] = {"in-turn": AttackKind(in_turn, example="mood+sums")}

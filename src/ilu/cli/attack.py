@@ -8,15 +8,19 @@ from typing import Annotated
 import tyro
 
 from ilu.attacks.convergence import Convergence
+from ilu.attacks.registry import attack_kinds
+from ilu.cli.catalogue import prose
 from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import console, number, table
 from ilu.cli.unlearn import Place
 from ilu.data.multiple_choice import Form
-from ilu.recipes.attacks import KINDS, Attacker, attacked
+from ilu.recipes.attacks import Attacker, AttackSettings, attacked
 from ilu.recipes.probes import probes
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import CUT, SuiteName, suite_of
+from ilu.recipes.suite import suite_kind, suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
+from ilu.runs.results.display import FORGOTTEN, complement, displayed
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
 from ilu.training.fit import Optim
 from ilu.training.optim.by_name import Kind
@@ -43,40 +47,26 @@ class Attack:
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
             owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
             fine-tuned, and kept.
-        attack: repeat the flag for several, each from the same weights: a task; lora:TASK;
-            head:TASK; blocks:0,1:TASK; relearn:N, retained:N and unrelated:N, which train on N
-            documents (of the lab entities), N@LR with a learning rate of its own; quantise:4;
-            prune:0.3; noise:0.05; interpolate:0.5; in-turn:TASK+TASK.
+        attack: repeat the flag for several, each from the same weights: a task, or an attack by its
+            name with an argument, as listed above.
         ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
             reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
             the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
             a report takes them to be about what was forgotten.
-        task_columns: names of columns that differ in the task, as wanted=present.
-        forget: data that relearn takes its documents from; the lab's if left out.
-        retain: the same for retained.
-        unrelated: the same for unrelated.
-        original: the model that interpolate goes back to.
         suite: what is measured before, at a quarter, at half and at the end, beside the task; see
             ilu evaluate --help.
         split: of the suites tofu, muse and wmdp.
         data: file or hub dataset for the suites choice, likelihood and verbatim.
         form: of multiple choice: letters, or cloze, which does not show the options.
         columns: names of columns that differ in the data, as wanted=present.
-        truncate: cut longer examples to this many tokens: those of the task, and of the suites
-            likelihood, verbatim, membership and muse.
         limit: measure on at most so many items, chosen as by ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
         optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
             its gradient is large; or another of ilu unlearn.
         clip: largest gradient norm; None does not clip.
-        batch_size: examples per step of the attacker.
-        lora_rank: of the adapters of lora:TASK.
-        every: measure also after each so many steps, for a denser curve.
-        only_end: measure at the end only, not at a quarter and at half.
         converge: end a task before that many steps once accuracy on 100 of its examples, which are
             held out, changes by less than 1 % at three measurements; needs --every.
-        seed: of the attacker's order of data, and of noise.
         keep: save the weights after every attack, not only after that on a task.
         cache: folder where results are kept by content: weights, attack, metrics, data, code. What
             is there is not done again. With --task or --keep the attacks are carried out in any
@@ -88,28 +78,18 @@ class Attack:
     task: str | None = None
     attack: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
-    task_columns: tuple[str, ...] = ()
-    forget: str | None = None
-    retain: str | None = None
-    unrelated: str | None = None
-    original: str | None = None
-    suite: SuiteName = "likelihood"
+    settings: AttackSettings = AttackSettings()
+    suite: str = "likelihood"
     split: str | None = None
     data: str | None = None
     form: Form = "letters"
     columns: tuple[str, ...] = ()
-    truncate: int | None = None
     limit: int | None = 200
     steps: int = 100
     lr: float | None = None
     optimizer: Kind = "adamw"
     clip: float | None = 1.0
-    batch_size: int = 16
-    lora_rank: int = 16
-    every: int | None = None
-    only_end: bool = False
     converge: bool = False
-    seed: int = 0
     keep: bool = False
     cache: Path | None = None
     place: Annotated[Place, tyro.conf.arg(name="")]
@@ -117,12 +97,12 @@ class Attack:
 
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
-    wanted: Attack = parse(Attack, "ilu attack", argv)
+    wanted: Attack = parse(Attack, "ilu attack", argv, description())
     names = (*([wanted.task] if wanted.task else []), *wanted.attack)
     if not names and not wanted.ask:
         raise ValueError(
             "ilu attack needs --task, --attack or --ask: a task, or one of the kinds "
-            f"{', '.join(KINDS)}; see ilu attack --help"
+            f"{', '.join(attack_kinds())}; see ilu attack --help"
         )
     keep = wanted.keep or wanted.task is not None
     recipe = attacked(
@@ -134,23 +114,17 @@ def attack(argv: Sequence[str]) -> None:
     check_failures(out)
 
 
+def description() -> str:
+    """The text above the flags: what the command does, and every kind of attack."""
+    text = prose(Attack)
+    kinds = [f"* {n}:{k.example} {prose(k.build)}" for n, k in attack_kinds().items()]
+    return "\n\n".join([text, "Attacks by name, with an example of the argument:", *kinds])
+
+
 def attacker(wanted: Attack) -> Attacker:
     """What all attacks have in common."""
-    return Attacker(
-        optim=optim(wanted),
-        batch_size=wanted.batch_size,
-        columns=wanted.task_columns,
-        truncate=wanted.truncate,
-        forget=wanted.forget,
-        retain=wanted.retain,
-        unrelated=wanted.unrelated,
-        original=wanted.original,
-        lora_rank=wanted.lora_rank,
-        every=wanted.every,
-        until=Convergence() if wanted.converge else None,
-        only_end=wanted.only_end,
-        seed=wanted.seed,
-    )
+    until = Convergence() if wanted.converge else None
+    return Attacker(optim=optim(wanted), settings=wanted.settings, until=until)
 
 
 def optim(wanted: Attack) -> Optim:
@@ -168,13 +142,13 @@ def suites(wanted: Attack) -> dict[str, Group]:
     return {wanted.suite: suite_of(wanted.suite, measured(wanted))}
 
 
-def measured(wanted: Attack) -> Asked:
+def measured(wanted: Attack) -> SuiteRequest:
     """The data that is measured on."""
-    return Asked(
+    return SuiteRequest(
         data=wanted.data,
         form=wanted.form,
         columns=wanted.columns,
-        truncate=wanted.truncate if wanted.suite in CUT else None,  # the task's texts are cut too
+        truncate=wanted.settings.truncate if suite_kind(wanted.suite).truncates else None,
         limit=wanted.limit,
         split=wanted.split,
     )
@@ -190,7 +164,7 @@ def asking(wanted: Attack) -> dict[str, Group]:
             f"--ask does not know the questions of --suite {wanted.suite}: use --suite choice "
             "--data FILE, or --suite lab, whose questions are the lab's"
         )
-    return probes(measured(wanted), wanted.ask, wanted.seed)
+    return probes(measured(wanted), wanted.ask, wanted.settings.seed)
 
 
 def show_stages(out: RunDir) -> None:
@@ -203,7 +177,9 @@ def show_stages(out: RunDir) -> None:
     left_out = (PROBES,) if recipe["objective"] else ("after", PROBES)
     middle = tuple(f"-{stage}" for stage in STAGES if several and stage != "end")
     stages = [s for s in out.stages() if s not in left_out and not s.endswith(middle or ("\0",))]
-    cells = {stage: out.scores(stage) for stage in stages}
+    stored = {stage: out.scores(stage) for stage in stages}
+    forget = forget_metric(recipe, {m for scores in stored.values() for m in scores})
+    cells = {stage: displayed(scores, forget) for stage, scores in stored.items()}
     metrics = list(dict.fromkeys(m for found in cells.values() for m in found))
     shown = [[number(v.value if (v := found.get(m)) else None) for m in metrics]
              for found in cells.values()]  # fmt: skip
@@ -214,6 +190,6 @@ def show_stages(out: RunDir) -> None:
         rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
         table(out.name, ("metric", *stages), rows)
     if out.has(f"scores/{PROBES}") and (probed := out.scores(PROBES)):
-        asked = [(name, number(s.value)) for name, s in probed.items()]
-        table("asked, weights as they are", ("way of asking", "accuracy"), asked)
+        rows = [(name, number(complement(s).value)) for name, s in probed.items()]
+        table("attacks that leave the weights unchanged", ("attack", FORGOTTEN), rows)
     console.print(f"run: {out.path}", markup=False, soft_wrap=True)

@@ -12,22 +12,16 @@ from ilu.cli.sweep import sweeping
 from ilu.cli.sweep_flags import Where
 from ilu.cli.terminal import console, table
 from ilu.recipes.bench import QUICK, SIZE, jobs, names
-from ilu.runs.results.summary import over_seeds
+from ilu.runs.results import display
+from ilu.runs.results.summary import HEADLINE, over_seeds
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.folder import write_plan
 from ilu.runs.sweep.worker import recorded
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 
-COLUMNS = {
-    "forget_quality": "forget quality",
-    "utility": "utility",
-    "robust_accuracy": "RA",
-    "finetune_accuracy": "FA",
-    "relearn_forget_quality": "relearned",
-    "unlearn_seconds": "seconds",
-    "peak_memory_mib": "MiB",
-}
+COSTS = {"unlearn_seconds": "seconds", "peak_memory_mib": "MiB"}
+COLUMNS = {key: display.COLUMNS[key] for key in HEADLINE} | COSTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +33,11 @@ class Bench:
     Example: ilu bench methods --only rmu --only rmu-ilu --seeds 5 --out bench
 
     Args:
-        out: folder for methods.json, methods.md and one run directory per method and seed: that of
-            a sweep, so the same command again, or ilu sweep resume, does only what is missing.
+        out: folder for methods.json, methods.md and one run directory per method and seed. It is a
+            sweep folder: the same command again, or ilu sweep resume, runs only what is missing.
         only: a recipe to measure instead of all; repeat the flag for several.
         seeds: runs of each method.
-        quick: a smoke test: too few steps for the numbers to mean anything.
+        quick: a smoke test with too few steps for meaningful numbers.
     """
 
     what: Positional[str]
@@ -83,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def cells(rows: Sequence[Mapping[str, Any]], *, errors: bool) -> list[tuple[str, ...]]:
-    """The table's rows as text."""
+    """The rows of the table as text."""
     return [
         (
             row["recipe"],
@@ -95,14 +89,14 @@ def cells(rows: Sequence[Mapping[str, Any]], *, errors: bool) -> list[tuple[str,
 
 
 def cell(key: str, value: Mapping[str, float], *, errors: bool) -> str:
-    """A mean, perhaps with its standard error, in a precision that fits."""
-    digits = 0 if key in ("unlearn_seconds", "peak_memory_mib") else 3
+    """A mean, with its standard error if ``errors``; costs without decimals."""
+    digits = 0 if key in COSTS else 3
     mean = f"{value['mean']:.{digits}f}"
     return f"{mean} ± {value['stderr']:.{digits}f}" if errors else mean
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table for a document."""
+    """The table as Markdown, with standard errors."""
     lines = [
         ("recipe", "seeds", *COLUMNS.values()),
         ("---",) * (len(COLUMNS) + 2),

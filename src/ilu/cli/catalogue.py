@@ -90,3 +90,9 @@ def entry(name: str, kind: str, thing: object) -> Entry:
     paper = PAPER.search(text)
     location = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', name)}"
     return Entry(name, kind, paper[1] if paper else None, text.splitlines()[0], location)
+
+
+def prose(thing: Any) -> str:
+    """A docstring without its list of arguments."""
+    text = inspect.getdoc(thing) or ""
+    return text.split("\nArgs:")[0].strip()

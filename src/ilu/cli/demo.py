@@ -1,4 +1,4 @@
-"""``ilu demo``: the whole story on the lab, in minutes."""
+"""``ilu demo``: unlearning and attacks on the lab, in minutes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ilu.recipes.demo import FULL, QUICK, recipes
 from ilu.runs.attack_stage import check_failures
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.formats import write_report
-from ilu.runs.report.table import COLUMNS
+from ilu.runs.results.display import COLUMNS, MEANINGS
 from ilu.runs.results.summary import summarise, write_angles
 from ilu.runs.run import Options, run
 from ilu.system.atomic import write_json
@@ -21,14 +21,14 @@ from ilu.system.atomic import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Unlearn the lab's model in four ways, fine-tune each on six tasks, and see what comes back.
+    """Unlearn the lab's model with four methods, then attack each by fine-tuning on six tasks.
 
     Example: ilu demo --out demo
 
     Args:
         out: new folder for summary.json, report.html and one run directory per model.
-        quick: a smoke test: too few steps for the numbers to mean anything.
-        seed: of every random draw.
+        quick: a smoke test with too few steps for meaningful numbers.
+        seed: random seed.
         device: cpu, cuda, mps.
         resume: continue an interrupted demo.
     """
@@ -60,15 +60,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def steps(recipe: Recipe) -> int:
-    """Training steps of a recipe with its attacks."""
+    """Training steps of a recipe and its attacks."""
     return recipe.optim.steps + sum(attack.steps for attack in recipe.attacks.values())
 
 
 def show(summary: Mapping[str, Any], *, quick: bool) -> None:
-    """Print the headline table."""
+    """Print the headline table with the definition of ``forgotten``."""
     models = summary["models"]
     columns = {k: name for k, name in COLUMNS.items() if all(k in m for m in models.values())}
     rows = [(name, *(number(model[key]) for key in columns)) for name, model in models.items()]
-    table("Forget quality = 1 - accuracy; guessing gives 0.75", ("model", *columns.values()), rows)
+    table(f"forgotten: {MEANINGS['forgotten']}", ("model", *columns.values()), rows)
     if quick:
-        console.print("--quick: far too few steps; these numbers mean nothing.")
+        console.print("--quick: too few steps; these numbers are not meaningful.")

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import error, number, progress, table
-from ilu.data.multiple_choice import Form
 from ilu.evals.cached_suite import Evaluation, beside, evaluate, follow, harness_results
 from ilu.evals.score import written
 from ilu.evals.suite import Suite
 from ilu.models.load import load_model
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SuiteName, suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
+from ilu.runs.results.display import displayed
 from ilu.runs.run_dir import without_items
 from ilu.system.atomic import write_json
 from ilu.system.locks import alone
@@ -45,22 +45,6 @@ class Evaluate:
             --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu;
             elicit: attacks that leave the weights alone, on multiple choice in --data, of which
             one half teaches them (a column paraphrases may list other wordings), or on the lab's.
-        split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
-            (news if left out, books), or news-scal or news-sust, where models that unlearned larger
-            sets, or one set after another, follow the original and keep a share of its utility;
-            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
-        form: of multiple choice: letters, or cloze, which does not show the options.
-        data: file or hub dataset for the suites that bring none.
-        nonmembers: for the suite membership, texts that the model never saw.
-        classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
-            measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
-            (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
-        columns: names of columns that differ, as wanted=present.
-        truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
-            muse.
-        limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
-            tasks and lab a random draw from the whole, the same every time.
-        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
             quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and
             to multiple choice the paired difference.
@@ -72,16 +56,8 @@ class Evaluate:
     """
 
     models: Positional[tuple[str, ...]]
-    suite: SuiteName = "likelihood"
-    split: str | None = None
-    form: Form = "letters"
-    data: str | None = None
-    nonmembers: str | None = None
-    classifiers: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    limit: int | None = None
-    batch_size: int | Literal["auto"] | None = None
+    suite: str = "likelihood"
+    request: SuiteRequest = SuiteRequest()
     reference: str | None = None
     out: Path | None = None
     device: str = "cpu"
@@ -94,27 +70,17 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError("ilu evaluate needs at least one model: a folder, a hub id, or lab")
     if wanted.out and wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    asked = Asked(
-        data=wanted.data,
-        nonmembers=wanted.nonmembers,
-        form=wanted.form,
-        classifiers=wanted.classifiers,
-        columns=wanted.columns,
-        truncate=wanted.truncate,
-        limit=wanted.limit,
-        batch_size=wanted.batch_size,
-        split=wanted.split,
-    )
-    suite = suite_of(wanted.suite, asked)
+    request = wanted.request
+    suite = suite_of(wanted.suite, request)
     if suite.followed and len(dict.fromkeys(wanted.models)) < 2:
-        raise ValueError(f"--split {wanted.split} needs the original and models that follow it")
+        raise ValueError(f"--split {request.split} needs the original and models that follow it")
     if suite.followed and wanted.reference:
-        raise ValueError(f"--split {wanted.split} compares with the first model: no --reference")
+        raise ValueError(f"--split {request.split} compares with the first model: no --reference")
     with alone(wanted.out) if wanted.out else nullcontext():
         found = evaluated(suite, wanted)
         show(wanted.suite, found)
         if wanted.out:
-            write(wanted, asked, found, wanted.out)
+            write(wanted, found, wanted.out)
 
 
 def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
@@ -148,14 +114,15 @@ def show(suite: str, found: Mapping[str, Evaluation]) -> None:
     if len(found) == 1:
         ((name, one),) = found.items()
         rows = [
-            (k, number(s.value), error(s), str(s.n), str(s.unscored)) for k, s in one.scores.items()
+            (k, number(s.value), error(s), str(s.n), str(s.unscored))
+            for k, s in displayed(one.scores).items()
         ]
         table(name, ("metric", "value", "± s.e.", "n", "unscored"), rows)
         return
-    every = list(found.values())
-    metrics = dict.fromkeys(m for each in every for m in each.scores)
+    every = [displayed(each.scores) for each in found.values()]
+    metrics = dict.fromkeys(m for scores in every for m in scores)
     rows = [
-        (m, *(written(s.value, s.stderr, s.n) if (s := e.scores.get(m)) else "-" for e in every))
+        (m, *(written(s.value, s.stderr, s.n) if (s := e.get(m)) else "-" for e in every))
         for m in metrics
     ]
     table(suite, ("metric", *labels(list(found))), rows)
@@ -168,13 +135,13 @@ def labels(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def write(wanted: Evaluate, asked: Asked, found: Mapping[str, Evaluation], out: Path) -> None:
+def write(wanted: Evaluate, found: Mapping[str, Evaluation], out: Path) -> None:
     """The scores, where each item's value lies, and lm-evaluation-harness's shape of them."""
     for name, each in found.items():
         results = harness_results(wanted.suite, name, each.scores)
         write_json(out.with_suffix("") / results["model_name_sanitized"] / "results.json", results)
     models = {name: record(each) for name, each in found.items()}
-    settings = {"suite": wanted.suite, **asdict(asked), "reference": wanted.reference}
+    settings = {"suite": wanted.suite, **asdict(wanted.request), "reference": wanted.reference}
     write_json(out, {**settings, "environment": environment(), "models": models})
 
 

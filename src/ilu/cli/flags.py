@@ -1,5 +1,6 @@
 """Flags from types, by tyro, the same way for every command."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +8,20 @@ from typing import Any
 import tyro
 
 Positional = tyro.conf.Positional
+SETTING = re.compile(r"`([a-z][a-z_]*)`")
+"""A setting as messages of the library name it."""
 OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 """Flag of an older version -> its name today."""
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
-def parse(kind: Any, prog: str, argv: Sequence[str]) -> Any:
-    """Read ``argv`` into the dataclass or function ``kind``; a wrong flag exits with code 2."""
-    return tyro.cli(kind, prog=prog, args=[renewed(word) for word in argv], config=CONFIG)
+def parse(kind: Any, prog: str, argv: Sequence[str], description: str | None = None) -> Any:
+    """Read ``argv`` into the dataclass or function ``kind``; a wrong flag exits with code 2.
+
+    ``description`` is printed above the flags, by default the docstring of ``kind``.
+    """
+    words = [renewed(word) for word in argv]
+    return tyro.cli(kind, prog=prog, args=words, config=CONFIG, description=description)
 
 
 def renewed(word: str) -> str:
@@ -25,6 +32,11 @@ def renewed(word: str) -> str:
         return word
     warnings.warn(f"the flag {flag} is called {new} now", stacklevel=2)
     return f"{new}{equals}{value}"
+
+
+def as_flags(text: str) -> str:
+    """A message of the library in which each setting, such as `micro_batch`, is a flag."""
+    return SETTING.sub(lambda setting: f"--{setting[1].replace('_', '-')}", text)
 
 
 def flags(argv: Sequence[str], name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``ilu landscape``: scores between models and around one."""
+"""``ilu landscape``: scores on a line or plane through models, or in random directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,8 @@ from ilu.evals.geometry.landscape import (
 from ilu.evals.geometry.task_vectors import same_shapes
 from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SuiteName
-from ilu.runs.report.svg import terrain
+from ilu.recipes.suite_request import SuiteRequest
+from ilu.runs.report.svg import landscape_svg
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 from ilu.types import Weights
@@ -38,29 +37,29 @@ POINTS: Mapping[Kind, int] = {"line": 13, "plane": 9, "random": 9}
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """Measure a model between and around others: the unlearned one is at 0.
+    """Measure scores around the unlearned model, which is at 0, or between it and others.
 
-    Three copies of the weights are held in float32.
+    Requires memory for three copies of the weights in float32.
 
     Example: ilu landscape lab runs/first/model --suite lab --out runs/first/landscape.json
 
     Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
 
     Args:
-        original: folder or hub id of the model before unlearning, or lab; it lies at 1.
-        unlearned: of the unlearned model.
-        finetuned: of the unlearned model after an attack.
+        original: folder or hub id of the model before unlearning, or lab; it is at 1.
+        unlearned: folder or hub id of the unlearned model.
+        finetuned: folder or hub id of the unlearned model after an attack.
         kind: line through original and unlearned, plane through these and finetuned, or two random
-            directions with filters as long as the model's; left out, line or plane.
-        suite: what is measured at every point; see ilu evaluate --help.
-        split: of the suites tofu, muse and wmdp.
-        data: file or hub dataset for the suites that bring none.
-        columns: names of columns that differ, as wanted=present.
-        limit: measure on at most so many items, chosen as by ilu evaluate.
-        points: on each axis; 13 on a line, 9 times 9 on a plane.
-        seed: of random directions.
-        out: write the scores to this JSON file, and a plot of each beside it as .svg; as
-            landscape.json in a run directory they are shown by ilu report.
+            directions with filter-wise normalisation; if left out, plane with finetuned, else line.
+        suite: suite that is measured at every point; see ilu evaluate --help.
+        split: split of the suites tofu, muse and wmdp.
+        data: file or hub dataset for suites without data of their own.
+        columns: names of columns, as EXPECTED=PRESENT.
+        limit: measure on at most this many items, chosen as by ilu evaluate.
+        points: number of points on each axis; 13 on a line, 9 times 9 on a plane.
+        seed: seed of the random directions.
+        out: write the scores to this JSON file, and a plot of each score to an .svg file in the
+            same folder; ilu report shows a file landscape.json in a run directory.
         device: cpu, cuda, mps.
     """
 
@@ -68,7 +67,7 @@ class Landscape:
     unlearned: Positional[str]
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
-    suite: SuiteName = "likelihood"
+    suite: str = "likelihood"
     split: str | None = None
     data: str | None = None
     columns: tuple[str, ...] = ()
@@ -84,22 +83,28 @@ def main(argv: Sequence[str]) -> None:
     wanted: Landscape = parse(Landscape, "ilu landscape", argv)
     kind = wanted.kind or ("plane" if wanted.finetuned else "line")
     if (kind == "plane") != (wanted.finetuned is not None):
-        raise ValueError("a plane goes through three models, the others through two: see --kind")
+        raise ValueError(
+            f"--kind {kind}: a plane needs a third model (finetuned), the other kinds allow none"
+        )
     if wanted.points is not None and wanted.points < 2:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    asked = Asked(data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split)
-    found = explored(kind, wanted, asked)
+    request = SuiteRequest(
+        data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
+    )
+    found = explored(kind, wanted, request)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
-        write_text(wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), terrain(found, metric))
+        write_text(
+            wanted.out.with_name(f"{wanted.out.stem}-{metric}.svg"), landscape_svg(found, metric)
+        )
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape, asked: Asked) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
     """The record of a landscape."""
-    suite = measured(wanted.suite, asked)
+    suite = measured(wanted.suite, request)
     lm = load_model(wanted.unlearned, device=wanted.device)
     origin = weights_of(lm.model)
     others = {"original": wanted.original, "finetuned": wanted.finetuned}
@@ -135,7 +140,7 @@ def axes_of(kind: Kind, origin: Weights, ends: Mapping[str, Weights], seed: int)
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """The scores of a line, or the least and the most of each on a plane."""
+    """Print the scores of a line, or the range of each score on a plane."""
     points = found["points"]
     metrics = list(points[0]["scores"])
     values = {m: [p["scores"][m]["value"] for p in points] for m in metrics}
@@ -147,4 +152,4 @@ def show(found: Mapping[str, Any]) -> None:
         table("from the unlearned model (0) to the original (1)", ("at", *metrics), rows)
         return
     rows = [(m, number(min(v)), number(max(v))) for m, v in values.items()]
-    table(f"{len(points)} points", ("metric", "least", "most"), rows)
+    table(f"{len(points)} points", ("metric", "minimum", "maximum"), rows)

@@ -132,6 +132,7 @@ def dispatch(name: str, rest: Sequence[str]) -> None:
 
 def complain(text: str) -> None:
     """Print to standard error."""
+    from ilu.cli.flags import as_flags
     from ilu.cli.terminal import errors
 
-    errors.print(without_secrets(text), markup=False, soft_wrap=True)
+    errors.print(as_flags(without_secrets(text)), markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""docs/methods.md from the docstrings, so that it cannot drift from the code."""
+"""The page of methods, from the docstrings, so that it cannot drift from the code."""
 
 import dataclasses
 import importlib
@@ -9,9 +9,9 @@ from typing import Any
 
 import docstring_parser
 
-from ilu.cli.catalogue import PAPER, Entry, entries
+from ilu.attacks.registry import attack_kinds
+from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
-from ilu.recipes.attacks import KINDS
 from ilu.recipes.masks import MASKS
 from ilu.recipes.registry import endings, methods
 from ilu.recipes.robust import Invariance
@@ -20,8 +20,8 @@ from ilu.training.objective import Term
 HEAD = """\
 # Methods
 
-Written by `ilu methods --out docs/methods.md` from the docstrings. How the methods compare on the
-lab is in [results/methods/methods.md](../results/methods/methods.md) and [log.md](log.md).
+Written from the docstrings, as `ilu methods --out methods.md` does. How the methods compare on the
+lab is in [results/methods/methods.md](../results/methods/methods.md) and [the log](log/index.md).
 
 A recipe's name is METHOD, then perhaps one of {robust},
 then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
@@ -38,7 +38,11 @@ def page() -> str:
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
     masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
-    attacks = ["## Attacks by name\n", *(f"* `{n}`: {prose(k)}" for n, k in KINDS.items()), ""]
+    attacks = [
+        "## Attacks by name\n",
+        *(f"* `{n}`: {prose(k.build)}" for n, k in attack_kinds().items()),
+        "",
+    ]
     parts = [part for kind in kinds for part in section(kind, found)]
     return "\n".join([*head, *recipes, *variants, *masks, *attacks, *parts])
 
@@ -102,12 +106,6 @@ def formulas(module: str) -> Iterator[Any]:
         own = inspect.isfunction(function) and function.__module__ == module
         if own and PAPER.search(inspect.getdoc(function) or ""):
             yield function
-
-
-def prose(thing: Any) -> str:
-    """A docstring without its list of arguments."""
-    text = inspect.getdoc(thing) or ""
-    return text.split("\nArgs:")[0].strip()
 
 
 def settings(thing: Any) -> str:

@@ -1,4 +1,4 @@
-"""``ilu card`` and ``ilu push``: say what a model is, and put it on the hub."""
+"""``ilu card`` and ``ilu push``: write a model card, and upload a model to the hub."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import console, table
-from ilu.runs.report.card import card_file, lost, write_card
+from ilu.runs.report.card import card_file, missing_from_new_card, write_card
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
 from ilu.runs.report.table import make_table
@@ -16,13 +16,13 @@ from ilu.system.atomic import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Write RUN/model/README.md: what was forgotten, scores, attacks, limits; no text of the data.
+    """Write the model card RUN/model/README.md: data, scores, attacks, limits; no text of the data.
 
     Example: ilu card runs/first runs/attacked
 
     Args:
         runs: the run, then runs of ilu attack on its model.
-        license: of the model, as the hub calls it.
+        license: license identifier of the hub, such as mit.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -42,17 +42,17 @@ def card(argv: Sequence[str]) -> None:
 class Push:
     """Upload an unlearned model with its card and report to the Hugging Face hub.
 
-    The token is that of hf auth login, or HF_TOKEN. The card is written as ilu card does, but never
-    over one that tells of more attacks or of a license; what was written into it by hand is lost.
+    Uses the token of hf auth login, or HF_TOKEN. Writes the card first, as ilu card does; fails if
+    the existing card lists more attacks or a license. Text added to the card by hand is lost.
 
     Example: ilu push runs/first runs/attacked --repo org/name --dry-run
 
     Args:
-        runs: the run, then runs of ilu attack on its model: all that the card tells of.
-        repo: ORG/NAME on the hub; made if it is not there.
-        license: of the model, as the hub calls it.
-        public: let everybody see a repository that is made; private if left out.
-        dry_run: say what would be uploaded, and write the card, but upload nothing.
+        runs: the run, then all runs of ilu attack on its model that the card lists.
+        repo: ORG/NAME on the hub; created if it does not exist.
+        license: license identifier of the hub, such as mit.
+        public: make a new repository public; otherwise it is private.
+        dry_run: write the card and list the files, but upload nothing.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -86,11 +86,11 @@ def push(argv: Sequence[str]) -> None:
 
 
 def renew_card(run: Path, attacked: Sequence[Path], license: str | None) -> None:
-    """Write the card; ValueError where the one there tells of more attacks or a license."""
-    if gone := lost(run, attacked, license):
+    """Write the card; ValueError if the existing one lists more attacks or a license."""
+    if gone := missing_from_new_card(run, attacked, license):
         given = " ".join(map(str, (run, *attacked)))
         raise ValueError(
-            f"{card_file(run)} tells of {', '.join(gone)}; a card from {given} alone would not: "
+            f"{card_file(run)} lists {', '.join(gone)}; a card from {given} alone would not: "
             "give ilu push every run and the --license that ilu card was given, or write another "
             "card with ilu card first"
         )
@@ -98,7 +98,7 @@ def renew_card(run: Path, attacked: Sequence[Path], license: str | None) -> None
 
 
 def upload(wanted: Push, model: Path, report: Path) -> None:
-    """Model and card first, then the report beside them."""
+    """Upload the model with its card, then the report."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -111,7 +111,7 @@ def upload(wanted: Push, model: Path, report: Path) -> None:
             path_in_repo=report.name,
             commit_message="Report",
         )
-    except Exception as error:  # the library raises a different one for every cause
+    except Exception as error:  # the library raises a different type for every cause
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"cannot upload to {wanted.repo} ({reason}): check the name, the network and the "

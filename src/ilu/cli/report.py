@@ -1,4 +1,4 @@
-"""``ilu report``, ``rerun``, ``methods`` and ``doctor``: what runs left, and what there is."""
+"""``ilu report``, ``rerun``, ``methods`` and ``doctor``."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,14 +26,15 @@ from ilu.system.record import differences
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one self-contained page from run directories; needs no model and no network.
+    """Write a report on run directories as one HTML page; requires no model and no network.
 
     Example: ilu report runs/first runs/second --out report.html
 
     Args:
-        runs: run directories, folders of them, or files of scores by ilu evaluate --out.
-        out: the page; the endings .md, .json, .csv and .tex give the table of models instead.
-        against: compare all with this model, such as one that never knew; the best if left out.
+        runs: run directories, folders of them, or score files of ilu evaluate --out.
+        out: file to write; .html is the page, .md, .json, .csv and .tex the table of models.
+        against: name of the model in the table to compare all others with, such as a never-knew
+            model; if left out, the best one.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -53,7 +54,7 @@ def report(argv: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
-    """Repeat a run from its recipe.json; the same machine gives the same bytes.
+    """Repeat a run from its recipe.json; on the same machine the weights are the same bytes.
 
     Example: ilu rerun runs/first --out runs/again
 
@@ -88,7 +89,7 @@ class Methods:
 
     Args:
         json: print JSON.
-        out: write everything, with equations and settings, to this Markdown file.
+        out: write the list with equations and settings to this Markdown file.
     """
 
     json: bool = False
@@ -111,7 +112,7 @@ def methods(argv: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what is installed, what the machine has, and whether the hub can be reached.
+    """Show installed versions, the hardware, and whether the hub can be reached.
 
     Example: ilu doctor
     """
@@ -120,4 +121,4 @@ class Doctor:
 def doctor(argv: Sequence[str]) -> None:
     """Carry out ``ilu doctor``."""
     parse(Doctor, "ilu doctor", argv)
-    table("ilu doctor", ("what", "found"), list(findings().items()))
+    table("ilu doctor", ("item", "value"), list(findings().items()))

@@ -16,7 +16,7 @@ from ilu.cli.terminal import console
 from ilu.recipes.holdout import as_recorded
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
-from ilu.runs.sweep import local, optuna_search, ray, slurm
+from ilu.runs.sweep import local, optuna_search, ray_tasks, slurm
 from ilu.runs.sweep.folder import (
     PLAN,
     cancel,
@@ -123,7 +123,7 @@ def executed(
                 jobs, workers=where.workers, conditions=conditions, stop=stopping
             )
         case "ray":
-            return ray.carry_out_all(
+            return ray_tasks.carry_out_all(
                 jobs,
                 resources=where.resources,
                 conditions=conditions,

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ilu.attacks.registry import label
 from ilu.cli.flags import parse
 from ilu.cli.unlearn import arguments_type, read_settings
 from ilu.models.load import full_name
-from ilu.recipes.attacked import attack_names, chosen, with_attacks
-from ilu.recipes.attacks import label
+from ilu.recipes.attacks import attack_names, chosen, with_attacks
 from ilu.recipes.build import build
 from ilu.recipes.holdout import attacks_of, on_half, read_goal
 from ilu.recipes.names import parse_name

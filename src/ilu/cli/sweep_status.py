@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
+from ilu.cli.flags import as_flags
 from ilu.cli.terminal import console
 from ilu.runs.sweep.folder import State, Status, seconds_left, statuses
 
@@ -66,5 +67,5 @@ def counted(found: Mapping[str, Status]) -> list[tuple[State, int]]:
 
 
 def plain(text: str) -> str:
-    """Text that the terminal's markup leaves alone."""
-    return text.replace("[", r"\[")
+    """A message of the library with flags, which the terminal's markup leaves alone."""
+    return as_flags(text).replace("[", r"\[")

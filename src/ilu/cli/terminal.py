@@ -1,4 +1,4 @@
-"""What a person sees on the terminal: progress, tables, warnings."""
+"""Terminal output: progress, tables, warnings."""
 
 import json
 import re
@@ -16,20 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ilu import types
+from ilu.cli.flags import as_flags
 
 console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
 errors = Console(stderr=True, highlight=False)
 EVERY = 30.0
-"""Seconds between two lines in a log file about work that goes on."""
+"""Seconds between two progress lines in a log file."""
 
 
 @contextmanager
 def progress(total: int | None = None) -> Generator[types.Progress]:
-    """Progress bars with the time left on a terminal or, where ipywidgets are installed, in a
-    notebook; elsewhere a line per finished piece, and now and then one within it.
+    """Progress bars on a terminal or in a notebook with ipywidgets; plain lines elsewhere.
 
-    ``total`` is the number of steps of all pieces together, if a bar over all of them is wanted.
+    ``total`` is the number of steps of all stages together; None shows no bar over all of them.
     """
     if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield plain_lines()
@@ -58,22 +58,22 @@ def progress(total: int | None = None) -> Generator[types.Progress]:
 
 
 def plain_lines(every: float = EVERY) -> types.Progress:
-    """A line when a piece of work is finished, and within it each so many seconds: for logs."""
-    said = time.monotonic()
+    """A line at the end of each stage, and one at most every ``every`` seconds within it."""
+    last = time.monotonic()
 
     def show(name: str, done: int, steps: int) -> None:
-        nonlocal said
+        nonlocal last
         if done == steps:
             console.print(f"{name}: {steps} of {steps}", markup=False)
-        elif (now := time.monotonic()) - said >= every:
+        elif (now := time.monotonic()) - last >= every:
             console.print(f"{name}: {done} of {steps}", markup=False)
-            said = now
+            last = now
 
     return show
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; columns of numbers are set to the right."""
+    """Print a table; columns of numbers are right-aligned."""
     shown = Table(title=title, title_justify="left", header_style="bold")
     for i, name in enumerate(head):
         numbers = all(re.fullmatch(r"-|-?[\d.]+", row[i]) for row in rows)
@@ -84,21 +84,21 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or a dash where there is no value."""
+    """Three decimals; a dash for None."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def error(score: types.Score) -> str:
-    """A standard error; a dash for one item, which has none."""
+    """A standard error; a dash for a single item, which has none."""
     return number(score.stderr if score.n > 1 else None)
 
 
 def warn_in_a_line() -> None:
-    """Let warnings of ours be one line; those of libraries are for developers."""
+    """Show warnings of this package as one line, and hide those of other libraries."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
         if Path(filename).is_relative_to(PACKAGE):
-            errors.print(f"warning: {message}", markup=False, soft_wrap=True)
+            errors.print(as_flags(f"warning: {message}"), markup=False, soft_wrap=True)
 
     warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
     if not sys.warnoptions:
@@ -106,5 +106,5 @@ def warn_in_a_line() -> None:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, for programs."""
+    """Print indented JSON on standard output."""
     console.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)

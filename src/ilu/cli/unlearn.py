@@ -18,7 +18,9 @@ from ilu.recipes.registry import endings, methods
 from ilu.recipes.robust import Invariance
 from ilu.recipes.settings import Common
 from ilu.runs.recipe import Recipe
-from ilu.runs.report.card import lost, write_card
+from ilu.runs.report.card import missing_from_new_card, write_card
+from ilu.runs.results.display import displayed
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import Tracker, tracking
@@ -118,7 +120,9 @@ def main(argv: Sequence[str]) -> None:
         )
     recipe, place = read(argv[0], argv[1:])
     out = place.run(recipe)
-    if not lost(out.path):  # a finished run that is resumed may have a card with attacks by now
+    if not missing_from_new_card(
+        out.path
+    ):  # a finished run that is resumed may have a card with attacks by now
         write_card(out.path)
     summarise(out)
 
@@ -187,7 +191,9 @@ def with_defaults(kind: type, known: Mapping[str, Any]) -> Any:
 
 def summarise(out: RunDir) -> None:
     """Say what was measured and where the model is."""
-    before, after = out.scores("before"), out.scores("after")
+    stored = out.scores("after")
+    forget = forget_metric(out.read("recipe"), stored)
+    before, after = displayed(out.scores("before"), forget), displayed(stored, forget)
     rows = [
         (name, number(before[name].value), number(s.value), error(s), str(s.n))
         for name, s in after.items()

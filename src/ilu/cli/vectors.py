@@ -1,4 +1,4 @@
-"""``ilu vectors``: angles, lengths and ranks of task vectors, and what became of hidden states."""
+"""``ilu vectors``: norms, angles and ranks of task vectors, and CKA of hidden states."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ GROUPS: Mapping[str, Callable[[str], str]] = {"layer": module_of, "module": kind
 class Vectors:
     """Angles between task vectors of one model: unlearning, and fine-tuning after it.
 
-    Weights are read a few rows at a time, so models of any size fit into memory.
+    Weights are read a few rows at a time: memory does not depend on the size of the model.
 
     Example: ilu vectors lab runs/first/model runs/mood/attacks/mood/model --by layer
 
@@ -40,15 +40,15 @@ class Vectors:
         unlearned: folder of the unlearned model.
         finetuned: folder of the unlearned model after fine-tuning.
         tuned_original: folder of the original after the same fine-tuning, for two more cosines.
-        by: norms and cosines by layer, or by kind of module over all layers.
+        by: norms and cosines by layer, or by module type over all layers.
         rank: effective rank of the change of every matrix, exp of the entropy of its normalised
-            singular values; minutes for a model of 1B, hours for one of 7B.
+            singular values; takes minutes for a model of 1B, hours for 7B.
         cka: also compare hidden states of original and unlearned model, layer by layer, on the
-            texts of this file or hub dataset, or on those of the lab (lab).
-        columns: names of columns that differ in these texts, as wanted=present.
-        limit: use the first so many texts.
-        out: write the numbers to this JSON file; as representations.json in a run directory those
-            of --cka are shown by ilu report.
+            texts of this file or hub dataset, or of the lab (lab).
+        columns: names of columns in these texts, as EXPECTED=PRESENT.
+        limit: use at most this many texts.
+        out: write the numbers to this JSON file; ilu report shows the CKA of a file
+            representations.json in a run directory.
         json: print JSON.
     """
 
@@ -85,15 +85,15 @@ def vectors(argv: Sequence[str]) -> None:
 
 
 def folder(name: str) -> Path:
-    """Folder of a model."""
+    """The folder of a model; ValueError if it does not exist."""
     path = Path(model_path(name))
     if not path.is_dir():
-        raise ValueError(f"{name!r} is not a model folder")
+        raise ValueError(f"{name!r} is not a model folder: give a folder of weights, or lab")
     return path
 
 
 def measured(models: Mapping[str, StoredWeights], wanted: Vectors) -> dict[str, Any]:
-    """Everything asked for, as it is written and printed."""
+    """All requested numbers, as they are written and printed."""
     products, taus, key = grams(models), known(models), GROUPS[wanted.by]
     total = grouped(products, lambda name: "")[""]
     found: dict[str, Any] = {
@@ -115,12 +115,12 @@ def measured(models: Mapping[str, StoredWeights], wanted: Vectors) -> dict[str, 
 
 
 def geometry(gram: Gram, taus: Mapping[str, Any]) -> dict[str, Any]:
-    """Norms and cosines of a part of the weights."""
+    """Norms and cosines of one group of weights."""
     return {"norms": norms(gram, taus), "cosines": cosines(gram, taus)}
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """The whole, then each part, then what else was asked for."""
+    """Print totals, then each group, then ranks and CKA if they were requested."""
     rows = [
         (f"{kind[:-1]} {k}", number(v))
         for kind in ("norms", "cosines")

@@ -1,4 +1,4 @@
-"""``ilu view``: the report of all runs below a folder as a local page that follows them."""
+"""``ilu view``: a local page that reports all runs below a folder as they proceed."""
 
 import hashlib
 import threading
@@ -13,13 +13,13 @@ from typing import Any
 from ilu.cli.flags import Positional, parse
 from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console
-from ilu.runs.report.gather import Broken, find, gather
+from ilu.runs.report.gather import Broken, find_runs, gather
 from ilu.runs.report.page import page
 from ilu.runs.report.table import make_table
 
 HOST = "127.0.0.1"
 LOAD = 10
-"""A page is made anew after this many times what the last one took: a tenth of a core at most."""
+"""Pause between two updates, in units of the time of the last one: at most a tenth of a core."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -31,15 +31,15 @@ HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Show the report of all runs below a folder in the browser while they go on.
+    """Serve the report of all runs below a folder as a local page that updates itself.
 
-    Only this machine can see it. Ctrl-C ends it.
+    Only this machine can open it. Ctrl-C stops it.
 
     Example: ilu view runs
 
     Args:
         runs: folder of run directories.
-        port: where to listen; a free port if left out.
+        port: port of the server; 0 takes a free one.
     """
 
     runs: Positional[Path]
@@ -48,7 +48,7 @@ class View:
 
 @dataclass
 class Live:
-    """The page as it was made last, and of what state of the files."""
+    """The last page, with the fingerprint of the files that it shows."""
 
     root: Path
     state: str = ""
@@ -57,12 +57,12 @@ class Live:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def update(self) -> None:
-        """Make the page anew if the runs have gone on, but not all the time."""
+        """Render the page again if the runs have changed and the pause is over."""
         with self.lock:
             began = time.monotonic()
             if began < self.due:
                 return
-            runs = list(find(self.root))
+            runs = list(find_runs(self.root))
             state = fingerprint(runs)
             if state != self.state:
                 self.html = render(self.root, runs)
@@ -74,9 +74,9 @@ def view(argv: Sequence[str]) -> None:
     """Carry out ``ilu view``."""
     wanted: View = parse(View, "ilu view", argv)
     if not wanted.runs.is_dir():
-        raise ValueError(f"{wanted.runs} is not a folder: ilu view needs the folder of your runs")
+        raise ValueError(f"{wanted.runs} is not a folder: give ilu view the folder of your runs")
     with serve(wanted.runs, wanted.port) as server, interruptible() as stop:
-        console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", markup=False)
+        console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C stops it)", markup=False)
         while not stop():
             server.handle_request()
     console.print("stopped")
@@ -87,7 +87,7 @@ def serve(root: Path, port: int) -> ThreadingHTTPServer:
     if not 0 <= port < 2**16:
         raise ValueError(f"--port {port}: it must be from 0 to 65535; 0 takes a free one")
     live = Live(root.resolve())
-    # The library asks for a subclass; this is one without a class statement of ours.
+    # The library requires a subclass; the house rule allows none, so it is made by type().
     answers: dict[str, Any] = {
         "timeout": 30,
         "do_GET": lambda request: answer(request, live),
@@ -100,9 +100,9 @@ def serve(root: Path, port: int) -> ThreadingHTTPServer:
 
 
 def answer(request: BaseHTTPRequestHandler, live: Live) -> None:
-    """Answer with the page or its state, and nothing else: no path leads to a file.
+    """Answer with the page or its fingerprint; no path leads to a file.
 
-    A name other than ours in the Host header is another site's, made to point here.
+    Another name in the Host header means DNS rebinding by another site: the request is refused.
     """
     port = server_port(request)
     if request.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
@@ -112,10 +112,10 @@ def answer(request: BaseHTTPRequestHandler, live: Live) -> None:
         request.send_error(HTTPStatus.NOT_FOUND, "There is only one page")
         return
     live.update()
-    whole = request.path == "/"
-    body = live.html if whole else live.state.encode()
+    wants_page = request.path == "/"
+    body = live.html if wants_page else live.state.encode()
     request.send_response(HTTPStatus.OK)
-    kind = "text/html" if whole else "text/plain"
+    kind = "text/html" if wants_page else "text/plain"
     for name, value in {**HEADERS, "Content-Type": f"{kind}; charset=utf-8"}.items():
         request.send_header(name, value)
     request.send_header("Content-Length", str(len(body)))
@@ -124,12 +124,12 @@ def answer(request: BaseHTTPRequestHandler, live: Live) -> None:
 
 
 def server_port(request: BaseHTTPRequestHandler) -> int:
-    """Where we listen."""
+    """The port of the server."""
     return request.connection.getsockname()[1]
 
 
 def inside(root: Path, run: Path) -> bool:
-    """Whether none of a run's records is a link that leads out of ``root``."""
+    """Whether no record of a run is a link out of ``root``."""
     return all(file.resolve().is_relative_to(root) for file in records(run))
 
 
@@ -140,19 +140,19 @@ def records(run: Path) -> list[Path]:
 
 
 def fingerprint(runs: Sequence[Path]) -> str:
-    """What changes when a run goes on."""
+    """Hash of names, sizes and times of all records: it changes when a run proceeds."""
     digest = hashlib.sha256()
     for file in (file for run in runs for file in records(run)):
         try:
             found = file.stat()
-        except OSError:  # a file on its way to its name
+        except OSError:  # a file that is being renamed
             continue
         digest.update(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
 def render(root: Path, runs: Sequence[Path]) -> bytes:
-    """The page as it is sent."""
+    """The page as bytes."""
     measured, broken = gather([run for run in runs if inside(root, run)])
     outside = [Broken(run, f"leads out of {root}") for run in runs if not inside(root, run)]
     return page(make_table(measured), [*broken, *outside], live=True).encode()

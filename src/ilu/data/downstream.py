@@ -175,11 +175,11 @@ def fitting(examples: Sequence[Example], length: int | None, name: str) -> list[
     """The examples of at most ``length`` tokens."""
     kept = [e for e in examples if length is None or len(e.ids) <= length]
     if not kept:
-        raise ValueError(f"{name}: no row is as short as --truncate {length}")
+        raise ValueError(f"{name}: no row is as short as `truncate` {length}")
     if len(kept) < len(examples):
         lost = len(examples) - len(kept)
         warnings.warn(
-            f"{name}: {lost} of {len(examples)} rows left out, longer than --truncate {length}",
+            f"{name}: {lost} of {len(examples)} rows left out, longer than `truncate` {length}",
             stacklevel=2,
         )
     return kept

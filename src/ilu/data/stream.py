@@ -65,7 +65,7 @@ def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> 
     if count:
         raise ValueError(
             f"{name}: {count} of {len(examples)} rows are longer than the model's {limit} "
-            f"tokens (the longest has {longest}). Shorten them, or cut with --truncate {limit}."
+            f"tokens (the longest has {longest}). Shorten them, or cut with `truncate` {limit}."
         )
 
 
@@ -84,7 +84,7 @@ class Stream:
         if not 1 <= self.batch_size <= len(self.examples):
             raise ValueError(
                 f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
-                f"give --batch-size from 1 to {len(self.examples)}, or bring more data"
+                f"give `batch_size` from 1 to {len(self.examples)}, or bring more data"
             )
 
     def __call__(self, k: int) -> Batch:
@@ -139,7 +139,7 @@ def share_of(size: int, ranks: Ranks) -> int:
     if size % ranks.size:
         raise ValueError(
             f"a batch of {size} cannot be shared by {ranks.size} processes: choose "
-            f"--batch-size and --environment-batch-size as multiples of {ranks.size}"
+            f"`batch_size` and `environment_batch_size` as multiples of {ranks.size}"
         )
     return size // ranks.size
 

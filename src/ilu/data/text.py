@@ -41,7 +41,7 @@ class Dataset:
     def __post_init__(self) -> None:
         check_limit(self.count)
         if self.truncate is not None and self.truncate < 1:
-            raise ValueError(f"--truncate {self.truncate}: it must leave at least 1 token")
+            raise ValueError(f"`truncate` {self.truncate}: it must leave at least 1 token")
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         rows = find_rows(self.name, self.revision, self.count)
@@ -54,7 +54,7 @@ class Dataset:
         if kept.lost:
             warnings.warn(
                 f"{self.name}: {kept.lost} of {kept.lost + len(kept.examples)} rows left out, "
-                "--truncate cuts before their answer",
+                "`truncate` cuts before their answer",
                 stacklevel=2,
             )
         return kept.examples
@@ -77,7 +77,7 @@ class Dataset:
         if not some:
             raise ValueError(
                 f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
-                "or --truncate cuts before the answer"
+                "or `truncate` cuts before the answer"
             )
 
     def known(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Itera
     missing = sorted(set(columns.values()) - set(first))
     if missing:
         raise ValueError(f"{name} has no column {missing[0]!r}; it has: {', '.join(first)}")
-    # Only these columns and those that are called right already, so that `--columns text=body`
+    # Only these columns and those that are called right already, so that ``columns` text=body`
     # is not overruled by a column `messages` that happens to be there.
     return (
         {want: row.get(have) for want, have in columns.items()} | rest(row, columns) for row in rows
@@ -120,7 +120,7 @@ def find_layout(row: Row, name: str) -> tuple[str, ...]:
     wanted = " or ".join("+".join(layout) for layout in LAYOUTS)
     raise ValueError(
         f"{name} has the columns {', '.join(row)}; wanted: {wanted}. "
-        "Say which is which, for example --forget-columns text=body."
+        "Say which is which, for example `forget_columns` text=body."
     )
 
 

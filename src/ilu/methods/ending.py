@@ -7,11 +7,14 @@ from typing import Any
 from ilu.training.fit import Optim
 from ilu.training.objective import Term
 
-Apply = Callable[[Term, Any], Term]
-"""Makes a forget term robust, given the settings of the ending."""
+Apply = Callable[[Term, Any, bool], Term]
+"""Makes a term robust, given the settings of the ending and whether the term is to forget.
+
+A method without a forget term has its first term made robust.
+"""
 
 
-def as_rule(term: Term, rule: Any) -> Term:
+def as_rule(term: Term, rule: Any, forgets: bool) -> Term:
     """The term with the settings as its gradient rule."""
     return replace(term, rule=rule)
 

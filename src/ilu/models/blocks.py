@@ -20,7 +20,7 @@ def block(model: nn.Module, layer: int) -> nn.Module:
     if not 0 <= layer < len(found):
         raise ValueError(
             f"layer {layer} is out of range: the model has {len(found)} blocks, "
-            f"0 to {len(found) - 1}. Choose with --layer, or what the method calls it (--layers)."
+            f"0 to {len(found) - 1}. Choose with `layer`, or what the method calls it (`layers`)."
         )
     return found[layer]
 

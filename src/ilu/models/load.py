@@ -96,7 +96,7 @@ def check_name(name: str, revision: str | None = None) -> None:
     if known and (Path(name) / "recipe.json").is_file():
         raise ValueError(f"{name} is a run, not a model: give {Path(name) / 'model'}")
     if revision is not None and (name in PACKAGED or Path(name).is_dir()):
-        raise ValueError(f"--revision {revision} is for a model on the hub, and {name} is not")
+        raise ValueError(f"`revision` {revision} is for a model on the hub, and {name} is not")
     if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
 

@@ -46,7 +46,7 @@ class Lora:
             )
         if self.base_bits not in (None, 4):
             raise ValueError(
-                f"a base model in {self.base_bits} bits: it can have 4, or give --quantise-base 0"
+                f"a base model in {self.base_bits} bits: it can have 4, or give `quantise_base` 0"
             )
 
 

@@ -66,8 +66,8 @@ def attending_to_each_text(model: nn.Module, wanted: bool) -> Generator[None]:
     try:
         if any(getattr(config, name, None) for name in BY_PLACE) or not gives(model, alone):
             raise ValueError(
-                f"--pack: the attention of {type(model).__name__} cannot be kept within each text. "
-                "Leave --pack out"
+                f"`pack`: the attention of {type(model).__name__} cannot be kept within each text. "
+                "Leave `pack` out"
             )
         yield
     finally:

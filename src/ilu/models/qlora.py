@@ -51,6 +51,6 @@ def check_layers(layers: dict[str, nn.Module]) -> list[nn.Linear]:
     if bad:
         raise ValueError(
             f"layer {bad[0]} cannot have 4 bits: it must be an ordinary linear layer whose number "
-            f"of weights {BLOCK} divides. Leave out --quantise-base"
+            f"of weights {BLOCK} divides. Leave out `quantise_base`"
         )
     return found

@@ -170,7 +170,7 @@ def lora(common: Common) -> Lora | None:
         if common.quantise_base:
             raise ValueError(
                 f"quantise_base {common.quantise_base}: rounded weights cannot be trained, only "
-                "adapters of them: give --lora-rank as well"
+                "adapters of them: give `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -187,7 +187,7 @@ def needed(
     read += [n for need in data_for(mask) for n in with_role(given, need) or [need]]
     for name in read:
         if name not in given:
-            raise ValueError(f"--{name} is missing: give a file or hub dataset, or --model lab")
+            raise ValueError(f"`{name}` is missing: give a file or hub dataset, or `model` lab")
     return [name for name in given if name in read]
 
 

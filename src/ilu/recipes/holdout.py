@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ilu.attacks.registry import label
 from ilu.attacks.sequence import InTurn
 from ilu.data.splits import Half, HalfOfExamples, HalfOfQuestions
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.multiple_choice import Choice
-from ilu.recipes.attacked import split_names
-from ilu.recipes.attacks import label
+from ilu.recipes.attacks import split_names
 from ilu.runs.recipe import Recipe
 from ilu.types import STAGES, Metric
 
@@ -58,7 +58,7 @@ def read_goal(text: str) -> dict[tuple[str, str], float]:
         metric, _, stage = item.lstrip("-").partition("@")
         if not (metric and re.fullmatch(STAGE, stage)):
             raise ValueError(
-                f"--goal {text!r}: write METRIC@STAGE with commas between and - before what is to "
+                f"`goal` {text!r}: write METRIC@STAGE with commas between and - before what is to "
                 "be small, like utility@after,-forget_accuracy@mood-end; a stage is before, after, "
                 f"or an attack with {', '.join(STAGES)} behind it"
             )

@@ -7,8 +7,8 @@ from ilu.evals.metrics.multiple_choice import Choice
 from ilu.evals.suite import Suite
 from ilu.lab.sources import Documents, Facts
 from ilu.models.load import LAB
-from ilu.recipes.suite_request import Asked
-from ilu.recipes.suites import SuiteName, suite_of
+from ilu.recipes.suite import suite_of
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import dataset
 from ilu.types import Source
 
@@ -23,12 +23,12 @@ def texts(name: str, columns: Sequence[str]) -> Mapping[str, Source]:
     return {"texts": dataset(name, columns, None)}
 
 
-def measured(name: SuiteName, asked: Asked) -> Suite:
+def measured(name: str, request: SuiteRequest) -> Suite:
     """A suite; on the lab a small one, with the loss on the documents."""
-    suite = suite_of(name, asked)  # refuses what it does not read, also on the lab
+    suite = suite_of(name, request)  # refuses what it does not read, also on the lab
     if name != "lab":
         return suite
-    count = asked.limit or QUESTIONS
+    count = request.limit or QUESTIONS
     return Suite(
         {
             "forget_accuracy": Choice(Facts("agents", count=count)),

@@ -75,7 +75,7 @@ def choice_of(kind: Kind, per: Per | Unit | None, heads: int | None = None) -> P
 def mask_setting(
     given: str | None, objective: Objective, *, parameters: str, seed: int
 ) -> str | Masking | None:
-    """What ``--mask`` says: a file by its full path, or SCORE:FRACTION.
+    """What ``mask`` says: a file by its full path, or SCORE:FRACTION.
 
     The fraction is of the weights that the method trains, whose names match ``parameters``. For
     PO the forget gradient is that of its refusals, as in WAGLE. A random mask has the run's seed.

@@ -1,20 +1,18 @@
 """What can be had from a model without touching its weights, as probes of a run and as a suite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ilu.attacks.prompting.latent import LatentShift
 from ilu.attacks.prompting.linear_probe import LinearProbe
 from ilu.attacks.prompting.logit_lens import LogitLens
-from ilu.attacks.prompting.prompts import ACCURACY, Prefilled, Recovered, Reworded, Shown, Wordings
+from ilu.attacks.prompting.prompts import Prefilled, Recovered, Reworded, Shown, Wordings
 from ilu.attacks.prompting.sampling import Sampling
 from ilu.attacks.prompting.suffix import Budget, Suffix
 from ilu.data.multiple_choice import ChoiceRows
 from ilu.data.splits import Left, Taken
-from ilu.evals.score import mean_score
-from ilu.evals.suite import Scores, Suite
 from ilu.lab.sources import Facts, Form
-from ilu.recipes.suite_request import Asked
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import column_names, full
 from ilu.types import Group, Questions
 
@@ -38,12 +36,14 @@ def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     return {**found, "reworded": Wordings("reworded", asked, train)}
 
 
-def probes(asked: Asked, names: Sequence[str] = (EVERY,), seed: int = 0) -> dict[str, Group]:
+def probes(
+    request: SuiteRequest, names: Sequence[str] = (EVERY,), seed: int = 0
+) -> dict[str, Group]:
     """The same as probes of a run: accuracies alone, without that of simply asking.
 
     ``names`` are those of the ways of asking, or ``all``.
     """
-    ways = lab(asked.limit or 100, seed) if asked.data is None else users(asked, seed)
+    ways = lab(request.limit or 100, seed) if request.data is None else users(request, seed)
     del ways["direct"]
     unknown = [name for name in names if name not in (*ways, EVERY)]
     if unknown:
@@ -77,28 +77,15 @@ def attacks(
     }
 
 
-def elicit(asked: Asked) -> Suite:
-    """The attacks as a suite: on the lab, or on the user's questions."""
-    parts = lab(asked.limit or 100) if asked.data is None else users(asked)
-    return Suite(parts, derived=strongest)
-
-
-def users(asked: Asked, seed: int = 0) -> dict[str, Group]:
+def users(request: SuiteRequest, seed: int = 0) -> dict[str, Group]:
     """Attacks on half of the user's questions, learned from the other half.
 
     A column ``paraphrases`` with lists of other wordings adds the best of them. A linear probe
     needs answers that recur, so without letters there is none.
     """
-    columns = column_names(asked.columns)
-    whole = ChoiceRows(full(asked.data or ""), columns, asked.limit, asked.form)
+    columns = column_names(request.columns)
+    whole = ChoiceRows(full(request.data or ""), columns, request.limit, request.form)
     found = attacks(whole, None, Left(whole, None, FEW), seed=seed)
-    if asked.form == "cloze":
+    if request.form == "cloze":
         del found["probe"]
     return {**found, "reworded": Reworded(whole)}
-
-
-def strongest(scores: Scores) -> Scores:
-    """The attack that gets most right; the largest of several is larger by chance as well."""
-    found: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith(ACCURACY)}
-    best = scores[max(found, key=lambda name: found[name])]
-    return {"strongest_accuracy": mean_score(best.items)}

@@ -105,7 +105,7 @@ def with_environments(
 ) -> Objective:
     """Add ``term`` on every environment, weighted by the strength."""
     if not environments:
-        raise ValueError("an -ilu recipe needs at least one --environment to be invariant over")
+        raise ValueError("an -ilu recipe needs at least one `environment` to be invariant over")
     strength, warmup = invariance.strength, invariance.strength_warmup
     weighted = replace(
         term,
@@ -124,15 +124,18 @@ def with_robust(
 
     The gradients of the other terms are still taken at the weights.
     """
-    names = [n for n, term in objective.items() if term.on in forget] or list(objective)[:1]
-    return {n: robust(t, ending, settings) if n in names else t for n, t in objective.items()}
+    names = [n for n, term in objective.items() if term.on in forget]
+    chosen, forgets = names or list(objective)[:1], bool(names)
+    return {
+        n: robust(t, ending, settings, forgets) if n in chosen else t for n, t in objective.items()
+    }
 
 
-def robust(term: Term, ending: Ending, settings: Any) -> Term:
+def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
     """One term, robustly; an L1 penalty is still taken at the weights."""
     if not isinstance(term.rule, L1):
-        return ending.apply(term, settings)
-    inner = ending.apply(replace(term, rule=term.rule.inner), settings)
+        return ending.apply(term, settings, forgets)
+    inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
     return replace(inner, rule=replace(term.rule, inner=inner.rule))
 
 

@@ -1,4 +1,4 @@
-"""What the user says of the data of a suite."""
+"""What the user chooses of a suite: data, form, split and limits."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,11 +13,26 @@ from ilu.system.checks import check_limit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user says of a suite's data; ``split`` chooses among those that a suite brings.
+class SuiteRequest:
+    """What the user chooses of a suite: data, form, split and limits.
 
-    ``form`` is that of multiple choice; ``nonmembers`` are texts that the model never saw;
-    ``classifiers`` say ``class=model``; ``batch_size`` is that of lm-evaluation-harness.
+    Args:
+        split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
+            (news if left out, books), or news-scal or news-sust, where models that unlearned larger
+            sets, or one set after another, follow the original and keep a share of its utility;
+            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
+        form: of multiple choice: letters, or cloze, which does not show the options.
+        data: file or hub dataset for the suites that bring none.
+        nonmembers: for the suite membership, texts that the model never saw.
+        classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
+            measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
+            (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
+        columns: names of columns that differ, as wanted=present.
+        truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
+            muse.
+        limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
+            tasks and lab a random draw from the whole, the same every time.
+        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
     """
 
     data: str | None = None
@@ -34,14 +49,14 @@ class Asked:
         check_limit(self.limit)
 
 
-def users(asked: Asked) -> Dataset:
+def user_dataset(request: SuiteRequest) -> Dataset:
     """The user's data."""
-    return dataset(asked.data or "", asked.columns, asked.truncate)
+    return dataset(request.data or "", request.columns, request.truncate)
 
 
-def judges(asked: Asked) -> dict[str, Beside]:
+def judges(request: SuiteRequest) -> dict[str, Beside]:
     """The text classifiers asked for, by the class that each is to report."""
-    pairs = [given.partition("=") for given in asked.classifiers]
+    pairs = [given.partition("=") for given in request.classifiers]
     unknown = [name for name, _, model in pairs if not (name and (model or name in CLASSIFIERS))]
     if unknown:
         raise ValueError(
@@ -51,8 +66,8 @@ def judges(asked: Asked) -> dict[str, Beside]:
     return {name: Beside(full_name(model or CLASSIFIERS[name])) for name, _, model in pairs}
 
 
-def passages(asked: Asked, column: str) -> Passages:
+def passages(request: SuiteRequest, column: str) -> Passages:
     """A column of the user's data."""
-    found = place(full(asked.data or ""))
-    column = column_names(asked.columns).get(column, column)
-    return Passages(found.name, column, found.revision, asked.limit)
+    found = place(full(request.data or ""))
+    column = column_names(request.columns).get(column, column)
+    return Passages(found.name, column, found.revision, request.limit)

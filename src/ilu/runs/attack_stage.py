@@ -198,7 +198,7 @@ def check_failures(out: RunDir) -> None:
         reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise ValueError(
             f"{len(failed)} of the attacks failed ({reasons}): the others are in {out.path}, and "
-            "the same command with --resume tries these again"
+            "the same command with `resume` tries these again"
         )
 
 

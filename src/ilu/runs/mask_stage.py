@@ -99,7 +99,7 @@ def make_masks(
     """
     if choice == "row" and transposed(lm.model):
         raise ValueError(
-            "rows of this model's layers are inputs, not outputs: rank each tensor (--per tensor)"
+            "rows of this model's layers are inputs, not outputs: rank each tensor (`per` tensor)"
         )
     began = time.monotonic()
     source = {

@@ -45,7 +45,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     lm = loaded(recipe, own_device(device), ranks)
     limit = context_length(lm.model)
     streams = {
-        name: open_stream(feed, lm.tokenizer, limit=limit, seed=recipe.seed, name=f"--{name}")
+        name: open_stream(feed, lm.tokenizer, limit=limit, seed=recipe.seed, name=f"`{name}`")
         for name, feed in recipe.data.items()
     }
     warn_of_overlap(streams)
@@ -86,12 +86,12 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     if ranks.sharded and isinstance(recipe.mask, Masking):
         raise ValueError(
             "weights are scored where they are whole: make the mask before, with ilu mask, and "
-            "give --mask FILE; or leave out --shard"
+            "give `mask` FILE; or leave out `shard`"
         )
     for what, asked in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
         if ranks.sharded and asked:
             raise ValueError(
-                f"{what} needs whole weights in every process: leave out --shard; several "
+                f"{what} needs whole weights in every process: leave out `shard`; several "
                 "processes still share the batches"
             )
 
@@ -132,7 +132,7 @@ def warn_of_warmup(optim: Optim) -> None:
     if 0 < optim.steps < optim.warmup:
         warnings.warn(
             f"a warmup of {optim.warmup} steps in a run of {optim.steps}: the learning rate never "
-            f"comes to {optim.lr:g}; lower --warmup with --steps",
+            f"comes to {optim.lr:g}; lower `warmup` with `steps`",
             stacklevel=2,
         )
 

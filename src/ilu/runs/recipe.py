@@ -58,8 +58,8 @@ class Recipe:
             )
         if self.mask and self.optim.fused_backward:
             raise ValueError(
-                "--fused-backward moves whole weights as their gradients come, and a mask parts of "
-                "them: leave out --mask or --fused-backward"
+                "`fused_backward` moves whole weights as their gradients come, and a mask parts of "
+                "them: leave out `mask` or `fused_backward`"
             )
 
     def check_adapters(self) -> None:
@@ -67,18 +67,18 @@ class Recipe:
         if self.lora is None:
             return
         if any(isinstance(term.rule, L1) for term in self.objective.values()):
-            raise ValueError("l1 acts on weights that LoRA does not train: leave out --lora-rank")
+            raise ValueError("l1 acts on weights that LoRA does not train: leave out `lora_rank`")
         if self.mask:
             raise ValueError(
                 "a mask cannot be combined with LoRA: it names weights of the model, and the "
-                "adapters' update cannot be held to it. Leave out --mask or --lora-rank"
+                "adapters' update cannot be held to it. Leave out `mask` or `lora_rank`"
             )
         if self.lora.base_bits:
             check_rounded(self.optim)
         if self.optim.average_from is not None:
             raise ValueError(
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
-                "that of the weights. Leave out --average-from or --lora-rank"
+                "that of the weights. Leave out `average_from` or `lora_rank`"
             )
 
     def check_names(self) -> None:
@@ -102,8 +102,8 @@ def check_rounded(optim: Optim) -> None:
         )
     if optim.optimizer == "adamw-bf16":
         raise ValueError(
-            "adamw-bf16 would make a base model of 4 bits bfloat16 again: use --optimizer adamw or "
-            "adamw8bit, perhaps with --precision bfloat16, or leave out --quantise-base"
+            "adamw-bf16 would make a base model of 4 bits bfloat16 again: use `optimizer` adamw or "
+            "adamw8bit, perhaps with `precision` bfloat16, or leave out `quantise_base`"
         )
 
 

@@ -53,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save-every {self.save_every}: it must be at least 1, or left out")
+            raise ValueError(f"`save_every` {self.save_every}: it must be at least 1, or left out")
         if self.shared and self.ranks.size > 1:  # they would wait for each other's lock
             raise ValueError("several processes that carry out one run share no folder with others")
 
@@ -107,8 +107,8 @@ def refuse_existing(path: Path, options: Options) -> None:
     """Say early that a folder is taken, before a model is loaded for nothing."""
     exists = options.ranks.first(path.exists)
     if exists and not (options.resume and (path / "recipe.json").is_file()):
-        hint = "it holds no run to resume" if options.resume else "continue it with --resume"
-        raise ValueError(f"{path} exists already: choose another --out, delete it, or {hint}")
+        hint = "it holds no run to resume" if options.resume else "continue it with `resume`"
+        raise ValueError(f"{path} exists already: choose another `out`, delete it, or {hint}")
 
 
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
@@ -141,7 +141,7 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
     if changed:
         raise ValueError(
             f"{out.path} was begun with other settings or data ({'; '.join(changed[:3])}): "
-            "bring them back, or choose another --out"
+            "bring them back, or choose another `out`"
         )
 
 

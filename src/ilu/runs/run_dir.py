@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ilu.evals.score import written
+from ilu.runs.results.display import displayed
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.system.atomic import inside, write_json, write_text
 from ilu.system.distributed import ALONE, Ranks
 from ilu.system.record import with_stable_names
@@ -39,7 +41,7 @@ class RunDir:
             raise ValueError(f"{path} is not a run directory: it has no recipe.json")
         if not (path / "done.json").is_file():
             raise ValueError(
-                f"{path} is not finished: continue it with the same command and --resume"
+                f"{path} is not finished: continue it with the same command and `resume`"
             )
         return cls(path)
 
@@ -110,7 +112,10 @@ class RunDir:
 
     def _repr_html_(self) -> str:
         """The table of scores that a notebook shows."""
-        stages = {stage: self.scores(stage) for stage in self.stages()}
+        stored = {stage: self.scores(stage) for stage in self.stages()}
+        names = {metric for scores in stored.values() for metric in scores}
+        forget = forget_metric(self.read("recipe"), names)
+        stages = {stage: displayed(scores, forget) for stage, scores in stored.items()}
         head = "".join(f"<th>{escape(cell)}</th>" for cell in ("metric", *stages))
         rows = "".join(
             f"<tr><th>{escape(m)}</th>{''.join(cell(s.get(m)) for s in stages.values())}</tr>"

@@ -9,7 +9,7 @@ from torch import OutOfMemoryError
 from ilu.system.secrets import without_secrets
 
 REMEDIES = {
-    errno.ENOSPC: ": free some space and add --resume, or choose another --out",
+    errno.ENOSPC: ": free some space and add `resume`, or choose another `out`",
     errno.EACCES: ": choose another place, or change its permissions",
     errno.EROFS: ": choose another place",
 }
@@ -27,7 +27,7 @@ def one_line(error: Exception) -> str:
     """The message without line breaks; the system's own errors name their file and a way out."""
     if out_of_memory(error):
         return (
-            "out of memory: lower --micro-batch, --batch-size or --truncate, or add --recompute; "
+            "out of memory: lower `micro_batch`, `batch_size` or `truncate`, or add `recompute`; "
             "ilu plan RECIPE --model M --device-memory 24GiB says what fits"
         )
     if isinstance(error, OSError) and error.strerror:

@@ -27,7 +27,7 @@ def alone(path: Path, *, wait: bool = False) -> Generator[None]:
     if held is None:
         raise Busy(
             f"{path} is being written by another process ({owner(lock)}): wait for it, or choose "
-            "another --out"
+            "another `out`"
         )
     try:
         yield

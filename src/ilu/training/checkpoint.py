@@ -104,7 +104,7 @@ class Checkpoints:
         now = str(self.ranks.size) if self.ranks.sharded else "none"
         if saved and now not in saved:
             raise ValueError(
-                f"{self.path} was saved by {saved[0]} processes with --shard: resume with as many"
+                f"{self.path} was saved by {saved[0]} processes with `shard`: resume with as many"
             )
 
     def remove(self) -> None:

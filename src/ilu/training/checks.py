@@ -13,8 +13,8 @@ def check_sharded(optimizer: Kind) -> None:
     """Raise ValueError for what cannot work, or has not been shown to, on parts of weights."""
     if optimizer in ("adamw8bit", "adamw-bf16"):
         raise ValueError(
-            f"{optimizer} cannot be combined with --shard: its 8-bit blocks would straddle "
-            "the parts. Use adamw, sgd, sophia or soul, or leave out --shard"
+            f"{optimizer} cannot be combined with `shard`: its 8-bit blocks would straddle "
+            "the parts. Use adamw, sgd, sophia or soul, or leave out `shard`"
         )
 
 
@@ -44,19 +44,19 @@ def check_fused(
 ) -> None:
     """Raise ValueError where moving one weight needs the gradients of others, or of more passes."""
     reason = {
-        f"clips by the norm of all gradients (clip {clip}): turn that off with --clip None": (
+        f"clips by the norm of all gradients (clip {clip}): turn that off with `clip` None": (
             clip is not None
         ),
         f"has no {optimizer}, which needs all weights: use adamw, sgd, adamw8bit or adamw-bf16": (
             optimizer in ("sophia", "soul")
         ),
-        "moves whole weights: leave out --mask": mask is not None,
+        "moves whole weights: leave out `mask`": mask is not None,
         "runs in one process, as several sum their gradients first": ranks.size > 1,
         **of_terms(objective, micro_batch),
     }
     for what, wrong in reason.items():
         if wrong:
-            raise ValueError(f"a step with --fused-backward {what}; or leave out --fused-backward")
+            raise ValueError(f"a step with `fused_backward` {what}; or leave out `fused_backward`")
 
 
 def of_terms(objective: Objective, micro_batch: int | None) -> dict[str, bool]:
@@ -67,9 +67,9 @@ def of_terms(objective: Objective, micro_batch: int | None) -> dict[str, bool]:
     whole = ends_plainly(objective, None)
     return {
         f"ends with a backward pass, but the rule of term {name!r} comes after it: choose a "
-        "recipe whose last term has none (of -ilu recipes, --reading logits)": not whole,
+        "recipe whose last term has none (of -ilu recipes, `reading` logits)": not whole,
         f"squares or scales term {name!r} as a whole, which micro-batches would split: leave out "
-        "--micro-batch": whole and not ends_plainly(objective, micro_batch),
+        "`micro_batch`": whole and not ends_plainly(objective, micro_batch),
     }
 
 
@@ -77,12 +77,12 @@ def check_offloaded(objective: Objective, ranks: Ranks) -> None:
     """Raise ValueError where there are no original weights to keep elsewhere."""
     if ranks.sharded:
         raise ValueError(
-            "--offload-reference keeps whole weights, and with --shard each process has its part: "
+            "`offload_reference` keeps whole weights, and with `shard` each process has its part: "
             "leave out one of the two"
         )
     if not any(term.loss.needs_reference for term in objective.values()):
         raise ValueError(
-            "--offload-reference has nothing to keep: no term of this recipe compares with the "
+            "`offload_reference` has nothing to keep: no term of this recipe compares with the "
             "original weights. Leave it out"
         )
 

@@ -254,6 +254,6 @@ def check_finite(values: Row, step: int, optim: Optim) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"{name} became {value} at step {step} (lr {optim.rate(step):.3g}): lower --lr, "
+                f"{name} became {value} at step {step} (lr {optim.rate(step):.3g}): lower `lr`, "
                 "or the weight of this term, or choose a bounded loss such as npo"
             )

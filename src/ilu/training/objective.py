@@ -229,7 +229,7 @@ def relation(term: Term, name: str, memory: Memory, value: float) -> float:
     if own == 0:
         raise ValueError(
             f"{name} is 0 at the first step, so no strength can be in units of it (some penalties "
-            "of new LoRA adapters are): set --strength itself, with --no-scale-free"
+            "of new LoRA adapters are): set `strength` itself, and switch `scale_free` off"
         )
     return abs(memory[f"{term.relative_to} at first"]) / own
 

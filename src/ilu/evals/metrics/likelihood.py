@@ -30,7 +30,7 @@ class AnswerNLL:
     @torch.no_grad()
     def __call__(self, lm: LM) -> Score:
         examples = self.source(lm.tokenizer)[: self.limit]
-        check_lengths(examples, context_length(lm.model), "--data")
+        check_lengths(examples, context_length(lm.model), "`data`")
         device = next(lm.model.parameters()).device
         forward, items = ModelForward(lm.model), list[float]()
         for start in range(0, len(examples), self.batch_size):

@@ -36,7 +36,7 @@ class Verbatim:
         decode, end = lm.tokenizer.decode, lm.tokenizer.eos_token_id
         true = [decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
         rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, said, strict=True)]
-        read = read_answers(lm, examples, batch_size=self.batch_size, name="--data")
+        read = read_answers(lm, examples, batch_size=self.batch_size, name="`data`")
         firsts = [without_end(r, end).first for r in read]
         items = {
             "rouge": [None if r is None else r.recall for r in rouge],

@@ -73,7 +73,7 @@ def worst_shift(
         if found[0] is None:
             raise ValueError(
                 f"{type(loss).__name__} does not depend on the output of block "
-                f"{attack.attack_layer} on the forget texts: choose an earlier --attack-layer, or "
+                f"{attack.attack_layer} on the forget texts: choose an earlier `attack_layer`, or "
                 "another method"
             )
         shift.grad = found[0]
@@ -84,7 +84,7 @@ def worst_shift(
     return shift.detach()
 
 
-def under_attack(term: Term, attack: LatentAttack) -> Term:
+def under_attack(term: Term, attack: LatentAttack, forgets: bool) -> Term:
     """The term with its loss under the worst shift."""
     loss: Any = Latent(term.loss, attack)  # whose needs_reference is that of its own loss
     return replace(term, loss=loss)

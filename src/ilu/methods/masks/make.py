@@ -109,7 +109,7 @@ def evidence(
 
     for need in needs:
         if not data.get(DATA[need]):
-            raise ValueError(f"the score needs --{DATA[need]}: give a file or hub dataset")
+            raise ValueError(f"the score needs `{DATA[need]}`: give a file or hub dataset")
 
     def examples(name: str) -> Sequence[Example]:
         return data[name][: scoring.limit]
@@ -155,7 +155,7 @@ def balanced(
     curved = mean_size(fisher.values()) if fisher else 0.0
     mu = score.mu or curved or slope / max(theta, 1e-30)
     if mu <= 0:
-        raise ValueError("the retain gradient is 0, so mu cannot balance it: give --mu")
+        raise ValueError("the retain gradient is 0, so mu cannot balance it: give `mu`")
     if fisher:
         return Scales(theta, mean_size(g / (fisher[n] + mu) for n, g in retain.items()), mu)
     return Scales(theta, slope / mu, mu)

@@ -122,10 +122,10 @@ def adversary(params: Params, lr: float) -> Generator[Callable[[Grads], None]]:
     yield step
 
 
-def relearning(term: Term, rule: TAR | DisruptionMasking) -> Term:
+def relearning(term: Term, rule: TAR | DisruptionMasking, forgets: bool) -> Term:
     """The term under an adversary who learns again what this very term is to forget."""
-    learns = rule.adversary == FORGET
-    return replace(term, rule=replace(rule, adversary=term.on) if learns else rule)
+    own = forgets and rule.adversary == FORGET
+    return replace(term, rule=replace(rule, adversary=term.on) if own else rule)
 
 
 ENDINGS = {

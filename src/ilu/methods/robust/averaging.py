@@ -24,7 +24,7 @@ class Averaging:
             raise ValueError(f"last {self.last}: a share of the steps, above 0 and at most 1")
 
 
-def unchanged(term: Term, settings: Averaging) -> Term:
+def unchanged(term: Term, settings: Averaging, forgets: bool) -> Term:
     """The term as it is: only the training changes."""
     return term
 

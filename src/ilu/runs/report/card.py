@@ -1,4 +1,4 @@
-"""The model card of an unlearned model: names, hashes and scores of the run, never its texts."""
+"""The model card of an unlearned model: names, hashes and scores, never texts of the data."""
 
 import re
 from collections import Counter
@@ -17,63 +17,68 @@ from ilu.system.atomic import json_hash, write_text
 from ilu.types import Score
 
 LIMITS = """\
-* The scores say what these questions ask. What other questions, other languages, other prompts or
-  the weights themselves still give away was not measured.
+* The scores cover these questions only. Other questions, languages and prompts, or the weights
+  themselves, may still reveal the knowledge; this was not measured.
 * Unlearning has no guarantee. Fine-tuning, relearning from a few examples, quantisation and
-  pruning may bring knowledge back; the tables above have every attack that was tried.
-* This is no proof that the model could have been made without the data (exact unlearning), and no
-  protection by itself of anybody's privacy.
+  pruning may recover knowledge; the tables above list every attack that was tried.
+* This is not exact unlearning: the model is not proven to equal one trained without the data. It
+  does not protect privacy by itself.
 """
 UNTRIED = """\
-**No attack was tried on this model: how long the forgetting lasts is unknown.** `ilu attack` tries
-one, `ilu card RUN ATTACK` adds its scores here.
+**No attack was tried on this model: whether the knowledge can be recovered is unknown.**
+`ilu attack` runs an attack, `ilu card RUN ATTACK` adds its scores to this card.
 """
 ATTACK_RUN = re.compile(r"^\* attack run (.+), SHA-256 of its record `(\w+)`$", re.MULTILINE)
 
 
 def write_card(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -> Path:
-    """Write RUN/model/README.md from finished runs; ``attacked`` are runs of ``ilu attack``."""
-    write_text(card_file(run), card(attacked_run(run, attacked), license))
+    """Write RUN/model/README.md; ``attacked`` are finished runs of ``ilu attack`` on its model."""
+    write_text(card_file(run), card(run_with_attacks(run, attacked), license))
     return card_file(run)
 
 
-def lost(run: Path, attacked: Sequence[Path] = (), license: str | None = None) -> list[str]:
-    """Attack runs and license of the card that lies there which a new one would not tell."""
+def missing_from_new_card(
+    run: Path, attacked: Sequence[Path] = (), license: str | None = None
+) -> list[str]:
+    """Attack runs and license of the existing card that a new card would not have."""
     if not card_file(run).is_file():
         return []
     old = card_file(run).read_text(encoding="utf-8")
-    gone = attack_digests(old) - attack_digests(card(attacked_run(run, attacked), license))
+    gone = attack_digests(old) - attack_digests(card(run_with_attacks(run, attacked), license))
     attacks = [name for name, digest in ATTACK_RUN.findall(old) if digest in gone]
     unlicensed = [] if license else re.findall(r"^license: .+", old, re.MULTILINE)
     return [f"attack run {name}".replace("\\", "") for name in attacks] + unlicensed
 
 
-def attack_digests(told: str) -> Counter[str]:
-    """Of the attack runs that a card tells of."""
-    return Counter(digest for _, digest in ATTACK_RUN.findall(told))
+def attack_digests(text: str) -> Counter[str]:
+    """Hashes of the attack runs that a card lists."""
+    return Counter(digest for _, digest in ATTACK_RUN.findall(text))
 
 
 def card_file(run: Path) -> Path:
-    """Where the card of a run lies."""
+    """Path of the card of a run."""
     return run / "model" / "README.md"
 
 
-def attacked_run(run: Path, attacked: Sequence[Path]) -> Measured:
-    """A finished run with the attacks that other runs carried out on its model."""
+def run_with_attacks(run: Path, attacked: Sequence[Path]) -> Measured:
+    """A finished run joined with attack runs on its model."""
     RunDir.finished(run)
     if not (run / "model").is_dir():
-        raise ValueError(f"{run} holds no model to write a card for")
+        raise ValueError(f"{run} has no model folder: a card describes a model")
     found, broken = gather([run, *attacked])
     if broken:
         raise ValueError(f"{broken[0].place} cannot be used: {broken[0].state}")
-    strangers = [m.run.path for m in found if m.run.path != run]
-    if strangers:
-        raise ValueError(f"{strangers[0]} did not attack the model of {run}, or asked otherwise")
+    unrelated = [m.run.path for m in found if m.run.path != run]
+    if unrelated:
+        raise ValueError(
+            f"{unrelated[0]} is not an attack on the model of {run}, or uses other questions: give "
+            "runs of ilu attack on that model"
+        )
     return found[0]
 
 
 def card(m: Measured, license: str | None = None) -> str:
-    """The whole card, with its head for the hub."""
+    """The card with its metadata for the hub."""
     from huggingface_hub import ModelCardData
 
     base = m.recipe["model"]
@@ -88,23 +93,23 @@ def card(m: Measured, license: str | None = None) -> str:
 
 
 def body(m: Measured) -> str:
-    """What a reader is told."""
+    """The text of the card."""
     version = m.records["environment"]["versions"]["ilu"]
     parts = [
-        f"# {escape.markdown(public(m.recipe['model']))}, unlearned with {m.run.name}\n",
+        f"# {escape.markdown(without_folder(m.recipe['model']))}, unlearned with {m.run.name}\n",
         f"Made by [ilu](https://arxiv.org/abs/2506.01339) {version}; seed {m.recipe['seed']}.\n",
         "## What was forgotten\n",
-        "\n".join(data(m)) + "\n",
+        "\n".join(data_rows(m)) + "\n",
         "## Scores\n",
-        "\n".join(scores(m)) + "\n",
+        "\n".join(score_rows(m)) + "\n",
         *([] if m.attacks else [UNTRIED]),
         models_markdown(make_table([m])) + "\n",
-        *(["\n".join(attack_runs(m)) + "\n"] if m.attackers else []),
+        *(["\n".join(attack_run_lines(m)) + "\n"] if m.attackers else []),
         "## How it was made\n",
-        "\n".join(settings(m)) + "\n",
+        "\n".join(setting_lines(m)) + "\n",
         "## Limits\n",
         LIMITS,
-        "## Again\n",
+        "## How to repeat it\n",
         "`ilu rerun RUN --out AGAIN` repeats the run from its `recipe.json`; on the same machine "
         "the weights are the same bytes:\n",
         "\n".join(f"* `{name}` SHA-256 `{digest}`" for name, digest in hashes(m)) + "\n",
@@ -113,17 +118,17 @@ def body(m: Measured) -> str:
 
 
 def on_hub(name: str) -> bool:
-    """Whether a model's name is one on the hub."""
+    """Whether a model name has the form of a hub id."""
     return name.count("/") == 1 and not name.startswith(("/", "."))
 
 
-def public(name: str) -> str:
-    """A name that tells nothing of somebody's folders."""
+def without_folder(name: str) -> str:
+    """A path reduced to its last part: folders may reveal private names."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def data(m: Measured) -> Iterator[str]:
-    """Every data set of the training with its size and the hash of its tokens."""
+def data_rows(m: Measured) -> Iterator[str]:
+    """Table of the training data: source, size, hash of the tokens."""
     yield "| set | source | examples | tokens | SHA-256 of the tokens |"
     yield "|---|---|---|---|---|"
     for name, feed in m.recipe["data"].items():
@@ -134,43 +139,44 @@ def data(m: Measured) -> Iterator[str]:
 
 
 def source_name(source: Mapping[str, Any]) -> str:
-    """Name of a data set, perhaps inside of what was put beside it, with its revision."""
+    """Name and revision of a data set; a wrapped source gives the name of the inner one."""
     if isinstance(source.get("source"), Mapping):
         return source_name(source["source"])
     if "name" in source:
         revision = source.get("revision")
-        return public(source["name"]) + (f" at {revision[:12]}" if revision else "")
+        return without_folder(source["name"]) + (f" at {revision[:12]}" if revision else "")
     kept = [str(v) for k, v in source.items() if k != "type" and v is not None]
     return f"ilu.lab: {source['type']} {' '.join(kept)}"
 
 
-def scores(m: Measured) -> Iterator[str]:
-    """Every metric before, after, and at the end of each attack."""
+def score_rows(m: Measured) -> Iterator[str]:
+    """Table of every metric before and after unlearning, and after each attack."""
     stages = ["before", "after", *(f"{a}-end" for a in m.attacks)]
-    metrics = dict.fromkeys(name for stage in stages for name in m.stages.get(stage, {}))
+    shown = {stage: m.displayed(stage) for stage in stages}
+    metrics = dict.fromkeys(name for found in shown.values() for name in found)
     titles = ["before", "after", *(f"after {a}" for a in m.attacks)]
     yield f"| metric | {' | '.join(map(escape.markdown, titles))} |"
     yield f"|{'---|' * (len(stages) + 1)}"
     for metric in metrics:
-        cells = [value(m.stages.get(stage, {}).get(metric)) for stage in stages]
+        cells = [value(shown[stage].get(metric)) for stage in stages]
         yield f"| {escape.markdown(metric)} | {' | '.join(cells)} |"
 
 
 def value(score: Score | None) -> str:
-    """A score with its standard error."""
+    """A score with its standard error; a dash for None."""
     return "-" if score is None else written(score.value, score.stderr, score.n)
 
 
-def attack_runs(m: Measured) -> Iterator[str]:
-    """Every run that attacked the model; ``ATTACK_RUN`` reads it."""
+def attack_run_lines(m: Measured) -> Iterator[str]:
+    """One line per attack run, in the form that ``ATTACK_RUN`` matches."""
     for each in m.attackers:
         name = escape.markdown(each.run.path.name)
         digest = json_hash([each.recipe, each.stages])
         yield f"* attack run {name}, SHA-256 of its record `{digest}`"
 
 
-def settings(m: Measured) -> Iterator[str]:
-    """The objective term by term, and the training."""
+def setting_lines(m: Measured) -> Iterator[str]:
+    """One line per term of the objective, and one for the optimiser."""
     for name, term in m.recipe["objective"].items():
         loss = term["loss"]["type"]
         rule = term["rule"].get("type", term["rule"].get("function", ""))
@@ -181,5 +187,5 @@ def settings(m: Measured) -> Iterator[str]:
 
 
 def hashes(m: Measured) -> list[tuple[str, str]]:
-    """Files of weights with their hashes."""
+    """Weight files with their hashes."""
     return list(m.records.get("model", {}).items())

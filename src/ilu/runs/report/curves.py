@@ -1,4 +1,4 @@
-"""Curves of the report: forget quality while fine-tuning, and the objective while unlearning."""
+"""Curves of the report: ``forgotten`` during fine-tuning, and loss terms during unlearning."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,40 +8,41 @@ from ilu.runs.report.figures import Entry, Panel, entry
 from ilu.runs.report.gather import Broken
 from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row, Table
-from ilu.runs.results.run_metrics import SHARES, Measured, curve, dense, relearning
+from ilu.runs.results.display import FORGOTTEN
+from ilu.runs.results.run_metrics import SHARES, Measured, after_relearning, curve, dense_curve
 
 HIDDEN = {"step", "lr", "grad_norm"}
 """Columns of train.jsonl that are not terms of the objective."""
 POINTS = 80
-"""Points of a training curve: more cannot be seen in a panel of this width."""
+"""Points of a training curve; more are not visible at the width of a panel."""
 
 
 def legend(table: Table) -> list[Entry]:
-    """The rows of the table as they look in every figure."""
+    """Colour and dash of every row, the same in all figures."""
     return [entry(row.label, i) for i, row in enumerate(table.rows)]
 
 
-def quality_figures(rows: Sequence[Row]) -> list[Panel]:
-    """Per fine-tuning, forget quality of each row by step."""
+def forgotten_figures(rows: Sequence[Row]) -> list[Panel]:
+    """One panel per fine-tuning: ``forgotten`` of each row by step."""
     panels: list[Panel] = []
     for attack in dict.fromkeys(a for r in rows for a in r.first.attacks):
-        having = [(i, r) for i, r in enumerate(rows) if attack not in relearning(r.first)]
+        having = [(i, r) for i, r in enumerate(rows) if attack not in after_relearning(r.first)]
         steps = all(tuning_steps(r.first, attack) for _, r in having if curve(r.first, attack))
-        found = [quality_line(r, attack, style, steps=steps) for style, r in having]
-        if lines := [line for line in found if line]:
+        drawn = [forgotten_line(r, attack, style, steps=steps) for style, r in having]
+        if lines := [line for line in drawn if line]:
             x = "step" if steps else "share of the steps"
-            panels.append(Panel(attack, figure(lines, x=x, y="forget quality")))
+            panels.append(Panel(attack, figure(lines, x=x, y=FORGOTTEN)))
     return panels
 
 
-def quality_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | None:
-    """Mean over seeds, with the standard error over seeds as its band."""
+def forgotten_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | None:
+    """Mean over seeds; the band is the standard error over seeds."""
     seeds = [by_step(m, attack) if steps else by_share(m, attack) for m in row.runs]
-    seeds = [found for found in seeds if found]
+    seeds = [each for each in seeds if each]
     if not seeds:
         return None
-    shared = [x for x in seeds[0] if all(x in found for found in seeds)]
-    points = [mean_score([found[x] for found in seeds]) for x in shared]
+    shared = [x for x in seeds[0] if all(x in each for each in seeds)]
+    points = [mean_score([each[x] for each in seeds]) for x in shared]
     return Line(
         style,
         [(x, point.value) for x, point in zip(shared, points, strict=True)],
@@ -50,22 +51,24 @@ def quality_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | No
 
 
 def by_share(m: Measured, attack: str) -> dict[float, float]:
-    """Forget quality at the stages of an attack, by the share of it that is over."""
+    """Share of an attack's steps that is done -> forgotten."""
     found = curve(m, attack)
     return {x: s.value for x, s in zip(SHARES, found, strict=True)} if found else {}
 
 
 def by_step(m: Measured, attack: str) -> dict[float, float]:
-    """Forget quality by step, as often as it was measured."""
-    often: dict[float, float] = {float(step): value for step, value in dense(m, attack).items()}
+    """Step of an attack -> forgotten, at every measurement."""
+    dense: dict[float, float] = {
+        float(step): value for step, value in dense_curve(m, attack).items()
+    }
     stages = zip(tuning_steps(m, attack), curve(m, attack), strict=False)
-    return often or {x: s.value for x, s in stages}
+    return dense or {x: s.value for x, s in stages}
 
 
 def tuning_steps(m: Measured, attack: str) -> list[float]:
-    """The steps at which an attack was measured, if its record says how many there were."""
-    if often := dense(m, attack):
-        return [float(step) for step in often]
+    """The steps at which an attack was measured; empty if their number was not recorded."""
+    if dense := dense_curve(m, attack):
+        return [float(step) for step in dense]
     total = m.recipe["attacks"].get(attack, {}).get("optim", {}).get("steps")
     if not isinstance(total, int):
         return []
@@ -73,14 +76,14 @@ def tuning_steps(m: Measured, attack: str) -> list[float]:
 
 
 def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Panel]:
-    """Per row its first run, and every run under way: the value of each term by step."""
+    """The value of each loss term by step: first run of every row, and unfinished runs."""
     logs = [(row.label, row.first.training) for row in rows]
     logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
     return [training_figure(name, log) for name, log in logs if log and terms(log)]
 
 
 def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
-    """One run's terms."""
+    """The loss terms of one run."""
     every = -(-len(log) // POINTS)
     kept = log[::every]
     lines = [
@@ -92,5 +95,5 @@ def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
 
 
 def terms(log: Sequence[Mapping[str, float]]) -> list[str]:
-    """Terms of the objective that were logged."""
+    """Logged terms of the objective."""
     return [key for key in log[0] if key not in HIDDEN]

@@ -1,4 +1,4 @@
-"""Untrusted text in each format: nothing that comes from a model or a file may become markup."""
+"""Escape untrusted text for each format: text of models and files must not become markup."""
 
 import json
 import re
@@ -16,12 +16,12 @@ LATEX = {
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character for everything that cannot be shown or saved."""
+    """The text with U+FFFD for every character that cannot be displayed or encoded."""
     return BROKEN.sub("\ufffd", text)
 
 
 def clean(value: Any) -> Any:
-    """JSON whose strings are printable."""
+    """A JSON value with printable strings only."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
@@ -30,7 +30,7 @@ def clean(value: Any) -> Any:
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand inside a script element: no character there can end it."""
+    """JSON for a script element; no character in it can end the element."""
     text = json.dumps(clean(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -48,6 +48,6 @@ def latex(text: str) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """A cell of a CSV file; what a spreadsheet would compute is kept as text."""
+    """A cell of a CSV file; formulas are quoted so that a spreadsheet shows them as text."""
     flat = printable(text)
     return f"'{flat}" if flat[:1] in ("=", "+", "-", "@", "\t") else flat

@@ -1,4 +1,4 @@
-"""What ``ilu evaluate`` wrote: models side by side on a suite."""
+"""Score files of ``ilu evaluate --out``: a table of models on one suite."""
 
 import json
 import math
@@ -6,49 +6,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
-class Measure(NamedTuple):
-    """One metric of one model."""
-
-    value: float
-    stderr: float
-    n: int
+from ilu.runs.results.display import displayed
+from ilu.types import Score
 
 
 class Evaluated(NamedTuple):
-    """A file of scores as a table: metrics down, models across; None where one has none."""
+    """A table with a row per metric and a column per model; None where a model lacks a metric."""
 
     title: str
     models: Sequence[str]
-    metrics: Mapping[str, Sequence[Measure | None]]
+    metrics: Mapping[str, Sequence[Score | None]]
 
 
 def read_evaluation(path: Path) -> Evaluated:
-    """Read a file of ``ilu evaluate --out``, or say what is wrong with it."""
+    """Read a score file; ValueError if it is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        models = {str(name): measures(scores) for name, scores in record["models"].items()}
+        models = {
+            str(name): displayed(scores_of(entry)) for name, entry in record["models"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no file of scores ({type(error).__name__}: {error}): give one that "
-            "ilu evaluate --out has written"
+            f"{path} is not a score file ({type(error).__name__}: {error}): give a JSON file that "
+            "ilu evaluate has written"
         ) from None
     names = dict.fromkeys(metric for found in models.values() for metric in found)
     table = {name: [found.get(name) for found in models.values()] for name in names}
     return Evaluated(f"{record.get('suite', path.stem)} ({path.name})", list(models), table)
 
 
-def measures(scores: Mapping[str, Any]) -> dict[str, Measure]:
-    """The scores of a model; its other entries say what they were computed from."""
-    found = {k: v for k, v in scores.items() if isinstance(v, Mapping) and "value" in v}
+def scores_of(entry: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores of a model; the other entries are hashes of the model and the data."""
+    scores = {k: v for k, v in entry.items() if isinstance(v, Mapping) and "value" in v}
     return {
-        str(k): Measure(finite(v["value"]), finite(v["stderr"]), int(v["n"]))
-        for k, v in found.items()
+        str(k): Score(finite(v["value"]), finite(v["stderr"]), int(v["n"]))
+        for k, v in scores.items()
     }
 
 
 def finite(x: Any) -> float:
-    """A number, and nothing that JSON only pretends to have."""
+    """A finite number: JSON of Python may hold NaN and infinities."""
     if not math.isfinite(number := float(x)):
-        raise ValueError(f"{x} is no number")
+        raise ValueError(f"{x} is not a finite number")
     return number

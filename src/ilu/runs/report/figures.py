@@ -1,4 +1,4 @@
-"""A figure with its title, and the entries of a legend."""
+"""Panels and legend entries of the report."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from ilu.runs.report.svg import colour, dash
 
 
 class Entry(NamedTuple):
-    """A name of a legend with the look of its line."""
+    """A name in a legend with the colour and dash of its line."""
 
     name: str
     style: int
@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A figure with its title, and its own legend where the page's does not serve."""
+    """A figure with its title; its own legend if it differs from the legend of the page."""
 
     title: str
     svg: str

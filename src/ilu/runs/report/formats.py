@@ -1,4 +1,4 @@
-"""The table of rows in the formats of documents and programs; the page is in ``page.py``."""
+"""The table as Markdown, LaTeX, CSV and JSON; the HTML page is in ``page.py``."""
 
 import csv
 import io
@@ -22,27 +22,29 @@ Place = tuple[int, int]
 
 
 def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
-    """Write the report on run directories in the format that the ending of ``out`` names.
+    """Write a report on run directories; the ending of ``out`` selects the format.
 
-    ``against``: the model that the others are compared with, question by question. The page also
-    shows files of scores, known by their ending .json.
+    ``paths`` may include score files of ``ilu evaluate`` (ending .json), which only the page shows.
+    ``against``: label of the model that all others are compared with.
     """
     write = FORMATS.get(out.suffix)
     if write is None:
-        raise ValueError(f"--out {out}: the ending must be one of {', '.join(FORMATS)}")
+        raise ValueError(f"`out` {out}: the ending must be one of {', '.join(FORMATS)}")
     scores = [read_evaluation(path) for path in paths if path.suffix == ".json"]
     runs, broken = gather([path for path in paths if path.suffix != ".json"])
     table = make_table(runs, against)
     if scores and write is not page:
-        raise ValueError(f"--out {out}: files of scores are shown on the page only, give a .html")
+        raise ValueError(
+            f"`out` {out}: score files are shown on the page only: give a file that ends in .html"
+        )
     write_text(out, page(table, broken, scores) if scores else write(table, broken))
 
 
 def to_markdown(table: Table, broken: Sequence[Broken]) -> str:
-    """Tables for a README; what could not be shown is listed below them."""
+    """Markdown tables; runs that cannot be shown are listed below them."""
     parts = [models_markdown(table)]
-    if changes := attacked(table.rows):
-        parts.append(markdown_table(ATTACKED, list(map(told, changes))))
+    if changes := attack_changes(table.rows):
+        parts.append(markdown_table(ATTACKED, list(map(change_cells, changes))))
     if broken:
         left = [f"* {escape.markdown(f'{each.place}: {each.state}')}" for each in broken]
         parts.append("\n".join(["Not in the table:", "", *left]))
@@ -50,14 +52,16 @@ def to_markdown(table: Table, broken: Sequence[Broken]) -> str:
 
 
 def models_markdown(table: Table) -> str:
-    """The models alone."""
-    return markdown_table(["model", *table.columns.values()], models(table), bold(table))
+    """The table of models as Markdown."""
+    return markdown_table(
+        ["model", *table.columns.values()], model_cells(table), best_places(table)
+    )
 
 
 def markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], marked: Container[Place] = ()
 ) -> str:
-    """A table, with the marked cells bold."""
+    """A Markdown table; ``marked`` cells are bold."""
     lines = [f"| {' | '.join(map(escape.markdown, head))} |", f"|{'---|' * len(head)}"]
     for i, row in enumerate(rows):
         cells = [
@@ -69,11 +73,11 @@ def markdown_table(
 
 
 def to_latex(table: Table, broken: Sequence[Broken]) -> str:
-    """Booktabs tables; what could not be shown stands below them as comments."""
+    """Booktabs tables; runs that cannot be shown are comments below them."""
     head = ["Method", *table.columns.values()]
-    parts = [latex_table(head, models(table), bold(table))]
-    if changes := attacked(table.rows):
-        parts.append(latex_table(ATTACKED, list(map(told, changes)), words=3))
+    parts = [latex_table(head, model_cells(table), best_places(table))]
+    if changes := attack_changes(table.rows):
+        parts.append(latex_table(ATTACKED, list(map(change_cells, changes)), words=3))
     left = [f"% not in the table: {escape.latex(f'{each.place}: {each.state}')}" for each in broken]
     return "\n".join(["\n\n".join(parts), *left]) + "\n"
 
@@ -84,7 +88,7 @@ def latex_table(
     marked: Container[Place] = (),
     words: int = 1,
 ) -> str:
-    """A table whose first columns are ``words``, with the marked cells bold."""
+    """A LaTeX table; the first ``words`` columns are text, ``marked`` cells are bold."""
     columns = "l" * words + "r" * (len(head) - words)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [rf"{' & '.join(map(escape.latex, head))} \\", r"\midrule"]
@@ -96,7 +100,7 @@ def latex_table(
 
 
 def to_csv(table: Table, broken: Sequence[Broken]) -> str:
-    """One line per row and column, and one per run that could not be shown."""
+    """One line per model and measure, and one per run that cannot be shown."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", "measure", *Cell._fields, "best"])
@@ -108,7 +112,7 @@ def to_csv(table: Table, broken: Sequence[Broken]) -> str:
                 writer.writerow(
                     [escape.spreadsheet(row.label), escape.spreadsheet(key), *cells, int(best)]
                 )
-    for change in attacked(table.rows):
+    for change in attack_changes(table.rows):
         for when in ("before", "after", "change"):
             if found := getattr(change, when):
                 what = f"{change.metric}, attack {change.attack}, {when}"
@@ -120,20 +124,20 @@ def to_csv(table: Table, broken: Sequence[Broken]) -> str:
 
 
 def to_json(table: Table, broken: Sequence[Broken]) -> str:
-    """Everything in the table and the runs behind each row."""
+    """The table with the run directories of each row."""
     found = {
-        "schema": 1,
+        "schema": 2,
         "columns": table.columns,
         "best": table.best,
         "rows": [row_json(row) for row in table.rows],
-        "attacks": list(map(change_json, attacked(table.rows))),
+        "attacks": list(map(change_json, attack_changes(table.rows))),
         "not_in_the_table": [{"run": str(each.place), "state": each.state} for each in broken],
     }
     return json.dumps(escape.clean(found), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def row_json(row: Row) -> Mapping[str, Any]:
-    """A row with its runs."""
+    """A row with its run directories."""
     return {
         "model": row.label,
         "baseline": row.baseline,
@@ -143,20 +147,20 @@ def row_json(row: Row) -> Mapping[str, Any]:
 
 
 def change_json(change: Change) -> Mapping[str, Any]:
-    """What an attack changed."""
+    """A metric before and after an attack."""
     label, attack, metric, *cells = change
     numbers = [found and found._asdict() for found in cells]
     return dict(zip(ATTACKED, (label, attack, metric, *numbers), strict=True))
 
 
-def models(table: Table) -> list[list[str]]:
-    """The cells of the table, row by row."""
+def model_cells(table: Table) -> list[list[str]]:
+    """The texts of the cells, row by row."""
     keys = table.columns
     return [[row.label, *(number(row.cells.get(key)) for key in keys)] for row in table.rows]
 
 
-def bold(table: Table) -> set[Place]:
-    """Where the best values stand."""
+def best_places(table: Table) -> set[Place]:
+    """Row and column of the values marked as best."""
     return {
         (i, j)
         for i, row in enumerate(table.rows)
@@ -165,18 +169,18 @@ def bold(table: Table) -> set[Place]:
     }
 
 
-def attacked(rows: Sequence[Row]) -> list[Change]:
-    """What attacks changed where no column of the table says it: on a user's own data."""
+def attack_changes(rows: Sequence[Row]) -> list[Change]:
+    """Effects of attacks on metrics that no column covers, such as losses on the user's data."""
     return [change for change in before_and_after(rows) if change.attack]
 
 
-def told(change: Change) -> list[str]:
-    """A row under ``ATTACKED``."""
+def change_cells(change: Change) -> list[str]:
+    """The texts of a row under the heads ``ATTACKED``."""
     return [change.label, change.attack, change.metric, *map(number, change[3:])]
 
 
 def number(cell: Cell | None) -> str:
-    """A value with its standard error; a dash where there is none."""
+    """A value with its standard error; a dash for None."""
     return "-" if cell is None else written(cell.value, cell.stderr, max(cell.n, cell.seeds))
 
 

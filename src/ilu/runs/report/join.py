@@ -1,4 +1,4 @@
-"""Attacks that were run on their own, put with the run whose model they attacked."""
+"""Join runs of ``ilu attack`` with the run that made the attacked model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,31 +12,31 @@ from ilu.types import STAGES
 
 
 def join(runs: Sequence[Measured]) -> list[Measured]:
-    """Add the attacks to the runs that made their model, known by its bytes; the rest stays."""
-    made = {
+    """Add attack runs to the runs that made their model, matched by its hashes."""
+    makers = {
         hashes: i
         for i, m in enumerate(runs)
-        if m.recipe["objective"] and (hashes := key(m.records.get("model")))
+        if m.recipe["objective"] and (hashes := model_key(m.records.get("model")))
     }
-    found, attackers = list(runs), set[int]()
+    joined, attackers = list(runs), set[int]()
     for i, m in enumerate(runs):
-        host = made.get(key(m.records["data"].get("model")) or "")
-        unlearns_nothing = not m.recipe["objective"] and (m.attacks or PROBES in m.stages)
-        if host is not None and unlearns_nothing and same_questions(found[host], m):
-            found[host] = with_attacks(found[host], m)
+        host = makers.get(model_key(m.records["data"].get("model")) or "")
+        only_attacks = not m.recipe["objective"] and (m.attacks or PROBES in m.stages)
+        if host is not None and only_attacks and same_questions(joined[host], m):
+            joined[host] = with_attacks(joined[host], m)
             attackers.add(i)
-    return [m for i, m in enumerate(found) if i not in attackers]
+    return [m for i, m in enumerate(joined) if i not in attackers]
 
 
-def key(model: Mapping[str, str] | None) -> str | None:
-    """A model's hashes as one value, if they were recorded."""
+def model_key(model: Mapping[str, str] | None) -> str | None:
+    """The hashes of a model as one string, if they were recorded."""
     return json.dumps(model, sort_keys=True) if model else None
 
 
 def same_questions(a: Measured, b: Measured) -> bool:
-    """Whether what both call by the same name is the same, but for how much of it was asked.
+    """Whether metrics of the same name use the same questions; their number may differ.
 
-    And whether forgetting is: a worst case is over the same questions.
+    The forget metric must also be the same one: a worst case is over one set of questions.
     """
     ours, theirs = (without_sizes(m.recipe["metrics"]) for m in (a, b))
     if len({m.forget for m in (a, b) if m.forget}) > 1:
@@ -45,12 +45,12 @@ def same_questions(a: Measured, b: Measured) -> bool:
 
 
 def with_attacks(host: Measured, m: Measured) -> Measured:
-    """The run as if it had carried out the attacks of ``m`` itself, and measured what ``m`` did.
+    """``host`` with the attacks and measurements of ``m``.
 
-    What ``m`` measured before its attacks is about the same weights, and so about the host's after.
+    What ``m`` measured before its attacks is a measurement of the host's unlearned model.
     """
-    taken = host.recipe["attacks"]
-    names = {a: f"{a} ({m.run.path.name})" if a in taken else a for a in m.attacks}
+    own = host.recipe["attacks"]
+    names = {a: f"{a} ({m.run.path.name})" if a in own else a for a in m.attacks}
     stages = {
         f"{name}-{stage}": old
         for a, name in names.items()
@@ -69,7 +69,7 @@ def with_attacks(host: Measured, m: Measured) -> Measured:
         recipe={
             **host.recipe,
             "metrics": {**m.recipe["metrics"], **host.recipe["metrics"]},
-            "attacks": {**taken, **attacks},
+            "attacks": {**own, **attacks},
             PROBES: host.recipe.get(PROBES) or m.recipe.get(PROBES) or {},
         },
         stages={

@@ -1,17 +1,17 @@
-"""Figures of what was measured beside a run: a landscape, and what became of hidden states."""
+"""Figures of recorded landscapes, and of the similarity of hidden states."""
 
 from collections.abc import Sequence
 
 from ilu.runs.report.figures import Panel, entry
-from ilu.runs.report.svg import Line, figure, terrain
+from ilu.runs.report.svg import Line, figure, landscape_svg
 from ilu.runs.report.table import Row
 
 
 def landscape_figures(rows: Sequence[Row]) -> list[Panel]:
-    """Per row with a landscape, a figure of every score on it."""
+    """One figure per row and score, for rows with a recorded landscape."""
     found = [(row.label, row.first.records.get("landscape")) for row in rows]
     return [
-        Panel(f"{label}, {metric}", terrain(record, metric))
+        Panel(f"{label}, {metric}", landscape_svg(record, metric))
         for label, record in found
         if record
         for metric in dict.fromkeys(m for point in record["points"] for m in point["scores"])
@@ -19,7 +19,7 @@ def landscape_figures(rows: Sequence[Row]) -> list[Panel]:
 
 
 def similarity_figures(rows: Sequence[Row]) -> list[Panel]:
-    """CKA with the original model by layer: a panel for each set of texts, a line for each row."""
+    """CKA with the original model by layer: a panel per set of texts, a line per row."""
     panels: dict[str, list[Line]] = {}
     names: dict[int, str] = {}
     for style, row in enumerate(rows):

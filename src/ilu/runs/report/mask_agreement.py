@@ -1,4 +1,4 @@
-"""How far the masks of several runs agree, beside what chance would give."""
+"""Overlap of the masks of several runs, and the overlap expected by chance."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,11 +11,11 @@ from ilu.runs.mask_stage import FILE
 from ilu.runs.report.table import Row
 
 MOST = 6
-"""Masks that are compared, each with each."""
+"""Largest number of masks that are compared pairwise."""
 
 
 class Agreement(NamedTuple):
-    """Two rows whose masks are for the same weights: their overlap by module, and in ``all``."""
+    """Overlap of the masks of two rows by module; ``all`` is over all weights."""
 
     first: str
     second: str
@@ -23,9 +23,9 @@ class Agreement(NamedTuple):
 
 
 def agreements(rows: Sequence[Row]) -> list[Agreement]:
-    """The first few masks, each with each; a file that is gone is left out."""
+    """Pairwise overlaps of the first ``MOST`` masks that were made for the same weights."""
     found = [(row.label, mask) for row in rows if (mask := mask_file(row))]
-    # Opened once and before all else, so that a damaged one is known for what it is.
+    # Read every header first, so that a damaged file raises its own error.
     models = {label: mask.record.get("model") for label, mask in found}
     pairs = combinations(found[:MOST], 2)
     return [
@@ -36,12 +36,12 @@ def agreements(rows: Sequence[Row]) -> list[Agreement]:
 
 
 def mask_file(row: Row) -> MaskFile | None:
-    """The mask that the first run of a row made or was given, if it still lies there."""
+    """The mask that the first run of a row made or used, if its file exists."""
     given = row.first.recipe.get("mask")
     paths = [row.first.run.path / FILE, *([Path(given)] if isinstance(given, str) else [])]
     return next((MaskFile(path) for path in paths if path.is_file()), None)
 
 
 def modules(found: Sequence[Agreement]) -> list[str]:
-    """Every module that one of the masks names, ``all`` first."""
+    """All modules of the masks, ``all`` first."""
     return list(dict.fromkeys(["all", *(m for each in found for m in each.modules)]))

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no network, the same bytes twice, under 2 MB."""
+"""The report as one self-contained HTML page: no network access, deterministic, below 2 MB."""
 
 import base64
 import hashlib
@@ -6,24 +6,25 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ilu.runs.report.curves import legend, quality_figures, training_figures
+from ilu.runs.report.curves import forgotten_figures, legend, training_figures
 from ilu.runs.report.escape import printable, script_json
 from ilu.runs.report.evaluate_files import Evaluated
 from ilu.runs.report.gather import Broken
 from ilu.runs.report.landscape import landscape_figures, similarity_figures
 from ilu.runs.report.mask_agreement import MOST, agreements, modules
 from ilu.runs.report.paired import comparisons
-from ilu.runs.report.questions import after_attacks, came_back, explorer, recovery
+from ilu.runs.report.questions import after_attacks, explorer, recovered, recovery
 from ilu.runs.report.records import before_and_after, cosines, masks, repeats
 from ilu.runs.report.sparsity import mask_figures
 from ilu.runs.report.table import DAMAGE, Table
 from ilu.runs.report.verdict import verdicts
+from ilu.runs.results.display import COLUMNS, MEANINGS
 
 LARGEST = 1_900_000
-"""Bytes of a page."""
+"""Largest size of a page in bytes."""
 QUESTIONS = (2000, 500, 100, 20, 0)
-"""How many questions of each run are shown: fewer on a page that would be too large, and where
-none fits no training curves either."""
+"""Numbers of questions per run to try until the page is small enough; 0 also drops the training
+curves."""
 
 
 def page(
@@ -34,9 +35,9 @@ def page(
     live: bool = False,
     public: bool = False,
 ) -> str:
-    """The page; ``live`` lets it ask where it came from whether the runs have gone on.
+    """The page. With ``live`` it polls its server and reloads when the runs have changed.
 
-    A ``public`` one has no records, commands or texts: they tell of somebody's folders and data.
+    With ``public`` it has no records, commands or texts, which may reveal paths and private data.
     """
     shared = {**contents(table, broken), "evaluations": evaluations}
     if public:
@@ -44,15 +45,15 @@ def page(
         shared = {**shared, "shared": {}, "repeat": bare}
     html = ""
     for limit in QUESTIONS:
-        asked = questions(table, limit, texts=not public)
-        html = render({**shared, **asked, "live": live, "public": public})
+        answers = questions(table, limit, texts=not public)
+        html = render({**shared, **answers, "live": live, "public": public})
         if len(html.encode()) <= LARGEST:
             break
     return html
 
 
 def render(shown: Mapping[str, Any]) -> str:
-    """Fill the template. Text from models and data is not to be trusted: everything is escaped."""
+    """Fill the template; all text is escaped, since names and answers are not trusted."""
     import jinja2
     from markupsafe import Markup, escape
 
@@ -60,7 +61,7 @@ def render(shown: Mapping[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters["number"] = number
-    # Quotes need no escape between tags, and a record has thousands of them.
+    # Quotes are safe between tags; a record has thousands of them.
     env.filters["record"] = lambda text: Markup(str(escape(text)).replace("&#34;", '"'))
     script, style = (resource(f"page.{kind}") for kind in ("js", "css"))
     template = env.from_string(resource("page.html.j2"))
@@ -72,31 +73,32 @@ def render(shown: Mapping[str, Any]) -> str:
 
 
 def resource(name: str) -> str:
-    """A file that comes with the package."""
+    """The text of a file of this package."""
     return files("ilu.runs.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def fingerprint(script: str) -> str:
-    """What the page's policy allows to run: this script and no other."""
+    """Hash of the only script that the content security policy of the page allows."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
-    """What the page shows, whatever its size."""
+    """The parts of the page that do not depend on its size limit."""
     rows = table.rows
     shared, each = repeats(rows)
     return {
         "table": table,
+        "definitions": {COLUMNS[k]: m for k, m in MEANINGS.items() if k in table.columns},
         "damage": -DAMAGE,
         "broken": broken,
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),
         "verdicts": verdicts(rows),
         "after_attacks": (ends := after_attacks(rows)),
-        "came_back": came_back(rows),
+        "recovered": recovered(rows),
         "recovery": recovery(rows),
         "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
-        "curves": quality_figures(rows),
+        "curves": forgotten_figures(rows),
         "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
@@ -115,7 +117,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
 
 
 def questions(table: Table, limit: int, *, texts: bool) -> dict[str, Any]:
-    """The answers to the first ``limit`` questions, as data for the page's script."""
+    """The answers to the first ``limit`` questions, as JSON for the script of the page."""
     found = explorer(table.rows, limit=limit)
     if not texts:
         found = [{**each, "texts": {}} for each in found]
@@ -129,5 +131,5 @@ def questions(table: Table, limit: int, *, texts: bool) -> dict[str, Any]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
+    """A number for a table; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -1,17 +1,17 @@
-"""Are two defences different on the same questions? Exact tests, corrected for their number."""
+"""Paired exact tests of models on the same questions, with Holm's correction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ilu.evals.statistics import holm, sign_test
 from ilu.runs.report.table import Row
-from ilu.runs.results.forget_metric import OTHERS, UTILITY, asked
-from ilu.runs.results.run_metrics import Measured, probed, quality, score
+from ilu.runs.results.forget_metric import OTHERS, UTILITY, metric_record
+from ilu.runs.results.run_metrics import Measured, forgotten, prompting_attacks, score
 from ilu.runs.run_dir import PROBES
 
 
 class Difference(NamedTuple):
-    """What a row has more than the best one, on how many questions it wins and loses, and p."""
+    """Mean difference of a row to the best one, the numbers of questions won and lost, and p."""
 
     value: float
     wins: int
@@ -20,7 +20,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One measure: the best row, and label -> difference for the rows with the same questions."""
+    """One measure: the best row, and the difference of every row with the same questions."""
 
     title: str
     best: str
@@ -28,56 +28,57 @@ class Comparison(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A metric at a stage; None is the one that means forgetting, whatever a run calls it."""
+    """A stored metric at a stage; None is the metric that measures forgetting in each run."""
 
     title: str
     stage: str
     metric: str | None
 
     def items(self, m: Measured) -> tuple[float | None, ...]:
-        """Value of each question, more is better."""
+        """Value of each question; more is better."""
         utility = self.metric == UTILITY
-        found = score(m, self.stage, UTILITY) if utility else quality(m, self.stage, self.metric)
-        return found.items if found else ()
+        values = score(m, self.stage, UTILITY) if utility else forgotten(m, self.stage, self.metric)
+        return values.items if values else ()
 
     def questions(self, m: Measured) -> Any:
-        """What was asked, as the recipe records it."""
+        """The recorded questions of the measure."""
         if self.stage == PROBES:
             return m.recipe.get("probes")
         attack = m.recipe["attacks"].get(self.stage.removesuffix("-end"), {})
         metric = self.metric or m.forget
-        return asked({**m.recipe["metrics"], **attack.get("goals", {})}, metric) if metric else None
+        records = {**m.recipe["metrics"], **attack.get("goals", {})}
+        return metric_record(records, metric) if metric else None
 
 
 def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Comparison]:
-    """Every row against one of them, measure by measure.
+    """Compare every row with one row, measure by measure.
 
-    Left out, that one is the best of those that unlearned something and kept their utility.
+    ``against`` left out: the best row of each measure that is neither baseline nor damaged.
     """
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
-    probes = dict.fromkeys(p for r in rows for p in probed(r.first))
+    probes = dict.fromkeys(p for r in rows for p in prompting_attacks(r.first))
     measures = [
-        Measure("FQ after unlearning", "after", None),
+        Measure("forgotten after unlearning", "after", None),
         Measure("utility", "after", UTILITY),
-        *(Measure(f"FQ after {a}", f"{a}-end", metric_of(rows, a)) for a in attacks),
-        *(Measure(f"FQ after {p}", PROBES, p) for p in probes),
+        *(Measure(f"forgotten after {a}", f"{a}-end", attack_metric(rows, a)) for a in attacks),
+        *(Measure(f"forgotten after {p}", PROBES, p) for p in probes),
     ]
     found = [compare(measure, rows, against) for measure in measures]
     return [each for each in found if each]
 
 
-def metric_of(rows: Sequence[Row], attack: str) -> str | None:
-    """What tells of an attack: the questions about what it has not shown, where there are some."""
-    shows = any(score(r.first, f"{attack}-end", OTHERS) for r in rows)
-    return OTHERS if shows else None
+def attack_metric(rows: Sequence[Row], attack: str) -> str | None:
+    """The metric after an attack: on questions outside its training data where it has some."""
+    relearning = any(score(r.first, f"{attack}-end", OTHERS) for r in rows)
+    return OTHERS if relearning else None
 
 
 def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Comparison | None:
-    """One measure of all rows; nothing if no two rows can be compared."""
+    """One measure of all rows; None if no two rows can be compared."""
     means = {
         i: sum(map(mean_known, seeds.values())) / len(seeds)
         for i, r in enumerate(rows)
-        if (r.label == against if against else r.defends) and (seeds := by_seed(measure, r))
+        if (r.label == against if against else r.eligible) and (seeds := by_seed(measure, r))
     }
     if not means:
         return None
@@ -90,10 +91,9 @@ def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Compa
 
 
 def test(measure: Measure, row: Row, best: Row) -> Difference | None:
-    """One row against the best, on the seeds and the questions that both have.
+    """One row against the best, on the seeds and questions that both have.
 
-    A question counts once, by how often each was right over the seeds: several seeds are not more
-    questions.
+    A question counts once: its value is the sum over seeds, so more seeds are not more questions.
     """
     ours, theirs = by_seed(measure, row), by_seed(measure, best)
     seeds = [seed for seed in ours if seed in theirs]
@@ -109,7 +109,7 @@ def test(measure: Measure, row: Row, best: Row) -> Difference | None:
 
 
 def by_seed(measure: Measure, row: Row) -> dict[int, tuple[float | None, ...]]:
-    """Seed -> value of each question, for runs that kept them."""
+    """Seed -> value of each question, for runs that stored them."""
     found = {m.recipe["seed"]: measure.items(m) for m in row.runs}
     return {seed: items for seed, items in found.items() if items}
 

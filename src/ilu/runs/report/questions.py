@@ -1,4 +1,4 @@
-"""Question by question: right before, wrong after unlearning, right again after an attack."""
+"""Answers question by question: before unlearning, after it, and after an attack."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -8,9 +8,9 @@ from ilu.runs.report.table import Row
 from ilu.runs.results.forget_metric import OTHERS
 from ilu.runs.results.run_metrics import (
     Measured,
-    ends,
-    half_way,
-    relearned_from,
+    forgotten_at_end,
+    recovery_threshold,
+    relearning_examples,
     samples_to_recover,
     score,
 )
@@ -18,17 +18,17 @@ from ilu.types import Score
 
 
 class Flips(NamedTuple):
-    """How many questions were known, how many of them forgotten, how many of those came back."""
+    """Questions right before unlearning, of these wrong after it, of these right after attack."""
 
     known: int
     forgotten: int
-    back: int
+    recovered: int
 
 
 def flips(m: Measured, attack: str) -> Flips | None:
-    """Follow each question from before unlearning to the end of an attack.
+    """Count what happened to each question from before unlearning to the end of an attack.
 
-    Nothing after one that shows a part of what was forgotten: what it has told did not come back.
+    None for relearning attacks: they train on the answers to some of the questions.
     """
     if m.forget is None or score(m, f"{attack}-end", OTHERS):
         return None
@@ -37,12 +37,12 @@ def flips(m: Measured, attack: str) -> Flips | None:
     if len(answers) < 3 or len({len(items) for items in answers}) > 1:
         return None
     known = [rest for before, *rest in zip(*answers, strict=True) if before == 1]
-    forgotten = [back for after, back in known if after == 0]
-    return Flips(len(known), len(forgotten), sum(back == 1 for back in forgotten))
+    forgotten = [attacked for after, attacked in known if after == 0]
+    return Flips(len(known), len(forgotten), sum(attacked == 1 for attacked in forgotten))
 
 
-def came_back(rows: Sequence[Row]) -> dict[str, dict[str, Flips]]:
-    """Row -> attack -> what happened to its questions, added up over seeds."""
+def recovered(rows: Sequence[Row]) -> dict[str, dict[str, Flips]]:
+    """Row -> attack -> counts of its questions, summed over seeds."""
     found: dict[str, dict[str, Flips]] = {}
     for row in rows:
         for attack in row.first.attacks:
@@ -54,19 +54,19 @@ def came_back(rows: Sequence[Row]) -> dict[str, dict[str, Flips]]:
 
 
 def after_attacks(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Row -> attack -> forget quality at its end, the mean over seeds."""
-    return {row.label: means([ends(m) for m in row.runs]) for row in rows}
+    """Row -> attack -> forgotten at its end, mean over seeds."""
+    return {row.label: means([forgotten_at_end(m) for m in row.runs]) for row in rows}
 
 
 def recovery(rows: Sequence[Row]) -> dict[str, str]:
-    """Row -> fewest examples that brought half of the lost accuracy back, over its seeds.
+    """Row -> fewest examples that recovered half of the lost accuracy, over its seeds.
 
-    In brackets the same if every attack had one standard error more or less.
+    In brackets: the same with every value one standard error lower and higher.
     """
     found: dict[str, str] = {}
     for row in rows:
-        tried = sorted(n for m in row.runs for n in relearned_from(m).values())
-        if tried and not row.baseline and any(half_way(m) is not None for m in row.runs):
+        tried = sorted(n for m in row.runs for n in relearning_examples(m).values())
+        if tried and not row.baseline and any(recovery_threshold(m) is not None for m in row.runs):
             low, least, high = (fewest(row, errors) for errors in (-1.0, 0.0, 1.0))
             most = f"more than {tried[-1]}"
             found[row.label] = f"{least or most}{' or fewer' if least == tried[0] else ''}"
@@ -76,21 +76,21 @@ def recovery(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def fewest(row: Row, errors: float) -> int | None:
-    """Fewest examples over the seeds of a row; None if no attack was strong enough."""
+    """Fewest examples over the seeds of a row; None if no attack recovered half."""
     needed = [samples_to_recover(m, errors) for m in row.runs]
     return min((n for n in needed if n), default=None)
 
 
 def means(seeds: Sequence[dict[str, Score]]) -> dict[str, float]:
-    """Means of what every seed has."""
+    """Mean over seeds of every key that all seeds have."""
     shared = [key for key in seeds[0] if all(key in each for each in seeds)]
     return {key: sum(each[key].value for each in seeds) / len(seeds) for key in shared}
 
 
 def explorer(rows: Sequence[Row], *, limit: int) -> list[dict[str, Any]]:
-    """The answers to the first ``limit`` questions of every run, for the page's own script."""
+    """The answers to the first ``limit`` questions of every run, for the script of the page."""
     found = [
-        {"run": name(row, m), "metric": metric, **answers(m, metric, stages, limit)}
+        {"run": name(row, m), "metric": title(m, metric), **answers(m, metric, stages, limit)}
         for row in sorted(rows, key=lambda row: row.baseline)
         for m in row.runs
         for metric, stages in metrics(m).items()
@@ -99,15 +99,17 @@ def explorer(rows: Sequence[Row], *, limit: int) -> list[dict[str, Any]]:
 
 
 def name(row: Row, m: Measured) -> str:
-    """The row, and the seed where it has several."""
+    """The label of the row, with the seed if the row has several."""
     return row.label if len(row.runs) == 1 else f"{row.label}, seed {m.recipe['seed']}"
 
 
-def metrics(m: Measured) -> dict[str, list[str]]:
-    """Metrics measured after unlearning -> stages that have them, from before to ends of attacks.
+def title(m: Measured, metric: str) -> str:
+    """A metric above its single answers, which are marked as right or wrong."""
+    return "questions on what was to be forgotten" if metric == m.forget else metric
 
-    Those in between are in the curves.
-    """
+
+def metrics(m: Measured) -> dict[str, list[str]]:
+    """Metric measured after unlearning -> its stages, without the middle of attacks."""
     ends = (f"{a}-{stage}" for a in m.attacks for stage in ("start", "end"))
     stages = ["before", "after", *ends]
     return {
@@ -117,7 +119,7 @@ def metrics(m: Measured) -> dict[str, list[str]]:
 
 
 def answers(m: Measured, metric: str, stages: Sequence[str], limit: int) -> dict[str, Any]:
-    """Stage -> values, and whatever else the records say of a question."""
+    """Values and recorded texts of the questions, stage by stage."""
     rows = {stage: m.rows(stage, metric)[:limit] for stage in stages}
     rows = {stage: found for stage, found in rows.items() if found}
     texts = {stage: [text(row) for row in found] for stage, found in rows.items()}
@@ -130,12 +132,12 @@ def answers(m: Measured, metric: str, stages: Sequence[str], limit: int) -> dict
 
 
 def text(row: Mapping[str, Any]) -> dict[str, str]:
-    """What a record says beside its number: the question, the model's answer."""
+    """The recorded texts of an item: the question, the model's answer."""
     return {k: str(v) for k, v in row.items() if k not in ("item", "value")}
 
 
 def compact(values: Sequence[float | None]) -> str | list[float | None]:
-    """Right and wrong as one character each, where there is nothing else."""
+    """A string with one character per answer if all are right or wrong; otherwise a list."""
     if all(v in (0, 1, None) for v in values):
         return "".join("-" if v is None else str(int(v)) for v in values)
     return [None if v is None or not isfinite(v) else round(v, 4) for v in values]

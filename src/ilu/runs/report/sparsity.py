@@ -1,6 +1,6 @@
-"""Curves against the share of weights that a mask lets move: one line for each way to choose them.
+"""Curves against the share of weights that a mask trains: one line per score that chose them.
 
-Masks of one score and fraction are averaged, also where their files differ (random ones by seed).
+Runs with the same score and fraction are averaged; their masks may differ (random ones by seed).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,20 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from ilu.evals.score import mean_score
 from ilu.runs.report.figures import Panel, entry
 from ilu.runs.report.svg import Line, figure
-from ilu.runs.report.table import COLUMNS, Row
+from ilu.runs.report.table import Row
+from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.run_metrics import Measured, headline
 from ilu.types import Score
 
-SHOWN = ("forget_quality", "utility", "robust_accuracy")
+SHOWN = ("forgotten", "utility", "still_forgotten")
 FULL = 1.0
-"""The fraction of a model without a mask, which every line leads to."""
+"""The fraction of a run without a mask: the last point of every line."""
 Curves = dict[str, dict[float, list[Measured]]]
 """Score that chose the weights -> fraction -> runs."""
 Numbers = Mapping[str, Score | None]
 
 
 def mask_figures(rows: Sequence[Row]) -> list[Panel]:
-    """Per recipe that was run at two fractions or more, all weights among them: FQ, utility, RA."""
+    """Panels of every recipe that was run at two fractions or more; no mask counts as one."""
     recipes: dict[str, list[Measured]] = {}
     for row in rows:
         recipes.setdefault(str(row.first.recipe["name"]), []).extend(row.runs)
@@ -32,19 +33,19 @@ def mask_figures(rows: Sequence[Row]) -> list[Panel]:
 
 
 def by_fraction(runs: Sequence[Measured]) -> Curves:
-    """The runs by score and fraction; one without a mask is the end of every line."""
+    """The runs by score and fraction; runs without a mask are added to every score."""
     found: Curves = {}
     for m in runs:
         if record := m.records.get("mask"):
             line = found.setdefault(str(record["score"]), {})
             line.setdefault(float(record["fraction"]), []).append(m)
-    whole = [m for m in runs if m.recipe.get("mask") is None]
-    ends = {FULL: whole} if whole else {}
+    unmasked = [m for m in runs if m.recipe.get("mask") is None]
+    ends = {FULL: unmasked} if unmasked else {}
     return {score: {**line, **ends} for score, line in found.items() if len({**line, **ends}) > 1}
 
 
 def panels(name: str, found: Curves, styles: Mapping[str, int]) -> Iterator[Panel]:
-    """A panel for each measure that the runs have."""
+    """One panel per measure that all runs have."""
     numbers = {
         s: {f: [headline(m) for m in ms] for f, ms in line.items()} for s, line in found.items()
     }
@@ -52,12 +53,12 @@ def panels(name: str, found: Curves, styles: Mapping[str, int]) -> Iterator[Pane
     for key in SHOWN:
         every = [line_of(styles[score], key, line) for score, line in numbers.items()]
         if lines := [line for line in every if line]:
-            drawn = figure(lines, x="share of the weights that moves", y=COLUMNS[key])
+            drawn = figure(lines, x="share of the weights that is trained", y=COLUMNS[key])
             yield Panel(f"{name}: {COLUMNS[key]}", drawn, legend)
 
 
 def line_of(style: int, key: str, found: Mapping[float, Sequence[Numbers]]) -> Line | None:
-    """Means over seeds with their standard errors; None where a run lacks the measure."""
+    """Means over seeds with standard errors; None if a run lacks the measure."""
     scores = {f: [each.get(key) for each in found[f]] for f in sorted(found)}
     if any(score is None for each in scores.values() for score in each):
         return None

@@ -1,6 +1,6 @@
-"""Figures of the report as inline SVG: the same bytes for the same numbers, no script, no names.
+"""Figures of the report as inline SVG: the same bytes for the same numbers, without scripts.
 
-Names of models and terms are untrusted text, so they stand in the page and never in a figure.
+Names of models and loss terms are untrusted text: the page escapes them, figures never have them.
 """
 
 import io
@@ -22,7 +22,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "savefig.transparent": True,
 }
-"""Grey on transparent, so that one figure serves light and dark pages."""
+"""Grey on transparent: readable on light and dark pages."""
 COLOURS = (
     "#3b82c4", "#e07b39", "#3f9e5a", "#c94f4f", "#8d6cc4",
     "#a0745a", "#d36fae", "#7a7f85", "#a8a02c", "#2fa7b5",
@@ -33,7 +33,7 @@ Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """Points of one series; ``style`` is its place in the legend, ``error`` half of its band."""
+    """Points of one series; ``style`` is its legend index, ``error`` half of its band."""
 
     style: int
     points: Sequence[Point]
@@ -46,12 +46,12 @@ def colour(style: int) -> str:
 
 
 def dash(style: int) -> str:
-    """How its line is broken, which tells series of the same colour apart."""
+    """Line style of a series, which differs between series of the same colour."""
     return DASHES[style // len(COLOURS) % len(DASHES)]
 
 
 def figure(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
-    """One small panel; shares from 0 to 1, or with ``log`` values of any size."""
+    """One small panel: values from 0 to 1, or any values on a log scale with ``log``."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def figure(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
 
 
 def draw(ax: Any, line: Line, *, marker: str) -> None:
-    """A series in a group of its own, so that the page can hide it."""
+    """Draw a series in its own group, so that the page can hide it."""
     xs, ys = zip(*line.points, strict=True)
     style = {"color": colour(line.style), "gid": f"row-{line.style}"}
     ax.plot(xs, ys, marker=marker, ls=dash(line.style), lw=1.4, ms=3, **style)
@@ -84,7 +84,7 @@ def draw(ax: Any, line: Line, *, marker: str) -> None:
 
 
 def inline(panel: Any) -> str:
-    """The SVG element alone: no XML header, date or size in points, and groups by series."""
+    """The SVG element without XML header, date and size in points; groups have ``data-row``."""
     buffer = io.StringIO()
     panel.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -92,44 +92,44 @@ def inline(panel: Any) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="row-(\d+)"', r' data-row="\1"', svg)
     svg = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", svg)
-    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)  # the page's own
+    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)  # the page sets it
     svg = re.sub(r"\n\s*", "\n", svg)
-    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is enough
+    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # keep a hundredth of a point
     return re.sub(r'(<svg [^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
 
 
-def terrain(found: Any, metric: str) -> str:
-    """A recorded landscape: a curve on a line, levels on a plane with its models marked."""
+def landscape_svg(record: Any, metric: str) -> str:
+    """A recorded landscape: a curve on a line, filled contours on a plane."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    xs = [float(x) for x in found["axes"][0]["steps"]]
-    values = [float(p["scores"][metric]["value"]) for p in found["points"]]
+    xs = [float(x) for x in record["axes"][0]["steps"]]
+    values = [float(p["scores"][metric]["value"]) for p in record["points"]]
     with rc_context(STYLE):
         panel = Figure(figsize=(3.4, 2.6), layout="constrained")
         FigureCanvasSVG(panel)
         ax = panel.subplots()
-        if len(found["axes"]) == 1:
+        if len(record["axes"]) == 1:
             ax.plot(xs, values, marker="o", ms=3, lw=1.4, color=colour(0))
         else:
-            width = len(found["axes"][1]["steps"])
+            width = len(record["axes"][1]["steps"])
             rows = [values[i : i + width] for i in range(0, len(values), width)]
-            levels(panel, ax, xs, [float(y) for y in found["axes"][1]["steps"]], rows)
-        mark_models(ax, found["models"], bool(len(found["axes"]) - 1))
+            contours(panel, ax, xs, [float(y) for y in record["axes"][1]["steps"]], rows)
+        mark_models(ax, record["models"], bool(len(record["axes"]) - 1))
         return inline(panel)
 
 
-def levels(
+def contours(
     panel: Any, ax: Any, xs: Sequence[float], ys: Sequence[float], rows: Sequence[Sequence[float]]
 ) -> None:
-    """A plane as filled contours; ``rows`` hold a value for every y at each x."""
+    """Filled contours of a plane; ``rows`` has one list per x with a value for each y."""
     drawn = ax.contourf(xs, ys, list(zip(*rows, strict=True)), levels=10, cmap="viridis")
     panel.colorbar(drawn, ax=ax)
 
 
 def mark_models(ax: Any, models: Any, plane: bool) -> None:
-    """Where the models lie: a letter each, and a cross on a plane."""
+    """Mark every model by its first letter; on a plane also by a cross."""
     for name, at in models.items():
         letter = str(name)[:1].upper() if name in ("unlearned", "original", "finetuned") else "?"
         if plane:

@@ -1,4 +1,4 @@
-"""The table that every format shows: one row per recipe, seeds averaged, errors beside values."""
+"""The table that every format shows: one row per recipe, means over seeds, with standard errors."""
 
 import json
 import re
@@ -8,29 +8,19 @@ from typing import Any, NamedTuple
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import Interval, Z, overlap, student, wilson
 from ilu.runs.report.escape import printable
+from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.run_metrics import Measured, comparable, gap, headline, worst_case
 from ilu.types import Score
 
-COLUMNS = {
-    "forget_quality": "forget quality",
-    "utility": "utility",
-    "robust_accuracy": "after fine-tuning (RA)",
-    "area": "area under FQ",
-    "finetune_accuracy": "task accuracy (FA)",
-    "worst_case": "worst case",
-    "relearn_forget_quality": "after relearning",
-}
-"""Columns of the headline -> what they are called; more is better in all of them."""
 GAP = "gap"
-"""Column of the gap to the model that all are compared with; 0 is best where that never knew, so
-no value of it is marked."""
+"""Column of the gap to the reference model; 0 is best for a never-knew one, so none is marked."""
 DAMAGE = -0.05
-"""A change of utility below which, with its whole interval, a model counts as damaged."""
+"""A model is damaged if the 95 % interval of its change of utility is entirely below this."""
 
 
 class Cell(NamedTuple):
-    """A number with its standard error and 95 % interval, over items or, with several, seeds."""
+    """A number with its standard error and 95 % interval: over items, or over several seeds."""
 
     value: float
     stderr: float
@@ -42,12 +32,12 @@ class Cell(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """Both ends."""
+        """Both ends of the 95 % interval."""
         return self.low, self.high
 
 
 class Row(NamedTuple):
-    """All runs of one recipe, which differ in their seed only."""
+    """All runs of one recipe; they differ in their seed only."""
 
     label: str
     runs: tuple[Measured, ...]
@@ -55,39 +45,39 @@ class Row(NamedTuple):
 
     @property
     def baseline(self) -> bool:
-        """Whether nothing was unlearned."""
+        """Whether the run unlearned nothing."""
         return not self.runs[0].recipe["objective"]
 
     @property
     def damaged(self) -> bool:
-        """Whether so much utility is lost that forgetting says little."""
+        """Whether utility fell by more than ``DAMAGE``: such a model also forgets."""
         change = self.cells.get("utility_change")
         return change is not None and change.high < DAMAGE
 
     @property
-    def defends(self) -> bool:
-        """Whether it may be called best."""
+    def eligible(self) -> bool:
+        """Whether its values can be marked as best."""
         return not (self.baseline or self.damaged)
 
     @property
     def first(self) -> Measured:
-        """The run shown where one must stand for all."""
+        """The run whose records represent the row."""
         return self.runs[0]
 
     @property
     def n(self) -> int:
-        """Items behind the first number."""
+        """Number of items of the first number."""
         return next((found.n for found in self.cells.values()), 0)
 
     def over(self, what: Callable[[Measured], Score | None]) -> Cell | None:
-        """A measure of the runs as a cell."""
+        """A measure of every run, as one cell."""
         return cell([what(m) for m in self.runs])
 
 
 class Table(NamedTuple):
-    """Rows, the columns that have a value, and column -> label of the row marked best.
+    """Rows, columns with at least one value, and column -> label of the row marked best.
 
-    ``against``: the row that all are compared with, instead of the best.
+    ``against``: label of the row that all others are compared with, instead of the best.
     """
 
     columns: Mapping[str, str]
@@ -112,13 +102,13 @@ def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
 
 
 def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
-    """The rows with what each has less than the row ``against``, after the attack that shows most.
+    """The rows with their gap to the row ``against`` (``run_metrics.gap``).
 
-    A seed is compared with the same seed, or with the only one that there is.
+    A run is compared with the run of the same seed, or with the only run of that row.
     """
     known = {each.label: each for each in rows}
     if against not in known:
-        raise ValueError(f"--against {against}: no such model here; one of {', '.join(known)}")
+        raise ValueError(f"`against` {against}: no such model here; one of {', '.join(known)}")
     never = {m.recipe["seed"]: m for m in known[against].runs}
     only = known[against].first if len(never) == 1 else None
     return [each if each.label == against else with_gap(each, never, only) for each in rows]
@@ -127,16 +117,16 @@ def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
 def with_gap(row: Row, never: Mapping[int, Measured], only: Measured | None) -> Row:
     """A row with its gap to the runs of another."""
     pairs = [(m, never.get(m.recipe["seed"], only)) for m in row.runs]
-    found = [gap(m, other) if other else None for m, other in pairs]
-    made = cell([each[1] if each else None for each in found])
-    if made is None:
+    gaps = [gap(m, other) if other else None for m, other in pairs]
+    mean = cell([each[1] if each else None for each in gaps])
+    if mean is None:
         return row
-    note = printable(", ".join(dict.fromkeys(each[0] for each in found if each and each[0])))
-    return row._replace(cells={**row.cells, GAP: made._replace(note=note)})
+    note = printable(", ".join(dict.fromkeys(each[0] for each in gaps if each and each[0])))
+    return row._replace(cells={**row.cells, GAP: mean._replace(note=note)})
 
 
 def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
-    """Runs of the same recipe, but for seeds; the same run twice is not two seeds."""
+    """Group runs whose recipes differ in seeds only; a repeated run is not a second seed."""
     groups: dict[tuple[str, int], list[Measured]] = {}
     seen: dict[str, int] = {}
     for m in runs:
@@ -148,7 +138,7 @@ def grouped(runs: Sequence[Measured]) -> list[list[Measured]]:
 
 
 def without_seeds(record: Any) -> Any:
-    """A record without anything called seed, and without what is empty: older records lack it."""
+    """A record without seeds and without empty fields, which older records lack."""
     if isinstance(record, Mapping):
         kept = {k: v for k, v in record.items() if k != "seed" and v not in (None, {}, [])}
         return {k: without_seeds(v) for k, v in kept.items()}
@@ -159,7 +149,7 @@ def labels(groups: Sequence[list[Measured]]) -> list[str]:
     """Name of each group's recipe, with a folder where several would share it."""
     runs = [group[0].run.path for group in groups]
     names = [str(group[0].recipe["name"]) for group in groups]
-    folders = [in_common([m.run.path.name for m in group]) for group in groups]
+    folders = [common_name([m.run.path.name for m in group]) for group in groups]
     forms = [
         names,
         [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)],
@@ -172,8 +162,8 @@ def labels(groups: Sequence[list[Measured]]) -> list[str]:
     ]
 
 
-def in_common(names: Sequence[str]) -> str:
-    """What the names of a row's folders share: of npo-lr=1-seed=0 and npo-lr=1-seed=1, npo-lr=1."""
+def common_name(names: Sequence[str]) -> str:
+    """The parts that folder names share: npo-lr=1 for npo-lr=1-seed=0 and npo-lr=1-seed=1."""
     columns = zip(*(re.split(r"([-_])", name) for name in names), strict=False)
     shared = "".join(parts[0] for parts in columns if len(set(parts)) == 1)
     return re.sub(r"[-_]{2,}", "-", shared).strip("-_") or names[0]
@@ -181,18 +171,18 @@ def in_common(names: Sequence[str]) -> str:
 
 def row(label: str, runs: Sequence[Measured]) -> Row:
     """Average the measures of the runs of one recipe."""
-    found = [{**headline(m), **others(m)} for m in runs]
-    cells = {key: cell([each.get(key) for each in found], key) for key in found[0]}
+    measures = [{**headline(m), **other_metrics(m)} for m in runs]
+    cells = {key: cell([each.get(key) for each in measures], key) for key in measures[0]}
     worst = dict.fromkeys(each[0] for m in runs if (each := worst_case(m)))
     if (known := cells.get("worst_case")) is not None:
         cells["worst_case"] = known._replace(note=printable(", ".join(worst)))
     return Row(label, tuple(runs), {key: each for key, each in cells.items() if each})
 
 
-def others(m: Measured) -> dict[str, Score]:
-    """What the headline leaves out: every other metric before and after unlearning.
+def other_metrics(m: Measured) -> dict[str, Score]:
+    """Metrics that are not in the headline, before and after unlearning.
 
-    Where nothing was unlearned both are the same.
+    A run that unlearned nothing has the same values twice, so only one of them is returned.
     """
     stages = {"before": " before"} if m.recipe["objective"] else {}
     return {
@@ -204,9 +194,9 @@ def others(m: Measured) -> dict[str, Score]:
 
 
 def cell(scores: Sequence[Score | None], key: str = "") -> Cell | None:
-    """One number from a score per seed; nothing if a seed lacks it.
+    """The mean over one score per seed; None if a seed lacks it.
 
-    The interval of a few seeds that happen to agree is never narrower than that over their items.
+    The interval over seeds is widened to the mean interval over items where it is narrower.
     """
     known = [s for s in scores if s]
     if not known or len(known) < len(scores):
@@ -219,13 +209,13 @@ def cell(scores: Sequence[Score | None], key: str = "") -> Cell | None:
     lows, highs = zip(*map(item_interval, known), strict=True)
     low = min(mean.value - half, sum(lows) / len(known))
     high = max(mean.value + half, sum(highs) / len(known))
-    if key in COLUMNS:  # shares, which no interval leaves
+    if key in COLUMNS:  # shares lie between 0 and 1
         low, high = max(0.0, low), min(1.0, high)
     return Cell(mean.value, mean.stderr, low, high, known[0].n, len(known))
 
 
 def item_interval(score: Score) -> Interval:
-    """95 % interval over items: Wilson's if the score is a share of right answers."""
+    """95 % interval over items: Wilson's for a share of right answers, normal otherwise."""
     p, n = score.value, score.n
     share = 0 <= p <= 1 and n > 1
     if share and abs(score.stderr**2 * (n - 1) - p * (1 - p)) < 1e-9:
@@ -234,12 +224,11 @@ def item_interval(score: Score) -> Interval:
 
 
 def best(rows: Sequence[Row], key: str) -> str | None:
-    """The row with the highest value, if its interval keeps clear of all others'.
+    """The row with the highest value, if its 95 % interval overlaps no other one.
 
-    Models that unlearned nothing or lost their utility are for comparison and take no part. None
-    is best where they were asked different questions.
+    Baselines and damaged models are excluded. None if the rows use different questions.
     """
-    cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.defends}
+    cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.eligible}
     if len(cells) < 2 or not comparable([r.first for r in rows if r.label in cells]):
         return None
     first = max(cells, key=lambda label: cells[label].value)

@@ -1,21 +1,21 @@
-"""The three numbers that decide, each with its interval, and what speaks against believing them."""
+"""Three main numbers of a model with their intervals, and cautions about them."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ilu.runs.report.table import Cell, Row
-from ilu.runs.results.run_metrics import ends
+from ilu.runs.results.run_metrics import forgotten_at_end
 
 TILES = {
-    "forget_quality": "forget quality after unlearning",
-    "worst_case": "forget quality after the worst attack",
+    "forgotten": "forgotten after unlearning",
+    "worst_case": "forgotten after the worst attack",
     "utility_change": "change of utility",
 }
 FEW_ITEMS, FEW_SEEDS = 100, 3
 
 
 class Verdict(NamedTuple):
-    """One row's strip: title -> number, and warnings."""
+    """The summary of one row: title -> number, and cautions."""
 
     label: str
     tiles: dict[str, Cell]
@@ -23,38 +23,38 @@ class Verdict(NamedTuple):
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """A strip per row that unlearned something, the one that stands the worst attack best first."""
-    found = [r for r in rows if not r.baseline and "forget_quality" in r.cells]
-    return [verdict(row) for row in sorted(found, key=strength, reverse=True)]
+    """One summary per row that unlearned something, the highest worst case first."""
+    found = [r for r in rows if not r.baseline and "forgotten" in r.cells]
+    return [verdict(row) for row in sorted(found, key=rank, reverse=True)]
 
 
-def strength(row: Row) -> tuple[bool, float]:
-    """What rows are ordered by: forget quality after the worst attack, damaged models last."""
+def rank(row: Row) -> tuple[bool, float]:
+    """Order of rows: ``forgotten`` after the worst attack, damaged models last."""
     worst = row.cells.get("worst_case")
     return not row.damaged, worst.value if worst else -1.0
 
 
 def verdict(row: Row) -> Verdict:
-    """The strip of one row."""
+    """The summary of one row."""
     tiles = {title: row.cells[key] for key, title in TILES.items() if key in row.cells}
-    return Verdict(row.label, tiles, list(doubts(row)))
+    return Verdict(row.label, tiles, list(cautions(row)))
 
 
-def doubts(row: Row) -> Iterator[str]:
-    """Why the numbers may not hold."""
+def cautions(row: Row) -> Iterator[str]:
+    """Reasons not to rely on the numbers of a row."""
     if row.damaged:
-        yield "Utility is lost as well: a damaged model also forgets, and has less to recover."
+        yield "Utility is lost as well: a damaged model also answers the forget questions wrongly."
     seeds = len(row.runs)
     if seeds == 1:
-        yield "One seed: intervals are over questions; what another seed would give is not in them."
+        yield "One seed: intervals are over questions and ignore the variation over seeds."
     elif seeds < FEW_SEEDS:
-        yield f"{seeds} seeds are too few to judge how much seeds differ."
-    shown = [c for c in row.cells.values() if c.n and c.n < FEW_ITEMS]
-    if shown:
-        yield f"Some numbers rest on {min(c.n for c in shown)} items only."
+        yield f"{seeds} seeds are too few to estimate the variation over seeds."
+    small = [c.n for c in row.cells.values() if c.n and c.n < FEW_ITEMS]
+    if small:
+        yield f"Some numbers rest on {min(small)} items only."
     if "worst_case" not in row.cells:
-        yield "No attack was measured: nothing here says whether the knowledge comes back."
-    elif (tried := len(ends(row.first))) < FEW_SEEDS:
-        yield f"Attacks tried: {tried}. The worst case is only as bad as they are."
-    if left := [a for a in row.first.attacks if a not in ends(row.first)]:
+        yield "No attack was measured: whether the knowledge can be recovered is unknown."
+    elif (tried := len(forgotten_at_end(row.first))) < FEW_SEEDS:
+        yield f"Attacks tried: {tried}. A stronger attack may lower the worst case."
+    if left := [a for a in row.first.attacks if a not in forgotten_at_end(row.first)]:
         yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."

@@ -1,77 +1,76 @@
-"""Which metric of a run means forgetting: accuracy on questions about what was to be forgotten."""
+"""Which stored metric of a run is the accuracy on questions about what was to be forgotten."""
 
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from ilu.runs.run_dir import PROBES
-
 Record = Mapping[str, Any]
 """A recorded recipe, or a part of one."""
 FORGET, UTILITY, TASK = "forget_accuracy", "utility", "task_accuracy"
-"""What the lab is asked: about what was forgotten, what was kept, and a task that is learned."""
+"""Stored names of the lab's metrics: forget questions, retained knowledge, downstream task."""
 OTHERS = "others_accuracy"
-"""Of a relearning attack: accuracy on what it does not show."""
+"""Stored name, after a relearning attack: accuracy on forget questions outside its data."""
 DIRECT = "direct_accuracy"
-"""Of the suite elicit: the same questions as all its attacks, simply asked."""
+"""Stored name in the suite ``elicit``: accuracy on plain questions, without an attack."""
 POOLED = "wmdp_acc"
-"""Of the suite wmdp: the questions of all its domains."""
+"""Stored name in the suite ``wmdp``: accuracy over all its domains."""
 ENDINGS = ("_accuracy", "_acc")
 SIZES = ("count", "limit", "batch_size")
+"""Fields of a metric that change how many items are used, not which questions."""
 
 
-def forgetting(recipe: Record, scores: Container[str]) -> str | None:
-    """The one among ``scores`` that means forgetting, or None where that is not known.
+def forget_metric(recipe: Record, scores: Container[str]) -> str | None:
+    """The metric in ``scores`` that measures forgetting; None where that is unknown.
 
-    The lab's is called so, and WMDP is made for it. Questions of the user's may be about anything:
-    they are about what was forgotten if the ways of asking (``probes``), which are there to bring
-    that back, use the same ones.
+    The metrics of the lab, ``elicit`` and WMDP are known by name. The user's own questions may be
+    about anything: they count only if the prompting attacks (``probes``) use the same questions.
     """
     for name in (FORGET, DIRECT, POOLED):
         if name in scores:
             return name
-    found = [f"{n}_acc" for n, record in parts(recipe["metrics"]) if is_meant(record, recipe)]
-    known = [name for name in found if name in scores]
+    records = metric_records(recipe["metrics"])
+    names = [f"{name}_acc" for name, record in records if is_about_forgotten(record, recipe)]
+    known = [name for name in names if name in scores]
     return known[0] if len(known) == 1 else None
 
 
-def is_meant(metric: Any, recipe: Record) -> bool:
-    """Whether the questions of a metric are known to be about what was forgotten."""
+def is_about_forgotten(metric: Any, recipe: Record) -> bool:
+    """Whether the questions of a metric are known to be about what was to be forgotten."""
     questions = metric.get("questions") if isinstance(metric, Mapping) else None
     if not isinstance(questions, Mapping):
         return False
-    return questions.get("type") == "WMDP" or holds(recipe.get(PROBES), questions)
+    return questions.get("type") == "WMDP" or contains(recipe.get("probes"), questions)
 
 
-def same_forgetting(a: Record, b: Record, metric: str) -> bool:
-    """Whether two recipes ask the same under this name, but for how much of it."""
-    ours, theirs = (without_sizes(asked(recipe["metrics"], metric)) for recipe in (a, b))
+def same_forget_questions(a: Record, b: Record, metric: str) -> bool:
+    """Whether ``metric`` uses the same questions in two recipes; their number may differ."""
+    ours, theirs = (without_sizes(metric_record(r["metrics"], metric)) for r in (a, b))
     return metric == FORGET or ours == theirs
 
 
-def parts(metrics: Record) -> Iterator[tuple[str, Any]]:
-    """Every metric and every part of a suite, by name."""
+def metric_records(metrics: Record) -> Iterator[tuple[str, Any]]:
+    """Name and record of every metric; a suite is replaced by its parts."""
     for name, record in metrics.items():
         inner = record.get("parts") if isinstance(record, Mapping) else None
         yield from inner.items() if isinstance(inner, Mapping) else [(name, record)]
 
 
-def asked(metrics: Record, metric: str) -> Any:
-    """The record behind a score; all of them behind one that has none alone, such as a mean."""
-    known = dict(parts(metrics))
+def metric_record(metrics: Record, metric: str) -> Any:
+    """The record of one metric; all records for a derived score, such as a mean."""
+    known = dict(metric_records(metrics))
     names = (metric, *(metric.removesuffix(ending) for ending in ENDINGS))
     return next((known[name] for name in names if name in known), metrics)
 
 
-def holds(record: Any, part: Any) -> bool:
-    """Whether ``part`` is somewhere in a record, whatever stands around it."""
+def contains(record: Any, part: Any) -> bool:
+    """Whether ``part`` occurs in a record, at any depth."""
     if record == part:
         return True
     inner = record.values() if isinstance(record, Mapping) else record
-    return isinstance(record, Mapping | list) and any(holds(each, part) for each in inner)
+    return isinstance(record, Mapping | list) and any(contains(each, part) for each in inner)
 
 
 def without_sizes(record: Any) -> Any:
-    """A record without what says how many items are used, and how many at a time."""
+    """A record without the fields in ``SIZES``."""
     if isinstance(record, Mapping):
         return {k: without_sizes(v) for k, v in record.items() if k not in SIZES}
     return record

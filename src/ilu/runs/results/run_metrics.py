@@ -1,4 +1,4 @@
-"""What one run shows, each number with its error over items: read once, then plain arithmetic."""
+"""The measures of one run, each with its standard error over items."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,19 @@ from itertools import pairwise
 from typing import Any
 
 from ilu.evals.score import average, difference, independent_mean
-from ilu.runs.results.forget_metric import OTHERS, TASK, UTILITY, forgetting, same_forgetting
+from ilu.runs.results.display import complement, displayed
+from ilu.runs.results.forget_metric import (
+    OTHERS,
+    TASK,
+    UTILITY,
+    forget_metric,
+    same_forget_questions,
+)
 from ilu.runs.run_dir import PROBES, RunDir
 from ilu.types import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]
-"""Stage -> metric -> score, with the value of every item where it was kept."""
+"""Stage -> stored metric -> score, with the value of every item where it was kept."""
 RECORDS = (
     "recipe", "environment", "data", "done", "cost", "vectors", "mask", "model", "landscape",
     "representations",
@@ -22,7 +29,7 @@ SHARES = (0.0, *STAGES.values())
 
 @dataclass(frozen=True)
 class Measured:
-    """A run directory in memory, perhaps joined by ``attackers``, whose attacks became its own.
+    """A run directory in memory, with the attacks that ``attackers`` carried out on its model.
 
     ``places``: stage -> the run and the stage in it where the answers are recorded.
     """
@@ -37,16 +44,23 @@ class Measured:
 
     @property
     def attacks(self) -> list[str]:
-        """Attacks whose end was measured."""
+        """Attacks with a measurement at their end."""
         return [a for a in self.recipe["attacks"] if f"{a}-end" in self.stages]
 
     @property
     def forget(self) -> str | None:
-        """The metric that forget quality is 1 minus of, if one is known to mean it."""
-        return forgetting(self.recipe, self.stages.get("after", {}))
+        """Stored name of the metric that measures forgetting, if it is known."""
+        return forget_metric(self.recipe, self.stages.get("after", {}))
+
+    def displayed(self, stage: str) -> dict[str, Score]:
+        """The scores of a stage under the names that users see."""
+        found = self.stages.get(stage, {})
+        if stage == PROBES:
+            return {name: complement(score) for name, score in found.items()}
+        return displayed(found, self.forget)
 
     def rows(self, stage: str, metric: str) -> list[dict[str, Any]]:
-        """What was recorded of each item."""
+        """The record of each item."""
         run, recorded = self.places[stage]
         return run.rows(f"examples/{recorded}/{metric}")
 
@@ -66,7 +80,7 @@ def read(run: RunDir) -> Measured:
 
 
 def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """A training log; ValueError where it holds anything else."""
+    """A training log as floats; ValueError where an entry is not a number."""
     return [{key: float(value) for key, value in row.items()} for row in rows]
 
 
@@ -81,142 +95,139 @@ def with_items(run: RunDir, stage: str) -> dict[str, Score]:
 
 
 def score(m: Measured, stage: str, metric: str) -> Score | None:
-    """One score, if it was measured."""
+    """One stored score, if it was measured."""
     return m.stages.get(stage, {}).get(metric)
 
 
-def quality(m: Measured, stage: str, metric: str | None = None) -> Score | None:
-    """Forget quality: 1 minus an accuracy, ``m.forget`` if left out, item by item."""
+def forgotten(m: Measured, stage: str, metric: str | None = None) -> Score | None:
+    """Share of the forget questions answered wrongly; ``metric`` is ``m.forget`` if left out."""
     metric = metric or m.forget
-    found = score(m, stage, metric) if metric else None
-    if found is None:
-        return None
-    items = tuple(None if item is None else 1 - item for item in found.items)
-    return found._replace(value=1 - found.value, items=items)
+    accuracy = score(m, stage, metric) if metric else None
+    return accuracy and complement(accuracy)
 
 
 def tasks(m: Measured) -> list[str]:
-    """Attacks that are downstream tasks: those that measure their own accuracy."""
+    """Attacks that fine-tune on a downstream task with an accuracy of its own."""
     return [a for a in m.attacks if score(m, f"{a}-end", TASK)]
 
 
-def relearning(m: Measured) -> dict[str, Score]:
-    """Attack -> forget quality on what it was not shown, for attacks that show a part."""
-    found = {a: quality(m, f"{a}-end", OTHERS) for a in m.attacks}
-    return {a: s for a, s in found.items() if s}
+def after_relearning(m: Measured) -> dict[str, Score]:
+    """Relearning attack -> forgotten, on the questions that its training data do not cover."""
+    shares = {a: forgotten(m, f"{a}-end", OTHERS) for a in m.attacks}
+    return {a: s for a, s in shares.items() if s}
 
 
-def beginning(m: Measured, attack: str) -> str:
-    """The stage before an attack: its own if it was carried out elsewhere, on fewer questions."""
+def start_stage(m: Measured, attack: str) -> str:
+    """The stage before an attack: its own if another run carried it out, on fewer questions."""
     own = f"{attack}-start"
     return own if own in m.stages else "after"
 
 
 def curve(m: Measured, attack: str) -> list[Score]:
-    """Forget quality before an attack and at its stages; nothing if one is missing."""
-    stages = (beginning(m, attack), *(f"{attack}-{s}" for s in STAGES))
-    found = [quality(m, stage) for stage in stages]
-    return [s for s in found if s] if all(found) else []
+    """``forgotten`` before an attack and at its stages; empty if one is missing."""
+    stages = (start_stage(m, attack), *(f"{attack}-{s}" for s in STAGES))
+    shares = [forgotten(m, stage) for stage in stages]
+    return [s for s in shares if s] if all(shares) else []
 
 
-def dense(m: Measured, attack: str) -> dict[int, float]:
-    """Forget quality by step, where it was measured more often than at the stages."""
-    start, rows = quality(m, beginning(m, attack)), m.records["curves"].get(attack, ())
-    whole = [(row["step"], row[m.forget]) for row in rows if m.forget in row and "step" in row]
-    found = {int(step): 1 - float(measured["value"]) for step, measured in whole}
-    return {0: start.value, **found} if start and found else {}
+def dense_curve(m: Measured, attack: str) -> dict[int, float]:
+    """Step -> forgotten, where it was measured more often than at the stages."""
+    start, rows = forgotten(m, start_stage(m, attack)), m.records["curves"].get(attack, ())
+    points = [(row["step"], row[m.forget]) for row in rows if m.forget in row and "step" in row]
+    shares = {int(step): 1 - float(measured["value"]) for step, measured in points}
+    return {0: start.value, **shares} if start and shares else {}
 
 
 def area(points: Sequence[Score]) -> Score | None:
-    """Area under a curve of forget quality over the share of the fine-tuning, by trapezoids."""
+    """Area under ``forgotten`` over the share of the fine-tuning that is done, by trapezoids."""
     steps = [b - a for a, b in pairwise(SHARES)]
     return average(points, [(a + b) / 2 for a, b in zip([0, *steps], [*steps, 0], strict=True)])
 
 
-def probed(m: Measured) -> list[str]:
-    """Ways of asking that leave the weights alone."""
+def prompting_attacks(m: Measured) -> list[str]:
+    """Attacks that leave the weights unchanged."""
     return list(m.stages.get(PROBES, {}))
 
 
-def ends(m: Measured) -> dict[str, Score]:
-    """Attack or probe -> forget quality after it, on what the attack has not shown."""
-    shown = relearning(m)
-    found = {a: shown.get(a) or quality(m, f"{a}-end") for a in m.attacks}
-    found |= {p: quality(m, PROBES, p) for p in probed(m)}
-    return {a: s for a, s in found.items() if s}
+def forgotten_at_end(m: Measured) -> dict[str, Score]:
+    """Attack -> forgotten after it, on the questions that its training data do not cover."""
+    unseen = after_relearning(m)
+    shares = {a: unseen.get(a) or forgotten(m, f"{a}-end") for a in m.attacks}
+    shares |= {p: forgotten(m, PROBES, p) for p in prompting_attacks(m)}
+    return {a: s for a, s in shares.items() if s}
 
 
 def worst_case(m: Measured) -> tuple[str, Score] | None:
-    """The attack and stage, or the probe, that leave the least forget quality."""
-    shown = relearning(m)
-    found = [(a, s) for a, s in ends(m).items()]
-    found += [(a, s) for a in m.attacks if a not in shown for s in curve(m, a)[1:]]
-    return min(found, key=lambda each: each[1].value, default=None)
+    """The attack with the lowest ``forgotten`` over all attacks and stages."""
+    relearning = after_relearning(m)
+    points = list(forgotten_at_end(m).items())
+    points += [(a, s) for a in m.attacks if a not in relearning for s in curve(m, a)[1:]]
+    return min(points, key=lambda each: each[1].value, default=None)
 
 
 def comparable(runs: Sequence[Measured]) -> bool:
-    """Whether forgetting means the same in all of them, as far as it is known."""
+    """Whether ``forgotten`` is measured on the same questions in all runs, where it is known."""
     known = [(m, m.forget) for m in runs if m.forget]
     return all(
-        metric == known[0][1] and same_forgetting(m.recipe, known[0][0].recipe, metric)
+        metric == known[0][1] and same_forget_questions(m.recipe, known[0][0].recipe, metric)
         for m, metric in known
     )
 
 
 def gap(m: Measured, never: Measured) -> tuple[str, Score] | None:
-    """Forget quality less that of a model that never knew, after the attack where it is least.
+    """``forgotten`` minus that of a never-knew model, after the attack where this is lowest.
 
-    What an attack teaches it teaches both. At 0 nothing came back; without attacks, that of the
-    unlearned model as it is. Nothing if the two were asked different questions.
+    An attack teaches both models the same, so 0 means that nothing was recovered. Without attacks
+    the two are compared after unlearning. None if their questions differ.
     """
     if not comparable([m, never]):
         return None
-    ours, theirs = ({"": quality(each, "after"), **ends(each)} for each in (m, never))
-    gaps = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
-    found = [(a, s) for a, s in gaps.items() if s]
-    attacked = [(a, s) for a, s in found if a]
-    return min(attacked or found, key=lambda each: each[1].value, default=None)
+    ours, theirs = ({"": forgotten(each, "after"), **forgotten_at_end(each)} for each in (m, never))
+    differences = {a: difference(s, theirs.get(a)) for a, s in ours.items()}
+    known = [(a, s) for a, s in differences.items() if s]
+    attacked = [(a, s) for a, s in known if a]
+    return min(attacked or known, key=lambda each: each[1].value, default=None)
 
 
-def half_way(m: Measured) -> float | None:
-    """Forget quality at which half of the lost accuracy is back; None where none was lost."""
-    before, after = quality(m, "before"), quality(m, "after")
+def recovery_threshold(m: Measured) -> float | None:
+    """``forgotten`` at which half of the lost accuracy is recovered; None where none was lost."""
+    before, after = forgotten(m, "before"), forgotten(m, "after")
     if before is None or after is None or before.value >= after.value:
         return None
     return (before.value + after.value) / 2
 
 
 def samples_to_recover(m: Measured, errors: float = 0.0) -> int | None:
-    """Fewest examples of a relearning attack that bring half of the lost accuracy back.
+    """Fewest examples of a relearning attack that recover half of the lost accuracy.
 
-    With ``errors`` of 1 they do so also if every attack left a standard error more forgotten than
-    it seems to; with -1 they may if it left one less.
+    ``errors`` standard errors are added to ``forgotten`` first: 1 gives a pessimistic bound, -1 an
+    optimistic one.
     """
-    half = half_way(m)
-    if half is None:
+    threshold = recovery_threshold(m)
+    if threshold is None:
         return None
-    shown = relearned_from(m)
-    enough = (a for a, s in relearning(m).items() if s.value + errors * s.stderr <= half)
-    return min((shown[a] for a in enough), default=None)
+    examples, shares = relearning_examples(m), after_relearning(m)
+    enough = (a for a, s in shares.items() if s.value + errors * s.stderr <= threshold)
+    return min((examples[a] for a in enough), default=None)
 
 
-def relearned_from(m: Measured) -> dict[str, int]:
-    """Relearning attack -> how many examples it had."""
-    return {a: m.records["data"][f"attack {a}"]["examples"] for a in relearning(m)}
+def relearning_examples(m: Measured) -> dict[str, int]:
+    """Relearning attack -> number of its training examples."""
+    return {a: m.records["data"][f"attack {a}"]["examples"] for a in after_relearning(m)}
 
 
 def headline(m: Measured) -> dict[str, Score | None]:
-    """The numbers of the headline table."""
+    """The numbers of the headline table, and the change of utility."""
     curves = [c for c in (curve(m, a) for a in tasks(m)) if c]
     worst = worst_case(m)
-    shown = relearning(m).values()
+    relearning = after_relearning(m).values()
     return {
-        "forget_quality": quality(m, "after"),
+        "forgotten": forgotten(m, "after"),
         "utility": score(m, "after", UTILITY),
         "utility_change": difference(score(m, "after", UTILITY), score(m, "before", UTILITY)),
-        "robust_accuracy": average([s for c in curves for s in c[1:]]),
+        "still_forgotten": average([s for c in curves for s in c[1:]]),
         "area": average([s for s in map(area, curves) if s]),
-        "finetune_accuracy": independent_mean([m.stages[f"{a}-end"][TASK] for a in tasks(m)]),
+        "task_accuracy": independent_mean([m.stages[f"{a}-end"][TASK] for a in tasks(m)]),
         "worst_case": worst[1] if worst else None,
-        "relearn_forget_quality": min(shown, key=lambda s: s.value, default=None),
+        "after_relearning": min(relearning, key=lambda s: s.value, default=None),
     }

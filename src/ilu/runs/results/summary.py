@@ -1,4 +1,4 @@
-"""The numbers of the ILU paper from run directories: FQ, RA, FA, relearning, task-vector angles."""
+"""Headline numbers and task-vector angles of run directories, for ``summary.json``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,7 @@ from ilu.runs.results.forget_metric import FORGET, TASK
 from ilu.runs.results.run_metrics import Measured, curve, headline, read, tasks
 from ilu.runs.run_dir import RunDir
 
-HEADLINE = (
-    "forget_quality", "utility", "robust_accuracy", "finetune_accuracy", "relearn_forget_quality",
-)  # fmt: skip
+HEADLINE = ("forgotten", "utility", "still_forgotten", "task_accuracy", "after_relearning")
 
 
 def write_angles(run: RunDir, original: RunDir) -> None:
@@ -38,27 +36,27 @@ def attacked(run: RunDir, task: str) -> Path:
 
 
 def forgotten_share(run: RunDir, stage: str, metric: str = FORGET) -> float:
-    """1 minus the accuracy on the forget questions."""
+    """1 - accuracy on the forget questions."""
     return 1 - run.scores(stage)[metric].value
 
 
 def model_summary(run: RunDir) -> dict[str, Any]:
-    """One model of ``summary.json``: the headline of the report, None where it has no number."""
+    """One model of ``summary.json``; a headline number that was not measured is None."""
     m = read(run)
-    found = headline(m)
+    scores = headline(m)
     return {
-        **{key: None if (score := found[key]) is None else score.value for key in HEADLINE},
+        **{key: None if (score := scores[key]) is None else score.value for key in HEADLINE},
         "tasks": {task: task_summary(m, task) for task in tasks(m)},
         "seconds": m.records["done"]["seconds"],
     }
 
 
 def task_summary(m: Measured, task: str) -> dict[str, Any]:
-    """Forget quality along one downstream fine-tuning, its own accuracy, and the three cosines."""
+    """``forgotten`` during one downstream fine-tuning, its task accuracy, and three cosines."""
     none = Angles(None, None, None)._asdict()
     return {
-        "forget_quality": [s.value for s in curve(m, task)[1:]],
-        "finetune_accuracy": m.stages[f"{task}-end"][TASK].value,
+        "forgotten": [s.value for s in curve(m, task)[1:]],
+        "task_accuracy": m.stages[f"{task}-end"][TASK].value,
         "cosines": m.records.get("vectors", {}).get(task, none),
     }
 
@@ -66,7 +64,7 @@ def task_summary(m: Measured, task: str) -> dict[str, Any]:
 def summarise(runs: Sequence[RunDir], *, chance: float) -> Mapping[str, Any]:
     """``summary.json`` of several runs of the same seed."""
     return {
-        "schema": 1,
+        "schema": 2,
         "models": {run.name: model_summary(run) for run in runs},
         "seed": runs[0].read("recipe")["seed"],
         "chance": chance,
@@ -86,7 +84,7 @@ def over_seeds(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
 
 
 def run_numbers(run: RunDir) -> dict[str, float]:
-    """The numbers of one run that can be averaged, with what the unlearning cost."""
+    """The numbers of one run that can be averaged, with the cost of the unlearning."""
     cost, summary = run.read("cost"), model_summary(run)
     costs = {
         "unlearn_seconds": cost["seconds"],

@@ -23,10 +23,10 @@ def read_grid(items: Sequence[str]) -> dict[str, list[str]]:
         key = setting(key)
         if not key.isidentifier() or not text or "" in (values := spelt_out(text)):
             raise ValueError(
-                f"--grid {item!r}: write KEY=A,B,C or KEY=FIRST:STOP, like lambda=0.1,0.5 seed=0:3"
+                f"`grid` {item!r}: write KEY=A,B,C or KEY=FIRST:STOP, like lambda=0.1,0.5 seed=0:3"
             )
         if key in found or len(set(values)) < len(values):
-            raise ValueError(f"--grid {item!r}: {key} or one of its values is there twice")
+            raise ValueError(f"`grid` {item!r}: {key} or one of its values is there twice")
         found[key] = values
     return found
 

@@ -53,7 +53,7 @@ def carry_out_all(
 ) -> Iterator[Outcome]:
     """The same with recipes that are recorded already."""
     if workers < 1:
-        raise ValueError(f"--workers {workers}: it must be at least 1")
+        raise ValueError(f"`workers` {workers}: it must be at least 1")
     done = [path for path, record in records.items() if finished(path, record)]
     yield from (Outcome(path, None) for path in done)
     waiting = [(path, record) for path, record in records.items() if path not in done]

@@ -29,14 +29,14 @@ def read_ranges(items: Sequence[str]) -> dict[str, Range]:
         number = r"([\d.]+(?:e[+-]?\d+)?)"
         match = re.fullmatch(rf"([\w-]+)={number}:{number}(:log)?", item)
         if match is None:
-            raise ValueError(f"--search {item!r}: write KEY=LOW:HIGH or KEY=LOW:HIGH:log")
+            raise ValueError(f"`search` {item!r}: write KEY=LOW:HIGH or KEY=LOW:HIGH:log")
         low, high = float(match[2]), float(match[3])
         if not low < high or (match[4] and low <= 0):
-            raise ValueError(f"--search {item!r}: LOW must be below HIGH, and above 0 with log")
+            raise ValueError(f"`search` {item!r}: LOW must be below HIGH, and above 0 with log")
         whole = match[2].isdigit() and match[3].isdigit()
         key = setting(match[1])
         if key in found:
-            raise ValueError(f"--search {item!r}: {key} is there twice")
+            raise ValueError(f"`search` {item!r}: {key} is there twice")
         found[key] = Range(low, high, bool(match[4]), whole)
     return found
 
@@ -61,7 +61,7 @@ def ask(
     TPE of Optuna. The study is made anew from the trials each time, so that there is no state that
     could be lost: a search that was interrupted asks the same again.
     """
-    need("optuna", "search", "--search")
+    need("optuna", "search", "`search`")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -97,7 +97,7 @@ def value(run: RunDir, goal: Goal) -> float:
         found = run.scores(stage) if stage in run.stages() else {}
         if metric not in found:
             raise ValueError(
-                f"--goal {metric}@{stage}: the run {run.path.name} has no such score; it has "
+                f"`goal` {metric}@{stage}: the run {run.path.name} has no such score; it has "
                 f"{', '.join(f'{m}@{s}' for s in run.stages() for m in run.scores(s))}"
             )
         total += weight * found[metric].value

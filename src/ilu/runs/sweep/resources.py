@@ -24,6 +24,6 @@ class Resources:
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.gpus < 0 or self.memory < 0 or self.hours <= 0:
             raise ValueError(
-                f"--cpus {self.cpus} --gpus {self.gpus} --memory {self.memory} --hours "
+                f"`cpus` {self.cpus} `gpus` {self.gpus} `memory` {self.memory} `hours` "
                 f"{self.hours}: at least one core, nothing negative, some time"
             )

@@ -34,7 +34,7 @@ def carry_out_all(
     The same command submits again what is neither finished nor under way; where an older job comes
     first, the newer one finds its run finished. ``cluster="local"`` runs them here, for tests.
     """
-    need("submitit", "slurm", "--executor slurm")
+    need("submitit", "slurm", "`executor` slurm")
     done = [path for path, record in records.items() if finished(path, record)]
     yield from (Outcome(path, None) for path in done)
     waiting = {p: record for p, record in records.items() if p not in done and not held(p)}
@@ -80,7 +80,7 @@ def queued_again() -> str:
     try:
         signal.raise_signal(NOTICE)
     except Exception as error:  # submitit's; it has nothing but words
-        return f"{error} What the run has done is kept: repeat the command with more --hours"
+        return f"{error} What the run has done is kept: repeat the command with more `hours`"
     return STOPPED
 
 
@@ -93,7 +93,7 @@ def slurm_parameters(resources: Resources, cluster: str) -> dict[str, Any]:
         "gpus_per_node": int(resources.gpus),
     }
     if resources.gpus != int(resources.gpus):
-        raise ValueError(f"--gpus {resources.gpus}: Slurm gives whole GPUs; Ray can share one")
+        raise ValueError(f"`gpus` {resources.gpus}: Slurm gives whole GPUs; Ray can share one")
     if resources.memory:
         asked["mem_gb"] = resources.memory
     if cluster == "slurm":

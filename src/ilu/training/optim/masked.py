@@ -94,6 +94,6 @@ def movable(named: Named, mask: Mask | None) -> Named:
     if not found:
         raise ValueError(
             "the mask lets nothing move among the trained weights: make it of a larger share, or "
-            "train others with --parameters"
+            "train others with `parameters`"
         )
     return found

@@ -1,0 +1,79 @@
+"""Quantising, as whoever runs a model on a small device does."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ilu.attacks.kind import AttackInputs, AttackKind, number
+from ilu.attacks.weight_edit import WeightEdit, linear_weights
+from ilu.system.optional import need
+
+BITS = (2, 3, 4, 5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Quantise:
+    """Round the linear layers to ``bits``, as quantising a model for use does (arXiv 2410.16454).
+
+    Symmetric, to the nearest, by torchao: one scale for each row, or for each ``group`` of inputs.
+    The rounded weights are kept as float32, so that every metric runs on them. Embeddings and the
+    output layer are left, as bitsandbytes leaves them.
+    """
+
+    bits: int = 8
+    group: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS or (self.group is not None and self.group < 1):
+            raise ValueError(
+                f"quantising to {self.bits} bits in groups of {self.group}: bits must be from 2 to "
+                "8, a group at least 1 or left out"
+            )
+
+    def check(self, model: nn.Module) -> None:
+        need("torchao", "torchao", "quantising")
+        linear_weights(model)
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> None:
+        for weight, transposed in linear_weights(model):
+            rows = weight.T if transposed else weight
+            rows.copy_(rounded(rows, self.bits, self.group or rows.shape[1]))
+
+
+def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Tensor, "out in"]:
+    """``weight`` at the nearest of 2^bits evenly spaced values around 0, which hold the largest."""
+    from torchao.quantization.quant_primitives import (
+        MappingType,
+        choose_qparams_affine,
+        dequantize_affine,
+        quantize_affine,
+    )
+
+    width = weight.shape[1]
+    # Zeros change no group's scale, so a last group may be shorter.
+    whole = nn.functional.pad(weight.float(), (0, math.ceil(width / group) * group - width))
+    limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    block: Any = (1, group)  # annotated as if weights had one dimension
+    kind = torch.int8
+    scale, zero = choose_qparams_affine(
+        whole, MappingType.SYMMETRIC_NO_CLIPPING_ERR, block, kind, *limits
+    )
+    codes = quantize_affine(whole, block, scale, zero, kind, *limits)
+    return dequantize_affine(codes, block, scale, zero, kind, *limits)[:, :width]
+
+
+def quantise(argument: str, inputs: AttackInputs) -> WeightEdit:
+    """Round the linear layers to 8 or 4 bits; 4 bits in groups of 32 inputs, as it is done."""
+    bits = number(argument)
+    if bits != int(bits):
+        raise ValueError(f"{bits:g} bits: write a whole number, as in quantise:4")
+    return WeightEdit(Quantise(int(bits), group=32 if bits <= 4 else None))
+
+
+ATTACKS: Mapping[str, AttackKind] = {"quantise": AttackKind(quantise, example="4")}

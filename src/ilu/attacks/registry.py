@@ -1,0 +1,24 @@
+"""Kinds of attack by name, found by walking ``ilu.attacks``."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import ilu.attacks
+from ilu.attacks.kind import AttackKind
+from ilu.data.readers import ENDINGS
+from ilu.system.discover import discovered
+
+
+def attack_kinds() -> Mapping[str, AttackKind]:
+    """Every kind of attack, by the name before the colon; any other name is a task."""
+    return discovered(ilu.attacks, "ATTACKS")
+
+
+def label(name: str) -> str:
+    """The name of an attack in files: of a data file its own without folder and ending."""
+    kind, _, argument = name.partition(":")
+    if kind in attack_kinds() and argument:
+        return f"{kind}-{label(argument)}"
+    short = Path(name).stem if Path(name).suffix in ENDINGS else name.rpartition("/")[2]
+    return re.sub(r"[^\w.+-]+", "-", short)

@@ -1,0 +1,40 @@
+"""Relearning from a few documents, and two controls that teach nothing of what was forgotten."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ilu.attacks.finetune import FineTune
+from ilu.attacks.kind import AttackInputs, AttackKind, DataRole, number
+
+
+def relearn(argument: str, inputs: AttackInputs) -> FineTune:
+    """Learn N documents of the forget set, ``N`` or ``N@LR``; the goal is the rest of the set."""
+    return sized(argument, "forget", inputs)
+
+
+def retained(argument: str, inputs: AttackInputs) -> FineTune:
+    """Learn N documents of the retain set."""
+    return sized(argument, "retain", inputs)
+
+
+def unrelated(argument: str, inputs: AttackInputs) -> FineTune:
+    """Learn N texts about something else."""
+    return sized(argument, "unrelated", inputs)
+
+
+def sized(argument: str, role: DataRole, inputs: AttackInputs) -> FineTune:
+    """Fine-tuning on as many documents as ``N`` or ``N@LR`` says, at the learning rate LR."""
+    count, _, lr = argument.partition("@")
+    if not re.fullmatch(r"[1-9]\d*", count):
+        raise ValueError("say how many documents, like relearn:20, or relearn:20@1e-5 with a rate")
+    rate = number(lr) if lr else None
+    attack = inputs.documents(role, int(count))
+    return attack if rate is None else replace(attack, optim=replace(attack.optim, lr=rate))
+
+
+ATTACKS: Mapping[str, AttackKind] = {
+    "relearn": AttackKind(relearn, example="20", needs="forget"),
+    "retained": AttackKind(retained, example="20", needs="retain"),
+    "unrelated": AttackKind(unrelated, example="20", needs="unrelated"),
+}

@@ -1,0 +1,55 @@
+"""Attacks that change the weights in one step: no data, no training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from ilu.models.lora import linear_layers
+from ilu.types import LM, Example, Metric, Reached, Steps
+
+
+@runtime_checkable
+class Change(Protocol):
+    """What becomes of the weights."""
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if ``model`` cannot be changed so."""
+        ...
+
+    def __call__(self, model: nn.Module) -> None:
+        """Change ``model`` in place; the weights stay float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """A change of the weights as an attack, which needs no data and no steps."""
+
+    change: Change
+    goals: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """None."""
+        return 0
+
+    def data(self, lm: LM) -> Sequence[Example]:
+        """Nothing."""
+        self.change.check(lm.model)
+        return ()
+
+    def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
+        self.change(lm.model)
+        reached("end")
+
+
+def linear_weights(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
+    """Weights of the linear layers but for the output, each with whether its rows are inputs."""
+    inside = [model.get_submodule(name) for name in linear_layers(model)]
+    found = [(m.weight, not isinstance(m, nn.Linear)) for m in inside]
+    weights = [(w, turned) for w, turned in found if isinstance(w, nn.Parameter)]
+    if not weights:
+        raise ValueError("this model has no linear layer that could be changed")
+    return weights

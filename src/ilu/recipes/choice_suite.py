@@ -1,0 +1,13 @@
+"""Multiple choice as a suite, which several suites are made of."""
+
+from collections.abc import Mapping
+
+from ilu.evals.metrics.mcnemar import changes
+from ilu.evals.metrics.multiple_choice import ChoiceReport
+from ilu.evals.suite import Suite
+from ilu.types import Questions
+
+
+def questions(sources: Mapping[str, Questions]) -> Suite:
+    """Multiple choice on one or several sets; with a reference, also paired by question."""
+    return Suite({name: ChoiceReport(name, q) for name, q in sources.items()}, compared=changes)

@@ -1,0 +1,26 @@
+"""Attacks that leave the weights alone, as a suite."""
+
+from collections.abc import Mapping
+
+from ilu.attacks.prompting.prompts import ACCURACY
+from ilu.evals.score import mean_score
+from ilu.evals.suite import Scores, Suite
+from ilu.recipes.probes import lab, users
+from ilu.recipes.suite import SuiteKind
+from ilu.recipes.suite_request import SuiteRequest
+
+
+def elicit(request: SuiteRequest) -> Suite:
+    """The attacks as a suite: on the lab, or on the user's questions."""
+    parts = lab(request.limit or 100) if request.data is None else users(request)
+    return Suite(parts, derived=strongest)
+
+
+def strongest(scores: Scores) -> Scores:
+    """The attack that gets most right; the largest of several is larger by chance as well."""
+    found: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith(ACCURACY)}
+    best = scores[max(found, key=lambda name: found[name])]
+    return {"strongest_accuracy": mean_score(best.items)}
+
+
+SUITES = {"elicit": SuiteKind(elicit, data="optional", forms=True)}

@@ -1,0 +1,17 @@
+"""Membership inference on the user's texts."""
+
+from ilu.evals.metrics.membership import MembershipInference, reference_attack
+from ilu.evals.suite import Suite
+from ilu.recipes.suite import SuiteKind
+from ilu.recipes.suite_request import SuiteRequest, user_dataset
+from ilu.recipes.user_data import dataset
+
+
+def membership(request: SuiteRequest) -> Suite:
+    """Whether texts can be told to be from the training data; one attack needs a reference."""
+    others = dataset(request.nonmembers or "", request.columns, request.truncate)
+    attacks = MembershipInference(user_dataset(request), others, gradient=True, limit=request.limit)
+    return Suite({"membership": attacks}, compared=reference_attack)
+
+
+SUITES = {"membership": SuiteKind(membership, truncates=True, nonmembers=True)}

@@ -1,0 +1,14 @@
+"""Verbatim memorisation of the user's texts."""
+
+from ilu.evals.metrics.verbatim import Verbatim
+from ilu.evals.suite import Suite
+from ilu.recipes.suite import SuiteKind
+from ilu.recipes.suite_request import SuiteRequest, user_dataset
+
+
+def verbatim(request: SuiteRequest) -> Suite:
+    """How much of the user's own texts comes back word for word."""
+    return Suite({"verbatim": Verbatim(user_dataset(request), request.limit)})
+
+
+SUITES = {"verbatim": SuiteKind(verbatim, truncates=True)}

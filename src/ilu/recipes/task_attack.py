@@ -1,0 +1,79 @@
+"""Fine-tuning on one task: of the lab, of the hub, or on the user's data."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ilu.attacks.finetune import FineTune
+from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText, Problems
+from ilu.data.downstream import TASKS as LABELLED
+from ilu.data.names import Place, place
+from ilu.data.readers import ENDINGS
+from ilu.data.splits import Trained
+from ilu.data.stream import Feed
+from ilu.data.text import Dataset
+from ilu.evals.metrics.final_number import FinalNumber
+from ilu.evals.metrics.likelihood import TaskNLL
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.lab.tasks import TASKS
+from ilu.recipes import lab
+from ilu.recipes.user_data import dataset
+from ilu.system.errors import unknown
+from ilu.training.fit import Optim
+from ilu.types import Metric, Source
+
+KNOWN = ("gsm8k", *LABELLED)
+"""Downstream tasks of the hub by their short names."""
+QUESTIONS = 200
+"""Questions that say how well a task was learned; as many as for a task of the lab."""
+
+
+def task_attack(
+    task: str,
+    *,
+    optim: Optim,
+    batch_size: int,
+    columns: Sequence[str],
+    truncate: int | None,
+    seed: int,
+) -> FineTune:
+    """Fine-tuning on a task of the lab, on a known dataset or on the user's data."""
+    check_task(task)
+    if task == "relearn":
+        found = lab.relearn(optim.steps)
+    elif task in {t.name for t in TASKS}:
+        found = lab.finetune(task, optim.steps)
+    elif task in KNOWN:
+        source, goal = downstream(task, columns, truncate)
+        found = FineTune(Feed(source, batch_size), optim, {"task_accuracy": goal})
+    else:
+        source = dataset(task, columns, truncate)
+        found = FineTune(Feed(Trained(source), batch_size), optim, {"task": TaskNLL(source)})
+    return replace(found, feed=Feed(found.feed.source, batch_size), optim=optim, seed=seed)
+
+
+def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple[Source, Metric]:
+    """Training text of a known task, and its accuracy on questions from another split."""
+    if columns:
+        raise ValueError(f"the task {task} brings its own columns: leave `task_columns` out")
+    if task == "gsm8k":
+        train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
+        return train, FinalNumber(Problems(limit=QUESTIONS))
+    questions = LabelledQuestions(task, QUESTIONS)
+    return LabelledText(task, truncate), Choice(questions, batch_size=16)
+
+
+def check_task(task: str) -> None:
+    """Refuse what is neither a known name nor looks like data."""
+    names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
+    if (
+        place(task) == Place(task)
+        and task not in names
+        and "/" not in task
+        and Path(task).suffix not in ENDINGS
+    ):
+        every = (
+            f"{', '.join(names)}, a file ending in {', '.join(ENDINGS)}, or a hub dataset "
+            "ORG/NAME:CONFIG:SPLIT"
+        )
+        raise unknown("task", task, names, every)

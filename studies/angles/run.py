@@ -1,0 +1,113 @@
+"""Does the angle between two task vectors say whether forgetting survives fine-tuning?
+
+    python -m studies.angles.run DIR [--table results/angles.json]
+
+DIR is that of studies/ilu_vs_baselines, whose runs keep the weights after every attack. For each
+unlearned model and task: the paper's cosines (arXiv 2506.01339: of the fine-tuning after unlearning
+with the unlearning, -.41 for NPO and +.09 with ILU), and the forget quality along that fine-tuning.
+Rank correlations of each cosine with robust accuracy over all models, over the means of the
+variants, and over the tasks of one model (the mean of these correlations). The table calls a
+variant ``way``, as its first version did.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from ilu.evals.geometry.task_vectors import Angles
+from ilu.evals.score import mean
+from ilu.runs.results.summary import model_summary, write_angles
+from ilu.runs.run_dir import RunDir
+from ilu.system.atomic import write_json
+from ilu.system.provenance import environment
+from studies.ilu_vs_baselines.table import ORIGINAL
+
+RESULTS = Path(__file__).parents[2] / "results" / "angles.json"
+Row = Mapping[str, Any]
+
+
+def models(folder: Path) -> Iterator[Row]:
+    """Every unlearned model whose run has ended, with the cosines of its tasks."""
+    for run in map(RunDir, sorted(folder.iterdir())):
+        variant, seed = run.path.name.rsplit("_seed", 1)
+        if variant == ORIGINAL or not run.has("done"):
+            continue
+        write_angles(run, RunDir(folder / f"{ORIGINAL}_seed{seed}"))
+        summary = model_summary(run)
+        yield {
+            "way": variant.replace("_", " "),
+            "seed": int(seed),
+            "forget_quality": summary["forgotten"],
+            "robust_accuracy": summary["still_forgotten"],
+            "tasks": {
+                task: {"robust_accuracy": mean(found["forgotten"]), **found["cosines"]}
+                for task, found in summary["tasks"].items()
+            },
+        }
+
+
+def averaged(row: Row, cosine: str) -> float:
+    """Mean over the tasks of a model."""
+    return mean([task[cosine] for task in row["tasks"].values()])
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """A line per variant."""
+    variants = dict.fromkeys(row["way"] for row in rows)
+    return [
+        {
+            "way": variant,
+            "robust_accuracy": mean([r["robust_accuracy"] for r in rows if r["way"] == variant]),
+            **{
+                c: mean([averaged(r, c) for r in rows if r["way"] == variant])
+                for c in Angles._fields
+            },
+        }
+        for variant in variants
+    ]
+
+
+def correlations(rows: Sequence[Row], cosine: str) -> dict[str, Any]:
+    """Spearman's correlation of a cosine with robust accuracy, three times."""
+    inside = [
+        rank([(task[cosine], task["robust_accuracy"]) for task in row["tasks"].values()])["rho"]
+        for row in rows
+    ]
+    return {
+        "over_models": rank([(averaged(row, cosine), row["robust_accuracy"]) for row in rows]),
+        "over_ways": rank([(each[cosine], each["robust_accuracy"]) for each in means(rows)]),
+        "over_tasks_of_a_model": {"mean_rho": mean(inside), "models": len(inside)},
+    }
+
+
+def rank(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Spearman's correlation, with its p-value against none."""
+    first, second = zip(*pairs, strict=True)
+    found: Any = spearmanr(first, second)
+    return {"rho": float(found.statistic), "p": float(found.pvalue), "n": len(pairs)}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--table", type=Path, default=RESULTS)
+    wanted = parser.parse_args()
+    rows = list(models(wanted.out / "test"))
+    found = {cosine: correlations(rows, cosine) for cosine in Angles._fields}
+    for line in (*means(rows), found):
+        print(line)
+    write_json(wanted.table, {
+        "command": "python -m studies.angles.run DIR",
+        "environment": {**environment(), "argv": None},
+        "correlations": found,
+        "ways": means(rows),
+        "models": rows,
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
