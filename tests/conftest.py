@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.browser import Browser, browsing
 
-torch.set_num_threads(1)  # threads waiting for each other make tiny models many times slower
+# Threads that wait for each other make tiny models many times slower.
+torch.set_num_threads(int(os.environ.get("ILU_TEST_THREADS", "1")))
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parent.parent

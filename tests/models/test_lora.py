@@ -21,6 +21,7 @@ from ilu.system.record import describe, restore
 from ilu.training.fit import Optim, Stopped, fit
 from ilu.training.trainable import training
 from tests.build import batch
+from tests.close import assert_same_to_rounding
 from tests.conftest import make_tiny
 from tests.models.test_families import FAMILIES
 from tests.runs.test_run import recipe
@@ -75,7 +76,7 @@ def test_the_reference_is_the_base_model_to_the_bit_in_every_family(family):
     moved = ModelForward(adapted)(b).logits
     assert not torch.allclose(moved, before)
     merge(adapted)
-    torch.testing.assert_close(ModelForward(model)(b).logits, moved)
+    assert_same_to_rounding(ModelForward(model)(b).logits, moved)
 
 
 def test_merging_adds_alpha_over_rank_times_the_product(tiny):
@@ -89,7 +90,7 @@ def test_merging_adds_alpha_over_rank_times_the_product(tiny):
     assert all(p.requires_grad for p in tiny.parameters())
     for (n, p), before in zip(tiny.named_parameters(), start.parameters(), strict=True):
         if n == "model.layers.0.mlp.down_proj.weight":
-            torch.testing.assert_close(p, before + 6 / 3 * b @ a)
+            assert_same_to_rounding(p, before + 6 / 3 * b @ a)
         else:
             assert torch.equal(p, before)
 
@@ -164,7 +165,7 @@ def test_the_gradient_is_that_of_the_rounded_weights(tiny):
             theirs.weight.data = mine.weight.to(torch.float32)
         gradients = [adapter_gradients(m) for m in (adapted, adapt(other, LORA, "", seed=0))]
     for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
+        assert_same_to_rounding(a, b)
 
 
 def adapter_gradients(adapted):
@@ -186,7 +187,7 @@ def test_the_update_is_merged_into_the_weights_from_before_the_rounding(tiny):
         if change is None:
             assert torch.equal(p, start[name]), name
         else:
-            torch.testing.assert_close(p, start[name] + change)
+            assert_same_to_rounding(p, start[name] + change)
 
 
 def test_training_that_fails_leaves_the_model_as_it_was(tiny):
