@@ -536,7 +536,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         ("quantise:4.7", "4.7 bits: write a whole number"),
         ("prune:1.5", "it must be from 0 to 1"),
         ("noise:-1", "it must be at least 0"),
-        ("interpolate:0.5", "--original MODEL"),
+        ("interpolate:0.5", "`original` MODEL"),
         ("in-turn:sums", "it takes at least two"),
     ],
 )

@@ -238,7 +238,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(ilu("unlearn", "ilu-npo", "--model", "lab", "--out", "x"), "did you mean 'npo-ilu'?")
     failed(ilu("unlearn", "npo-saam", "--model", "lab", "--out", "x"), "did you mean 'npo-sam'?")
     failed(ilu("plan", "npo", "--model", "lab", "--length", "abc"), "--length abc: say how many")
-    failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "three models")
+    failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "third model")
     lab = ("landscape", "lab", "lab", "--suite", "lab", "--out", "x.json")
     failed(ilu(*lab, "--columns", "text=body"), "leave --columns out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]

@@ -22,8 +22,8 @@ from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import bleu, rouge_l
 from ilu.evals.metrics.tofu import (
     Answers,
-    alone,
     among,
+    answer_alone,
     closeness,
     forget_quality,
     model_utility,
@@ -67,7 +67,7 @@ def test_truth_ratios_by_hand():
     assert truth_ratio_arithmetic(right, wrong) == pytest.approx((0.1 + 0.4) / 2 / 0.2)
     assert truth_ratio_geometric(right, wrong) == pytest.approx(math.sqrt(0.1 * 0.4) / 0.2)
     assert among(LOG(0.5), [LOG(0.25), LOG(0.25)]) == pytest.approx(0.5)
-    assert alone(LOG(0.5), [LOG(0.25)]) == pytest.approx(0.5)
+    assert answer_alone(LOG(0.5), [LOG(0.25)]) == pytest.approx(0.5)
     assert (closeness(4.0), closeness(0.25), closeness(0.0)) == (0.25, 0.25, 0.0)
     assert (preference(0.25), preference(3.0)) == (0.75, 0.0)
     assert math.isfinite(truth_ratio_geometric(-2000.0, [0.0]))

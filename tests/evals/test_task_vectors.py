@@ -36,7 +36,7 @@ from ilu.models.load import StoredWeights, load_model
 from ilu.models.weight_names import kind_of, module_of
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
-from ilu.runs.report.svg import terrain
+from ilu.runs.report.svg import landscape_svg
 from ilu.runs.report.table import make_table
 from ilu.types import LM, Example
 from tests.conftest import make_tiny
@@ -230,9 +230,9 @@ def test_a_landscape_between_two_architectures_is_refused(tmp_path, tiny):
 
 @pytest.mark.parametrize("axes", [1, 2])
 def test_a_landscape_is_drawn_from_its_record_alone(axes):
-    svg = terrain(landscape(axes), "<b>loss")
+    svg = landscape_svg(landscape(axes), "<b>loss")
     assert svg.startswith("<svg")
-    assert svg == terrain(landscape(axes), "<b>loss")
+    assert svg == landscape_svg(landscape(axes), "<b>loss")
     assert "script" not in svg
     assert ">U<" in svg
     assert ">O<" in svg

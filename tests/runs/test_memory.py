@@ -289,7 +289,7 @@ def test_running_out_of_memory_ends_in_one_line_that_helps():
         torch.empty(2**60)
     for error in (caught.value, torch.OutOfMemoryError("CUDA out of memory. Tried ...")):
         assert out_of_memory(error)
-        assert "--micro-batch" in one_line(error)
+        assert "`micro_batch`" in one_line(error)
         assert "ilu plan" in one_line(error)
     assert not out_of_memory(RuntimeError("shapes do not match"))
 

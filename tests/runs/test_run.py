@@ -364,9 +364,9 @@ def test_a_run_is_never_overwritten_nor_resumed_with_other_settings(folder, tmp_
 
 WRONG = [
     ({"forget": "none.jsonl"}, "none.jsonl does not exist"),
-    ({"forget": None}, "--forget is missing"),
+    ({"forget": None}, "`forget` is missing"),
     ({"environment": ()}, "needs at least one `environment`"),
-    ({"batch_size": 5}, "--forget: 4 examples cannot fill a batch of 5"),
+    ({"batch_size": 5}, "`forget`: 4 examples cannot fill a batch of 5"),
     ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
     ({"mask": "mask.safetensors"}, r"mask\.safetensors does not exist"),
     ({"colour": "red"}, "has no setting colour"),

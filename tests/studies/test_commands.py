@@ -34,7 +34,7 @@ def test_a_study_starts_from_the_root_of_the_repository():
     command = [sys.executable, "-m", "studies.demo_curves.run", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "How does forget quality change" in done.stdout
+    assert "The picture in the README" in done.stdout
 
 
 @pytest.mark.parametrize("study", STUDIES)

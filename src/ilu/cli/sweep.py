@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import Positional, as_flags, parse
 from ilu.cli.signals import interruptible
 from ilu.cli.sweep_flags import PROG, Where, Wish, goal_of, planned, read, trial
 from ilu.cli.sweep_status import following, show
@@ -239,7 +239,7 @@ def ended(out: Path, errors: Mapping[str, str]) -> None:
     for name, each in left.items():
         why = each.reason or errors.get(name, "")
         said = f"{each.state}: {name}: {why}" if why else f"{each.state}: {name}"
-        console.print(said, markup=False, soft_wrap=True)
+        console.print(as_flags(said), markup=False, soft_wrap=True)
     if left:
         raise ValueError(f"{len(left)} of {len(found)} runs are not done: see above")
     runs = out / "runs"
