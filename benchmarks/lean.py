@@ -1,4 +1,4 @@
-"""What a fused backward pass and original weights in host memory cost and save.
+"""What original weights in host memory cost and save.
 
     OMP_NUM_THREADS=1 python benchmarks/lean.py     # minutes; writes benchmarks/results/lean.json
 
@@ -36,14 +36,10 @@ OBJECTIVES: dict[str, Objective] = {
     "KL": {"retain": Term(KL(), on="retain")},
 }
 OPTIM = Optim(lr=1e-5, steps=2, clip=None, recompute=True)
-FUSED = replace(OPTIM, fused_backward=True)
 ROWS = {
     ("one data set", "as it is"): OPTIM,
-    ("one data set", "--fused-backward"): FUSED,
     ("NPO", "as it is"): OPTIM,
-    ("NPO", "--fused-backward"): FUSED,
     ("KL", "as it is"): OPTIM,
-    ("KL", "--fused-backward"): FUSED,
     ("KL", "--offload-reference"): replace(OPTIM, offload_reference=True),
 }
 

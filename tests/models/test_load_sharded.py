@@ -55,8 +55,8 @@ def test_a_process_never_holds_more_than_its_part(first_of_two, tmp_path):
 @pytest.mark.parametrize(
     "case",
     [
-        n for n, (_, _, optim, lora) in CASES.items()
-        if lora is None and not optim.fused_backward
+        n for n, (_, _, _, lora) in CASES.items()
+        if lora is None
     ],
 )  # fmt: skip
 def test_the_prediction_for_parts_is_within_15_percent_of_what_is_measured(case, first_of_two):

@@ -80,7 +80,6 @@ CASES = {
     "two passes": (TWO, {}),
     "recompute": (TWO, {"recompute": True}),
     "micro-batches": (TWO, {"micro_batch": 2}),
-    "fused": (TWO, {"fused_backward": True, "clip": None}),
     "offloaded": (TWO, {"offload_reference": True}),
     "SAM": ({**TWO, "forget": replace(FORGET, rule=SAM(0.1))}, {}),
     "the logits reading": ({**TWO, "i": Term(ScaleGradient(), "other", rule=Square())}, {}),

@@ -35,7 +35,7 @@ CASES = {
     "rmu": ({"forget": Term(RMU(layer=1), on="forget"), "retain": Term(States(1), on="retain")},
             {"parameters": r"\.[01]\.mlp\.down"}, make_tiny),
     "states of several blocks": ({**TWO, "retain": Term(StateNorms((0, 1)), on="retain")},
-                                 {"fused_backward": True, "clip": None}, make_tiny),
+                                 {"clip": None}, make_tiny),
 }  # fmt: skip
 
 

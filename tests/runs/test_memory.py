@@ -11,8 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilu.cli import plan as command
-from ilu.cli.plan import FUSED as FUSED_FLAGS
-from ilu.cli.plan import bytes_of, choices
+from ilu.cli.plan import bytes_of
 from ilu.data.stream import Feed, Stream
 from ilu.methods.forget.npo import NPO
 from ilu.methods.forget.rmu import RMU
@@ -28,12 +27,10 @@ from ilu.models.forward import Frozen
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.load_sharded import skeleton
 from ilu.models.lora import Lora, adapting
-from ilu.recipes.build import build
 from ilu.runs.memory import peak
 from ilu.runs.memory.model_shape import shape_of
 from ilu.runs.memory.peak import HELD, held_by, peak_memory
 from ilu.runs.recipe import Recipe
-from ilu.system.distributed import Ranks
 from ilu.system.errors import one_line, out_of_memory
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
@@ -45,7 +42,6 @@ NPO_ALONE = {"forget": Term(NPO(0.1), on="forget"), "retain": Term(NLL(), on="re
 ENVIRONMENT = Term(ScaleGradient(), on="environment", rule=Square())
 NPO_ILU = {**NPO_ALONE, "invariance": ENVIRONMENT}
 OPTIM = Optim(lr=1e-4, steps=2)
-FUSED = replace(OPTIM, fused_backward=True, clip=None)
 WIDE = {"hidden": 256, "layers": 2, "vocabulary": 2000}
 LENGTH = 64
 STEERED = replace(OPTIM, parameters=r"layers\.[123]\.mlp\.down")
@@ -78,19 +74,6 @@ CASES = {
     "bfloat16": ({"hidden": 128}, NPO_ALONE, replace(OPTIM, precision="bfloat16"), None),
     "kl": ({"hidden": 128, "vocabulary": 4000}, {"retain": Term(KL(), on="retain")}, OPTIM, None),
     "lora": ({"hidden": 128}, NPO_ILU, OPTIM, Lora(8, 8.0)),
-    "fused, one pass": (WIDE, {"retain": NPO_ALONE["retain"]}, FUSED, None),
-    "fused, terms in one pass": (
-        WIDE, {**NPO_ALONE, "forget": Term(NPO(0.1), on="retain")}, FUSED, None,
-    ),
-    "fused, two passes": (WIDE, NPO_ALONE, FUSED, None),
-    "fused, activations": ({"layers": 12}, {"retain": NPO_ALONE["retain"]}, FUSED, None),
-    "fused, recompute, 8 blocks": (
-        {"hidden": 256, "layers": 8}, {"retain": NPO_ALONE["retain"]},
-        replace(FUSED, recompute=True), None,
-    ),
-    "fused, micro-batches": (
-        WIDE, {"retain": NPO_ALONE["retain"]}, replace(FUSED, micro_batch=2), None,
-    ),
     "qlora": ({"hidden": 128, "layers": 8}, NPO_ILU, OPTIM, Lora(8, 8.0, base_bits=4)),
     "rmu": (
         {"hidden": 128, "layers": 8}, {"forget": Term(RMU(layer=3), on="forget")}, STEERED, None,
@@ -276,12 +259,6 @@ def test_the_command_proposes_what_fits(ilu):
     by = {row["settings"]: row for row in rows}
     away = by["--recompute --micro-batch 1 --offload-reference"]["reference"]
     assert 0 < away < by["--recompute --micro-batch 1"]["reference"]
-    assert FUSED_FLAGS not in by  # the penalty's rule comes after its gradient
-
-
-def test_a_fused_backward_pass_is_proposed_where_it_can_be():
-    rows = choices(build("npo", {"model": "lab"}), 64, 1e12, Ranks())
-    assert {row.settings: row.fits for row in rows}[FUSED_FLAGS]
 
 
 def test_running_out_of_memory_ends_in_one_line_that_helps():

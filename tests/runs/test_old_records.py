@@ -70,3 +70,10 @@ def test_older_names_of_types_functions_and_fields_are_read():
     assert with_stable_names(feed)["source"]["type"] == "Documents"
     assert with_stable_names({"function": "ilu.robust.rules:plain"}) == REPLACED["plain"]
     assert "reach" in FIELDS["Optim"]
+
+
+def test_a_setting_that_was_removed_is_read_only_where_it_was_off():
+    optim = {"type": "ilu.train:Optim", "lr": 1.0, "steps": 1}
+    assert restore({**optim, "fused_backward": False}) == Optim(lr=1.0, steps=1)
+    with pytest.raises(ValueError, match="fused_backward = True, which this version no longer has"):
+        restore({**optim, "fused_backward": True})

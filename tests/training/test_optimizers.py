@@ -1,7 +1,6 @@
 """Optimisers: their arithmetic, masks to the bit, exact resume, and what they refuse."""
 
 import importlib.util
-import math
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from ilu.training.optim.bfloat16 import stochastic_bfloat16, to_bfloat16
 from ilu.training.optim.by_name import optimizer_for
 from ilu.training.optim.curvature import curvature
 from ilu.training.optim.protocol import Optimizer, update
-from ilu.training.optim.sophia import Sophia, Soul, sampled_targets, sophia_step, soul_step
+from ilu.training.optim.sophia import Sophia, sampled_targets, sophia_step
 from ilu.types import Example, Outputs
 from tests.build import batch
 from tests.conftest import make_tiny
@@ -34,7 +33,6 @@ KINDS = [
     "adamw",
     "sgd",
     "sophia",
-    "soul",
     pytest.param("adamw8bit", marks=EIGHT_BIT),
     pytest.param("adamw-bf16", marks=EIGHT_BIT),
 ]
@@ -210,7 +208,7 @@ def test_labels_are_drawn_with_the_predicted_probabilities():
     )
 
 
-# Sophia and SOUL.
+# Sophia.
 
 
 def run_by_hand(make, grads, curvatures=None, rate=0.1):
@@ -263,27 +261,10 @@ def test_a_run_with_sophia_has_a_hessian_and_refreshes_it(tmp_path):
     assert not any(torch.equal(x, held[11][n]) for n, x in held[1].items())
 
 
-def test_soul_by_hand():
-    grads = [[0.1 * (k + 1), -0.002, 0.0] for k in range(4)]
-    _, found, asked = run_by_hand(Soul, grads)
-    expected = []
-    for i, start in enumerate((1.0, -2.0, 0.5)):
-        x, m, h = start, 0.0, 0.0
-        for grad in grads:
-            m, h = 0.9 * m + 0.1 * grad[i], 0.95 * h + 0.05 * grad[i] ** 2
-            step = min(abs(m) / (0.04 * 5120 * h + 1e-15), 1.0)
-            x -= 0.1 * math.copysign(step, m) if m else 0.0
-        expected.append(x)
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
-    assert found[2] == 0.5
-    assert asked == []  # it never looks at the curvature
-
-
 def test_limits_of_the_steps():
     m = torch.tensor([0.3, -0.3, 0.0])
     zero = torch.zeros(3)
     assert sophia_step(m, zero, gamma=0.01, eps=1e-12).tolist() == [1, -1, 0]
-    assert soul_step(m, zero, rho=0.04, batch=5120).tolist() == [1, -1, 0]
     newton = sophia_step(m, torch.full((3,), 1e4), gamma=0.01, eps=1e-12)
     torch.testing.assert_close(newton, m / 100)
 

@@ -66,9 +66,11 @@ def kind_of(thing: Any, package: str) -> str | None:
 
 
 def kind_of_class(thing: type, package: str) -> str | None:
-    """What a dataclass is: losses and rules are called, optimisers and averages are asked."""
+    """What a dataclass is: losses and rules are called, optimisers make steps."""
     if package == "training.optim" or "__call__" not in vars(thing):
-        return KINDS[package] if {"state", "restore"} <= set(vars(thing)) else None
+        return (
+            KINDS[package] if {"refresh", "step", "state", "restore"} <= set(vars(thing)) else None
+        )
     if hasattr(thing, "needs_reference"):
         return "invariance loss" if package == "methods.robust" else KINDS[package]
     return {"methods.forget": "weight edit", "methods.robust": "gradient rule"}.get(

@@ -40,7 +40,6 @@ GIB = 2**30
 DATA = ("--forget", "--retain", "--environment")
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "G": 2**30, "M": 2**20}
 SMALL = "--recompute --micro-batch 1"
-FUSED = "--recompute --fused-backward --clip None"
 SAVINGS: dict[str, dict[str, Any]] = {
     "as asked": {},
     "--recompute": {"recompute": True},
@@ -48,7 +47,6 @@ SAVINGS: dict[str, dict[str, Any]] = {
     f"{SMALL} --offload-reference": {
         "recompute": True, "micro_batch": 1, "offload_reference": True,
     },
-    FUSED: {"recompute": True, "fused_backward": True, "clip": None},
     f"{SMALL} --optimizer adamw8bit": {
         "recompute": True, "micro_batch": 1, "optimizer": "adamw8bit",
     },

@@ -56,11 +56,6 @@ class Recipe:
                 "weight arithmetic cannot follow adamw-bf16: it would multiply what bfloat16 has "
                 "rounded, also in weights that were not trained. Use adamw or adamw8bit"
             )
-        if self.mask and self.optim.fused_backward:
-            raise ValueError(
-                "`fused_backward` moves whole weights as their gradients come, and a mask parts of "
-                "them: leave out `mask` or `fused_backward`"
-            )
 
     def check_adapters(self) -> None:
         """Refuse what cannot be done to adapters."""

@@ -18,15 +18,15 @@ from ilu.models.weight_names import named_trained
 from ilu.system.distributed import ALONE, Ranks
 from ilu.system.optional import need
 from ilu.training.checkpoint import Checkpoints, State
-from ilu.training.checks import check_bfloat16, check_fused, check_offloaded, check_sharded
+from ilu.training.checks import check_bfloat16, check_offloaded, check_sharded
 from ilu.training.objective import Engine, Objective, Views, accumulate
 from ilu.training.optim.averaging import Average
 from ilu.training.optim.bfloat16 import to_bfloat16
 from ilu.training.optim.by_name import Kind, optimizer_for
 from ilu.training.optim.curvature import curvature
-from ilu.training.optim.masked import Moving, movable, moving
+from ilu.training.optim.masked import movable, moving
 from ilu.training.optim.protocol import Named
-from ilu.training.optim.stepping import AtOnce, Fused, one_each
+from ilu.training.optim.stepping import move_weights
 from ilu.training.trainable import recomputed, training
 from ilu.types import Mask
 
@@ -65,12 +65,10 @@ class Optim:
             more time (gradient checkpointing).
         pack: read the texts of a batch one after another instead of padding them to the longest:
             saves the time that padding costs (of TOFU at batch size 8, three tenths).
-        fused_backward: move each weight in the last backward pass of a step as soon as its gradient
-            is complete, and free the gradient; needs clip None.
         offload_reference: keep the original weights in host memory, for losses that compare with
             them (NPO, KL, RMU), and copy one block at a time to the device.
         precision: of the forward pass; the weights are float32 in any case.
-        optimizer: adamw; sgd has momentum; sophia and soul use curvature; adamw8bit and adamw-bf16
+        optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
             save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
         average_every: steps between the weights that are averaged.
@@ -88,7 +86,6 @@ class Optim:
     micro_batch: int | None = None
     recompute: bool = False
     pack: bool = False
-    fused_backward: bool = False
     offload_reference: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Kind = "adamw"
@@ -164,20 +161,20 @@ def fit(
         if optim.optimizer == "adamw-bf16":
             to_bfloat16(model)
         free = moving(named, mask, optim.parameters)
-        mover = mover_for(optim, free, ranks)
+        optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(free.moved, optim.average_from, optim.average_every)
         remembered = Remembered()
-        parts = {"optimizer": mover, "average": average, "reference": remembered}
+        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
         engine = engine_for(model, objective, named, optim, remembered, ranks)
         state = State() if checkpoints is None else checkpoints.load(parts, free.moved)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
-            mover.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
+            optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
             rate = optim.rate(step)
-            here = replace(engine, final=mover.backward(step, rate))
-            values = accumulate(objective, here, draw, state.memory, step)
+            values = accumulate(objective, engine, draw, state.memory, step)
             check_finite(values, step, optim)
-            norm = mover.finish(step, rate)
+            norm = move_weights(free, optimizer, step=step, rate=rate,
+                                decay=optim.weight_decay, clip=optim.clip, ranks=ranks)  # fmt: skip
             check_finite({"the gradient": norm}, step, optim)
             average.add(step + 1)
             log({"step": step, "lr": rate, "grad_norm": norm, **values})
@@ -187,14 +184,6 @@ def fit(
             if stopping:
                 raise Stopped
         average.put()
-
-
-def mover_for(optim: Optim, free: Moving, ranks: Ranks) -> AtOnce | Fused:
-    """What moves the weights."""
-    if optim.fused_backward:
-        return Fused(free, one_each(optim.optimizer, free, optim.betas), optim.weight_decay)
-    optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
-    return AtOnce(free, optimizer, optim.weight_decay, optim.clip, ranks)
 
 
 def check_training(
@@ -210,9 +199,6 @@ def check_training(
         named_trained(model, optim.perturbed)
     if ranks.sharded:
         check_sharded(optim.optimizer)
-    if optim.fused_backward:
-        check_fused(objective, mask, ranks, clip=optim.clip, micro_batch=optim.micro_batch,
-                    optimizer=optim.optimizer)  # fmt: skip
     if optim.offload_reference:
         check_offloaded(objective, ranks)
     if optim.optimizer in ("adamw8bit", "adamw-bf16"):

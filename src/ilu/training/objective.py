@@ -1,8 +1,7 @@
 """Objective = weighted sum of named terms; here it is evaluated and differentiated."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import ClassVar, NamedTuple
@@ -12,7 +11,6 @@ import torch
 from ilu.data.stream import split
 from ilu.models.forward import Shared
 from ilu.system.distributed import ALONE, Ranks
-from ilu.training.optim.stepping import Backward, differentiate
 from ilu.training.schedules import Dual, Ramp
 from ilu.types import Batch, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
 
@@ -65,8 +63,7 @@ class Engine:
     """What evaluates a loss. ``exact`` is ``views`` without autocast.
 
     ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
-    of which each of ``ranks`` holds its rows. ``final`` is the last backward pass of a step, if it
-    is that of a whole term (``ends_plainly``) and everything before was finite.
+    of which each of ``ranks`` holds its rows.
     """
 
     views: Views
@@ -74,26 +71,20 @@ class Engine:
     params: Params
     micro_batch: int | None = None
     ranks: Ranks = ALONE
-    final: Backward = differentiate
 
     def backward(self, loss: Loss, batch: Batch, *, weight: float, exact: bool = False) -> float:
         """Add the gradient of ``weight`` times the mean loss to ``.grad``; return the mean loss."""
         views = self.exact if exact else self.views
-        total, parts = 0.0, split(batch, self.micro_batch)
-        for part in parts:
+        total = 0.0
+        for part in split(batch, self.micro_batch):
             value = loss(*views, part).sum() / len(batch)
-            last = part is parts[-1] and math.isfinite(total)
-            (self.final if last else differentiate)(weight * value / self.ranks.divisor)
+            (weight * value / self.ranks.divisor).backward()
             total += value.item()
         return self.ranks.mean(total)
 
     def takes_whole(self, batch: Batch) -> bool:
         """Whether the batch is not split."""
         return self.micro_batch is None or len(batch) <= self.micro_batch
-
-    def before(self) -> "Engine":
-        """The same where more will be added to the gradient."""
-        return replace(self, final=differentiate)
 
     def slope(self, loss: Loss, batch: Batch, *, exact: bool = True) -> Slope:
         """Value and gradient of the mean loss, leaving ``.grad`` as it was.
@@ -103,7 +94,7 @@ class Engine:
         """
         held = [p.grad for p in self.params]
         set_grads(self.params, [None] * len(held))
-        value = self.before().backward(loss, batch, weight=1.0, exact=exact)
+        value = self.backward(loss, batch, weight=1.0, exact=exact)
         self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
         set_grads(self.params, held)
@@ -123,12 +114,10 @@ def accumulate(
     for terms in passes(objective):
         batch = batches[next(iter(terms.values())).on]
         if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
-            here = engine if ends(terms, objective, values) else engine.before()
-            values |= together(terms, batch, here, memory, step)
+            values |= together(terms, batch, engine, memory, step)
             continue
         for name, term in terms.items():
-            here = engine if ends({name: term}, objective, values) else engine.before()
-            values[name] = apart(name, term, batch, here, draw, memory, step)
+            values[name] = apart(name, term, batch, engine, draw, memory, step)
     engine.ranks.sum_grads(engine.params)
     return values
 
@@ -136,17 +125,6 @@ def accumulate(
 def passes(objective: Objective) -> list[Objective]:
     """The terms in groups: those of a group share a forward and a backward pass if they can."""
     return [dict(group) for _, group in groupby(objective.items(), lambda item: company(*item))]
-
-
-def ends(terms: Objective, objective: Objective, values: Mapping[str, float]) -> bool:
-    """Whether nothing comes after these terms, and what came before them was finite."""
-    return [*objective][-1] in terms and all(map(math.isfinite, values.values()))
-
-
-def ends_plainly(objective: Objective, micro_batch: int | None) -> bool:
-    """Whether the gradient is complete at the end of the last backward pass."""
-    last = [*objective.values()][-1]
-    return joins(last) if micro_batch is None else last.rule.power == 1 and not last.relative_to
 
 
 def joins(term: Term) -> bool:
@@ -176,7 +154,7 @@ def together(
         values[name], slope = found**power, power * found ** (power - 1)
         total = weight * relation(term, name, memory, values[name]) * slope * mean + total
         remember(term, name, memory, weight, values[name])
-    engine.final(total / engine.ranks.divisor)
+    (total / engine.ranks.divisor).backward()
     return values
 
 

@@ -7,7 +7,6 @@ implementation; models of other shapes are off by what their blocks keep beyond 
 the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped while loading.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,12 +15,11 @@ from ilu.models.lm_head_loss import BLOCK, DEVICE_BLOCK, KEPT, ROWS
 from ilu.models.qlora import BYTES as NF4
 from ilu.runs.memory.model_shape import Memory, Shape
 from ilu.runs.recipe import Recipe
-from ilu.training.checks import held_around
 from ilu.training.objective import Term, joins
 from ilu.types import GradRule, Loss
 
 STATES = {
-    "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "soul": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
+    "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
 }  # fmt: skip
 """Bytes of optimiser state for each trained weight: one or two moments, in float32 or in 8 bits."""
 
@@ -57,22 +55,14 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
         "optimizer": STATES[optim.optimizer] * shape.trained,
         "reference": reference(recipe, shape, width, device),
     }
-    fused = optim.fused_backward
-    found = [] if fused else [step_end(shape, width, optim.optimizer, device)]
+    found = [step_end(shape, width, optim.optimizer, device)]
     before = 0.0
-    for name, term in recipe.objective.items():
+    for term in recipe.objective.values():
         # Where states are compared, of what lies below them; but a rule has one of every weight.
         last = min(getattr(term.loss, "layer", shape.layers), shape.layers - 1)
         below = hasattr(term.loss, "layer") and joined(term, recipe)
         own = float(width * shape.up_to[last]) if below else gradient
-        around = (before, own)
-        if fused:
-            split = (optim.micro_batch or math.inf) < recipe.data[term.on].batch_size
-            largest = float(width * shape.largest)
-            around = held_around(
-                name, recipe.objective, every=gradient, largest=largest, split=split
-            )
-        found += moments(term, *around, recipe, shape, length, device)
+        found += moments(term, before, own, recipe, shape, length, device)
         before = max(before, own)
     if optim.average_from is not None:
         fixed["optimizer"] += 4.0 * shape.trained

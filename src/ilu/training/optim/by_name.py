@@ -5,9 +5,9 @@ from typing import Literal
 from ilu.training.optim.adamw import adamw, adamw8bit
 from ilu.training.optim.protocol import Named, Optimizer
 from ilu.training.optim.sgd import sgd
-from ilu.training.optim.sophia import Sophia, Soul
+from ilu.training.optim.sophia import Sophia
 
-Kind = Literal["adamw", "sgd", "sophia", "soul", "adamw8bit", "adamw-bf16"]
+Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
 
 
 def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -> Optimizer:
@@ -19,7 +19,5 @@ def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -
             return sgd(named, betas)
         case "sophia":
             return Sophia(named) if betas is None else Sophia(named, betas)
-        case "soul":
-            return Soul(named) if betas is None else Soul(named, betas)
         case "adamw8bit" | "adamw-bf16":
             return adamw8bit(named, betas)

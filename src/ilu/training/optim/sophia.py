@@ -1,4 +1,4 @@
-"""Sophia, which divides by an estimate of the curvature, and the variant that SOUL released.
+"""Sophia, which divides by an estimate of the curvature.
 
 The Gauss-Newton-Bartlett estimate of Sophia (arXiv 2305.14342, Algorithm 2): draw a label for each
 of the B predictions from the model's own distribution, take the gradient g of the *mean*
@@ -56,13 +56,6 @@ def sophia_step(
     return (m / (gamma * h).clamp_min(eps)).clamp(-1, 1)
 
 
-def soul_step(
-    m: Float[Tensor, "*shape"], h: Float[Tensor, "*shape"], *, rho: float, batch: int
-) -> Float[Tensor, "*shape"]:
-    """sign(m) min(|m| / (rho batch h + 1e-15), 1) (code released with arXiv 2404.18239)."""
-    return m.sign() * (m.abs() / (rho * batch * h + 1e-15)).clamp_max(1)
-
-
 @dataclass(frozen=True)
 class Sophia:
     """Sophia-G (arXiv 2305.14342): m and every ``every`` steps h move, then ``sophia_step``.
@@ -96,40 +89,6 @@ class Sophia:
             m = follow(self.m, name, grad, self.betas[0])
             h = started(self.h, name, grad)
             p.sub_(rate * sophia_step(m, h, gamma=self.gamma, eps=self.eps))
-
-    def state(self) -> dict[str, Tensor]:
-        return averages(self.m, self.h)
-
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        bring_back(saved, self.named, self.m, self.h)
-
-
-@dataclass(frozen=True)
-class Soul:
-    """The optimiser released with SOUL (arXiv 2404.18239): h follows the squared gradient.
-
-    That is the gradient of the objective itself, every step, and neither the curvature of the loss
-    nor of the likelihood. ``rho`` 0.04, ``batch`` always 5120, betas (0.9, 0.95) as released.
-    Copies of the release update m twice per step, which is a first beta of 0.81; here it moves
-    once.
-    """
-
-    named: Named
-    betas: tuple[float, float] = (0.9, 0.95)
-    rho: float = 0.04
-    batch: int = 5120
-    m: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    h: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-
-    def refresh(self, step: int, curvature: Curvature) -> None:
-        pass
-
-    @torch.no_grad()
-    def step(self, step: int, rate: float) -> None:
-        for name, p, grad in gradients(self.named):
-            m = follow(self.m, name, grad, self.betas[0])
-            h = follow(self.h, name, grad.square(), self.betas[1])
-            p.sub_(rate * soul_step(m, h, rho=self.rho, batch=self.batch))
 
     def state(self) -> dict[str, Tensor]:
         return averages(self.m, self.h)
