@@ -371,7 +371,7 @@ def test_workers_change_no_trial_of_a_search(tmp_path):
 
 def test_a_search_knows_the_names_that_a_grid_knows():
     wish = lab("--search", "lambda=0.1:1", "--goal", "utility@after")
-    ranges = optuna_search.read_ranges(wish.asked.search)
+    ranges = optuna_search.read_ranges(wish.flags.search)
     assert list(ranges) == ["strength"]
     _, found = trial(wish, "", {"strength": 0.25})
     assert found.objective["invariance"].weight == 0.25

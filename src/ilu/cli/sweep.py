@@ -66,10 +66,10 @@ def main(argv: Sequence[str]) -> None:
         SUBCOMMANDS[argv[0]](argv[1:])
         return
     wish = read(argv[0], argv[1:])
-    out = wish.asked.out
+    out = wish.flags.out
     planned(wish)  # what cannot be is said before anything is made
-    with sweeping(out, wish.asked.where) as carry_out:
-        best = searched(wish, carry_out) if wish.asked.search else None
+    with sweeping(out, wish.flags.where) as carry_out:
+        best = searched(wish, carry_out) if wish.flags.search else None
         records = {name: recorded(each) for name, each in planned(wish, best).items()}
         write_plan(out, records, search=best is not None)
         errors = carry_out(records)
@@ -142,8 +142,8 @@ def executed(
 
 def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
     """The best settings of each recipe of the grid, each found in the same number of trials."""
-    grid = read_grid(wish.asked.grid)
-    ranges = optuna_search.read_ranges(wish.asked.search)
+    grid = read_grid(wish.flags.grid)
+    ranges = optuna_search.read_ranges(wish.flags.search)
     if twice := sorted(ranges.keys() & grid.keys()):
         raise ValueError(f"{twice[0]} is in --grid and in --search: leave one out")
     found = {name: tried(wish, name, ranges, carry_out) for name in grid.get("recipe", [""])}
@@ -151,10 +151,10 @@ def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
         name or wish.make({}).name: optuna_search.best(trials) for name, trials in found.items()
     }
     told = {name: [each._asdict() for each in trials] for name, trials in found.items()}
-    write_json(wish.asked.out / "search.json", {"best": best, "trials": told})
+    write_json(wish.flags.out / "search.json", {"best": best, "trials": told})
     for name, settings in best.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in settings.items())
-        console.print(f"{name}: best of {wish.asked.trials} trials: {values}", markup=False)
+        console.print(f"{name}: best of {wish.flags.trials} trials: {values}", markup=False)
     return {name: optuna_search.best(trials) for name, trials in found.items()}
 
 
@@ -162,10 +162,10 @@ def tried(
     wish: Wish, name: str, ranges: Mapping[str, optuna_search.Range], carry_out: CarryOut
 ) -> list[optuna_search.Trial]:
     """All trials of one recipe. How many are asked for together is a setting, workers are not."""
-    out, goal = wish.asked.out, goal_of(wish)
+    out, goal = wish.flags.out, goal_of(wish)
     trials: list[optuna_search.Trial] = []
-    while (left := wish.asked.trials - len(trials)) > 0:
-        asked = optuna_search.ask(ranges, trials, min(left, wish.asked.trials_at_once), seed=0)
+    while (left := wish.flags.trials - len(trials)) > 0:
+        asked = optuna_search.ask(ranges, trials, min(left, wish.flags.trials_at_once), seed=0)
         made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
         records = {run: recorded(recipe) for run, recipe in made}
         write_plan(out, records, search=True)

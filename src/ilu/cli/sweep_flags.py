@@ -1,4 +1,4 @@
-"""What a sweep is asked for on the command line, and the recipes that follow from it."""
+"""The flags of a sweep, and the recipes that follow from them."""
 
 import dataclasses
 import importlib.util
@@ -49,7 +49,7 @@ class Where:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
+class SweepFlags:
     """What to vary, and what is done with every run.
 
     Args:
@@ -88,9 +88,9 @@ Make = Callable[[Mapping[str, str]], Recipe]
 
 
 class Wish(NamedTuple):
-    """Flags that are read: what was asked for, and how a recipe is made."""
+    """Flags that are read, and how a recipe is made from them."""
 
-    asked: Asked
+    flags: SweepFlags
     make: Make
     model: str
 
@@ -118,7 +118,7 @@ def read_recipe(name: str, argv: Sequence[str]) -> Wish:
 
     @cache
     def settings(recipe: str, *more: str) -> dict[str, Any]:
-        return read_settings(recipe, [*argv, *more], f"{PROG} {recipe}", Asked)[0]
+        return read_settings(recipe, [*argv, *more], f"{PROG} {recipe}", SweepFlags)[0]
 
     def make(cell: Mapping[str, str]) -> Recipe:
         recipe = cell.get("recipe", name)
@@ -130,8 +130,8 @@ def read_recipe(name: str, argv: Sequence[str]) -> Wish:
             values |= {key: settings(recipe, *model, flag(key), cell[key]).get(key)}
         return build(recipe, values)
 
-    found, asked = read_settings(name, argv, f"{PROG} {name}", Asked)
-    return Wish(asked, make, full_name(found["model"]))
+    found, flags = read_settings(name, argv, f"{PROG} {name}", SweepFlags)
+    return Wish(flags, make, full_name(found["model"]))
 
 
 def read_file(path: Path, argv: Sequence[str]) -> Wish:
@@ -139,7 +139,7 @@ def read_file(path: Path, argv: Sequence[str]) -> Wish:
     function = recipe_function(path)
     kind = dataclasses.make_dataclass(
         "Flags",
-        [("asked", Asked, dataclasses.field()), ("settings", arguments_type(function))],
+        [("flags", SweepFlags, dataclasses.field()), ("settings", arguments_type(function))],
         frozen=True,
         kw_only=True,
     )
@@ -149,7 +149,7 @@ def read_file(path: Path, argv: Sequence[str]) -> Wish:
         more = [word for key, value in cell.items() for word in (flag(key), value)]
         return function(**vars(parse(kind, prog, [*argv, *more]).settings))
 
-    return Wish(parse(kind, prog, argv).asked, make, make({}).model)
+    return Wish(parse(kind, prog, argv).flags, make, make({}).model)
 
 
 def recipe_function(path: Path) -> Callable[..., Recipe]:
@@ -177,20 +177,20 @@ def planned(wish: Wish, best: Mapping[str, Mapping[str, float]] | None = None) -
 
     Cells that come to the same recipe are one run.
     """
-    asked, goal = wish.asked, goal_of(wish)
+    flags, goal = wish.flags, goal_of(wish)
     held_back = {label(name) for name in attacks_of(goal)}
-    names = chosen(wish.model, asked.attacks)
-    if asked.attacks != "all" and (both := [name for name in names if label(name) in held_back]):
+    names = chosen(wish.model, flags.attacks)
+    if flags.attacks != "all" and (both := [name for name in names if label(name) in held_back]):
         raise ValueError(
             f"--attacks {both[0]}: the goal looks at it, so it is for validation and cannot be "
             "part of the test"
         )
     names = [name for name in names if label(name) not in held_back]
     found: dict[str, Recipe] = {}
-    for cell in cells(read_grid(asked.grid)):
+    for cell in cells(read_grid(flags.grid)):
         searched = {k: f"{v:g}" for k, v in (best or {}).get(cell.get("recipe", ""), {}).items()}
-        recipe = with_attacks(wish.make({**searched, **cell}), names, optim(asked))
-        recipe = on_half(recipe, "test") if asked.search else recipe
+        recipe = with_attacks(wish.make({**searched, **cell}), names, optim(flags))
+        recipe = on_half(recipe, "test") if flags.search else recipe
         if recipe not in found.values():
             found[run_name(recipe, {**cell, **searched})] = recipe
     return found
@@ -200,24 +200,24 @@ def trial(wish: Wish, name: str, settings: Mapping[str, float]) -> tuple[str, Re
     """One run of the search, which never sees a test item."""
     cell = {**({"recipe": name} if name else {}), **{k: repr(v) for k, v in settings.items()}}
     names = attacks_of(goal_of(wish))
-    recipe = on_half(with_attacks(wish.make(cell), names, optim(wish.asked)), "validation")
+    recipe = on_half(with_attacks(wish.make(cell), names, optim(wish.flags)), "validation")
     shown = {key: f"{value:.4g}" for key, value in settings.items()}
     return f"trial-{run_name(recipe, shown)}", recipe
 
 
 def goal_of(wish: Wish) -> Goal:
     """What a search looks at; nothing where there is none."""
-    if not wish.asked.search:
+    if not wish.flags.search:
         return {}
-    if wish.asked.goal is None or min(wish.asked.trials, wish.asked.trials_at_once) < 1:
+    if wish.flags.goal is None or min(wish.flags.trials, wish.flags.trials_at_once) < 1:
         raise ValueError(
             "--search needs --trials and --trials-at-once of at least 1, and --goal, what is to be "
             "large and small: "
             f"utility@after,-forget_accuracy@{attack_names(wish.model)[0]}-end"
         )
-    return read_goal(wish.asked.goal)
+    return read_goal(wish.flags.goal)
 
 
-def optim(asked: Asked) -> Optim:
+def optim(flags: SweepFlags) -> Optim:
     """How attacks train."""
-    return Optim(lr=asked.attack_lr, steps=asked.attack_steps)
+    return Optim(lr=flags.attack_lr, steps=flags.attack_steps)

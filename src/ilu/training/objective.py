@@ -124,7 +124,7 @@ def accumulate(
 
 def passes(objective: Objective) -> list[Objective]:
     """The terms in groups: those of a group share a forward and a backward pass if they can."""
-    return [dict(group) for _, group in groupby(objective.items(), lambda item: company(*item))]
+    return [dict(group) for _, group in groupby(objective.items(), lambda item: pass_key(*item))]
 
 
 def joins(term: Term) -> bool:
@@ -132,7 +132,7 @@ def joins(term: Term) -> bool:
     return term.rule.power is not None
 
 
-def company(name: str, term: Term) -> tuple[str, str]:
+def pass_key(name: str, term: Term) -> tuple[str, str]:
     """What neighbours in one pass have in common."""
     return ("stream", term.on) if joins(term) else ("term", name)
 

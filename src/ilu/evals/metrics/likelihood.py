@@ -10,7 +10,6 @@ from ilu.data.stream import check_lengths, collate
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
-from ilu.models.token_math import mean_nll
 from ilu.system.checks import check_limit
 from ilu.types import LM, Score, Source
 
@@ -34,8 +33,8 @@ class AnswerNLL:
         device = next(lm.model.parameters()).device
         forward, items = ModelForward(lm.model), list[float]()
         for start in range(0, len(examples), self.batch_size):
-            out = forward(collate(examples[start : start + self.batch_size]).to(device))
-            items += mean_nll(out.logits, out.targets).tolist()
+            batch = collate(examples[start : start + self.batch_size]).to(device)
+            items += (-forward.tokens(batch).mean()).tolist()
         return mean_score(items)
 
 

@@ -19,7 +19,7 @@ from ilu.data.stream import check_lengths, collate
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
-from ilu.models.token_math import at_least_float32, mean_nll
+from ilu.models.token_math import at_least_float32
 from ilu.system.checks import check_limit
 from ilu.system.optional import need
 from ilu.types import LM, Example, Score, Source
@@ -244,8 +244,7 @@ def gradient_norms(lm: LM, examples: Sequence[Example]) -> Scored:
         if len(example.ids) <= max(example.prompt, 1):
             found.append(None)
             continue
-        out = forward(collate([example]).to(device))
-        loss = mean_nll(out.logits, out.targets).sum()
+        loss = -forward.tokens(collate([example]).to(device)).mean().sum()
         grads = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
         found.append(-(sum(g.double().square().sum().item() for g in grads) ** 0.5))
     return found

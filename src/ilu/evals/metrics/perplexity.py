@@ -11,7 +11,6 @@ from ilu.data.stream import collate
 from ilu.data.text import Passages
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
-from ilu.models.token_math import sequence_nll
 from ilu.system.checks import check_finite
 from ilu.types import LM, Example, Score
 
@@ -114,8 +113,7 @@ def count(lm: LM, examples: Sequence[Example], batch_size: int) -> list[Counted]
     found: list[Counted] = []
     for start in range(0, len(examples), batch_size):
         rows = examples[start : start + batch_size]
-        out = forward(collate(rows).to(device))
-        nlls = sequence_nll(out.logits, out.targets).tolist()
+        nlls = (-forward.tokens(collate(rows).to(device)).sum()).tolist()
         found += [Counted(n, len(e.ids) - e.prompt) for n, e in zip(nlls, rows, strict=True)]
     return found
 
