@@ -76,7 +76,8 @@ def test_the_reference_is_the_base_model_to_the_bit_in_every_family(family):
     moved = ModelForward(adapted)(b).logits
     assert not torch.allclose(moved, before)
     merge(adapted)
-    assert_same_to_rounding(ModelForward(model)(b).logits, moved)
+    # So large an update magnifies rounding: up to 1.1e-4 of the largest logit between kernels.
+    assert_same_to_rounding(ModelForward(model)(b).logits, moved, share=5e-4)
 
 
 def test_merging_adds_alpha_over_rank_times_the_product(tiny):
