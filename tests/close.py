@@ -5,8 +5,7 @@ from torch import Tensor
 ROUNDING = 2e-5
 """Largest difference, as a share of the largest value: about 170 times the spacing of float32.
 
-Kernels for other processors and numbers of threads add in another order. On models of three blocks
-that moved logits by at most 2.3e-5 of an absolute scale of a few units.
+Kernels for other processors add in another order.
 """
 
 

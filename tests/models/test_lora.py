@@ -21,7 +21,7 @@ from ilu.system.record import describe, restore
 from ilu.training.fit import Optim, Stopped, fit
 from ilu.training.trainable import training
 from tests.build import batch
-from tests.close import assert_same_to_rounding
+from tests.close import ROUNDING, assert_same_to_rounding
 from tests.conftest import make_tiny
 from tests.models.test_families import FAMILIES
 from tests.runs.test_run import recipe
@@ -76,8 +76,9 @@ def test_the_reference_is_the_base_model_to_the_bit_in_every_family(family):
     moved = ModelForward(adapted)(b).logits
     assert not torch.allclose(moved, before)
     merge(adapted)
-    # So large an update magnifies rounding: up to 1.1e-4 of the largest logit between kernels.
-    assert_same_to_rounding(ModelForward(model)(b).logits, moved, share=5e-4)
+    # Here so large an update magnifies rounding: 1.1e-4 of the largest logit between kernels.
+    share = 5e-4 if family == "qwen2-tied" else ROUNDING
+    assert_same_to_rounding(ModelForward(model)(b).logits, moved, share)
 
 
 def test_merging_adds_alpha_over_rank_times_the_product(tiny):
