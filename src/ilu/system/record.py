@@ -27,7 +27,7 @@ RENAMED: Mapping[str, str] = {
 }
 """Class or function of an older version -> its name today."""
 REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
-"""Function of an older version -> the record of what stands in its place today."""
+"""Function of an older version -> the record of the class that replaces it."""
 REMOVED: Mapping[str, Mapping[str, Any]] = {"Optim": {"fused_backward": False}}
 """Class -> fields that it no longer has, with the only value that can still be restored."""
 
