@@ -97,9 +97,9 @@ def test_sweeps_on_slurm_have_right_flags():
     found = [Block("slurm", lang, code, False) for _, lang, code in BLOCK.findall(text)]
     every = [words for block in found for words in lines(block) if words[:2] == ["ilu", "sweep"]]
     begun = [words for words in every if words[2] not in sweep.SUBCOMMANDS]
-    asked = [sweep_flags.read(words[2], words[3:]).asked for words in begun]
-    assert [each.where.executor for each in asked] == ["slurm", "ray"]
-    assert all(each.where.resources.gpus == 1 for each in asked)
+    read = [sweep_flags.read(words[2], words[3:]).flags for words in begun]
+    assert [each.where.executor for each in read] == ["slurm", "ray"]
+    assert all(each.where.resources.gpus == 1 for each in read)
 
 
 def test_a_wrong_flag_in_a_block_would_be_found(monkeypatch):
