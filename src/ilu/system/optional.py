@@ -7,7 +7,7 @@ from importlib.util import find_spec
 EXTRAS = {
     "lora": ("peft>=0.21",),
     "torchao": ("torchao>=0.18",),
-    "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6", "scipy>=1.13"),
+    "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6"),
     "lm-eval": ("lm-eval==0.4.13",),
     "trackio": ("accelerate>=1.15", "trackio>=0.43"),
     "wandb": ("accelerate>=1.15", "wandb>=0.31"),

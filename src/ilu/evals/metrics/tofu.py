@@ -16,7 +16,6 @@ from ilu.evals.metrics.memorisation import exact_memorisation, extraction_streng
 from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import rouge_l
 from ilu.evals.score import mean_score
-from ilu.system.optional import need
 from ilu.types import LM, Example, Score, Source
 
 Logps = Sequence[float]
@@ -197,7 +196,6 @@ def forget_quality(
     that never saw the forget set. It shrinks with the number of questions: forget01, 05 and 10 are
     not comparable. Truth ratios are ranked, so R and 1/R give the same.
     """
-    need("scipy", "evals", "forget quality")
     from scipy import stats
 
     mine, theirs = (
