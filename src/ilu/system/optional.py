@@ -9,12 +9,12 @@ EXTRAS = {
     "torchao": ("torchao>=0.18",),
     "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6"),
     "lm-eval": ("lm-eval==0.4.13",),
-    "trackio": ("accelerate>=1.15", "trackio>=0.43"),
-    "wandb": ("accelerate>=1.15", "wandb>=0.31"),
+    "trackio": ("trackio>=0.43",),
+    "wandb": ("wandb>=0.31",),
     "ray": ("ray>=2.50",),
     "slurm": ("submitit>=1.5",),
     "search": ("optuna>=4",),
-    "tensorboard": ("accelerate>=1.15", "tensorboard>=2.21"),
+    "tensorboard": ("tensorboard>=2.21",),
 }
 """Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
 
