@@ -12,8 +12,8 @@ from ilu.cli.landscape import main as landscape_command
 from ilu.evals.geometry import task_vectors
 from ilu.evals.geometry.cka import layer_cka, linear_cka
 from ilu.evals.geometry.landscape import (
-    beside,
     filter_normalised,
+    orthogonal_towards,
     position,
     surface,
     towards,
@@ -193,7 +193,7 @@ def test_a_line_ends_at_its_models_and_leaves_the_model_as_it_was():
 def test_a_plane_goes_through_its_three_models():
     origin, a, b = ({"w": torch.tensor(w)} for w in ([0.0, 0], [2.0, 0], [1.0, 3]))
     first = towards("a", origin, a)
-    second = beside("b", origin, b, first)
+    second = orthogonal_towards("b", origin, b, first)
     assert second.direction["w"].tolist() == [0, 3]
     assert position(origin, a, [first, second]) == [1, 0]
     assert position(origin, b, [first, second]) == [0.5, 1]
