@@ -35,7 +35,7 @@ class Evaluate:
     Example: ilu evaluate target fold1/model fold2/model --suite muse --split news-sust
 
     Args:
-        models: folders, hub ids, or lab.
+        models: folders, hub ids, GGUF files, smollm2 or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
             muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
             downstream tasks; choice: multiple choice on --data with columns question, choices,
@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
     if not wanted.models:
-        raise ValueError("ilu evaluate needs at least one model: a folder, a hub id, or lab")
+        raise ValueError(
+            "ilu evaluate needs at least one model: a folder, a hub id, a GGUF file, smollm2 or lab"
+        )
     if wanted.out and wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request

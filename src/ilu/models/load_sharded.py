@@ -8,16 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ilu.models.fsdp import shard
-from ilu.models.load import (
-    StoredWeights,
-    check_name,
-    load_model,
-    load_tokenizer,
-    model_path,
-    reachable_path,
-    set_weights,
-    usable,
-)
+from ilu.models.load import StoredWeights, load_model, load_tokenizer, set_weights, usable
+from ilu.models.named import check_name, model_path, reachable_path
 from ilu.system.distributed import Ranks, first_row, local, without_values
 from ilu.system.errors import first_line
 from ilu.types import LM

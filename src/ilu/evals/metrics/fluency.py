@@ -11,7 +11,8 @@ import torch
 from ilu.data.text import Passages
 from ilu.evals.metrics.generation import generate
 from ilu.evals.score import mean_score
-from ilu.models.load import Beside, model_path, pinned, usable
+from ilu.models.load import Beside, pinned, usable
+from ilu.models.named import model_path
 from ilu.system.errors import first_line
 from ilu.types import LM, Score
 
