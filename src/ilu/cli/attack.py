@@ -61,6 +61,7 @@ class Attack:
         form: of multiple choice: letters, or cloze, which does not show the options.
         columns: names of columns that differ in the data, as wanted=present.
         limit: measure on at most so many items, chosen as by ilu evaluate.
+        known: for the suite facts, a model: use only the facts that it knows; see ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
         optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
@@ -86,6 +87,7 @@ class Attack:
     form: Form = "letters"
     columns: tuple[str, ...] = ()
     limit: int | None = 200
+    known: str | None = None
     steps: int = 100
     lr: float | None = None
     optimizer: Kind = "adamw"
@@ -145,13 +147,17 @@ def suites(wanted: Attack) -> dict[str, Group]:
 
 def measured(wanted: Attack) -> SuiteRequest:
     """The data that is measured on."""
+    kind = suite_kind(wanted.suite)
     return SuiteRequest(
         data=wanted.data,
         form=wanted.form,
         columns=wanted.columns,
-        truncate=wanted.settings.truncate if suite_kind(wanted.suite).truncates else None,
+        truncate=wanted.settings.truncate if kind.truncates else None,
         limit=wanted.limit,
         split=wanted.split,
+        forget=wanted.settings.forget if kind.roles else None,
+        retain=wanted.settings.retain if kind.roles else None,
+        known=wanted.known,
     )
 
 

