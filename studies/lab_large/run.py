@@ -37,11 +37,12 @@ from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.summary import forgotten_share, model_summary
 from ilu.runs.run import Options, run_once
 from ilu.runs.run_dir import RunDir
+from ilu.scores import STAGES
 from ilu.system.atomic import new_folder, write_json
 from ilu.system.provenance import environment
 from ilu.training.fit import Optim, Row, fit
 from ilu.training.objective import Term
-from ilu.types import LM, STAGES, Example
+from ilu.types import LM, Example
 
 TABLE = Path(__file__).parents[2] / "results" / "lab_large.json"
 PLAN = Plan(

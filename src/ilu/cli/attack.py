@@ -13,18 +13,20 @@ from ilu.cli.catalogue import prose
 from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import console, number, table
 from ilu.cli.unlearn import Place
-from ilu.data.multiple_choice import Form
-from ilu.recipes.attacks import Attacker, AttackSettings, attacked
+from ilu.data.question_form import Form
+from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.probes import probes
+from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite import suite_kind, suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
 from ilu.runs.results.display import FORGOTTEN, complement, displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
+from ilu.scores import STAGES
 from ilu.training.fit import Optim
 from ilu.training.optim.by_name import Kind
-from ilu.types import STAGES, Group
+from ilu.types import Group
 
 LR = 1e-5
 """What someone would fine-tune a model of 7B with, by AdamW."""

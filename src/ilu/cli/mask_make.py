@@ -29,8 +29,8 @@ from ilu.models.load import LAB, load_model
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.user_data import dataset
 from ilu.runs.mask_stage import make_masks
+from ilu.system.errors import Stopped
 from ilu.system.locks import alone
-from ilu.training.fit import Stopped
 from ilu.types import LM, Example, Source
 
 

@@ -14,7 +14,7 @@ from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
 from ilu.recipes.masks import MASKS
 from ilu.recipes.registry import endings, methods
-from ilu.recipes.robust import Invariance
+from ilu.recipes.settings import Invariance
 from ilu.training.objective import Term
 
 HEAD = """\

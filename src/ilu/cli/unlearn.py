@@ -15,8 +15,7 @@ from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import shrink
 from ilu.recipes.names import explained_endings, parse_name
 from ilu.recipes.registry import endings, methods
-from ilu.recipes.robust import Invariance
-from ilu.recipes.settings import Common
+from ilu.recipes.settings import Common, Invariance
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.card import missing_from_new_card, write_card
 from ilu.runs.results.display import displayed

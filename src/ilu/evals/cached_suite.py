@@ -11,11 +11,12 @@ from ilu.data.stream import fingerprint
 from ilu.data.token_cache import tokenizer_hash
 from ilu.evals.suite import Scores, Suite, measure, named
 from ilu.models.load import weights_hash
+from ilu.scores import Score, Steps
 from ilu.system.atomic import json_hash, write_json
 from ilu.system.locks import alone
 from ilu.system.provenance import code_hash, installed
 from ilu.system.record import describe
-from ilu.types import LM, Group, Metric, Score, Steps
+from ilu.types import LM, Group, Metric
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "peft", "torchao", "rouge-score", "sacrebleu", "scipy",

@@ -7,10 +7,10 @@ from typing import get_args
 from ilu.data.stream import Role
 from ilu.methods.forget.idk import Refusal
 from ilu.methods.forget.rmu import steered_weights
+from ilu.methods.masks.choices import Per, Reduce, Unit
 from ilu.methods.masks.make import DATA, Masking, Scoring
 from ilu.methods.masks.scores import Gradient, Magnitude, Named, Random, Snip, Wanda
-from ilu.methods.masks.top_k import Per
-from ilu.methods.masks.units import Reduce, Unit, Units
+from ilu.methods.masks.units import Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.methods.retain.likelihood import NLL
 from ilu.system.errors import unknown

@@ -21,6 +21,7 @@ from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import Track, untracked
+from ilu.scores import Progress
 from ilu.system.atomic import json_hash, new_folder, write_text
 from ilu.system.distributed import ALONE, Ranks
 from ilu.system.locks import alone
@@ -29,7 +30,7 @@ from ilu.system.record import describe, differences, renewed
 from ilu.system.secrets import refuse_secrets
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Row, check_training, fit
-from ilu.types import LM, Group, Mask, Metric, Progress
+from ilu.types import LM, Group, Mask, Metric
 
 FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_seconds": 0.0}
 """What a run has cost before it begins."""

@@ -2,9 +2,8 @@
 
 import difflib
 import errno
+import sys
 from collections.abc import Collection
-
-from torch import OutOfMemoryError
 
 from ilu.system.secrets import without_secrets
 
@@ -17,10 +16,15 @@ NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 """What the processor's allocator says, and what the system says when a file is mapped."""
 
 
+class Stopped(Exception):
+    """Training was stopped by a signal; everything up to the last step is in the checkpoint."""
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether a device, or the processor's allocator, had no more to give."""
-    known = isinstance(error, OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in NO_MEMORY)
+    torch = sys.modules.get("torch")  # an error of torch means that it is imported already
+    known = isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError))
+    return bool(known) or any(words in str(error) for words in NO_MEMORY)
 
 
 def one_line(error: Exception) -> str:

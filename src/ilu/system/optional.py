@@ -3,6 +3,7 @@
 import logging
 import os
 from importlib.util import find_spec
+from typing import Literal
 
 EXTRAS = {
     "lora": ("peft>=0.21",),
@@ -17,6 +18,9 @@ EXTRAS = {
     "tensorboard": ("accelerate>=1.15", "tensorboard>=2.21"),
 }
 """Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
+
+Tracker = Literal["trackio", "wandb", "tensorboard"]
+"""The extras that follow a run live."""
 
 
 def need(library: str, extra: str, what: str) -> None:

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ilu.scores import Reached, Steps
 from ilu.system.atomic import new_folder, write_json
 from ilu.system.distributed import ALONE, Ranks
-from ilu.types import LM, Reached, Steps, Weights
+from ilu.types import LM, Weights
 
 
 @runtime_checkable

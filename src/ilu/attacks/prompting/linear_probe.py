@@ -14,8 +14,9 @@ from ilu.data.stream import collate
 from ilu.data.tokenize import without_end
 from ilu.evals.score import mean_score
 from ilu.models.forward import every_hidden
+from ilu.scores import Score
 from ilu.system.optional import need
-from ilu.types import LM, Example, Question, Questions, Score
+from ilu.types import LM, Example, Question, Questions
 
 States = Float[np.ndarray, "_ D"]
 Items = list[float | None]

@@ -12,8 +12,9 @@ from ilu.data.text import Passages
 from ilu.evals.metrics.generation import generate
 from ilu.evals.score import mean_score
 from ilu.models.load import Beside, model_path, pinned, usable
+from ilu.scores import Score
 from ilu.system.errors import first_line
-from ilu.types import LM, Score
+from ilu.types import LM
 
 CLASSIFIERS: Mapping[str, str] = {
     "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",

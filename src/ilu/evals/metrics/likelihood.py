@@ -10,8 +10,9 @@ from ilu.data.stream import check_lengths, collate
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
+from ilu.scores import Score
 from ilu.system.checks import check_limit
-from ilu.types import LM, Score, Source
+from ilu.types import LM, Source
 
 
 @dataclass(frozen=True)

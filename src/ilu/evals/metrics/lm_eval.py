@@ -15,8 +15,9 @@ from torch import nn
 from ilu.data.lm_eval import HarnessTasks, requests
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
+from ilu.scores import Score
 from ilu.system.checks import check_limit
-from ilu.types import LM, Score
+from ilu.types import LM
 
 RESAMPLES = 200
 

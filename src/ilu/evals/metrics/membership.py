@@ -20,9 +20,10 @@ from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
 from ilu.models.token_math import at_least_float32
+from ilu.scores import Score
 from ilu.system.checks import check_limit
 from ilu.system.optional import need
-from ilu.types import LM, Example, Score, Source
+from ilu.types import LM, Example, Source
 
 Logps = Sequence[float] | Float[Tensor, " T"]
 """Log-probability of each token of one text, in nats."""

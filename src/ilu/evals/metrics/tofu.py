@@ -16,8 +16,9 @@ from ilu.evals.metrics.memorisation import exact_memorisation, extraction_streng
 from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import rouge_l
 from ilu.evals.score import mean_score
+from ilu.scores import Score
 from ilu.system.optional import need
-from ilu.types import LM, Example, Score, Source
+from ilu.types import LM, Example, Source
 
 Logps = Sequence[float]
 """Mean log-probability per token of several answers to one question."""

@@ -9,8 +9,9 @@ from ilu.evals.metrics.memorisation import exact_memorisation, extraction_streng
 from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import bleu, rouge_l
 from ilu.evals.score import mean_score
+from ilu.scores import Score
 from ilu.system.checks import check_limit
-from ilu.types import LM, Example, Score, Source
+from ilu.types import LM, Example, Source
 
 
 @dataclass(frozen=True)

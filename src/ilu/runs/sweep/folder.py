@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ilu.runs.run_dir import RunDir
+from ilu.scores import STAGES
 from ilu.system.atomic import write_json
 from ilu.system.locks import held
-from ilu.types import STAGES
 
 PLAN = "sweep.json"
 State = Literal["done", "failed", "running", "interrupted", "waiting"]
