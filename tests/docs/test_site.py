@@ -21,7 +21,7 @@ from ilu.recipes.registry import methods
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ORDER = ("index", "quickstart", "concepts", "recipes", "data", "method", "attacks", "masks",
-         "publishing", "metrics", "migration")  # fmt: skip
+         "publishing", "metrics", "migration", "api", "loops")  # fmt: skip
 BLOCK = re.compile(r"(<!-- parsed only -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -56,9 +56,10 @@ def workplace(tmp_path_factory):
 
 @pytest.mark.parametrize("page", ORDER)
 def test_blocks_of_code_run(page, workplace, capfd):
+    names = {"__name__": "docs"}  # blocks of a page go on from each other
     for block in blocks(page):
         if block.language == "python":
-            exec(compile(block.code, f"{page}.md", "exec"), {"__name__": "docs"})
+            exec(compile(block.code, f"{page}.md", "exec"), names)
         elif block.runs:
             for words in lines(block):
                 assert words[0] == "ilu"
