@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ilu.cli import attack
+from ilu.cli.arguments.unlearn import Place
 from ilu.cli.flags import parse
-from ilu.cli.unlearn import Place
 from ilu.evals.cached_suite import beside, evaluate, reads
 from ilu.evals.metrics.mcnemar import changes
 from ilu.evals.score import mean_score

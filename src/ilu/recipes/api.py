@@ -8,8 +8,9 @@ from typing import Any
 
 from ilu.evals.cached_suite import evaluate as evaluate_suite
 from ilu.models.load import load_model
-from ilu.recipes.attacks import Attacker, AttackSettings, attacked
+from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.build import build
+from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.formats import write_report

@@ -41,9 +41,7 @@ def parse_name(name: str) -> Name:
         warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
         name = renewed_name(name)
     if name not in found:
-        raise unknown(
-            "recipe", name, found, f"{', '.join(declared_methods())}{explained_endings()}"
-        )
+        raise unknown("recipe", name, found, f"ilu methods lists them{explained_endings()}")
     return found[name]
 
 
