@@ -7,7 +7,7 @@ from typing import Any
 
 from ilu.evals.score import mean_score
 from ilu.runs.run_dir import RunDir
-from ilu.types import Score
+from ilu.system.scores import Score
 
 Items = Sequence[float]
 QUESTIONS = {"type": "some.questions", "count": 8}

@@ -26,8 +26,9 @@ from ilu.models.load_sharded import load_sharded
 from ilu.recipes.build import build
 from ilu.runs.run import Options, run
 from ilu.system.distributed import Ranks, joined
+from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from tests.conftest import make_tiny
 from tests.training.test_fit import EXAMPLES, Stream

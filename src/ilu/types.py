@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ilu.system.scores import Reached, Score, Steps
+
 
 class Head(NamedTuple):
     """The output layer of a model: logits are a linear map of its last hidden states.
@@ -263,20 +265,6 @@ class Questions(Protocol):
         ...
 
 
-class Score(NamedTuple):
-    """A metric's value with its standard error over ``n`` items, and the value of each item.
-
-    An item that cannot be scored is None and takes no part in value, error and ``n``; ``unscored``
-    counts them.
-    """
-
-    value: float
-    stderr: float
-    n: int
-    items: tuple[float | None, ...] = ()
-    unscored: int = 0
-
-
 @runtime_checkable
 class Metric(Protocol):
     """Measure a model. Pure: the same model gives the same score."""
@@ -295,16 +283,6 @@ class Group(Protocol):
     def __call__(self, lm: LM) -> Mapping[str, Score]:
         """Score ``lm.model``, by name of the metric."""
         ...
-
-
-STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
-"""Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
-Reached = Callable[[str], None]
-"""Called by an attack at stages of ``STAGES``, each ``step N`` between, and always at the end."""
-Steps = Callable[[int, int], None]
-"""Called with the steps done and the steps in all."""
-Progress = Callable[[str, int, int], None]
-"""The same with the name of the piece of work in front."""
 
 
 @runtime_checkable

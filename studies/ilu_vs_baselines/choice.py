@@ -8,7 +8,7 @@ from ilu.lab.tasks import VALIDATION
 from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.summary import forgotten_share
 from ilu.runs.run_dir import RunDir
-from ilu.types import STAGES
+from ilu.system.scores import STAGES
 from studies.ilu_vs_baselines.groups import VARIANTS, compared
 
 

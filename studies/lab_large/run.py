@@ -40,9 +40,10 @@ from ilu.runs.run import Options, run_once
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import new_folder, write_json
 from ilu.system.provenance import environment
+from ilu.system.scores import STAGES
 from ilu.training.fit import Optim, Row, fit
 from ilu.training.objective import Term
-from ilu.types import LM, STAGES, Example
+from ilu.types import LM, Example
 
 TABLE = Path(__file__).parents[2] / "results" / "lab_large.json"
 PLAN = Plan(

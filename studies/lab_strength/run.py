@@ -24,7 +24,7 @@ from ilu.recipes.lab import finetune
 from ilu.runs.results.summary import forgotten_share
 from ilu.runs.run import run
 from ilu.system.atomic import write_json
-from ilu.types import STAGES
+from ilu.system.scores import STAGES
 
 RESULTS = Path(__file__).parents[2] / "results" / "lab_strength.json"
 ROWS: list[tuple[str, dict[str, Any]]] = [

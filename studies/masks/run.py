@@ -41,7 +41,7 @@ from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.local import run_all
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
-from ilu.types import STAGES
+from ilu.system.scores import STAGES
 
 TABLE = Path(__file__).parents[2] / "results" / "masks.json"
 METHODS = tuple(m + end for end in ("", "-ilu") for m in ("graddiff", "npo", "po", "rmu"))

@@ -30,7 +30,8 @@ from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.models.load import load_model, weights_hash
 from ilu.models.lora import Lora, linear_layers
-from ilu.recipes.attacks import Attacker, AttackSettings, attacked, with_attacks
+from ilu.recipes.attacks import Attacker, attacked, with_attacks
+from ilu.recipes.settings import AttackSettings
 from ilu.runs.attack_stage import Attacking, attack_all, check_failures
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.gather import gather
@@ -38,8 +39,9 @@ from ilu.runs.results.run_metrics import worst_case
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.worker import finished
+from ilu.system.errors import Stopped
 from ilu.system.record import describe, differences, restore
-from ilu.training.fit import Optim, Stopped
+from ilu.training.fit import Optim
 from ilu.types import LM, Example
 from tests.conftest import make_tiny
 

@@ -27,7 +27,8 @@ from ilu.recipes.attacks import with_attacks
 from ilu.runs.prepare import warn_of_overlap
 from ilu.runs.run import Options, run
 from ilu.system.distributed import Ranks
-from ilu.training.fit import Optim, Stopped
+from ilu.system.errors import Stopped
+from ilu.training.fit import Optim
 from ilu.types import Batch, Tokens
 from tests.runs.test_run import recipe
 from tests.system.test_reliability import bytes_of

@@ -15,7 +15,7 @@ import pytest
 
 import ilu.cli.flags as parsing
 from ilu.cli import sweep, sweep_flags, unlearn
-from ilu.cli.main import commands, run
+from ilu.cli.main import dispatch, run
 from ilu.recipes import lab
 from ilu.recipes.registry import methods
 
@@ -90,7 +90,7 @@ def test_blocks_that_need_more_than_a_laptop_have_right_flags(page, monkeypatch)
             else:
                 monkeypatch.setattr(parsing.tyro, "cli", only_parse)
                 with pytest.raises(Parsed):
-                    commands()[words[1]](words[2:])
+                    dispatch(words[1], words[2:])
                 monkeypatch.setattr(parsing.tyro, "cli", real)
 
 
@@ -106,7 +106,7 @@ def test_sweeps_on_slurm_have_right_flags():
 
 def test_a_wrong_flag_in_a_block_would_be_found(monkeypatch):
     with pytest.raises(SystemExit):
-        commands()["evaluate"](["lab", "--suit", "lab"])
+        dispatch("evaluate", ["lab", "--suit", "lab"])
 
 
 def test_every_page_is_read_and_every_block_has_a_language_that_is_tried():

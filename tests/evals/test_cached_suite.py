@@ -43,8 +43,9 @@ from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe
 from ilu.runs.run import run, run_once
 from ilu.system.record import describe, restore
+from ilu.system.scores import Score
 from ilu.training.fit import Optim
-from ilu.types import LM, Score
+from ilu.types import LM
 from tests.conftest import make_tiny
 
 

@@ -27,9 +27,10 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.forward import ModelForward
 from ilu.models.lm_head import head_of
 from ilu.models.token_math import mean_nll
+from ilu.system.scores import Score
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
-from ilu.types import LM, Example, Score
+from ilu.types import LM, Example
 from tests.methods.test_math import Words
 
 

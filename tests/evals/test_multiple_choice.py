@@ -19,7 +19,8 @@ from ilu.evals.score import mean_score
 from ilu.models.forward import ModelForward
 from ilu.models.lm_head import logits_at, takes_positions
 from ilu.models.token_math import sequence_nll
-from ilu.types import LM, Example, Question, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Question
 from tests.methods.test_math import Words
 
 

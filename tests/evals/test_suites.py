@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from ilu.cli import attack
+from ilu.cli.arguments.unlearn import Place
 from ilu.cli.flags import parse
-from ilu.cli.unlearn import Place
 from ilu.evals.cached_suite import evaluate, reads, with_reference
 from ilu.evals.metrics.mcnemar import changes
 from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents
 from ilu.models.load import load_model
-from ilu.recipes.attacks import AttackSettings
+from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite import suite_of, suites
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.results.run_metrics import read
 from ilu.runs.run_dir import RunDir
+from ilu.system.scores import Score
 from ilu.training.fit import Optim
-from ilu.types import LM, Score
+from ilu.types import LM
 from tests.conftest import make_tiny
 from tests.data.test_text import write
 from tests.evals.test_tasks import CHEESE, mirror  # noqa: F401, a fixture

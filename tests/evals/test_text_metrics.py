@@ -33,7 +33,8 @@ from ilu.models.forward import ModelForward
 from ilu.models.load import Beside, load_model
 from ilu.models.token_math import sequence_nll
 from ilu.recipes.suite import suite_of
-from ilu.recipes.suite_request import SuiteRequest, judges
+from ilu.recipes.suite_data import judges
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.types import LM, Example
 from tests.data.test_text import write
 from tests.methods.test_math import Words

@@ -36,8 +36,9 @@ from ilu.models.load import weights_hash
 from ilu.models.token_math import mean_nll
 from ilu.models.weight_names import place
 from ilu.runs.mask_stage import make_masks
+from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.training.optim.masked import moving
 from ilu.types import LM, Example

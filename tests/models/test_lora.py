@@ -17,8 +17,9 @@ from ilu.models.lora import ADAPTERS, Lora, adapt, adapted_layers, adapting, bas
 from ilu.models.weight_names import named_trained
 from ilu.runs.run import Options, run
 from ilu.system import optional
+from ilu.system.errors import Stopped
 from ilu.system.record import describe, restore
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.trainable import training
 from tests.build import batch
 from tests.close import ROUNDING, assert_same_to_rounding

@@ -29,6 +29,8 @@ def hinge(tmp_path, monkeypatch):
 def test_a_method_of_one_file_is_found_everywhere(hinge, capsys):
     assert build("hinge-sam-ilu", {"model": "lab"}).objective["forget"].weight == 1.0
     assert run(["methods"]) == 0
+    assert "hinge" in capsys.readouterr().out
+    assert run(["methods", "--all"]) == 0
     assert "Hinge" in capsys.readouterr().out
     assert run(["unlearn", "--help"]) == 0
     assert "hinge" in capsys.readouterr().out

@@ -160,7 +160,7 @@ def test_push_does_not_take_the_license_off_a_card(copied, capsys):
 
 def test_a_finished_run_that_is_resumed_keeps_the_attacks_of_its_card(copied, monkeypatch, capsys):
     made, attacked = copied
-    monkeypatch.setattr(unlearn.Place, "run", lambda self, recipe: RunDir(made))
+    monkeypatch.setattr(unlearn, "carry_out", lambda recipe, place: RunDir(made))
     command = ["npo", "--model", "lab", "--out", str(made), "--resume"]
     unlearn.main(command)
     assert "No attack was tried" in card_of(made)

@@ -13,8 +13,8 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.load import load_model, weights_hash
 from ilu.recipes.registry import methods
 from ilu.runs.run import Options, run
+from ilu.system.errors import Stopped
 from ilu.system.record import restore
-from ilu.training.fit import Stopped
 from tests.runs.test_run import recipe, start
 
 

@@ -26,7 +26,7 @@ from ilu.runs.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.runs.report.table import common_name, make_table
 from ilu.runs.results.run_metrics import area, gap, headline, read, samples_to_recover, worst_case
 from ilu.runs.run_dir import RunDir
-from ilu.types import Score
+from ilu.system.scores import Score
 from tests.fabricate import (
     HALF,
     KNOWN,

@@ -30,8 +30,9 @@ from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep import local
 from ilu.runs.sweep.worker import STOPPED, Conditions
+from ilu.system.errors import Stopped
 from ilu.system.record import describe, differences, restore
-from ilu.training.fit import Optim, Stopped
+from ilu.training.fit import Optim
 from ilu.training.objective import Plain
 from ilu.training.schedules import Ramp
 from ilu.types import Example

@@ -38,10 +38,11 @@ from ilu.runs.sweep.grid import cells, read_grid, run_name
 from ilu.runs.sweep.resources import Resources
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, recorded
 from ilu.system.distributed import Ranks
+from ilu.system.errors import Stopped
 from ilu.system.locks import alone
 from ilu.system.record import describe, restore
-from ilu.training.fit import Optim, Stopped
-from ilu.types import Score
+from ilu.system.scores import Score
+from ilu.training.fit import Optim
 from tests.runs.test_run import OWN, recipe
 
 SOAK = pytest.mark.skipif("ILU_SOAK" not in os.environ, reason="a minute or more: make soak")

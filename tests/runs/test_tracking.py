@@ -5,8 +5,8 @@ import pytest
 from ilu.recipes.lab import finetune
 from ilu.runs.recipe import Recipe
 from ilu.runs.tracking import of_attack, tracking, untracked
+from ilu.system.scores import Score
 from ilu.training.fit import Optim
-from ilu.types import Score
 
 RECIPE = Recipe(
     name="npo",

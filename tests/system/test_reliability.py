@@ -30,9 +30,10 @@ from ilu.recipes.attacks import with_attacks
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import new_file, new_folder, write_json
+from ilu.system.errors import Stopped
 from ilu.system.locks import Busy, alone, held, lock_of
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped
+from ilu.training.fit import Optim
 from ilu.types import IGNORE, Example
 from tests.conftest import make_tiny
 from tests.runs.test_run import recipe

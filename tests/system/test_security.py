@@ -20,8 +20,8 @@ from ilu.runs.sweep.worker import Conditions, carry_out
 from ilu.system.atomic import inside
 from ilu.system.provenance import code_diff, environment
 from ilu.system.record import describe
+from ilu.system.scores import Score
 from ilu.system.secrets import HIDDEN, hidden_arguments, without_secrets
-from ilu.types import Score
 from tests.conftest import ROOT
 from tests.data.test_text import write
 from tests.evals.test_tasks import mirror  # noqa: F401, a fixture

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.optim.averaging import Average
 from tests.conftest import make_tiny
 from tests.training.test_optimizers import OBJECTIVE, same, streams

@@ -12,8 +12,9 @@ from ilu.methods.masks.storage import load_mask
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.ilu import Penalty
 from ilu.methods.robust.rules import SAM
+from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import Example
 from tests.conftest import make_tiny

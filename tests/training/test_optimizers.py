@@ -14,9 +14,10 @@ from ilu.methods.robust.rules import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.lm_head_loss import tokens_of
 from ilu.system import optional
+from ilu.system.errors import Stopped
 from ilu.system.seeds import seeded
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Stopped, fit
+from ilu.training.fit import Optim, fit
 from ilu.training.objective import Engine, Term, Views
 from ilu.training.optim.adamw import adamw8bit
 from ilu.training.optim.bfloat16 import stochastic_bfloat16, to_bfloat16

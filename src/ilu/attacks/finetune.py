@@ -10,10 +10,12 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
 from ilu.models.lora import Lora, adapted_layers, adapting
 from ilu.models.weight_names import named_trained
+from ilu.system.errors import Stopped
+from ilu.system.scores import Reached, Steps, stages_by_step
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, Row, Stopped, fit
+from ilu.training.fit import Optim, Row, fit
 from ilu.training.objective import Term
-from ilu.types import LM, STAGES, Example, Group, Metric, Reached, Steps
+from ilu.types import LM, Example, Group, Metric
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,3 @@ def ending(over: Callable[[], bool]) -> Generator[None]:
     except Stopped:
         if not over():
             raise
-
-
-def stages_by_step(steps: int) -> dict[int, list[str]]:
-    """Step -> the stages reached after it; in a very short attack one step may reach several."""
-    found: dict[int, list[str]] = {}
-    for stage, fraction in STAGES.items():
-        found.setdefault(max(1, round(fraction * steps)), []).append(stage)
-    return found

@@ -10,7 +10,8 @@ from ilu.attacks.kind import AttackInputs, AttackKind
 from ilu.attacks.registry import label
 from ilu.attacks.weight_edit import WeightEdit
 from ilu.data.lazy import joined
-from ilu.types import LM, Attack, Example, Group, Metric, Reached, Score, Steps
+from ilu.system.scores import Reached, Score, Steps
+from ilu.types import LM, Attack, Example, Group, Metric
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from ilu.models.lora import linear_layers
-from ilu.types import LM, Example, Metric, Reached, Steps
+from ilu.system.scores import Reached, Steps
+from ilu.types import LM, Example, Metric
 
 
 @runtime_checkable

@@ -1,20 +1,13 @@
 """``ilu attack``: what comes back when someone works on a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ilu.attacks.convergence import Convergence
 from ilu.attacks.registry import attack_kinds
-from ilu.cli.catalogue import prose
-from ilu.cli.flags import Positional, parse
+from ilu.cli.arguments.attack import Attack, read
+from ilu.cli.carry_out import carry_out
 from ilu.cli.terminal import console, number, table
-from ilu.cli.unlearn import Place
-from ilu.data.multiple_choice import Form
-from ilu.recipes.attacks import Attacker, AttackSettings, attacked
+from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.probes import probes
 from ilu.recipes.suite import suite_kind, suite_of
 from ilu.recipes.suite_request import SuiteRequest
@@ -22,85 +15,17 @@ from ilu.runs.attack_stage import check_failures
 from ilu.runs.results.display import FORGOTTEN, complement, displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
+from ilu.system.scores import STAGES
 from ilu.training.fit import Optim
-from ilu.training.optim.by_name import Kind
-from ilu.types import STAGES, Group
+from ilu.types import Group
 
 LR = 1e-5
 """What someone would fine-tune a model of 7B with, by AdamW."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attack:
-    """Attack a model and measure what comes back: by fine-tuning, relearning, compression, ...
-
-    Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
-
-    Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
-
-    Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
-    --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
-
-    Args:
-        model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
-            forgets.
-        revision: branch, tag or commit of a model on the hub.
-        task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
-            owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
-            fine-tuned, and kept.
-        attack: repeat the flag for several, each from the same weights: a task, or an attack by its
-            name with an argument, as listed above.
-        ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
-            reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
-            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
-            a report takes them to be about what was forgotten.
-        suite: what is measured before, at a quarter, at half and at the end, beside the task; see
-            ilu evaluate --help.
-        split: of the suites tofu, muse and wmdp.
-        data: file or hub dataset for the suites choice, likelihood and verbatim.
-        form: of multiple choice: letters, or cloze, which does not show the options.
-        columns: names of columns that differ in the data, as wanted=present.
-        limit: measure on at most so many items, chosen as by ilu evaluate.
-        known: for the suite facts, a model: use only the facts that it knows; see ilu evaluate.
-        steps: optimiser steps of the attacker.
-        lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
-        optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
-            its gradient is large; or another of ilu unlearn.
-        clip: largest gradient norm; None does not clip.
-        converge: end a task before that many steps once accuracy on 100 of its examples, which are
-            held out, changes by less than 1 % at three measurements; needs --every.
-        keep: save the weights after every attack, not only after that on a task.
-        cache: folder where results are kept by content: weights, attack, metrics, data, code. What
-            is there is not done again. With --task or --keep the attacks are carried out in any
-            case, because their weights are saved.
-    """
-
-    model: Positional[str]
-    revision: str | None = None
-    task: str | None = None
-    attack: tuple[str, ...] = ()
-    ask: tuple[str, ...] = ()
-    settings: AttackSettings = AttackSettings()
-    suite: str = "likelihood"
-    split: str | None = None
-    data: str | None = None
-    form: Form = "letters"
-    columns: tuple[str, ...] = ()
-    limit: int | None = 200
-    known: str | None = None
-    steps: int = 100
-    lr: float | None = None
-    optimizer: Kind = "adamw"
-    clip: float | None = 1.0
-    converge: bool = False
-    keep: bool = False
-    cache: Path | None = None
-    place: Annotated[Place, tyro.conf.arg(name="")]
-
-
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
-    wanted: Attack = parse(Attack, "ilu attack", argv, description())
+    wanted = read(argv)
     names = (*([wanted.task] if wanted.task else []), *wanted.attack)
     if not names and not wanted.ask:
         raise ValueError(
@@ -112,16 +37,9 @@ def attack(argv: Sequence[str]) -> None:
         wanted.model, names, attacker(wanted), suites(wanted), asking(wanted),
         keep=keep, revision=wanted.revision,
     )  # fmt: skip
-    out = wanted.place.run(recipe, shared=wanted.cache)
+    out = carry_out(recipe, wanted.place, shared=wanted.cache)
     show_stages(out)
     check_failures(out)
-
-
-def description() -> str:
-    """The text above the flags: what the command does, and every kind of attack."""
-    text = prose(Attack)
-    kinds = [f"* {n}:{k.example} {prose(k.build)}" for n, k in attack_kinds().items()]
-    return "\n\n".join([text, "Attacks by name, with an example of the argument:", *kinds])
 
 
 def attacker(wanted: Attack) -> Attacker:

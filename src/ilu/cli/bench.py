@@ -1,15 +1,10 @@
 """``ilu bench methods``: a table of every method on the lab, with standard errors over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from ilu.cli.flags import Positional, parse
+from ilu.cli.arguments.bench import read
 from ilu.cli.sweep import sweeping
-from ilu.cli.sweep_flags import Where
 from ilu.cli.terminal import console, table
 from ilu.recipes.bench import QUICK, SIZE, jobs, names
 from ilu.runs.results import display
@@ -24,33 +19,9 @@ COSTS = {"unlearn_seconds": "seconds", "peak_memory_mib": "MiB"}
 COLUMNS = {key: display.COLUMNS[key] for key in HEADLINE} | COSTS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Unlearn the lab's model with every method, attack it, and compare.
-
-    Example: ilu bench methods --out bench
-
-    Example: ilu bench methods --only rmu --only rmu-ilu --seeds 5 --out bench
-
-    Args:
-        out: folder for methods.json, methods.md and one run directory per method and seed. It is a
-            sweep folder: the same command again, or ilu sweep resume, runs only what is missing.
-        only: a recipe to measure instead of all; repeat the flag for several.
-        seeds: runs of each method.
-        quick: a smoke test with too few steps for meaningful numbers.
-    """
-
-    what: Positional[str]
-    out: Path
-    only: tuple[str, ...] = ()
-    seeds: int = 3
-    quick: bool = False
-    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
-
-
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    wanted: Bench = parse(Bench, "ilu bench", argv)
+    wanted = read(argv)
     if wanted.what != "methods" or wanted.seeds < 1:
         raise ValueError(
             f"ilu bench {wanted.what} --seeds {wanted.seeds}: it measures methods, with at least "

@@ -1,11 +1,9 @@
 """``ilu demo``: unlearning and attacks on the lab, in minutes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ilu.cli.flags import parse
+from ilu.cli.arguments.demo import read
 from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console, number, progress, table
 from ilu.lab.world import CHANCE
@@ -19,30 +17,9 @@ from ilu.runs.run import Options, run
 from ilu.system.atomic import write_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Unlearn the lab's model with four methods, then attack each by fine-tuning on six tasks.
-
-    Example: ilu demo --out demo
-
-    Args:
-        out: new folder for summary.json, report.html and one run directory per model.
-        quick: a smoke test with too few steps for meaningful numbers.
-        seed: random seed.
-        device: cpu, cuda, mps.
-        resume: continue an interrupted demo.
-    """
-
-    out: Path
-    quick: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    resume: bool = False
-
-
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    demo: Demo = parse(Demo, "ilu demo", argv)
+    demo = read(argv)
     if demo.out.exists() and not demo.resume:
         raise ValueError(f"{demo.out} exists already: choose another --out, or add --resume")
     planned = recipes(demo.seed, QUICK if demo.quick else FULL)

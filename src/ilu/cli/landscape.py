@@ -1,13 +1,11 @@
 """``ilu landscape``: scores on a line or plane through models, or in random directions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.arguments.landscape import Kind, Landscape, read
 from ilu.cli.terminal import number, progress, table
 from ilu.evals.geometry.landscape import (
     Axis,
@@ -28,60 +26,15 @@ from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 from ilu.types import Weights
 
-Kind = Literal["line", "plane", "random"]
 SPANS: Mapping[Kind, tuple[float, float]] = {
     "line": (-0.25, 1.25), "plane": (-0.5, 1.5), "random": (-0.5, 0.5),
 }  # fmt: skip
 POINTS: Mapping[Kind, int] = {"line": 13, "plane": 9, "random": 9}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Landscape:
-    """Measure scores around the unlearned model, which is at 0, or between it and others.
-
-    Requires memory for three copies of the weights in float32.
-
-    Example: ilu landscape lab runs/first/model --suite lab --out runs/first/landscape.json
-
-    Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
-
-    Args:
-        original: the model before unlearning: folder, hub id, GGUF file, smollm2
-            or lab; it is at 1.
-        unlearned: folder or hub id of the unlearned model.
-        finetuned: folder or hub id of the unlearned model after an attack.
-        kind: line through original and unlearned, plane through these and finetuned, or two random
-            directions with filter-wise normalisation; if left out, plane with finetuned, else line.
-        suite: suite that is measured at every point; see ilu evaluate --help.
-        split: split of the suites tofu, muse and wmdp.
-        data: file or hub dataset for suites without data of their own.
-        columns: names of columns, as EXPECTED=PRESENT.
-        limit: measure on at most this many items, chosen as by ilu evaluate.
-        points: number of points on each axis; 13 on a line, 9 times 9 on a plane.
-        seed: seed of the random directions.
-        out: write the scores to this JSON file, and a plot of each score to an .svg file in the
-            same folder; ilu report shows a file landscape.json in a run directory.
-        device: cpu, cuda, mps.
-    """
-
-    original: Positional[str]
-    unlearned: Positional[str]
-    finetuned: Positional[str | None] = None
-    kind: Kind | None = None
-    suite: str = "likelihood"
-    split: str | None = None
-    data: str | None = None
-    columns: tuple[str, ...] = ()
-    limit: int | None = None
-    points: int | None = None
-    seed: int = 0
-    out: Path
-    device: str = "cpu"
-
-
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    wanted: Landscape = parse(Landscape, "ilu landscape", argv)
+    wanted = read(argv)
     kind = wanted.kind or ("plane" if wanted.finetuned else "line")
     if (kind == "plane") != (wanted.finetuned is not None):
         raise ValueError(

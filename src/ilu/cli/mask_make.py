@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from ilu.cli.arguments.mask import Making
 from ilu.cli.flags import parse
 from ilu.cli.mask_show import show_mask
 from ilu.cli.signals import interruptible
@@ -16,72 +17,22 @@ from ilu.data.lazy import joined
 from ilu.data.stream import check_lengths
 from ilu.lab.sources import Documents
 from ilu.methods.forget.idk import Refusal
-from ilu.methods.masks.gradients import Reduction
 from ilu.methods.masks.make import Scoring
 from ilu.methods.masks.score_storage import StoredScores
 from ilu.methods.masks.scores import Attribution
 from ilu.methods.masks.storage import MaskFile
-from ilu.methods.masks.top_k import Per, check_fractions
-from ilu.methods.masks.units import Unit
+from ilu.methods.masks.top_k import check_fractions
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
 from ilu.models.load import load_model
 from ilu.models.named import LAB
+from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.user_data import dataset
 from ilu.runs.mask_stage import make_masks
+from ilu.system.errors import Stopped
 from ilu.system.locks import alone
-from ilu.training.fit import Stopped
 from ilu.types import LM, Example, Source
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Making:
-    """What a mask is made from.
-
-    Args:
-        model: folder, hub id, GGUF file, smollm2, or lab, which brings its own data.
-        forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
-            flag for several topics.
-        retain: what is to be kept, for scores that ask for it.
-        forget_columns: names of columns that differ, as wanted=present.
-        retain_columns: the same for the retain set.
-        truncate: cut longer examples to this many tokens.
-        fraction: share of the scored weights that may move; repeat the flag for several masks from
-            the same scores, which then have it in their names.
-        out: the mask; with several fractions NAME.safetensors becomes NAME-0.1.safetensors and so
-            on.
-        per: rank the weights of the whole model, or of each layer, tensor or row; or rank whole
-            heads, neurons or modules. Left out, as is usual for the score.
-        refusal: take the gradient of refusing the forget set, for methods that learn to refuse.
-        reduction: mean of all examples, or sum over batches of their token means, as in WAGLE's
-            code, whose mu is for that.
-        parameters: regular expression: only weights whose name matches are scored.
-        batch_size: examples at a time.
-        limit: use the first so many examples of each set.
-        precision: of the model; sums are float32 in any case.
-        scores: put the scores into this folder instead of memory, for large models, and keep them;
-            the same command with another --fraction or --per selects from what lies there.
-        device: cpu, cuda, mps.
-    """
-
-    model: str
-    out: Path
-    forget: tuple[str, ...] = ()
-    retain: str | None = None
-    forget_columns: tuple[str, ...] = ()
-    retain_columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    fraction: tuple[float, ...] = ()
-    per: Per | Unit | None = None
-    refusal: bool = False
-    reduction: Reduction = "mean"
-    parameters: str = ""
-    batch_size: int = 4
-    limit: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    scores: Path | None = None
-    device: str = "cpu"
 
 
 def make_mask(name: str, argv: Sequence[str]) -> None:
@@ -125,7 +76,7 @@ def read(name: str, kind: Kind, argv: Sequence[str]) -> tuple[Making, Attributio
     """Parse the common flags and those of the score."""
     fields = [("making", Making), ("score", kind.score)]
     whole = dataclasses.make_dataclass("Flags", fields, frozen=True, kw_only=True)
-    whole.__doc__ = f"{name}: {kind.summary}."
+    whole.__doc__ = f"{name}: {SUMMARIES[name]}."
     found: Any = parse(whole, f"ilu mask {name}", argv)
     return found.making, found.score.named() if kind.score is Layers else found.score
 

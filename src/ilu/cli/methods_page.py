@@ -12,9 +12,9 @@ import docstring_parser
 from ilu.attacks.registry import attack_kinds
 from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
-from ilu.recipes.masks import MASKS
+from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.registry import endings, methods
-from ilu.recipes.robust import Invariance
+from ilu.recipes.settings import Invariance
 from ilu.training.objective import Term
 
 HEAD = """\
@@ -37,7 +37,7 @@ def page() -> str:
     head = [HEAD.format(robust=", ".join(f"-{name}" for name in endings()))]
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
-    masks = ["## Masks by name\n", *(f"* `{n}`: {k.summary}" for n, k in MASKS.items()), ""]
+    masks = ["## Masks by name\n", *(f"* `{n}`: {s}" for n, s in SUMMARIES.items()), ""]
     attacks = [
         "## Attacks by name\n",
         *(f"* `{n}`: {prose(k.build)}" for n, k in attack_kinds().items()),

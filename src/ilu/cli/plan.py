@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ilu.cli.arguments.plan import RESERVE, check
 from ilu.cli.flags import flags
 from ilu.cli.terminal import console, print_json, table
 from ilu.cli.unlearn import read
@@ -20,22 +21,6 @@ from ilu.runs.recipe import Recipe
 from ilu.system.distributed import Ranks
 from ilu.training.fit import check_training
 
-HELP = """\
-usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [--shard N]
-                [flags of ilu unlearn]
-
-Predict the peak memory of a training step from the model's configuration, and propose settings.
-No weights are loaded and no data is read: --length is the number of tokens of an example. With
---shard N it is what each of N processes needs, each on a device of its own.
-
-  ilu plan npo-ilu --model ./my-model --device-memory 24GiB --length 512
-  ilu plan rmu --model org/model --device-memory 80GB --precision bfloat16 --json
-
-Left aside: about {reserve} GiB for the runtime. What fits has room for the float32 model as well,
-which is measured before and after training. The model must be a folder or in the local cache.
-"""
-RESERVE = 1.0
-"""GiB of a device that are not to be planned with: the runtime, its kernels, fragments."""
 GIB = 2**30
 DATA = ("--forget", "--retain", "--environment")
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "G": 2**30, "M": 2**20}
@@ -76,11 +61,7 @@ class Row(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    if not argv or argv[0].startswith("-"):
-        if not argv or argv[0] not in ("-h", "--help"):
-            raise ValueError("ilu plan needs a recipe first: ilu plan RECIPE --model M")
-        console.print(HELP.format(reserve=RESERVE), markup=False, end="")
-        return
+    check(argv)
     room = bytes_of(taken(argv, "--device-memory", "80GiB"))
     length = tokens_of(taken(argv, "--length", "512"))
     ranks = shared_by(taken(argv, "--shard", "1"))

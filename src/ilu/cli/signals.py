@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from ilu.training.fit import Stopped
+from ilu.system.errors import Stopped
 
 
 class Interrupt(Exception):

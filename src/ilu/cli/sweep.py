@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from ilu.cli.flags import Positional, as_flags, parse
+from ilu.cli.arguments.sweep import Folder, Resume, Where, check
+from ilu.cli.flags import as_flags, parse
 from ilu.cli.signals import interruptible
-from ilu.cli.sweep_flags import PROG, Where, Wish, goal_of, planned, read, trial
+from ilu.cli.sweep_flags import PROG, Wish, goal_of, planned, read, trial
 from ilu.cli.sweep_status import following, show
 from ilu.cli.terminal import console
 from ilu.recipes.holdout import as_recorded
@@ -32,36 +30,10 @@ from ilu.runs.sweep.worker import Conditions, Outcome, recorded
 from ilu.system.atomic import write_json
 from ilu.system.locks import alone
 
-HELP = """\
-usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
-       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [arguments of its function recipe]
-       ilu sweep status DIR
-       ilu sweep resume DIR [--executor E] [--workers N]
-       ilu sweep cancel DIR
-
-Carry out every combination of the grid, each in a run directory of its own below DIR/runs. The same
-command again does only what is missing; more of the grid adds runs. What has been done is read off
-the run directories alone, so a sweep can go on with another executor or on another machine.
-
-  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attacks all --out sweeps/one
-  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 --search lr=1e-4:1e-3:log \\
-      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attacks all --out sweeps/tuned
-  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray --out sweeps/mine
-
-FILE.py is code: it is run, with all that it does, and only when it is named here. Its function
-recipe(...) returns a Recipe made of parts of ilu.
-
-Flags: ilu sweep RECIPE --help
-"""
-
 
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    if not argv or argv[0] in ("-h", "--help"):
-        if argv:
-            console.print(HELP, markup=False, end="")
-            return
-        raise ValueError("ilu sweep needs a recipe or a Python file first: see ilu sweep --help")
+    check(argv)
     if argv[0] in SUBCOMMANDS:
         SUBCOMMANDS[argv[0]](argv[1:])
         return
@@ -177,29 +149,6 @@ def tried(
             )
             trials.append(optuna_search.Trial(settings, value))
     return trials
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folder:
-    """The folder of a sweep.
-
-    Args:
-        out: where the sweep is.
-    """
-
-    out: Positional[Path]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resume:
-    """Do what is missing of a sweep; its recipes are those that were planned.
-
-    Args:
-        out: where the sweep is.
-    """
-
-    out: Positional[Path]
-    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
 
 
 def show_status(argv: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ilu.attacks.registry import label
+from ilu.cli.arguments.sweep import SweepFlags
 from ilu.cli.flags import parse
 from ilu.cli.unlearn import arguments_type, read_settings
 from ilu.models.named import full_name
@@ -19,68 +20,9 @@ from ilu.recipes.names import parse_name
 from ilu.runs.recipe import Recipe
 from ilu.runs.sweep.grid import cells, read_grid, run_name
 from ilu.runs.sweep.optuna_search import Goal
-from ilu.runs.sweep.resources import Resources
 from ilu.training.fit import Optim
 
 PROG = "ilu sweep"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where runs are carried out, and how many at a time.
-
-    Args:
-        executor: local: a process for each run on this machine; ray: tasks of Ray (needs ray);
-            slurm: jobs through submitit (needs submitit).
-        workers: runs at a time, of the executor local.
-        address: of a Ray cluster, or auto for the one of this machine; one is started if left out.
-        resources: what each run needs.
-        device: cpu, cuda, cuda:1, mps.
-        save_every: steps between checkpoints of training and of attacks: the most that a run loses
-            when its process or machine is lost.
-    """
-
-    executor: Literal["local", "ray", "slurm"] = "local"
-    workers: int = 2
-    address: str | None = None
-    resources: Resources = Resources()
-    device: str = "cpu"
-    save_every: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepFlags:
-    """What to vary, and what is done with every run.
-
-    Args:
-        out: folder of the sweep; what lies there is not done again.
-        grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
-            -ilu, and recipe=A,B tries several recipes with the same flags.
-        attacks: all, none, or attacks as ilu attack --attack takes them, with commas between,
-            carried out on every run.
-        attack_steps: optimiser steps of each attack.
-        attack_lr: their learning rate.
-        search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
-            for each recipe before the grid, with Optuna (needs optuna).
-        trials: runs of the search for each recipe, the same number for all.
-        trials_at_once: so many are chosen before the first of them has ended: more keep more
-            workers busy, and learn less from one another.
-        goal: what the search makes large, and small after a minus: METRIC@STAGE with commas
-            between, of a stage behind an attack ATTACK-end, as in lora:mood-end. Measured on the
-            validation half of the items; the grid on the other half. An attack that is named here
-            is for validation and not in the grid.
-    """
-
-    out: Path
-    grid: tuple[str, ...] = ()
-    attacks: str = "none"
-    attack_steps: int = 100
-    attack_lr: float = 1e-3
-    search: tuple[str, ...] = ()
-    trials: int = 20
-    trials_at_once: int = 2
-    goal: str | None = None
-    where: Where = Where()
 
 
 Make = Callable[[Mapping[str, str]], Recipe]

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ilu import types
 from ilu.cli.flags import as_flags
+from ilu.system import scores
 
 console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ EVERY = 30.0
 
 
 @contextmanager
-def progress(total: int | None = None) -> Generator[types.Progress]:
+def progress(total: int | None = None) -> Generator[scores.Progress]:
     """Progress bars on a terminal or in a notebook with ipywidgets; plain lines elsewhere.
 
     ``total`` is the number of steps of all stages together; None shows no bar over all of them.
@@ -57,7 +57,7 @@ def progress(total: int | None = None) -> Generator[types.Progress]:
         yield show
 
 
-def plain_lines(every: float = EVERY) -> types.Progress:
+def plain_lines(every: float = EVERY) -> scores.Progress:
     """A line at the end of each stage, and one at most every ``every`` seconds within it."""
     last = time.monotonic()
 
@@ -88,7 +88,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def error(score: types.Score) -> str:
+def error(score: scores.Score) -> str:
     """A standard error; a dash for a single item, which has none."""
     return number(score.stderr if score.n > 1 else None)
 

@@ -1,11 +1,10 @@
 """``ilu vectors``: norms, angles and ranks of task vectors, and CKA of hidden states."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.arguments.vectors import Vectors, read
 from ilu.cli.terminal import number, print_json, table
 from ilu.evals.geometry.cka import layer_cka
 from ilu.evals.geometry.task_vectors import (
@@ -26,49 +25,9 @@ from ilu.system.atomic import write_json
 GROUPS: Mapping[str, Callable[[str], str]] = {"layer": module_of, "module": kind_of}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vectors:
-    """Angles between task vectors of one model: unlearning, and fine-tuning after it.
-
-    Weights are read a few rows at a time: memory does not depend on the size of the model.
-
-    Example: ilu vectors lab runs/first/model runs/mood/attacks/mood/model --by layer
-
-    Example: ilu vectors lab runs/first/model --cka lab --out runs/first/representations.json
-
-    Args:
-        original: the model before unlearning: folder, GGUF file, lab or smollm2.
-        unlearned: folder of the unlearned model.
-        finetuned: folder of the unlearned model after fine-tuning.
-        tuned_original: folder of the original after the same fine-tuning, for two more cosines.
-        by: norms and cosines by layer, or by module type over all layers.
-        rank: effective rank of the change of every matrix, exp of the entropy of its normalised
-            singular values; takes minutes for a model of 1B, hours for 7B.
-        cka: also compare hidden states of original and unlearned model, layer by layer, on the
-            texts of this file or hub dataset, or of the lab (lab).
-        columns: names of columns in these texts, as EXPECTED=PRESENT.
-        limit: use at most this many texts.
-        out: write the numbers to this JSON file; ilu report shows the CKA of a file
-            representations.json in a run directory.
-        json: print JSON.
-    """
-
-    original: Positional[str]
-    unlearned: Positional[str]
-    finetuned: Positional[str | None] = None
-    tuned_original: str | None = None
-    by: Literal["layer", "module"] = "layer"
-    rank: bool = False
-    cka: str | None = None
-    columns: tuple[str, ...] = ()
-    limit: int = 200
-    out: Path | None = None
-    json: bool = False
-
-
 def vectors(argv: Sequence[str]) -> None:
     """Carry out ``ilu vectors``."""
-    wanted: Vectors = parse(Vectors, "ilu vectors", argv)
+    wanted = read(argv)
     named = {
         "original": wanted.original,
         "unlearned": wanted.unlearned,

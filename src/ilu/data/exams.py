@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ilu.data.hub import load_rows
-from ilu.data.multiple_choice import Form, choice_questions, spread
+from ilu.data.multiple_choice import choice_questions, spread
+from ilu.data.question_form import Form
 from ilu.data.readers import Row
 from ilu.system.checks import check_limit
 from ilu.types import Question

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ilu.data.hub import find_rows
+from ilu.data.question_form import Form
 from ilu.data.readers import Row
 from ilu.data.text import renamed
 from ilu.system.checks import check_limit
@@ -15,8 +16,6 @@ from ilu.types import Question
 
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
-Form = Literal["letters", "cloze"]
-"""Options shown and answered by letter, or not shown and answered in full."""
 FEW = 3
 """Questions whose answers may all stand in one place by chance."""
 UNLABELLED = (None, "", -1, "-1")

@@ -15,7 +15,8 @@ from ilu.system.atomic import json_hash, write_json
 from ilu.system.locks import alone
 from ilu.system.provenance import code_hash, installed
 from ilu.system.record import describe
-from ilu.types import LM, Group, Metric, Score, Steps
+from ilu.system.scores import Score, Steps
+from ilu.types import LM, Group, Metric
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "peft", "torchao", "rouge-score", "sacrebleu", "scipy",

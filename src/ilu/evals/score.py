@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from ilu.system.checks import check_finite
-from ilu.types import Score
+from ilu.system.scores import Score
 
 
 def mean_score(items: Sequence[float | None]) -> Score:
@@ -21,10 +21,10 @@ def mean_score(items: Sequence[float | None]) -> Score:
     if not scored:
         why = f"none of the {len(items)} items can be scored" if items else "there are no items"
         raise ValueError(f"nothing to score: {why}")
-    x = torch.tensor(scored, dtype=torch.float64)
-    stderr = x.std().item() / len(scored) ** 0.5 if len(scored) > 1 else 0.0
+    x = np.array(scored, dtype=np.float64)
+    stderr = float(x.std(ddof=1)) / len(scored) ** 0.5 if len(scored) > 1 else 0.0
     unscored = len(items) - len(scored)
-    return Score(x.mean().item(), stderr, len(scored), tuple(items), unscored)
+    return Score(float(x.mean()), stderr, len(scored), tuple(items), unscored)
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ilu.types import LM, Group, Metric, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Group, Metric
 
 Scores = Mapping[str, Score]
 

@@ -16,12 +16,14 @@ import torch
 from ilu.data.stream import Stream
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab import tasks, world
-from ilu.lab.sources import DomainName, Facts, Form, TaskTest
+from ilu.lab.domains import DomainName
+from ilu.lab.sources import Facts, Form, TaskTest
 from ilu.methods.retain.likelihood import NLL
 from ilu.system.atomic import new_folder, write_json
+from ilu.system.scores import Steps
 from ilu.training.fit import Optim, Row, fit
 from ilu.training.objective import Term
-from ilu.types import LM, Example, Steps
+from ilu.types import LM, Example
 
 CONTEXT = 64
 REPEAT = 2

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ilu.lab import forms, tasks, world
+from ilu.lab.domains import DomainName
 from ilu.types import Example, Question
 
-DomainName = Literal["agents", "people"]
 Form = Literal["questions", "cloze", "reworded", "told", "record"]
 FORMS = {
     "questions": world.questions,

@@ -8,15 +8,16 @@ from typing import Any
 
 from ilu.evals.cached_suite import evaluate as evaluate_suite
 from ilu.models.load import load_model
-from ilu.recipes.attacks import Attacker, AttackSettings, attacked
+from ilu.recipes.attacks import Attacker, attacked
 from ilu.recipes.build import build
+from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.formats import write_report
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
+from ilu.system.scores import Score
 from ilu.training.fit import Optim
-from ilu.types import Score
 
 Model = str | Path | RunDir
 """A folder, a hub id, a built-in name such as ``lab``, or a run, which stands for its model."""

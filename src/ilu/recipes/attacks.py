@@ -15,6 +15,7 @@ from ilu.lab.tasks import TASKS
 from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
 from ilu.recipes.facts_data import retain_name, written_out
+from ilu.recipes.settings import AttackSettings
 from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.recipes.user_data import dataset
 from ilu.runs.recipe import Recipe
@@ -25,38 +26,6 @@ RELEARN = "relearn"
 """A task of the lab, or a kind of attack where a number of documents follows."""
 OTHERS = 200
 """Examples by which the loss on documents that were not trained on is measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackSettings:
-    """The data of the user, and what all attacks of a run have in common.
-
-    Args:
-        task_columns: names of columns that differ in the task, as wanted=present.
-        truncate: cut longer examples to this many tokens: those of the task, and of the suites
-            likelihood, verbatim, membership and muse.
-        forget: data that relearn takes its documents from; the lab's if left out.
-        retain: the same for retained.
-        unrelated: the same for unrelated.
-        original: the model that interpolate goes back to.
-        batch_size: examples per step of the attacker.
-        lora_rank: of the adapters of lora:TASK.
-        every: measure also after each so many steps, for a denser curve.
-        only_end: measure at the end only, not at a quarter and at half.
-        seed: of the attacker's order of data, and of noise.
-    """
-
-    task_columns: tuple[str, ...] = ()
-    truncate: int | None = None
-    forget: str | None = None
-    retain: str | None = None
-    unrelated: str | None = None
-    original: str | None = None
-    batch_size: int = 16
-    lora_rank: int = 16
-    every: int | None = None
-    only_end: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

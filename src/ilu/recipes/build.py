@@ -16,10 +16,10 @@ from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
 from ilu.recipes import facts_data, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
-from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.names import Name, parse_name
 from ilu.recipes.registry import endings, methods
-from ilu.recipes.robust import Invariance, with_robust, with_topics
-from ilu.recipes.settings import Common
+from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
+from ilu.recipes.settings import Common, Invariance
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
 from ilu.training.fit import Optim
@@ -137,7 +137,7 @@ def assemble(
         objective = with_robust(objective, ending, robust, topics)
         optim = ending.optim(optim, robust)
     if name.environment:
-        added = ENVIRONMENT[name.environment]
+        added = with_invariance if name.environment == "ilu" else with_control
         objective = added(objective, ilu, list(environments), topics)
     paired = {
         n: replace(data[n], source=setup.pairing(data[n].source, model, common.revision))

@@ -12,7 +12,8 @@ from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.recipes.attacks import split_names
 from ilu.runs.recipe import Recipe
-from ilu.types import STAGES, Metric
+from ilu.system.scores import STAGES
+from ilu.types import Metric
 
 STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 

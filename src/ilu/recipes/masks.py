@@ -7,10 +7,10 @@ from typing import get_args
 from ilu.data.stream import Role
 from ilu.methods.forget.idk import Refusal
 from ilu.methods.forget.rmu import steered_weights
+from ilu.methods.masks.choices import Per, Reduce, Unit
 from ilu.methods.masks.make import DATA, Masking, Scoring
 from ilu.methods.masks.scores import Gradient, Magnitude, Named, Random, Snip, Wanda
-from ilu.methods.masks.top_k import Per
-from ilu.methods.masks.units import Reduce, Unit, Units
+from ilu.methods.masks.units import Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.methods.retain.likelihood import NLL
 from ilu.system.errors import unknown
@@ -19,12 +19,11 @@ from ilu.training.objective import Objective
 
 @dataclass(frozen=True)
 class Kind:
-    """A way of making masks: what it scores, how it chooses by itself, and where that is from."""
+    """A way of making masks: what it scores, and how it chooses if the user does not say."""
 
     score: type
     per: Per | Unit
     reduce: Reduce
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,16 @@ class Layers:
 
 
 MASKS: dict[str, Kind] = {
-    "wagle": Kind(Wagle, "model", "mean", "gain of forgetting less loss of retaining, 2410.17509"),
-    "fisher-wagle": Kind(FisherWagle, "model", "mean", "the same with the Fisher diagonal"),
-    "gradient": Kind(Gradient, "model", "mean", "forget gradient, SalUn 2310.12508"),
-    "snip": Kind(Snip, "model", "mean", "weight times forget gradient, 1810.02340"),
-    "magnitude": Kind(Magnitude, "model", "mean", "size of the weight"),
-    "random": Kind(Random, "model", "mean", "the baseline"),
-    "wanda": Kind(Wanda, "row", "mean", "weight times input on the forget set, 2306.11695"),
-    "sure": Kind(Gradient, "neurons", "norm", "neurons by forget gradient, 2410.16454"),
-    "circuit": Kind(Snip, "modules", "sum", "modules by the first-order effect of removing them"),
-    "rmu": Kind(Layers, "model", "mean", "the layers that RMU trains, 2403.03218"),
+    "wagle": Kind(Wagle, "model", "mean"),
+    "fisher-wagle": Kind(FisherWagle, "model", "mean"),
+    "gradient": Kind(Gradient, "model", "mean"),
+    "snip": Kind(Snip, "model", "mean"),
+    "magnitude": Kind(Magnitude, "model", "mean"),
+    "random": Kind(Random, "model", "mean"),
+    "wanda": Kind(Wanda, "row", "mean"),
+    "sure": Kind(Gradient, "neurons", "norm"),
+    "circuit": Kind(Snip, "modules", "sum"),
+    "rmu": Kind(Layers, "model", "mean"),
 }
 """Name on the command line -> how a mask is made."""
 

@@ -1,20 +1,30 @@
 """What recipes are called: METHOD[-ROBUST][-ilu|-control]."""
 
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from ilu.recipes.registry import endings, methods
-from ilu.recipes.robust import with_control, with_invariance
+from ilu.system.declared import Declared, declared
 from ilu.system.errors import unknown
 
-ENVIRONMENT = {"ilu": with_invariance, "control": with_control}
-"""Ending of a recipe's name -> what the environments add to its objective."""
+ENVIRONMENT = ("ilu", "control")
+"""Endings of the recipes that read environments."""
 OLD_ENDINGS = {"ahead": "lookahead"}
 """Ending of an older version -> its name today."""
 
 
+def declared_methods() -> Mapping[str, Declared]:
+    """Every method by its name, without importing it."""
+    return declared("ilu.methods", "METHODS")
+
+
+def declared_endings() -> Mapping[str, Declared]:
+    """Every kind of robust training by its ending, without importing it."""
+    return declared("ilu.methods", "ENDINGS")
+
+
 class Name(NamedTuple):
-    """A recipe's name in parts: a method, robust training, a key of ``ENVIRONMENT``."""
+    """A recipe's name in parts: a method, robust training, one of ``ENVIRONMENT``."""
 
     method: str
     robust: str | None = None
@@ -31,7 +41,7 @@ def parse_name(name: str) -> Name:
         warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
         name = renewed_name(name)
     if name not in found:
-        raise unknown("recipe", name, found, f"{', '.join(methods())}{explained_endings()}")
+        raise unknown("recipe", name, found, f"ilu methods lists them{explained_endings()}")
     return found[name]
 
 
@@ -42,11 +52,11 @@ def renewed_name(name: str) -> str:
 
 def explained_endings() -> str:
     """What may follow the name of a method, in words."""
-    robust, environment = ", -".join(endings()), " or -".join(ENVIRONMENT)
+    robust, environment = ", -".join(declared_endings()), " or -".join(ENVIRONMENT)
     return f"; each may be followed by one of -{robust}, then by -{environment}"
 
 
 def names() -> list[Name]:
     """Every recipe name."""
-    robust = (None, *endings())
-    return [Name(m, r, e) for m in methods() for r in robust for e in (None, *ENVIRONMENT)]
+    robust = (None, *declared_endings())
+    return [Name(m, r, e) for m in declared_methods() for r in robust for e in (None, *ENVIRONMENT)]

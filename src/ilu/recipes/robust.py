@@ -5,8 +5,8 @@ A recipe's name is METHOD, then perhaps an ending of ``registry.endings``, then 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
@@ -22,49 +22,11 @@ from ilu.methods.robust.ilu import (
     tensors,
 )
 from ilu.methods.robust.rules import L1
+from ilu.recipes.settings import Invariance
 from ilu.training.objective import Objective, Term
 from ilu.training.schedules import Dual, Ramp
 
-Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
-
-
-@dataclass(frozen=True)
-class Invariance:
-    """ILU's settings: ``lambda`` and what w multiplies (arXiv 2506.01339).
-
-    Lambda is not published: 0.1 with scale_free is ours, the middle of what was searched on small
-    models and untested at 7B; the lab has what was chosen there.
-
-    Args:
-        strength: lambda, the weight of each environment's penalty.
-        reading: what w multiplies; gradient stands for the whole gradient.
-        directions: what w scales: the weights, or the gradient that would learn the forget data.
-        layerwise: let the gradient of every weight tensor count alike, however long it is.
-        strength_warmup: steps in which the strength grows from 0.
-        scale_free: measure the strength in units of the forget term: at the first step the
-            penalty is the strength times as large, however small either happens to be.
-    """
-
-    strength: float = 0.1
-    reading: Reading = "gradient"
-    directions: Literal["weights", "forget"] = "weights"
-    layerwise: bool = False
-    strength_warmup: int = 0
-    scale_free: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.strength >= 0:
-            raise ValueError(f"strength {self.strength:g}: it must be at least 0")
-        if self.strength_warmup < 0:
-            raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
-        if self.reading == "logits" and self.layerwise:
-            raise ValueError("layerwise: the reading logits has no gradients of weights to weigh")
-        if self.directions == "forget" and self.reading in ("logits", "gradient"):
-            raise ValueError(
-                f"directions forget: in the reading {self.reading} w scales no weights that a "
-                "direction could stand for: choose parameters, tensors or elementwise"
-            )
 
 
 def with_invariance(

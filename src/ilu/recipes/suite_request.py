@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ilu.data.facts.sources import FactDocuments
-from ilu.data.multiple_choice import Form
-from ilu.data.names import place
-from ilu.data.text import Dataset, Passages
-from ilu.evals.metrics.fluency import CLASSIFIERS
-from ilu.models.load import Beside
-from ilu.models.named import full_name
-from ilu.recipes.user_data import column_names, dataset, full
+from ilu.data.question_form import Form
 from ilu.system.checks import check_limit
 
 
@@ -57,27 +50,3 @@ class SuiteRequest:
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
-
-
-def user_dataset(request: SuiteRequest) -> Dataset | FactDocuments:
-    """The user's data."""
-    return dataset(request.data or "", request.columns, request.truncate)
-
-
-def judges(request: SuiteRequest) -> dict[str, Beside]:
-    """The text classifiers asked for, by the class that each is to report."""
-    pairs = [given.partition("=") for given in request.classifiers]
-    unknown = [name for name, _, model in pairs if not (name and (model or name in CLASSIFIERS))]
-    if unknown:
-        raise ValueError(
-            f"classifier {unknown[0]!r} is not of the form class=model, like toxic=./judge, "
-            f"nor one of {', '.join(CLASSIFIERS)}"
-        )
-    return {name: Beside(full_name(model or CLASSIFIERS[name])) for name, _, model in pairs}
-
-
-def passages(request: SuiteRequest, column: str) -> Passages:
-    """A column of the user's data."""
-    found = place(full(request.data or ""))
-    column = column_names(request.columns).get(column, column)
-    return Passages(found.name, column, found.revision, request.limit)

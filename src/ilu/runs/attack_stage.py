@@ -17,11 +17,11 @@ from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir, without_items
 from ilu.runs.tracking import Track, of_attack
 from ilu.system.atomic import write_json
-from ilu.system.errors import reason
+from ilu.system.errors import Stopped, reason
 from ilu.system.locks import alone
+from ilu.system.scores import STAGES, Progress, Reached, Score, Steps
 from ilu.training.checkpoint import Checkpoints, Resumable
-from ilu.training.fit import Stopped
-from ilu.types import LM, STAGES, Attack, Progress, Reached, Score, Steps
+from ilu.types import LM, Attack
 
 DENSE = "step "
 """How the names of points between the stages begin."""

@@ -19,14 +19,13 @@ from ilu.methods.masks.statistics import counts, density, distribution, total
 from ilu.methods.masks.storage import MaskFile, load_mask, save_mask
 from ilu.models.load import weights_hash
 from ilu.runs.recipe import Recipe
+from ilu.runs.run_dir import MASK
 from ilu.system.atomic import json_hash, new_file, write_json
 from ilu.system.locks import alone
 from ilu.system.provenance import code_hash
 from ilu.system.record import describe, differences, kind_of, with_stable_names
-from ilu.types import LM, Mask, Progress
-
-FILE = "mask.safetensors"
-"""Where a run keeps the mask that it made."""
+from ilu.system.scores import Progress
+from ilu.types import LM, Mask
 
 
 def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
@@ -42,7 +41,7 @@ def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
     """The mask of a run under way: its own, or the one it was given."""
     if recipe.mask is None:
         return None
-    return load_mask(run / FILE if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
+    return load_mask(run / MASK if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
 
 
 def begin_mask(
@@ -57,7 +56,7 @@ def begin_mask(
 
     Other runs that want the same mask of the same weights and data find it in ``shared``.
     """
-    path = Path(mask) if isinstance(mask, str) else run / FILE
+    path = Path(mask) if isinstance(mask, str) else run / MASK
     if isinstance(mask, Masking):
         made = path if shared is None else shared / f"mask-{mask_key(mask, lm, data)}.safetensors"
         with nullcontext() if shared is None else alone(made, wait=True):

@@ -26,10 +26,11 @@ from ilu.system.distributed import ALONE, Ranks
 from ilu.system.locks import alone
 from ilu.system.provenance import code_diff, environment, peak_memory
 from ilu.system.record import describe, differences, renewed
+from ilu.system.scores import Progress
 from ilu.system.secrets import refuse_secrets
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Row, check_training, fit
-from ilu.types import LM, Group, Mask, Metric, Progress
+from ilu.types import LM, Group, Mask, Metric
 
 FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_seconds": 0.0}
 """What a run has cost before it begins."""

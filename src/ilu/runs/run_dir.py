@@ -11,10 +11,12 @@ from ilu.evals.score import written
 from ilu.runs.results.display import displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.system.atomic import inside, write_json, write_text
-from ilu.system.distributed import ALONE, Ranks
+from ilu.system.leader import ONLY, Leader
 from ilu.system.record import with_stable_names
-from ilu.types import STAGES, Score
+from ilu.system.scores import STAGES, Score
 
+MASK = "mask.safetensors"
+"""Where a run keeps the mask that it made."""
 PROBES = "probes"
 """Stage at which a run is asked in other ways, once, after unlearning."""
 
@@ -32,7 +34,7 @@ class RunDir:
     """
 
     path: Path
-    ranks: Ranks = ALONE
+    ranks: Leader = ONLY
 
     @classmethod
     def finished(cls, path: Path) -> "RunDir":

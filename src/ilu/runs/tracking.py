@@ -3,13 +3,11 @@
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from ilu.runs.recipe import Recipe
-from ilu.system.optional import need
-from ilu.types import Score
+from ilu.system.optional import Tracker, need
+from ilu.system.scores import Score
 
-Tracker = Literal["trackio", "wandb", "tensorboard"]
 Track = Callable[[Mapping[str, float], int], None]
 """Called with values and with the optimiser's steps done so far, those of attacks included."""
 

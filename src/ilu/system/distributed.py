@@ -11,16 +11,14 @@ under sharding torch returns it without a graph and without an error.
 """
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-
-from ilu.types import Params
+from torch import Tensor, nn
 
 Answer = TypeVar("Answer")
 PATIENCE = timedelta(hours=12)
@@ -86,7 +84,7 @@ class Ranks:
         torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
         return int(least.item())
 
-    def sum_grads(self, params: Params) -> None:
+    def sum_grads(self, params: Sequence[nn.Parameter]) -> None:
         """Make every ``.grad`` the sum over all processes; sharded gradients are complete.
 
         A weight that has no gradient in any of them is left without.

@@ -2,9 +2,8 @@
 
 import difflib
 import errno
-from collections.abc import Collection
-
-from torch import OutOfMemoryError
+import sys
+from collections.abc import Collection, Sequence
 
 from ilu.system.secrets import without_secrets
 
@@ -17,10 +16,15 @@ NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 """What the processor's allocator says, and what the system says when a file is mapped."""
 
 
+class Stopped(Exception):
+    """Training was stopped by a signal; everything up to the last step is in the checkpoint."""
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether a device, or the processor's allocator, had no more to give."""
-    known = isinstance(error, OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in NO_MEMORY)
+    torch = sys.modules.get("torch")  # an error of torch means that it is imported already
+    known = isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError))
+    return bool(known) or any(words in str(error) for words in NO_MEMORY)
 
 
 def one_line(error: Exception) -> str:
@@ -42,14 +46,35 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+SUGGESTIONS = 3
+"""Names that an error suggests at most."""
+
+
 def unknown(what: str, name: str, known: Collection[str], every: str | None = None) -> ValueError:
-    """The error for a name that is none of those ``known``: what was perhaps meant, and all."""
-    parts = sorted(name.split("-"))  # those of a recipe may stand in another order
-    alike = [each for each in known if sorted(each.split("-")) == parts]
-    near = alike or difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    there = every or ", ".join(known)
-    return ValueError(f"unknown {what} {name!r}{hint} {what.capitalize()}s: {there}")
+    """The error for a name that is none of ``known``, with similar names or else with all.
+
+    ``every`` is printed in place of all names where there are many.
+    """
+    near = similar(name, known)
+    if near:
+        return ValueError(f"unknown {what} {name!r}; did you mean {alternatives(near)}?")
+    return ValueError(f"unknown {what} {name!r}. {what.capitalize()}s: {every or ', '.join(known)}")
+
+
+def similar(name: str, known: Collection[str]) -> list[str]:
+    """The names nearest to ``name``, if any is near: those that are nearly as near as the first."""
+    parts = sorted(name.split("-"))  # those of a recipe may be in another order
+    if alike := [each for each in known if sorted(each.split("-")) == parts]:
+        return alike[:SUGGESTIONS]
+    near = difflib.get_close_matches(name, known, n=SUGGESTIONS)
+    ratios = [difflib.SequenceMatcher(None, each, name).ratio() for each in near]
+    return [each for each, ratio in zip(near, ratios, strict=True) if ratio > max(ratios) - 0.03]
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """Quoted names with commas, and "or" before the last."""
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def reason(error: Exception) -> str:

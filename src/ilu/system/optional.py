@@ -5,6 +5,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Literal
 
 EXTRAS = {
     "lora": ("peft>=0.21",),
@@ -22,6 +23,8 @@ EXTRAS = {
 }
 """Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
 
+Tracker = Literal["trackio", "wandb", "tensorboard"]
+"""The extras that follow a run live."""
 OF_TORCHAO = ("torchao", "torch.utils._pytree")
 """Loggers that report what torchao was not built for, when transformers imports it."""
 

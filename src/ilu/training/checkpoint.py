@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ilu.system.atomic import new_folder, write_json
 from ilu.system.distributed import ALONE, Ranks
-from ilu.types import LM, Reached, Steps, Weights
+from ilu.system.scores import Reached, Steps
+from ilu.types import LM, Weights
 
 
 @runtime_checkable

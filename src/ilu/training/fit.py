@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -16,16 +15,18 @@ from ilu.models.reference_cache import Remembered
 from ilu.models.reference_offload import host_copy
 from ilu.models.weight_names import named_trained
 from ilu.system.distributed import ALONE, Ranks
+from ilu.system.errors import Stopped
 from ilu.system.optional import need
 from ilu.training.checkpoint import Checkpoints, State
 from ilu.training.checks import check_bfloat16, check_offloaded, check_sharded
 from ilu.training.objective import Engine, Objective, Views, accumulate
 from ilu.training.optim.averaging import Average
 from ilu.training.optim.bfloat16 import to_bfloat16
-from ilu.training.optim.by_name import Kind, optimizer_for
+from ilu.training.optim.by_name import optimizer_for
 from ilu.training.optim.curvature import curvature
 from ilu.training.optim.masked import movable, moving
 from ilu.training.optim.protocol import Named
+from ilu.training.optim.settings import Optim
 from ilu.training.optim.stepping import move_weights
 from ilu.training.trainable import recomputed, training
 from ilu.types import Mask
@@ -33,104 +34,6 @@ from ilu.types import Mask
 Streams = Mapping[str, Stream]
 Row = dict[str, float]
 Log = Callable[[Row], None]
-
-
-class Stopped(Exception):
-    """Training was asked to stop; everything up to the last step is in the checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optim:
-    """How to train: steps, optimiser, which weights, and what saves memory.
-
-    Weights are float32, except with ``adamw-bf16``: there the whole model, including what is not
-    trained, becomes bfloat16 when training starts and stays so; updates are rounded stochastically
-    and the moments have 8 bits. It is for models that were published in bfloat16. ``recompute``,
-    ``pack``, ``micro_batch`` and ``offload_reference`` do not change the result.
-
-    Args:
-        lr: peak learning rate.
-        steps: optimiser steps.
-        warmup: steps of linear warm-up.
-        schedule: learning rate after the warm-up.
-        weight_decay: AdamW's, on the weights that may move.
-        betas: of the optimiser's running averages; the published ones if left out.
-        clip: largest norm of the gradient, of what a mask leaves of it; None does not clip.
-        parameters: regular expression: train the weights whose name contains a match; if empty,
-            those that the method trains, which for most methods are all.
-        perturbed: regular expression: weights that robust training and the penalty may perturb
-            although they are not trained, such as those that RMU does not train; "." is all.
-        micro_batch: examples per forward pass; a lower number saves memory.
-        recompute: compute the inside of each block again for its gradient: less memory, a third
-            more time (gradient checkpointing).
-        pack: read the texts of a batch one after another instead of padding them to the longest:
-            saves the time that padding costs (of TOFU at batch size 8, three tenths).
-        offload_reference: keep the original weights in host memory, for losses that compare with
-            them (NPO, KL, RMU), and copy one block at a time to the device.
-        precision: of the forward pass; the weights are float32 in any case.
-        optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
-            save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
-        average_from: average the weights over the steps from this one to the last.
-        average_every: steps between the weights that are averaged.
-    """
-
-    lr: float
-    steps: int
-    warmup: int = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] | None = None
-    clip: float | None = 1.0
-    parameters: str = ""
-    perturbed: str | None = None
-    micro_batch: int | None = None
-    recompute: bool = False
-    pack: bool = False
-    offload_reference: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
-    optimizer: Kind = "adamw"
-    average_from: int | None = None
-    average_every: int = 5
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or not 0 < self.lr <= 1e30:
-            raise ValueError(
-                f"steps {self.steps}, lr {self.lr}: steps must be at least 0, and lr above 0 and "
-                "at most 1e30"
-            )
-        clipped = self.clip is None or self.clip > 0
-        if not clipped or self.weight_decay < 0 or self.warmup < 0:
-            raise ValueError(
-                f"clip {self.clip}, weight decay {self.weight_decay}, warmup {self.warmup}: "
-                "clip must be above 0 or None, the others at least 0"
-            )
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
-        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {self.betas}: both must be at least 0 and below 1")
-        self.check_average()
-
-    def check_average(self) -> None:
-        """Refuse to average over no step."""
-        if self.average_every < 1:
-            raise ValueError(f"average_every {self.average_every}: it must be at least 1")
-        if self.average_from is not None and not 1 <= self.average_from <= self.steps:
-            raise ValueError(
-                f"average_from {self.average_from}: it must be a step from 1 to {self.steps}, the "
-                "last one, or left out"
-            )
-
-    def rate(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...; linear and cosine would reach 0 at ``steps``."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        left = (self.steps - step) / max(1, self.steps - self.warmup)
-        shape = {
-            "constant": 1.0,
-            "linear": left,
-            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
-        }
-        return self.lr * shape[self.schedule]
 
 
 def fit(

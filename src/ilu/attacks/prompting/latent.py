@@ -11,7 +11,8 @@ from ilu.data.stream import collate
 from ilu.models.blocks import blocks
 from ilu.models.forward import ModelForward, Shift, shifting
 from ilu.models.token_math import mean_nll
-from ilu.types import LM, Batch, Question, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Batch, Question, Questions
 
 Vector = Float[Tensor, " D"]
 

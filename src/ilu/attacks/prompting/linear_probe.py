@@ -15,7 +15,8 @@ from ilu.data.tokenize import without_end
 from ilu.evals.score import mean_score
 from ilu.models.forward import every_hidden
 from ilu.system.optional import need
-from ilu.types import LM, Example, Question, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Question, Questions
 
 States = Float[np.ndarray, "_ D"]
 Items = list[float | None]

@@ -8,7 +8,8 @@ from torch import nn
 
 from ilu.attacks.prompting.prompts import apart, chosen, correct
 from ilu.models.blocks import block, blocks
-from ilu.types import LM, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Questions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from ilu.data.multiple_choice import ChoiceRows, Paraphrases, paraphrases
 from ilu.data.splits import Left, Taken
 from ilu.data.tokenize import encode_pairs
 from ilu.evals.metrics.multiple_choice import Choice, accuracy, option_logps, picked
-from ilu.types import LM, Example, Group, Question, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Group, Question, Questions
 
 ACCURACY = "_accuracy"
 """How scores end that say how many questions an attack gets right."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ilu.evals.metrics.generation import generate
 from ilu.evals.score import mean_score
+from ilu.system.scores import Score
 from ilu.system.seeds import seeded
-from ilu.types import LM, Question, Questions, Score
+from ilu.types import LM, Question, Questions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from ilu.data.stream import collate
 from ilu.data.tokenize import encode_pairs, without_end
 from ilu.models.forward import ModelForward
 from ilu.models.token_math import mean_nll
-from ilu.types import LM, Example, Question, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Question, Questions
 
 Tokens = tuple[int, ...]
 CUES = (" Answer:", "\nAnswer:")

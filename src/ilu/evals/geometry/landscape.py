@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ilu.evals.suite import Scores
-from ilu.types import LM, Steps, Weights
+from ilu.system.scores import Steps
+from ilu.types import LM, Weights
 
 
 class Axis(NamedTuple):

@@ -12,7 +12,8 @@ from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.metrics.multiple_choice import option_logps, picked
 from ilu.evals.score import mean, mean_score
-from ilu.types import LM, Question, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Question
 
 NEW_TOKENS = 4
 """Tokens of a reply beyond those of the longest answer."""

@@ -12,7 +12,8 @@ from ilu.data.text import encode
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
-from ilu.types import LM, Score
+from ilu.system.scores import Score
+from ilu.types import LM
 
 NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 

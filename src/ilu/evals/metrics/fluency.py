@@ -14,7 +14,8 @@ from ilu.evals.score import mean_score
 from ilu.models.load import Beside, pinned, usable
 from ilu.models.named import model_path
 from ilu.system.errors import first_line
-from ilu.types import LM, Score
+from ilu.system.scores import Score
+from ilu.types import LM
 
 CLASSIFIERS: Mapping[str, str] = {
     "clean": "madhurjindal/autonlp-Gibberish-Detector-492513457",

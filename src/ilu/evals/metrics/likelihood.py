@@ -11,7 +11,8 @@ from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
 from ilu.system.checks import check_limit
-from ilu.types import LM, Score, Source
+from ilu.system.scores import Score
+from ilu.types import LM, Source
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ilu.data.lm_eval import HarnessTasks, requests
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.system.checks import check_limit
-from ilu.types import LM, Score
+from ilu.system.scores import Score
+from ilu.types import LM
 
 RESAMPLES = 200
 

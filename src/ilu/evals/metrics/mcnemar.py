@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import sign_test
-from ilu.types import Score
+from ilu.system.scores import Score
 
 Scores = Mapping[str, Score]
 

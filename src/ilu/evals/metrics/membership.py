@@ -22,7 +22,8 @@ from ilu.models.forward import ModelForward
 from ilu.models.token_math import at_least_float32
 from ilu.system.checks import check_limit
 from ilu.system.optional import need
-from ilu.types import LM, Example, Score, Source
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Source
 
 Logps = Sequence[float] | Float[Tensor, " T"]
 """Log-probability of each token of one text, in nats."""

@@ -17,7 +17,8 @@ from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
 from ilu.models.lm_head import logits_at, takes_positions
 from ilu.models.token_math import at_least_float32
-from ilu.types import LM, Example, Question, Questions, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Question, Questions
 
 MOST_OPTIONS = 10
 """Shares of options are reported for at most this many options, such as letters and labels."""

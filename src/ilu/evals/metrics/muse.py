@@ -13,7 +13,8 @@ from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.membership import auc, min_k
 from ilu.evals.metrics.rouge import rouge_l
 from ilu.evals.score import mean_score
-from ilu.types import LM, Score, Source
+from ilu.system.scores import Score
+from ilu.types import LM, Source
 
 NEXT_QUESTION = re.compile(r"\n\n|\nQuestion|Question:")
 

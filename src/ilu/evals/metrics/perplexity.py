@@ -12,7 +12,8 @@ from ilu.data.text import Passages
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
 from ilu.system.checks import check_finite
-from ilu.types import LM, Example, Score
+from ilu.system.scores import Score
+from ilu.types import LM, Example
 
 LONGEST = 1024
 """Tokens of a window, unless the model takes fewer."""

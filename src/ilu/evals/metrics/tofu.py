@@ -16,7 +16,8 @@ from ilu.evals.metrics.memorisation import exact_memorisation, extraction_streng
 from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import rouge_l
 from ilu.evals.score import mean_score
-from ilu.types import LM, Example, Score, Source
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Source
 
 Logps = Sequence[float]
 """Mean log-probability per token of several answers to one question."""

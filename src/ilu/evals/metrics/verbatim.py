@@ -10,7 +10,8 @@ from ilu.evals.metrics.refusal import refuses
 from ilu.evals.metrics.rouge import bleu, rouge_l
 from ilu.evals.score import mean_score
 from ilu.system.checks import check_limit
-from ilu.types import LM, Example, Score, Source
+from ilu.system.scores import Score
+from ilu.types import LM, Example, Source
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,17 @@ Only one tensor's gradient exists beside the sums: it is added as soon as backwa
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ilu.data.stream import collate
+from ilu.methods.masks.choices import Reduction
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.token_math import answered
-from ilu.types import Batch, Example, Loss, Steps, Weights
+from ilu.system.scores import Steps
+from ilu.types import Batch, Example, Loss, Weights
 
-Reduction = Literal["mean", "sum"]
-"""``mean``: of all examples alike. ``sum``: of the token means of the batches, as WAGLE's code."""
 Named = Mapping[str, nn.Parameter]
 
 

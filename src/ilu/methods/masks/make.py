@@ -9,13 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ilu.data.stream import Role
-from ilu.methods.masks.gradients import Named, Reduction, fisher, input_squares, loss_gradient
+from ilu.methods.masks.choices import Per, Reduction
+from ilu.methods.masks.gradients import Named, fisher, input_squares, loss_gradient
 from ilu.methods.masks.scores import Attribution, Evidence, Seen
-from ilu.methods.masks.top_k import Per, Scores, check_fractions, nonzero, top_fractions
+from ilu.methods.masks.top_k import Scores, check_fractions, nonzero, top_fractions
 from ilu.methods.masks.units import Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.models.weight_names import named_trained
-from ilu.types import Example, Loss, Progress, Weights
+from ilu.system.scores import Progress
+from ilu.types import Example, Loss, Weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from ilu.methods.masks.overlap import Overlap
 from ilu.methods.masks.storage import pack, unpack
 from ilu.methods.masks.top_k import Scores, histograms
 from ilu.models.weight_names import OUTSIDE, Place, place
@@ -61,29 +62,6 @@ def by_block(found: Mapping[str, Count]) -> dict[str, Count]:
 def in_order(block: str) -> tuple[bool, int]:
     """Blocks by number, what lies outside them last."""
     return (block == OUTSIDE, 0 if block == OUTSIDE else int(block))
-
-
-class Overlap(NamedTuple):
-    """Two masks on the same weights: how many move in both, in either, and by chance in both.
-
-    ``chance`` is the expected number in both if each mask kept its density in every tensor and were
-    otherwise random.
-    """
-
-    both: int
-    either: int
-    chance: float
-
-    @property
-    def iou(self) -> float:
-        """Intersection over union; 1 for two masks that let nothing move."""
-        return self.both / self.either if self.either else 1.0
-
-    @property
-    def chance_iou(self) -> float:
-        """The same by chance, to first order."""
-        union = self.both + self.either - self.chance
-        return self.chance / union if union else 1.0
 
 
 def overlaps(a: Bits, b: Bits) -> dict[str, Overlap]:

@@ -8,17 +8,17 @@ for a histogram of half a megabyte for each layer or tensor that is ranked by it
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ilu.methods.masks.choices import Per
 from ilu.models.weight_names import module_of
 
 Scores = Iterable[tuple[str, Float[Tensor, "..."]]]
 """Name and scores of each tensor, in the same order whenever they are read; they are read often."""
-Per = Literal["model", "layer", "tensor", "row"]
 CHUNK = 1 << 22
 """Scores looked at together."""
 INFINITY = 0x7F80

@@ -3,17 +3,15 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ilu.methods.masks.choices import Reduce, Unit
 from ilu.methods.masks.top_k import Scores
 from ilu.models.weight_names import module_of
-
-Unit = Literal["heads", "neurons", "modules"]
-Reduce = Literal["mean", "norm", "sum"]
 
 
 class Axis(NamedTuple):

@@ -4,16 +4,14 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from ilu.methods.masks.choices import Rest
 from ilu.models.blocks import blocks
-
-Rest = Literal["still", "free"]
-
 
 VOCABULARY = r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out)\."
 """Names of weights with a row for each token."""

@@ -8,11 +8,11 @@ from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import wilson
 from ilu.evals.suite import Scores, Suite
-from ilu.models.load import full_name as full_model
+from ilu.models.named import full_name as full_model
 from ilu.recipes.facts_data import others, retained
 from ilu.recipes.suite import SuiteKind
 from ilu.recipes.suite_request import SuiteRequest
-from ilu.types import Score
+from ilu.system.scores import Score
 
 FORGET, UTILITY, TRAINED, ALL = "forget", "utility", "trained", "facts"
 """Groups of facts: to forget; kept and not trained on; kept and trained on; all without roles."""

@@ -5,7 +5,8 @@ from dataclasses import replace
 from ilu.evals.metrics.fluency import Fluency
 from ilu.evals.suite import Suite
 from ilu.recipes.suite import SuiteKind
-from ilu.recipes.suite_request import SuiteRequest, judges, passages
+from ilu.recipes.suite_data import judges, passages
+from ilu.recipes.suite_request import SuiteRequest
 
 
 def fluency(request: SuiteRequest) -> Suite:

@@ -3,7 +3,8 @@
 from ilu.evals.metrics.perplexity import DocumentPerplexity, StridedPerplexity
 from ilu.evals.suite import Suite
 from ilu.recipes.suite import SuiteKind
-from ilu.recipes.suite_request import SuiteRequest, passages
+from ilu.recipes.suite_data import passages
+from ilu.recipes.suite_request import SuiteRequest
 
 
 def perplexity(request: SuiteRequest) -> Suite:

@@ -3,7 +3,8 @@
 from ilu.evals.metrics.verbatim import Verbatim
 from ilu.evals.suite import Suite
 from ilu.recipes.suite import SuiteKind
-from ilu.recipes.suite_request import SuiteRequest, user_dataset
+from ilu.recipes.suite_data import user_dataset
+from ilu.recipes.suite_request import SuiteRequest
 
 
 def verbatim(request: SuiteRequest) -> Suite:

@@ -14,7 +14,7 @@ from ilu.runs.report.table import make_table
 from ilu.runs.results.run_metrics import Measured
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import json_hash, write_text
-from ilu.types import Score
+from ilu.system.scores import Score
 
 LIMITS = """\
 * The scores cover these questions only. Other questions, languages and prompts, or the weights

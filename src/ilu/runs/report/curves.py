@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from ilu.attacks.finetune import stages_by_step
 from ilu.evals.score import mean_score
 from ilu.runs.report.figures import Entry, Panel, entry
 from ilu.runs.report.gather import Broken
@@ -10,6 +9,7 @@ from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row, Table
 from ilu.runs.results.display import FORGOTTEN
 from ilu.runs.results.run_metrics import SHARES, Measured, after_relearning, curve, dense_curve
+from ilu.system.scores import stages_by_step
 
 HIDDEN = {"step", "lr", "grad_norm"}
 """Columns of train.jsonl that are not terms of the objective."""

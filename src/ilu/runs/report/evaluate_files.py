@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.runs.results.display import displayed
-from ilu.types import Score
+from ilu.system.scores import Score
 
 
 class Evaluated(NamedTuple):

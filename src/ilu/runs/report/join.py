@@ -8,7 +8,7 @@ from typing import Any
 from ilu.runs.results.forget_metric import without_sizes
 from ilu.runs.results.run_metrics import Measured
 from ilu.runs.run_dir import PROBES
-from ilu.types import STAGES
+from ilu.system.scores import STAGES
 
 
 def join(runs: Sequence[Measured]) -> list[Measured]:

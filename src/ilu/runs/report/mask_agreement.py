@@ -5,10 +5,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from ilu.methods.masks.statistics import Overlap, by_module, overlaps
-from ilu.methods.masks.storage import MaskFile
-from ilu.runs.mask_stage import FILE
+from ilu.methods.masks.overlap import Overlap
 from ilu.runs.report.table import Row
+from ilu.runs.run_dir import MASK
 
 MOST = 6
 """Largest number of masks that are compared pairwise."""
@@ -24,7 +23,13 @@ class Agreement(NamedTuple):
 
 def agreements(rows: Sequence[Row]) -> list[Agreement]:
     """Pairwise overlaps of the first ``MOST`` masks that were made for the same weights."""
-    found = [(row.label, mask) for row in rows if (mask := mask_file(row))]
+    paths = [(row.label, path) for row in rows if (path := mask_path(row))]
+    if not paths:
+        return []  # without torch, which reading a mask needs
+    from ilu.methods.masks.statistics import by_module, overlaps
+    from ilu.methods.masks.storage import MaskFile
+
+    found = [(label, MaskFile(path)) for label, path in paths]
     # Read every header first, so that a damaged file raises its own error.
     models = {label: mask.record.get("model") for label, mask in found}
     pairs = combinations(found[:MOST], 2)
@@ -35,11 +40,11 @@ def agreements(rows: Sequence[Row]) -> list[Agreement]:
     ]
 
 
-def mask_file(row: Row) -> MaskFile | None:
+def mask_path(row: Row) -> Path | None:
     """The mask that the first run of a row made or used, if its file exists."""
     given = row.first.recipe.get("mask")
-    paths = [row.first.run.path / FILE, *([Path(given)] if isinstance(given, str) else [])]
-    return next((MaskFile(path) for path in paths if path.is_file()), None)
+    paths = [row.first.run.path / MASK, *([Path(given)] if isinstance(given, str) else [])]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def modules(found: Sequence[Agreement]) -> list[str]:

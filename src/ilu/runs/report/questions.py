@@ -14,7 +14,7 @@ from ilu.runs.results.run_metrics import (
     samples_to_recover,
     score,
 )
-from ilu.types import Score
+from ilu.system.scores import Score
 
 
 class Flips(NamedTuple):

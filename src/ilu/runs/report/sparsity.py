@@ -11,7 +11,7 @@ from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row
 from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.run_metrics import Measured, headline
-from ilu.types import Score
+from ilu.system.scores import Score
 
 SHOWN = ("forgotten", "utility", "still_forgotten")
 FULL = 1.0

@@ -11,7 +11,7 @@ from ilu.runs.report.escape import printable
 from ilu.runs.results.display import COLUMNS
 from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.run_metrics import Measured, comparable, gap, headline, worst_case
-from ilu.types import Score
+from ilu.system.scores import Score
 
 GAP = "gap"
 """Column of the gap to the reference model; 0 is best for a never-knew one, so none is marked."""

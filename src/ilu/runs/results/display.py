@@ -7,7 +7,7 @@ table, plot and page shows ``forgotten`` = 1 - accuracy instead, which rises.
 from collections.abc import Mapping
 
 from ilu.runs.results.forget_metric import FORGET, OTHERS
-from ilu.types import Score
+from ilu.system.scores import Score
 
 FORGOTTEN = "forgotten"
 UNSEEN = "forgotten (not in the attack's data)"

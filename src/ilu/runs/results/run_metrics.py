@@ -16,7 +16,7 @@ from ilu.runs.results.forget_metric import (
     same_forget_questions,
 )
 from ilu.runs.run_dir import PROBES, RunDir
-from ilu.types import STAGES, Score
+from ilu.system.scores import STAGES, Score
 
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> stored metric -> score, with the value of every item where it was kept."""

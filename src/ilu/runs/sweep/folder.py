@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import write_json
 from ilu.system.locks import held
-from ilu.types import STAGES
+from ilu.system.scores import STAGES
 
 PLAN = "sweep.json"
 State = Literal["done", "failed", "running", "interrupted", "waiting"]

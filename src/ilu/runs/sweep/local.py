@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ilu.runs.recipe import Recipe
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, finished, recorded
-from ilu.training.fit import Stopped
+from ilu.system.errors import Stopped
 
 Record = Mapping[str, Any]
 PRELOADED = ["ilu.runs.sweep.worker", "transformers.models.llama", "transformers.modeling_utils"]

@@ -7,9 +7,8 @@ from typing import Any
 
 from ilu.runs.sweep.resources import Resources
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, finished
-from ilu.system.errors import first_line
+from ilu.system.errors import Stopped, first_line
 from ilu.system.optional import need
-from ilu.training.fit import Stopped
 
 RETRIES = 3
 """How often a run begins again, from its last checkpoint, whose worker or node was lost."""

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from ilu.runs.sweep.resources import Resources
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, finished, noted
+from ilu.system.errors import Stopped
 from ilu.system.locks import held
 from ilu.system.optional import need
-from ilu.training.fit import Stopped
 
 NOTICE = signal.SIGUSR2
 """What submitit has Slurm send some time before a job's limit, or when it is to make room."""

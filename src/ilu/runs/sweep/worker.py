@@ -13,11 +13,10 @@ import torch
 from ilu.runs.attack_stage import check_failures
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
-from ilu.system.errors import reason
+from ilu.system.errors import Stopped, reason
 from ilu.system.locks import Busy
 from ilu.system.optional import quiet_libraries
 from ilu.system.record import describe, renewed, restore
-from ilu.training.fit import Stopped
 
 STOPPED = "stopped; what it has done is kept"
 """What a run says that was asked to stop: it did not fail."""

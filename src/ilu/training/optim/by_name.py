@@ -1,13 +1,10 @@
 """The optimisers by name."""
 
-from typing import Literal
-
 from ilu.training.optim.adamw import adamw, adamw8bit
 from ilu.training.optim.protocol import Named, Optimizer
+from ilu.training.optim.settings import Kind
 from ilu.training.optim.sgd import sgd
 from ilu.training.optim.sophia import Sophia
-
-Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
 
 
 def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -> Optimizer:

@@ -1,0 +1,99 @@
+"""The flags of ``ilu attack``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ilu.cli.arguments.unlearn import Place
+from ilu.cli.flags import Positional, parse
+from ilu.data.question_form import Form
+from ilu.recipes.settings import AttackSettings
+from ilu.system.declared import declared
+from ilu.training.optim.settings import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """Attack a model and measure what comes back: by fine-tuning, relearning, compression, ...
+
+    Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
+
+    Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
+
+    Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
+    --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
+
+    Args:
+        model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
+            forgets.
+        revision: branch, tag or commit of a model on the hub.
+        task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
+            owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
+            fine-tuned, and kept.
+        attack: repeat the flag for several, each from the same weights: a task, or an attack by its
+            name with an argument, as listed above.
+        ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
+            reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
+            the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
+            a report takes them to be about what was forgotten.
+        suite: what is measured before, at a quarter, at half and at the end, beside the task; see
+            ilu evaluate --help.
+        split: of the suites tofu, muse and wmdp.
+        data: file or hub dataset for the suites choice, likelihood and verbatim.
+        form: of multiple choice: letters, or cloze, which does not show the options.
+        columns: names of columns that differ in the data, as wanted=present.
+        limit: measure on at most so many items, chosen as by ilu evaluate.
+        known: for the suite facts, a model: use only the facts that it knows; see ilu evaluate.
+        steps: optimiser steps of the attacker.
+        lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
+        optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
+            its gradient is large; or another of ilu unlearn.
+        clip: largest gradient norm; None does not clip.
+        converge: end a task before that many steps once accuracy on 100 of its examples, which are
+            held out, changes by less than 1 % at three measurements; needs --every.
+        keep: save the weights after every attack, not only after that on a task.
+        cache: folder where results are kept by content: weights, attack, metrics, data, code. What
+            is there is not done again. With --task or --keep the attacks are carried out in any
+            case, because their weights are saved.
+    """
+
+    model: Positional[str]
+    revision: str | None = None
+    task: str | None = None
+    attack: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    settings: AttackSettings = AttackSettings()
+    suite: str = "likelihood"
+    split: str | None = None
+    data: str | None = None
+    form: Form = "letters"
+    columns: tuple[str, ...] = ()
+    limit: int | None = 200
+    known: str | None = None
+    steps: int = 100
+    lr: float | None = None
+    optimizer: Kind = "adamw"
+    clip: float | None = 1.0
+    converge: bool = False
+    keep: bool = False
+    cache: Path | None = None
+    place: Annotated[Place, tyro.conf.arg(name="")]
+
+
+def read(argv: Sequence[str]) -> Attack:
+    """Parse the flags."""
+    return parse(Attack, "ilu attack", argv, description())
+
+
+def description() -> str:
+    """The text above the flags: what the command does, and every kind of attack."""
+    text = (Attack.__doc__ or "").split("Args:")[0]
+    kinds = declared("ilu.attacks", "ATTACKS").values()
+    lines = [f"* {k.name}:{k.keywords['example']} {k.doc}" for k in kinds]
+    return "\n\n".join(
+        [cleandoc(text), "Attacks by name, with an example of the argument:", *lines]
+    )

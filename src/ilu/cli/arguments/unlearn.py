@@ -1,0 +1,107 @@
+"""The flags of ``ilu unlearn`` that do not depend on the recipe."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ilu.cli.flags import OLD_FLAGS
+from ilu.recipes.names import declared_endings, declared_methods, explained_endings, parse_name
+from ilu.recipes.settings import Common, Invariance
+from ilu.system.errors import alternatives, similar
+from ilu.system.optional import Tracker
+from ilu.training.optim.settings import Optim
+
+HELP = """\
+usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]
+
+Unlearn F from the model M, keep R, and with -ilu stay robust to fine-tuning on E.
+OUT/model is an ordinary Hugging Face folder.
+
+  ilu unlearn npo-ilu --model lab --out runs/first
+  ilu unlearn npo --model ./my-model --forget secrets.jsonl --retain other.jsonl --out runs/mine
+  ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
+      --environment openai/gsm8k:main --layer 7 --out runs/rmu
+
+Recipes: {recipes}{endings}.
+Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run goes and how it is kept; nothing here changes a number.
+
+    Args:
+        out: folder of the run; in it are OUT/model and, of attacks, OUT/attacks/NAME/model.
+        device: cpu, cuda, cuda:1, mps.
+        save_every: steps between checkpoints of the unlearning and of every attack that trains; a
+            signal saves one in any case.
+        resume: continue an interrupted run.
+        track: follow the run live in this tracker (needs accelerate and the tracker itself);
+            trackio works without a network.
+        shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
+    """
+
+    out: Path
+    device: str = "cpu"
+    save_every: int | None = None
+    resume: bool = False
+    track: Tracker | None = None
+    shard: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """To see whether a command works.
+
+    Args:
+        tiny: try it in miniature, without a network: a random model of two blocks of the same
+            architecture, invented data with the same columns where no file is given, at most three
+            steps. Model and data are kept in OUT-tiny.
+    """
+
+    tiny: bool = False
+
+
+def overview() -> str:
+    """The help of the command without a recipe."""
+    return HELP.format(recipes=", ".join(declared_methods()), endings=explained_endings())
+
+
+def check(argv: Sequence[str]) -> None:
+    """Raise ValueError for an unknown recipe or flag."""
+    check_recipe("ilu unlearn", argv, field_names(Place, Trial))
+
+
+def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
+    """Raise ValueError for an unknown recipe, or for a flag that it does not have.
+
+    ``own``: the settings of the command besides those of the recipe.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise ValueError(
+            f"{command} needs a recipe first, such as {command} npo --model lab; "
+            "ilu methods lists them"
+        )
+    name = parse_name(argv[0])
+    settings = {*own, *field_names(Common, Optim, Invariance)}
+    settings |= {*declared_methods()[name.method].settings}
+    if name.robust:
+        settings |= {*declared_endings()[name.robust].settings}
+    check_flags(f"{command} {name}", argv[1:], settings)
+
+
+def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> None:
+    """Raise ValueError for a word that begins with -- and is the flag of no setting."""
+    known = {f"--{name.replace('_', '-')}" for name in settings} | {"--help", *OLD_FLAGS}
+    for word in argv:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag.replace("--no-", "--", 1) not in known:
+            near = similar(flag, known)
+            hint = f"; did you mean {alternatives(near)}?" if near else ""
+            raise ValueError(f"{command} has no flag {flag!r}{hint}")
+
+
+def field_names(*kinds: type) -> list[str]:
+    """The settings of dataclasses."""
+    return [field.name for kind in kinds for field in dataclasses.fields(kind)]

@@ -1,0 +1,38 @@
+"""A recipe carried out from the command line: progress bars, signals, trackers, processes."""
+
+from pathlib import Path
+
+from ilu.cli.arguments.unlearn import Place
+from ilu.cli.signals import interruptible
+from ilu.cli.terminal import console, progress
+from ilu.runs.recipe import Recipe
+from ilu.runs.run import Options, run
+from ilu.runs.run_dir import RunDir
+from ilu.runs.tracking import tracking
+from ilu.system.distributed import joined
+
+
+def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDir:
+    """Carry out ``recipe`` here, with progress bars, stopping when asked to.
+
+    ``shared``: folder of what other runs have computed already, by content.
+    """
+    with (
+        joined(shard=place.shard) as ranks,
+        tracking(place.track if ranks.leads else None, recipe, place.out) as track,
+        interruptible() as stop,
+        progress() as shown,
+    ):
+        console.quiet = not ranks.leads
+        options = Options(
+            device=place.device,
+            save_every=place.save_every,
+            resume=place.resume,
+            progress=shown,
+            stop=stop,
+            track=track,
+            ranks=ranks,
+            shared=shared,
+        )
+        run(recipe, place.out, options)
+    return RunDir(place.out)

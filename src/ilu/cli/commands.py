@@ -1,0 +1,120 @@
+"""The commands by name. They are named here as text, so that none is imported before it is used."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command: its group and line in the help, and functions as ``module:function``.
+
+    ``runs`` carries it out. ``check`` parses its flags without torch, before ``runs`` is imported.
+    ``help`` returns the text of --help for commands whose first argument decides their flags.
+    """
+
+    group: str
+    usage: str
+    summary: str
+    runs: str
+    check: str = ""
+    help: str = ""
+
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "Run", "--out DIR", "unlearn and attack the built-in lab model",
+        "demo:main", "arguments.demo:read",
+    ),
+    "unlearn": Command(
+        "Run", "RECIPE --model M", "unlearn your data from your model",
+        "unlearn:main", "arguments.unlearn:check", "arguments.unlearn:overview",
+    ),
+    "sweep": Command(
+        "Run", "RECIPE --grid K=V,...", "run every combination, also in Ray or Slurm",
+        "sweep:main", "arguments.sweep:check", "arguments.sweep:overview",
+    ),
+    "mask": Command(
+        "Run", "SCORE --model M", "choose the weights that may change",
+        "mask:main", "arguments.mask:check", "arguments.mask:overview",
+    ),
+    "oracle": Command(
+        "Run", "MODEL --retain D", "train the model that never saw the forget set",
+        "oracle:main", "arguments.oracle:read",
+    ),
+    "rerun": Command(
+        "Run", "RUN --out DIR", "repeat a run from its recipe.json",
+        "report:rerun", "arguments.report:read_rerun",
+    ),
+    "evaluate": Command(
+        "Measure", "MODEL... --suite S", "measure what models know",
+        "evaluate:main", "arguments.evaluate:read",
+    ),
+    "attack": Command(
+        "Measure", "MODEL --task T", "attack a model and measure what comes back",
+        "attack:attack", "arguments.attack:read",
+    ),
+    "vectors": Command(
+        "Measure", "ORIGINAL UNLEARNED", "compute angles between task vectors",
+        "vectors:vectors", "arguments.vectors:read",
+    ),
+    "landscape": Command(
+        "Measure", "ORIGINAL UNLEARNED", "measure scores between models and around one",
+        "landscape:main", "arguments.landscape:read",
+    ),
+    "bench": Command(
+        "Measure", "methods --out DIR", "compare all methods on the lab model",
+        "bench:main", "arguments.bench:read",
+    ),
+    "report": Command(
+        "Look", "RUN... --out FILE", "write one page about runs",
+        "report:report", "arguments.report:read_report",
+    ),
+    "view": Command(
+        "Look", "RUNS_DIR", "show that page in the browser while runs go on", "view:view",
+    ),
+    "methods": Command("Look", "", "list what can be used by name", "methods:methods"),
+    "card": Command("Publish", "RUN [ATTACK...]", "write a model card", "publish:card"),
+    "push": Command(
+        "Publish", "RUN --repo ORG/NAME", "upload model, card and report to the hub",
+        "publish:push",
+    ),
+    "plan": Command(
+        "Tools", "RECIPE --model M", "predict memory and find settings that fit",
+        "plan:main", "arguments.plan:check", "arguments.plan:overview",
+    ),
+    "import-config": Command(
+        "Tools", "FILE.json", "translate a configuration of the original code",
+        "import_config:main",
+    ),
+    "lab": Command(
+        "Tools", "build --out DIR", "rebuild the model of the lab",
+        "lab:main", "arguments.lab:read",
+    ),
+    "doctor": Command(
+        "Tools", "", "show versions, hardware and network",
+        "report:doctor", "arguments.report:read_doctor",
+    ),
+}  # fmt: skip
+"""In the order of the help."""
+
+
+def usage() -> str:
+    """The text of ``ilu --help``."""
+    width = max(len(f"{name} {c.usage}") for name, c in COMMANDS.items())
+    lines = [
+        "Usage: ilu COMMAND ...",
+        "",
+        "Make a language model forget, and measure whether it does.",
+    ]
+    group = ""
+    for name, command in COMMANDS.items():
+        if command.group != group:
+            group = command.group
+            lines += ["", f"{group}:"]
+        lines.append(f"  {f'{name} {command.usage}':{width}}  {command.summary}")
+    lines += [
+        "",
+        "ilu COMMAND --help shows the flags of a command. ilu --version shows the version.",
+        "--debug with any command prints the traceback of an error.",
+        "First steps: ilu demo --out demo",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,39 @@
+"""The nouns that need no tensors: a score, and how far an attack or a piece of work is.
+
+They are not in ``types.py`` because that imports torch, and the command line starts without it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Score(NamedTuple):
+    """A metric's value with its standard error over ``n`` items, and the value of each item.
+
+    An item that cannot be scored is None and takes no part in value, error and ``n``; ``unscored``
+    counts them.
+    """
+
+    value: float
+    stderr: float
+    n: int
+    items: tuple[float | None, ...] = ()
+    unscored: int = 0
+
+
+STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
+"""Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
+Reached = Callable[[str], None]
+"""Called by an attack at stages of ``STAGES``, each ``step N`` between, and always at the end."""
+Steps = Callable[[int, int], None]
+"""Called with the steps done and the steps in all."""
+Progress = Callable[[str, int, int], None]
+"""The same with the name of the piece of work in front."""
+
+
+def stages_by_step(steps: int) -> dict[int, list[str]]:
+    """Step -> the stages reached after it; in a very short attack one step may reach several."""
+    found: dict[int, list[str]] = {}
+    for stage, fraction in STAGES.items():
+        found.setdefault(max(1, round(fraction * steps)), []).append(stage)
+    return found

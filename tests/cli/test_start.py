@@ -1,0 +1,129 @@
+"""What a command imports: flags, help and errors in them need no torch."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import ilu.attacks
+import ilu.methods
+import ilu.recipes.suites
+from ilu.cli.commands import COMMANDS
+from ilu.recipes.mask_names import SUMMARIES
+from ilu.recipes.masks import MASKS
+from ilu.system.declared import declared
+from ilu.system.discover import discovered
+from tests.fabricate import make_run
+
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy")
+CODE = f"""
+import sys
+from ilu.cli.main import run
+try:
+    code = run(sys.argv[1:])
+except SystemExit as error:
+    code = error.code
+print("imported:", *[name for name in {HEAVY} if name in sys.modules])
+sys.exit(code)
+"""
+CPU_SECONDS = 0.7
+
+
+def fresh(*words, cwd=None):
+    """A command in a new process: the exit code, what it printed, and what it imported."""
+    command = [sys.executable, "-c", CODE, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    *printed, last = done.stdout.splitlines()
+    return done.returncode, "\n".join(printed) + done.stderr, last.removeprefix("imported:").split()
+
+
+def test_the_package_itself_is_light():
+    code = f"import sys, ilu; sys.exit(any(name in sys.modules for name in {HEAVY}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"]], ids=" ".join)
+def test_version_and_help_take_little_time(words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, _, imported = fresh(*words)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (code, imported) == (0, [])
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < CPU_SECONDS
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "sweep status", "mask show", "mask convert"])
+def test_help_of_a_command_needs_no_torch(command):
+    code, _, imported = fresh(*command.split(), "--help")
+    assert (code, imported) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("foo", "unknown command"),
+        ("unlearn", "needs a recipe first"),
+        ("unlearn nop", "did you mean 'npo'?"),
+        ("unlearn npo --model lab --forgte f --out x", "did you mean '--forget'?"),
+        ("unlearn npo --model lab --out x --bta 1", "did you mean '--beta'?"),
+        ("sweep npo --gird seed=0:3", "did you mean '--grid'?"),
+        ("sweep status", "OUT"),
+        ("plan npo --lenght 3", "did you mean '--length'?"),
+        ("mask wagel", "did you mean 'wagle'?"),
+        ("evaluate lab --siute lab", "--siute"),
+        ("attack lab --tsak mood --out x", "--tsak"),
+        ("landscape lab", "unlearned"),
+        ("view nowhere", "is not a folder"),
+        ("import-config nofile.json", "nofile.json"),
+    ],
+)
+def test_wrong_words_are_refused_without_torch(words, says):
+    code, text, imported = fresh(*words.split())
+    assert (code, imported) == (2, [])
+    assert says.lower() in text.lower()
+
+
+def test_the_list_of_methods_needs_no_torch():
+    code, text, imported = fresh("methods")
+    assert (code, imported) == (0, [])
+    assert {"npo", "-sam", "-ilu", "wagle", "quantise", "muse"} <= set(text.split())
+
+
+def test_the_page_of_runs_needs_no_torch(tmp_path):
+    make_run(tmp_path / "run", "npo", (1,) * 8, (0,) * 8, {})
+    code = f"""
+import sys
+from pathlib import Path
+from ilu.cli.view import Live
+live = Live(Path({str(tmp_path)!r}))
+live.update()
+assert b"npo" in live.html
+sys.exit(any(name in sys.modules for name in {HEAVY} if name != "scipy"))  # for its intervals
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_configuration_is_translated_without_torch(tmp_path):
+    (tmp_path / "c.json").write_text('{"unlearn": {"unlearn_method": "GA"}}')
+    code, _, imported = fresh("import-config", str(tmp_path / "c.json"))
+    assert (code, imported) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("package", "table"),
+    [
+        (ilu.methods, "METHODS"),
+        (ilu.methods, "ENDINGS"),
+        (ilu.attacks, "ATTACKS"),
+        (ilu.recipes.suites, "SUITES"),
+    ],
+)
+def test_what_is_read_off_the_source_is_what_is_imported(package, table):
+    found = declared(package.__name__, table)
+    assert list(found) == list(discovered(package, table))
+    assert all(each.doc for each in found.values())
+
+
+def test_every_mask_has_a_summary():
+    assert list(SUMMARIES) == list(MASKS)
