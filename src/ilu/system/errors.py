@@ -1,4 +1,4 @@
-"""What went wrong, in one line that says what to do."""
+"""Error messages in one line that says what to do."""
 
 import difflib
 import errno
@@ -14,17 +14,17 @@ REMEDIES = {
     errno.EROFS: ": choose another place",
 }
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
-"""What the processor's allocator says, and what the system says when a file is mapped."""
+"""Messages of the CPU allocator, and of the system if a file cannot be mapped."""
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the processor's allocator, had no more to give."""
+    """Whether the error is a lack of memory on a device or on the CPU."""
     known = isinstance(error, OutOfMemoryError | MemoryError)
     return known or any(words in str(error) for words in NO_MEMORY)
 
 
 def one_line(error: Exception) -> str:
-    """The message without line breaks; the system's own errors name their file and a way out."""
+    """The message without line breaks; system errors add their file and a remedy."""
     if out_of_memory(error):
         return (
             "out of memory: lower `micro_batch`, `batch_size` or `truncate`, or add `recompute`; "
@@ -37,14 +37,14 @@ def one_line(error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first; its kind where it says nothing."""
+    """The first line of an error of a library, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def unknown(what: str, name: str, known: Collection[str], every: str | None = None) -> ValueError:
-    """The error for a name that is none of those ``known``: what was perhaps meant, and all."""
-    parts = sorted(name.split("-"))  # those of a recipe may stand in another order
+    """The error for a name that is not in ``known``: a close match, and all known names."""
+    parts = sorted(name.split("-"))  # those of a recipe may be in another order
     alike = [each for each in known if sorted(each.split("-")) == parts]
     near = alike or difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -53,5 +53,5 @@ def unknown(what: str, name: str, known: Collection[str], every: str | None = No
 
 
 def reason(error: Exception) -> str:
-    """The same with the kind of error before it, for a record; without secrets."""
+    """Type and message of an error in one line without secrets, for a record."""
     return without_secrets(f"{type(error).__name__}: {one_line(error)}")
