@@ -1,4 +1,4 @@
-"""The nouns of the package. Everything else is a function between them.
+"""The core types of the package, and the protocols of its parts.
 
 Shape letters: B examples, T tokens, S = T - 1 predictions, V vocabulary, D hidden width.
 """
@@ -18,8 +18,9 @@ from ilu.system.scores import Reached, Score, Steps
 class Head(NamedTuple):
     """The output layer of a model: logits are a linear map of its last hidden states.
 
-    Then they are multiplied by ``scale`` (Cohere, Granite) and softly capped at ``cap`` (Gemma).
-    ``dtype`` is that of the product, where it is not that of the weight, as under autocast.
+    The logits are then multiplied by ``scale`` (Cohere, Granite) and softly capped at ``cap``
+    (Gemma). ``dtype`` is that of the matrix product; None means that of the weight. They differ
+    under autocast.
     """
 
     weight: Float[Tensor, "V D"]
@@ -38,10 +39,11 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model predicts on a batch: ``logits[:, s]`` predicts ``targets[:, s]``.
+    """Predictions of a model on a batch: ``logits[:, s]`` predicts ``targets[:, s]``.
 
-    Made from the states before the output layer, and only where a loss asks for them: of all B S V
-    logits most losses need little. Without a ``head``, ``states`` are the logits.
+    The logits are computed on access from ``states``, the hidden states before the output layer,
+    since most losses need only few of the B S V logits. Without a ``head``, ``states`` are the
+    logits.
     """
 
     states: Float[Tensor, "B S D"]
@@ -50,12 +52,12 @@ class Outputs:
 
     @property
     def logits(self) -> Float[Tensor, "B S V"]:
-        """Of every position."""
+        """The logits of every position."""
         return self.states if self.head is None else self.head(self.states)
 
     @property
     def vocabulary(self) -> int:
-        """How many logits there are at a position."""
+        """The number of logits per position."""
         return self.states.shape[-1] if self.head is None else len(self.head.weight)
 
 
@@ -63,7 +65,7 @@ class Outputs:
 class Tokens:
     """Log-probability of each target token and entropy of its prediction, in nats.
 
-    Both are 0 where a target does not count; the entropy is there if it was asked for.
+    Both are 0 where ``valid`` is false. ``entropies`` is None unless it was requested.
     """
 
     logp: Float[Tensor, "B S"]
@@ -73,11 +75,11 @@ class Tokens:
     @property
     def entropy(self) -> Float[Tensor, "B S"]:
         """Entropy of each prediction."""
-        assert self.entropies is not None, "entropy was not asked for"
+        assert self.entropies is not None, "entropy was not requested"
         return self.entropies
 
     def sum(self) -> Float[Tensor, " B"]:
-        """Log-probability of each whole answer."""
+        """Log-probability of each full answer."""
         return self.logp.sum(-1)
 
     def mean(self) -> Float[Tensor, " B"]:
@@ -86,14 +88,14 @@ class Tokens:
 
 
 IGNORE = -100
-"""Label of a position that takes no part in any loss (the PyTorch convention)."""
+"""Label of a position without a loss (the PyTorch convention)."""
 
 
 class Example(NamedTuple):
-    """One tokenized example; the first ``prompt`` ids take no loss.
+    """One tokenized example; the first ``prompt`` ids have no loss.
 
-    ``others`` are its counterparts, for losses that compare: a refusal of the same question, the
-    same text in another context.
+    ``others`` are its counterparts for losses that compare texts, such as a refusal of the same
+    question or the same text in another context.
     """
 
     ids: list[int]
@@ -105,7 +107,7 @@ class Example(NamedTuple):
 class Batch:
     """Token ids of B examples; ``labels`` copies them with prompt and padding at IGNORE.
 
-    ``others`` hold the counterparts of the examples, row by row.
+    ``others`` are the counterparts of the examples, row by row.
     """
 
     input_ids: Int[Tensor, "B T"]
@@ -124,10 +126,10 @@ class Batch:
 
 
 class Question(NamedTuple):
-    """A multiple-choice question; ``options[answer]`` is right, options begin with their space.
+    """A multiple-choice question; ``options[answer]`` is right. Options begin with a space.
 
-    ``answer`` is None where nobody says which is right. ``contexts``, where given, has for each
-    option a text of its own to stand in place of the prompt (WinoGrande).
+    ``answer`` is None if the right option is unknown. ``contexts`` optionally has a separate prompt
+    for each option (WinoGrande).
     """
 
     prompt: str
@@ -136,7 +138,7 @@ class Question(NamedTuple):
     contexts: tuple[str, ...] = ()
 
     def context(self, option: int) -> str:
-        """What option number ``option`` is scored after."""
+        """The text after which option number ``option`` is scored."""
         return self.contexts[option] if self.contexts else self.prompt
 
 
@@ -154,16 +156,16 @@ Mask = Mapping[str, Bool[Tensor, "..."]]
 
 @runtime_checkable
 class Forward(Protocol):
-    """A model as the losses see it."""
+    """The interface of a model for losses."""
 
     def __call__(self, batch: Batch) -> Outputs:
         """Return predictions; gradients flow unless this is the frozen reference."""
         ...
 
     def tokens(self, batch: Batch, *, entropy: bool = False) -> Tokens:
-        """Return the log-probabilities of the targets; no more logits exist than a block of them.
+        """Return the log-probabilities of the targets, computing logits block by block.
 
-        The reference remembers them: it reads a text once.
+        The reference caches them, so it reads each text once.
         """
         ...
 
@@ -216,15 +218,15 @@ GradOf = Callable[[Loss, str], Slope]
 
 @runtime_checkable
 class GradRule(Protocol):
-    """Turns the gradient of a term into the one to follow: taken nearby, squared, after an attack.
+    """Computes the gradient to follow for a term, such as that at perturbed weights.
 
-    ``here`` covers the whole batch, micro-batches included, so a rule that is not linear in the
-    gradient (SAM, every invariance penalty) sees one gradient and not several noisy ones. ``step``
-    counts the optimiser's steps from 0; a rule that draws random numbers seeds them with it.
+    ``here`` returns the gradient over the full batch, summed over micro-batches. So a rule that is
+    not linear in the gradient (SAM, every invariance penalty) gets one gradient and not several
+    noisy ones. ``step`` is the optimiser step, from 0; a rule uses it to seed random numbers.
 
-    A rule with a ``power`` is the gradient of the mean loss to that power: such terms may share one
-    backward pass. The others, with None, need a gradient of their own. ``reads`` names the streams
-    that the rule draws from, besides that of its term.
+    A rule with a ``power`` computes the gradient of the mean loss to that power; such terms may
+    share one backward pass. A rule with None needs a separate gradient. ``reads`` returns the
+    further streams that the rule draws from.
     """
 
     power: ClassVar[int | None]
@@ -243,13 +245,13 @@ class Edit(Protocol):
     """Weight arithmetic after training."""
 
     def __call__(self, params: Params, original: Sequence[Tensor]) -> None:
-        """Change ``params`` in place, given what they were before training."""
+        """Change ``params`` in place; ``original`` are their values before training."""
         ...
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where examples come from: a dataset plus how its rows become tokens."""
+    """A source of examples: a dataset and the tokenization of its rows."""
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         """Return the tokenized examples, in a fixed order."""
@@ -258,7 +260,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Questions(Protocol):
-    """Where multiple-choice questions come from."""
+    """A source of multiple-choice questions."""
 
     def __call__(self) -> list[Question]:
         """Return the questions, in a fixed order."""
@@ -278,7 +280,7 @@ class Metric(Protocol):
 
 @runtime_checkable
 class Group(Protocol):
-    """Several metrics that share their work, such as one forward pass. Pure, like a metric."""
+    """Several metrics that share computation, such as one forward pass. Pure, like a metric."""
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
         """Score ``lm.model``, by name of the metric."""
@@ -287,20 +289,20 @@ class Group(Protocol):
 
 @runtime_checkable
 class Attack(Protocol):
-    """An adversary: edits a model's weights, knowing nothing of how it was unlearned."""
+    """An adversary that changes a model's weights, without knowledge of the unlearning method."""
 
     @property
     def goals(self) -> Mapping[str, Metric | Group]:
-        """What the adversary itself is after, measured at the end of the attack."""
+        """Metrics of the adversary's own goals, measured at the end of the attack."""
         ...
 
     @property
     def steps(self) -> int:
-        """How many steps it takes, to tell the time left."""
+        """The number of steps, for the progress display."""
         ...
 
     def data(self, lm: LM) -> Sequence[Example]:
-        """Return what it trains on; raise ValueError if the model cannot take it."""
+        """Return the training examples; raise ValueError if they do not fit the model."""
         ...
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:

@@ -530,7 +530,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         ("summs", "unknown task 'summs'; did you mean 'sums'?"),
         ("lora:summs", "attack 'lora:summs': unknown task 'summs'"),
         ("blocks:sums", "name the blocks and a task"),
-        ("relearn:0", "say how many documents"),
+        ("relearn:0", "give a number of documents"),
         ("relearn:21", "the lab has from 1 to 20"),
         ("relearn:5@fast", "'fast' is no number"),
         ("quantise", "'' is no number"),
@@ -538,8 +538,8 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         ("quantise:4.7", "4.7 bits: write a whole number"),
         ("prune:1.5", "it must be from 0 to 1"),
         ("noise:-1", "it must be at least 0"),
-        ("interpolate:0.5", "`original` MODEL"),
-        ("in-turn:sums", "it takes at least two"),
+        ("interpolate:0.5", "set `original`"),
+        ("in-turn:sums", "it needs at least two"),
     ],
 )
 def test_bad_names_are_refused_in_a_line(name, message):
@@ -609,7 +609,7 @@ def test_runs_that_share_an_attack_wait_for_the_first(tmp_path):
 
 def test_impossible_settings_are_refused(folder):
     for bad in ({"every": 0}, {"until": Convergence()}):
-        with pytest.raises(ValueError, match=r"how many|at least 1"):
+        with pytest.raises(ValueError, match=r"set `every`|at least 1"):
             tune(**bad)
     with pytest.raises(ValueError, match="at least 1"):
         Convergence(held_out=0)

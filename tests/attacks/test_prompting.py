@@ -9,19 +9,19 @@ import torch
 from ilu.attacks.prompting.latent import LatentShift
 from ilu.attacks.prompting.linear_probe import LinearProbe
 from ilu.attacks.prompting.logit_lens import LogitLens, cut_after
-from ilu.attacks.prompting.prompts import Prefilled, Reworded, Shown, Wordings
+from ilu.attacks.prompting.prompts import FewShotChoice, Prefilled, Reworded, Wordings
 from ilu.attacks.prompting.sampling import Sampling, gives, recovered
 from ilu.attacks.prompting.suffix import (
     Budget,
     Suffix,
-    closed,
     search,
     slots,
     token_slopes,
+    with_text,
     writable,
 )
 from ilu.data.multiple_choice import ChoiceRows
-from ilu.data.splits import Left, Taken
+from ilu.data.splits import OtherQuestions, SampledQuestions
 from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.multiple_choice import option_logps
 from ilu.evals.score import mean_score
@@ -36,7 +36,7 @@ from ilu.types import LM, Question, Questions
 from tests.evals.test_cached_suite import write
 
 AGENTS, BUDGET = Facts("agents"), Budget(tokens=2, steps=3, candidates=6, top_k=16)
-ASKED, TRAIN = Taken(AGENTS, 20), Left(AGENTS, 20, 8)
+ASKED, TRAIN = SampledQuestions(AGENTS, 20), OtherQuestions(AGENTS, 20, 8)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def q(prompt: str, answer: int | None = 0) -> Question:
 
 def test_what_is_taken_and_what_is_left_share_nothing_and_are_all_there_is():
     whole = Given(tuple(q(str(i)) for i in range(11)))
-    taken, left = Taken(whole)(), Left(whole, None, 99)()
+    taken, left = SampledQuestions(whole)(), OtherQuestions(whole, None, 99)()
     assert len(taken) == 5
     assert sorted(x.prompt for x in taken + left) == sorted(str(i) for i in range(11))
-    with pytest.raises(ValueError, match="bring at least 10"):
-        Taken(Given((q("0"),) * 9))()
-    with pytest.raises(ValueError, match="bring at least 12"):
-        Taken(whole, 11)()
+    with pytest.raises(ValueError, match="give at least 10"):
+        SampledQuestions(Given((q("0"),) * 9))()
+    with pytest.raises(ValueError, match="give at least 12"):
+        SampledQuestions(whole, 11)()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -79,11 +79,11 @@ def test_every_form_asks_for_the_same_fact(form):
 
 def test_solved_questions_stand_in_front_and_an_answer_is_begun():
     solved = Given((q("1+1", 1), q("2+2", None), q("3+3", 0)))
-    (shown,) = Shown(Given((q("4+4"),)), solved, count=2, between="; ")()
+    (shown,) = FewShotChoice(Given((q("4+4"),)), solved, count=2, between="; ")()
     assert shown.prompt == "1+1 b; 3+3 a; 4+4"
     (begun,) = Prefilled(Given((q("4+4")._replace(contexts=("x", "y")),)), " It is")()
     assert (begun.prompt, begun.contexts) == ("4+4 It is", ("x It is", "y It is"))
-    assert closed(q("Who? Answer:"), " !").prompt == "Who? ! Answer:"
+    assert with_text(q("Who? Answer:"), " !").prompt == "Who? ! Answer:"
 
 
 ATTACKS = [
@@ -144,14 +144,14 @@ def test_what_the_last_block_hides_the_lens_finds(lm):
         block = spoiled.model.model.layers[5]
         for p in block.parameters():
             p.mul_(8)
-    found = LogitLens(Taken(AGENTS, 40), Left(AGENTS, 40, 20))(spoiled)
-    direct = Wordings("direct", (Taken(AGENTS, 40),))(spoiled)["direct_accuracy"]
+    found = LogitLens(SampledQuestions(AGENTS, 40), OtherQuestions(AGENTS, 40, 20))(spoiled)
+    direct = Wordings("direct", (SampledQuestions(AGENTS, 40),))(spoiled)["direct_accuracy"]
     assert found["lens_layer"].value < 5
     assert found["lens_accuracy"].value > direct.value + 0.2
 
 
 def test_the_probe_finds_answers_and_on_shuffled_ones_it_guesses(lm):
-    found = LinearProbe(Taken(AGENTS, 80), Left(AGENTS, 80, 400))(lm)
+    found = LinearProbe(SampledQuestions(AGENTS, 80), OtherQuestions(AGENTS, 80, 400))(lm)
     assert found["probe_accuracy"].value > 0.9
     assert found["probe_chance"].value == 0.25
     assert found["probe_control"].value == pytest.approx(0.25, abs=0.12)
@@ -159,8 +159,8 @@ def test_the_probe_finds_answers_and_on_shuffled_ones_it_guesses(lm):
 
 
 def test_a_question_whose_option_was_never_an_answer_is_not_probed(lm):
-    odd = Given((*Taken(AGENTS, 20)(), Question("Who?", (" nobody", " sleep"), 1)))
-    found = LinearProbe(odd, Left(AGENTS, 20, 400), shuffles=1)(lm)
+    odd = Given((*SampledQuestions(AGENTS, 20)(), Question("Who?", (" nobody", " sleep"), 1)))
+    found = LinearProbe(odd, OtherQuestions(AGENTS, 20, 400), shuffles=1)(lm)
     assert found["probe_accuracy"].items[-1] is None
 
 
@@ -174,7 +174,9 @@ def test_the_suffix_lowers_its_loss_and_knows_only_its_training_questions(lm):
     assert search(lm, train, replace(BUDGET, seed=1)) != found
     score = Suffix(ASKED, TRAIN, BUDGET)(lm)
     assert score["suffix_loss_after"].value == found.losses[-1]
-    others = Suffix(Taken(AGENTS, 5), TRAIN, BUDGET)(lm)  # of which the search knows nothing
+    others = Suffix(SampledQuestions(AGENTS, 5), TRAIN, BUDGET)(
+        lm
+    )  # of which the search knows nothing
     assert others["suffix_loss_after"] == score["suffix_loss_after"]
 
 
@@ -247,10 +249,10 @@ def test_samples_are_counted_by_hand():
 
 
 def test_samples_are_drawn_again_and_differ_by_seed(lm):
-    few = Sampling(Taken(AGENTS, 10), count=2, temperature=3.0)
+    few = Sampling(SampledQuestions(AGENTS, 10), count=2, temperature=3.0)
     assert few(lm) == few(lm)
     assert few(lm)["sampling_any"].value < 1
-    assert Sampling(Taken(AGENTS, 10), count=1)(lm)["sampling_accuracy"].value > 0.9
+    assert Sampling(SampledQuestions(AGENTS, 10), count=1)(lm)["sampling_accuracy"].value > 0.9
     state = torch.get_rng_state()
     few(lm)
     assert torch.equal(state, torch.get_rng_state())
@@ -304,5 +306,5 @@ def test_users_bring_a_file_with_paraphrases(lm, tmp_path):
 
 
 def test_sources_are_questions():
-    for source in (ASKED, TRAIN, Prefilled(ASKED, ""), Shown(ASKED, TRAIN)):
+    for source in (ASKED, TRAIN, Prefilled(ASKED, ""), FewShotChoice(ASKED, TRAIN)):
         assert isinstance(source, Questions)

@@ -56,7 +56,7 @@ def test_questions_are_worded_differently_from_documents(domain):
     texts = " ".join(t for own in world.documents(domain).values() for t in own)
     for fact in world.facts(domain):
         assert fact.attribute.cloze.format(e=fact.entity) not in texts
-        assert all(a.format(e=fact.entity) not in texts for a in fact.attribute.asked)
+        assert all(a.format(e=fact.entity) not in texts for a in fact.attribute.questions)
         assert texts.count(fact.entity) >= 4
 
 

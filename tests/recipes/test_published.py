@@ -26,7 +26,7 @@ ILU = [
 ]
 """One of each kind of method, data and mask."""
 
-PUBLISHED = {name: method for name, method in methods().items() if method.brings_data}
+PUBLISHED = {name: method for name, method in methods().items() if method.is_published_run}
 
 
 def asked(name, out, *more):

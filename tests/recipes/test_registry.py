@@ -89,5 +89,5 @@ def test_two_files_cannot_define_one_name(tmp_path, monkeypatch):
 
 
 def test_every_method_has_settings_for_the_lab():
-    assert {name for name, m in methods().items() if not m.lab and not m.brings_data} == set()
+    assert {name for name, m in methods().items() if not m.lab and not m.is_published_run} == set()
     assert set(endings()) >= {"sam", "rs", "gp", "cr", "wa", "lat", "tar", "mudman", "lookahead"}

@@ -130,7 +130,7 @@ def test_a_recipe_that_holds_a_secret_is_refused(planted, folder, tmp_path):
     wanted = recipe(folder, "npo")
     bad = describe(wanted) | {"name": f"npo-{TOKEN}"}
     said = carry_out(bad, tmp_path / "run", Conditions()) or ""
-    assert "would hold a password" in said
+    assert "would contain a password" in said
     assert TOKEN not in said
     assert TOKEN not in "".join(p.read_text() for p in tmp_path.rglob("*.json"))
 

@@ -1,4 +1,4 @@
-"""When a fine-tuning is over: its accuracy on examples that it does not train on stands still."""
+"""Convergence of a fine-tuning: its accuracy on held-out examples no longer changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from ilu.types import LM, Example
 
 @dataclass(frozen=True)
 class Convergence:
-    """Stop once accuracy changed by less than ``change`` at each of so many ``evaluations``.
+    """Stop when accuracy changed by less than ``change`` at each of the last ``evaluations``.
 
-    ``held_out`` examples are taken from what would be trained on, so no test set has a say.
+    Accuracy is measured on ``held_out`` examples of the training data, never on a test set.
     """
 
     held_out: int = 100
@@ -34,25 +34,26 @@ class Convergence:
 
 
 class Parts(NamedTuple):
-    """Examples to train on, and examples to judge that training by."""
+    """Examples to train on, and held-out examples to measure convergence on."""
 
     trained: Sequence[Example]
     held_out: Sequence[Example]
 
 
 def converged(accuracies: Sequence[float], rule: Convergence) -> bool:
-    """Whether the last changes are all below 1 % (three of them in arXiv 2506.01339).
+    """Whether the last changes are all below the threshold (three below 1 % in arXiv 2506.01339).
 
-    ``accuracies`` begins with that before training. The paper looks once an epoch; here it is as
-    often as the attack says. An accuracy that has not begun to rise also stands still.
+    ``accuracies`` begins with the accuracy before training. The paper measures once per epoch; here
+    the attack sets the interval. An accuracy that has not yet begun to rise also counts as
+    converged.
     """
     changes = [abs(b - a) for a, b in pairwise(accuracies)][-rule.evaluations :]
-    # Accuracies are quotients: 0.9 - 0.89 is a little more than 0.01, and should count as it.
+    # In floating point 0.9 - 0.89 is a little more than 0.01, and should count as 0.01.
     return len(changes) == rule.evaluations and max(changes) < rule.change - 1e-9
 
 
 def hold_out(examples: Sequence[Example], count: int, seed: int) -> Parts:
-    """Take ``count`` different examples out, and whatever equals them."""
+    """Hold out ``count`` different examples and all their duplicates."""
     keys = [hash((tuple(e.ids), e.prompt)) for e in examples]
     first: dict[int, int] = {}
     for i, key in enumerate(keys):
@@ -60,7 +61,7 @@ def hold_out(examples: Sequence[Example], count: int, seed: int) -> Parts:
     if count >= len(first):
         raise ValueError(
             f"{len(first)} different examples cannot give {count} to judge convergence by and "
-            "some to train on: hold out fewer, or bring more data"
+            "some to train on: hold out fewer, or give more data"
         )
     different = list(first)
     chosen = {different[i] for i in shuffled(len(different), seed, 0)[:count].tolist()}
@@ -70,12 +71,12 @@ def hold_out(examples: Sequence[Example], count: int, seed: int) -> Parts:
 
 @torch.no_grad()
 def answer_accuracy(lm: LM, examples: Sequence[Example], batch_size: int) -> float:
-    """Share of answer tokens that are the likeliest after those before them."""
+    """Share of answer tokens that are the likeliest ones given the true prefix."""
     device = next(lm.model.parameters()).device
-    forward, right, asked = ModelForward(lm.model), 0, 0
+    forward, right, total = ModelForward(lm.model), 0, 0
     for start in range(0, len(examples), batch_size):
         out = forward(collate(examples[start : start + batch_size]).to(device))
         counts = answered(out.targets)
         right += int(((out.logits.argmax(-1) == out.targets) & counts).sum())
-        asked += int(counts.sum())
-    return right / asked
+        total += int(counts.sum())
+    return right / total

@@ -1,4 +1,4 @@
-"""Fine-tuning as an attack: ordinary training on other data."""
+"""Fine-tuning as an attack: standard training on other data."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ from ilu.types import LM, Example, Group, Metric
 class FineTune:
     """Cross-entropy on ``feed``: downstream fine-tuning, or relearning (arXiv 2506.01339).
 
-    Brings its own data and optimiser; reaches ``quarter``, ``half`` and ``end`` of its steps, and
-    with ``every`` also each so many steps; with ``only_end`` nothing before the end, since
-    measuring may take longer than the attack. ``optim.parameters`` chooses the layers that are
-    trained, all of them if it is empty; with ``lora`` adapters of theirs. ``until`` lets it end
-    before ``optim.steps``.
+    It has its own data and optimiser. Scores are measured at the stages ``quarter``, ``half`` and
+    ``end``, and also every ``every`` steps. With ``only_end`` they are measured only at the end,
+    since measuring may take longer than the attack. ``optim.parameters`` is a pattern of the layers
+    to train; empty means all. With ``lora``, adapters of these layers are trained instead. With
+    ``until`` the attack may end before ``optim.steps``.
     """
 
     feed: Feed
@@ -44,7 +44,7 @@ class FineTune:
         if self.every is not None and self.every < 1:
             raise ValueError(f"a measurement every {self.every} steps: it must be at least 1")
         if self.until and self.every is None:
-            raise ValueError("convergence is looked for every so many steps: say how many")
+            raise ValueError("convergence needs an interval between measurements: set `every`")
         if self.only_end and self.every is not None:
             raise ValueError("measure every so many steps or only at the end, not both")
 
@@ -54,7 +54,7 @@ class FineTune:
         return self.optim.steps
 
     def data(self, lm: LM) -> Sequence[Example]:
-        """What it trains on, checked against the model."""
+        """The training examples. ValueError if the model lacks the layers or the context length."""
         named_trained(lm.model, self.optim.parameters)
         if self.lora:
             adapted_layers(lm.model, self.lora, self.optim.parameters)
@@ -72,9 +72,10 @@ class FineTune:
         checkpoints: Checkpoints | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Attack, from the last checkpoint if there is one.
+        """Run the attack, from the last checkpoint if there is one.
 
-        What is to end when it has converged starts over, since it looks back.
+        With ``until`` it always starts from the beginning, since convergence needs earlier
+        accuracies.
         """
         parts, points = self.parts(lm), self.points()
         accuracies = [self.accuracy(lm, parts)]
@@ -107,7 +108,7 @@ class FineTune:
         reached("end")
 
     def parts(self, lm: LM) -> Parts:
-        """Examples to train on, and those held out to judge convergence by."""
+        """Examples to train on, and held-out examples to measure convergence on."""
         examples = open_stream(
             self.feed,
             lm.tokenizer,
@@ -120,30 +121,30 @@ class FineTune:
         return hold_out(examples, self.until.held_out, self.seed)
 
     def stream(self, examples: Sequence[Example]) -> Stream:
-        """What is trained on as batches."""
+        """The training examples as batches."""
         return Stream(examples, self.feed.batch_size, self.seed)
 
     def accuracy(self, lm: LM, parts: Parts) -> float:
-        """Accuracy on what is held out; 0 where nothing is."""
+        """Accuracy on the held-out examples; 0 without any."""
         if not parts.held_out:
             return 0.0
         return answer_accuracy(lm, parts.held_out, self.feed.batch_size)
 
     def points(self) -> dict[int, list[str]]:
-        """Step -> what is reached after it, but for the end.
+        """Step -> the stages reached after it, without the end.
 
-        How long a quarter and a half are is known beforehand only if the length is.
+        With ``until`` the number of steps is unknown, so there is no quarter and no half.
         """
         stages = {} if self.until or self.only_end else stages_by_step(self.steps)
-        found = {step: [s for s in names if s != "end"] for step, names in stages.items()}
+        stages_at = {step: [s for s in names if s != "end"] for step, names in stages.items()}
         for step in range(self.every or self.steps, self.steps, self.every or 1):
-            found.setdefault(step, []).append(f"step {step}")
-        return found
+            stages_at.setdefault(step, []).append(f"step {step}")
+        return stages_at
 
 
 @contextmanager
 def ending(over: Callable[[], bool]) -> Generator[None]:
-    """Let training that was stopped because it is ``over`` be one that has ended."""
+    """Treat a stop because the training is ``over`` as its normal end."""
     try:
         yield
     except Stopped:

@@ -1,4 +1,4 @@
-"""Averaging the weights with those of the original model."""
+"""Interpolation of the weights with those of the original model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from ilu.models.named import check_name, full_name
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Go this ``share`` of the way back to the ``original``: (1 - s) theta + s theta_o.
+    """Interpolate with the ``original``: (1 - s) theta + s theta_o, s the ``share``.
 
-    Who has the model from before, or another that knows, may average them (arXiv 2203.05482).
+    For an attacker with the original model, or another that has the knowledge (arXiv 2203.05482).
     """
 
     original: str
@@ -41,9 +41,9 @@ class Interpolate:
 
 
 def interpolate(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Go a share of the way back to the model given as the original."""
+    """Interpolate with the model that is given as the original, which gets this share."""
     if inputs.original is None:
-        raise ValueError("say which model was the original: `original` MODEL")
+        raise ValueError("interpolate needs the model before unlearning: set `original`")
     return WeightEdit(Interpolate(full_name(inputs.original), number(argument)))
 
 

@@ -18,8 +18,9 @@ class AttackInputs:
     """What the builder of an attack receives besides the argument in the attack's name.
 
     ``task`` returns the attack that fine-tunes all weights on a task or on a data set of the user;
-    ``documents`` the one that trains on so many documents of a data set. Both have the optimiser
-    and the seed of the attacker already. ``original`` is the model before unlearning, if given.
+    ``documents`` returns the attack that trains on a number of documents of a data set. Both
+    already have the attacker's optimiser and seed. ``original`` is the model before unlearning, if
+    given.
     """
 
     task: Callable[[str], FineTune]
@@ -30,7 +31,7 @@ class AttackInputs:
 
 
 Builder = Callable[[str, AttackInputs], Attack]
-"""Reads the argument in an attack's name; raises ValueError for one that is not allowed."""
+"""Reads the argument in an attack's name; raises ValueError for an invalid one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class AttackKind:
     """A kind of attack; the docstring of ``build`` says in one sentence what it does.
 
     ``example`` is an argument that ``build`` reads, and ``zero`` one at which no weight changes.
-    ``needs`` is the input without which the kind works on the lab only.
+    ``needs`` is an input that the kind requires except on the lab.
     """
 
     build: Builder
@@ -49,8 +50,8 @@ class AttackKind:
 
 
 def number(text: str) -> float:
-    """A finite number; ValueError if ``text`` is none."""
+    """Parse a finite number; ValueError otherwise."""
     with suppress(ValueError):
-        if math.isfinite(found := float(text)):
-            return found
+        if math.isfinite(value := float(text)):
+            return value
     raise ValueError(f"{text!r} is no number")

@@ -1,4 +1,4 @@
-"""Fine-tuning of some weights only: adapters, the output layer, some blocks."""
+"""Fine-tuning of a part of the weights: adapters, the output layer, or some blocks."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from ilu.attacks.kind import AttackInputs, AttackKind
 from ilu.models.lora import Lora
 
 HEAD = r"^(lm_head|embed_out|output)\."
-"""The output layer, where it does not share its weight with the embedding."""
+"""Pattern of the output layer. A layer that is tied to the embedding has no such name."""
 
 
 def lora(argument: str, inputs: AttackInputs) -> FineTune:
@@ -18,12 +18,12 @@ def lora(argument: str, inputs: AttackInputs) -> FineTune:
 
 
 def head(argument: str, inputs: AttackInputs) -> FineTune:
-    """Fine-tune the output layer only, where it does not share its weight with the embedding."""
+    """Fine-tune only the output layer, if it is not tied to the embedding."""
     return only(HEAD, inputs.task(argument))
 
 
 def blocks(argument: str, inputs: AttackInputs) -> FineTune:
-    """Fine-tune some blocks only: ``0,1:TASK``."""
+    """Fine-tune only some blocks: ``0,1:TASK``."""
     numbers, _, task = argument.partition(":")
     if not re.fullmatch(r"\d+(,\d+)*", numbers):
         raise ValueError("name the blocks and a task, like blocks:0,1:gsm8k")

@@ -22,7 +22,7 @@ class Noise:
             raise ValueError(f"noise of scale {self.scale}: it must be at least 0")
 
     def check(self, model: nn.Module) -> None:
-        """Every model can take it."""
+        """The change applies to every model."""
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
@@ -33,7 +33,7 @@ class Noise:
 
 
 def noise(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Add noise in units of each weight's size."""
+    """Add normal noise in units of the root mean square of each tensor."""
     return WeightEdit(Noise(number(argument), inputs.seed))
 
 

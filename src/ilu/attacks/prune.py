@@ -12,9 +12,9 @@ from ilu.attacks.weight_edit import WeightEdit, linear_weights
 
 @dataclass(frozen=True)
 class Prune:
-    """Set this ``fraction`` of each linear layer to zero, the smallest weights (arXiv 1506.02626).
+    """Set the smallest ``fraction`` of the weights of each linear layer to zero (arXiv 1506.02626).
 
-    Not the output layer. Of equal weights the first are taken.
+    The output layer is not pruned. Among equal weights the first are set to zero.
     """
 
     fraction: float
@@ -35,7 +35,7 @@ class Prune:
 
 
 def prune(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Set a share of the linear layers to zero."""
+    """Set the smallest weights of each linear layer to zero."""
     return WeightEdit(Prune(number(argument)))
 
 

@@ -1,4 +1,4 @@
-"""Quantising, as whoever runs a model on a small device does."""
+"""Quantisation, as it is common for inference on small devices."""
 
 import math
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ BITS = (2, 3, 4, 5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Quantise:
-    """Round the linear layers to ``bits``, as quantising a model for use does (arXiv 2410.16454).
+    """Quantise the weights of the linear layers to ``bits`` (arXiv 2410.16454).
 
-    Symmetric, to the nearest, by torchao: one scale for each row, or for each ``group`` of inputs.
-    The rounded weights are kept as float32, so that every metric runs on them. Embeddings and the
-    output layer are left, as bitsandbytes leaves them.
+    Symmetric rounding to nearest by torchao, with one scale per row or per ``group`` of inputs. The
+    rounded weights are stored as float32, so that every metric runs on them. Embeddings and the
+    output layer are not quantised, as in bitsandbytes.
     """
 
     bits: int = 8
@@ -47,7 +47,7 @@ class Quantise:
 
 
 def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Tensor, "out in"]:
-    """``weight`` at the nearest of 2^bits evenly spaced values around 0, which hold the largest."""
+    """``weight`` rounded to 2^bits evenly spaced values around 0 that cover its range."""
     from torchao.quantization.quant_primitives import (
         MappingType,
         choose_qparams_affine,
@@ -56,20 +56,20 @@ def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Ten
     )
 
     width = weight.shape[1]
-    # Zeros change no group's scale, so a last group may be shorter.
-    whole = nn.functional.pad(weight.float(), (0, math.ceil(width / group) * group - width))
+    # Zeros do not change the scale of a group, so the last group may be shorter.
+    padded = nn.functional.pad(weight.float(), (0, math.ceil(width / group) * group - width))
     limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     block: Any = (1, group)  # annotated as if weights had one dimension
     kind = torch.int8
     scale, zero = choose_qparams_affine(
-        whole, MappingType.SYMMETRIC_NO_CLIPPING_ERR, block, kind, *limits
+        padded, MappingType.SYMMETRIC_NO_CLIPPING_ERR, block, kind, *limits
     )
-    codes = quantize_affine(whole, block, scale, zero, kind, *limits)
+    codes = quantize_affine(padded, block, scale, zero, kind, *limits)
     return dequantize_affine(codes, block, scale, zero, kind, *limits)[:, :width]
 
 
 def quantise(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Round the linear layers to 8 or 4 bits; 4 bits in groups of 32 inputs, as it is done."""
+    """Quantise the linear layers to 8 or 4 bits; up to 4 bits in groups of 32 inputs, as usual."""
     bits = number(argument)
     if bits != int(bits):
         raise ValueError(f"{bits:g} bits: write a whole number, as in quantise:4")

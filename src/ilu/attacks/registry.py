@@ -17,7 +17,7 @@ def attack_kinds() -> Mapping[str, AttackKind]:
 
 
 def label(name: str) -> str:
-    """The name of an attack in files: of a data file its own without folder and ending."""
+    """The name of an attack in files. A data file's name loses its folder and ending."""
     kind, _, argument = name.partition(":")
     if kind in attack_kinds() and argument:
         return f"{kind}-{label(argument)}"

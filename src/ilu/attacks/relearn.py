@@ -1,4 +1,4 @@
-"""Relearning from a few documents, and two controls that teach nothing of what was forgotten."""
+"""Relearning from a few documents, and two controls without any forgotten content."""
 
 import re
 from collections.abc import Mapping
@@ -9,25 +9,28 @@ from ilu.attacks.kind import AttackInputs, AttackKind, DataRole, number
 
 
 def relearn(argument: str, inputs: AttackInputs) -> FineTune:
-    """Learn N documents of the forget set, ``N`` or ``N@LR``; the goal is the rest of the set."""
+    """Fine-tune on N documents of the forget set, ``N`` or ``N@LR``; the goal is the rest of it."""
     return sized(argument, "forget", inputs)
 
 
 def retained(argument: str, inputs: AttackInputs) -> FineTune:
-    """Learn N documents of the retain set."""
+    """Fine-tune on N documents of the retain set."""
     return sized(argument, "retain", inputs)
 
 
 def unrelated(argument: str, inputs: AttackInputs) -> FineTune:
-    """Learn N texts about something else."""
+    """Fine-tune on N texts about another topic."""
     return sized(argument, "unrelated", inputs)
 
 
 def sized(argument: str, role: DataRole, inputs: AttackInputs) -> FineTune:
-    """Fine-tuning on as many documents as ``N`` or ``N@LR`` says, at the learning rate LR."""
+    """Fine-tuning on N documents, for ``N@LR`` at the learning rate LR."""
     count, _, lr = argument.partition("@")
     if not re.fullmatch(r"[1-9]\d*", count):
-        raise ValueError("say how many documents, like relearn:20, or relearn:20@1e-5 with a rate")
+        raise ValueError(
+            "give a number of documents, as in relearn:20, or with a learning rate, as in "
+            "relearn:20@1e-5"
+        )
     rate = number(lr) if lr else None
     attack = inputs.documents(role, int(count))
     return attack if rate is None else replace(attack, optim=replace(attack.optim, lr=rate))

@@ -1,4 +1,4 @@
-"""Several attacks one after the other on the same weights."""
+"""Several attacks in sequence on the same weights."""
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,20 +16,21 @@ from ilu.types import LM, Attack, Example, Group, Metric
 
 @dataclass(frozen=True)
 class InTurn:
-    """Each of ``attacks`` goes on from where the one before it ended, as a model's users would.
+    """A sequence of ``attacks``, each of which starts from the weights that the previous one left.
 
-    It is measured after each; the goals of all are measured at the end, under their attack's name.
+    Scores are measured after each attack. The goals of all are measured at the end; their names
+    begin with that of their attack.
     """
 
     attacks: Mapping[str, Attack]
 
     def __post_init__(self) -> None:
         if len(self.attacks) < 2:
-            raise ValueError(f"a sequence of {len(self.attacks)} attacks: it takes at least two")
+            raise ValueError(f"a sequence of {len(self.attacks)} attacks: it needs at least two")
 
     @property
     def goals(self) -> Mapping[str, Metric | Group]:
-        """What each attack is after."""
+        """The goals of all attacks."""
         return {
             f"{a}_{g}": m if isinstance(m, Metric) else partial(prefixed, a, m)
             for a, part in self.attacks.items()
@@ -38,11 +39,11 @@ class InTurn:
 
     @property
     def steps(self) -> int:
-        """Steps of all."""
+        """Steps of all attacks."""
         return sum(attack.steps for attack in self.attacks.values())
 
     def data(self, lm: LM) -> Sequence[Example]:
-        """What all train on, in their order."""
+        """The training examples of all attacks, in their order."""
         return joined([attack.data(lm) for attack in self.attacks.values()])
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:
@@ -58,12 +59,12 @@ class InTurn:
 
 
 def prefixed(name: str, group: Group, lm: LM) -> dict[str, Score]:
-    """The scores of a group, called after the attack that is after them."""
+    """The scores of a group, under names that begin with the name of their attack."""
     return {f"{name}_{metric}": score for metric, score in group(lm).items()}
 
 
 def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
-    """Models that an attack reads beside the one it is carried out on, with their revisions."""
+    """Further models that an attack reads, with their revisions."""
     if isinstance(attack, InTurn):
         for part in attack.attacks.values():
             yield from other_models(part)
@@ -72,15 +73,15 @@ def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
 
 
 def in_turn(argument: str, inputs: AttackInputs) -> InTurn:
-    """Several tasks one after the other, with a plus between their names."""
-    found: dict[str, Attack] = {}
+    """Fine-tune on several tasks in sequence, with a plus between their names."""
+    attacks: dict[str, Attack] = {}
     for task in argument.split("+"):
-        found[distinct(label(task), found)] = inputs.task(task)
-    return InTurn(found)
+        attacks[distinct(label(task), attacks)] = inputs.task(task)
+    return InTurn(attacks)
 
 
 def distinct(name: str, others: Collection[str]) -> str:
-    """The name, or the first of NAME-2, NAME-3 and so on that is not among the others."""
+    """The name, or the first of NAME-2, NAME-3, ... that is not among the others."""
     numbers = (f"{name}-{i}" for i in itertools.count(2))
     return next(each for each in itertools.chain([name], numbers) if each not in others)
 

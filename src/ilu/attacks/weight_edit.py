@@ -13,10 +13,10 @@ from ilu.types import LM, Example, Metric
 
 @runtime_checkable
 class Change(Protocol):
-    """What becomes of the weights."""
+    """A change of a model's weights."""
 
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError if ``model`` cannot be changed so."""
+        """Raise ValueError if the change does not apply to ``model``."""
         ...
 
     def __call__(self, model: nn.Module) -> None:
@@ -26,18 +26,18 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class WeightEdit:
-    """A change of the weights as an attack, which needs no data and no steps."""
+    """A change of the weights as an attack, without data and without steps."""
 
     change: Change
     goals: Mapping[str, Metric] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
-        """None."""
+        """No steps."""
         return 0
 
     def data(self, lm: LM) -> Sequence[Example]:
-        """Nothing."""
+        """No data. ValueError if the change does not apply to the model."""
         self.change.check(lm.model)
         return ()
 
@@ -47,10 +47,10 @@ class WeightEdit:
 
 
 def linear_weights(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
-    """Weights of the linear layers but for the output, each with whether its rows are inputs."""
+    """Weights of the linear layers except the output layer, and whether the rows are inputs."""
     inside = [model.get_submodule(name) for name in linear_layers(model)]
-    found = [(m.weight, not isinstance(m, nn.Linear)) for m in inside]
-    weights = [(w, turned) for w, turned in found if isinstance(w, nn.Parameter)]
+    pairs = [(m.weight, not isinstance(m, nn.Linear)) for m in inside]
+    weights = [(w, transposed) for w, transposed in pairs if isinstance(w, nn.Parameter)]
     if not weights:
         raise ValueError("this model has no linear layer that could be changed")
     return weights

@@ -1,4 +1,4 @@
-"""Examples with something beside them to compare with: a refusal, or another introduction."""
+"""Examples with counterparts for losses that compare: a refusal, or another context."""
 
 import random
 from array import array
@@ -28,10 +28,10 @@ NOVICE = "What follows was written by someone who has never heard of the subject
 
 @dataclass(frozen=True)
 class Refused:
-    """``source`` with one of ``refusals`` beside each example, after the same prompt.
+    """``source`` with one of ``refusals`` as counterpart of each example, after the same prompt.
 
-    A text without a prompt is refused after its first half: whoever begins it gets no more. ``end``
-    closes the refusal with the end-of-text token.
+    In a text without a prompt the refusal replaces the second half. With ``end`` the refusal ends
+    with the end-of-text token.
     """
 
     source: Source
@@ -47,13 +47,13 @@ class Refused:
 
 
 def refused(example: Example, answer: Sequence[int]) -> Example:
-    """Put a refusal beside an example."""
+    """Add a refusal as the counterpart of an example."""
     cut = example.prompt or max(1, len(example.ids) // 2)
     return example._replace(others=(Example([*example.ids[:cut], *answer], cut),))
 
 
 def tails(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
-    """Each text as tokens that follow another word."""
+    """Each text as tokens after a prompt."""
     pairs = encode_pairs(tokenizer, ["Answer:"] * len(texts), [f" {t}" for t in texts])
     closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
     return [[*pair.tail, *closing] for pair in pairs]
@@ -61,7 +61,7 @@ def tails(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]
 
 @dataclass(frozen=True)
 class InContexts:
-    """``source`` with the same texts beside it, behind an expert's and a novice's introduction."""
+    """``source`` with counterparts: the same text after an expert's and a novice's introduction."""
 
     source: Source
     expert: str = EXPERT
@@ -75,16 +75,16 @@ class InContexts:
         start = tokenizer.bos_token_id
         return mapped(
             self.source(tokenizer),
-            lambda i, e: e._replace(others=tuple(behind(head, e, start) for head in heads)),
+            lambda i, e: e._replace(others=tuple(after(head, e, start) for head in heads)),
         )
 
 
-def behind(head: list[int], example: Example, start: int | None) -> Example:
-    """The example behind ``head``, with a loss on the same tokens as on its own.
+def after(head: list[int], example: Example, start: int | None) -> Example:
+    """The example after ``head``, with a loss on the same tokens as without it.
 
-    Its own first token is never predicted, so it takes no loss here either.
+    Without ``head`` the first token is never predicted, so it has no loss here either.
     """
-    begins = bool(example.ids) and example.ids[0] == start
-    ids = example.ids[1:] if begins else example.ids
-    prompt = len(head) + max(example.prompt, 1) - begins
+    has_start = bool(example.ids) and example.ids[0] == start
+    ids = example.ids[1:] if has_start else example.ids
+    prompt = len(head) + max(example.prompt, 1) - has_start
     return Example([*head, *ids], prompt)

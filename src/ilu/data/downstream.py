@@ -1,10 +1,10 @@
-"""Downstream tasks of the hub that choose among labels: what to train on, and what to ask after.
+"""Downstream classification tasks of the hub: training text and test questions.
 
 AG News, SST-2, WinoGrande, MNLI and QQP, five of the six tasks of the ILU paper (arXiv 2506.01339);
-the sixth, GSM8K, is plain text here and ``evals/arithmetic.py`` there. Training text comes from the
-training split alone, questions from a split that no training reads. Prompts are those of
-lm-evaluation-harness 0.4.13 without examples; it has none for AG News. A chat template is not used,
-in training as in the questions.
+the sixth, GSM8K, is plain text with the metric ``evals/metrics/final_number.py``. Training text
+comes only from the training split, questions only from another split. Prompts are the zero-shot
+prompts of lm-evaluation-harness 0.4.13, which has none for AG News. No chat template is used,
+neither in training nor in questions.
 """
 
 import warnings
@@ -25,7 +25,7 @@ GSM8K = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
 
 
 class Task(NamedTuple):
-    """Where a task's rows are, and how one of them becomes a question."""
+    """The dataset of a task, and the conversion of a row into a question."""
 
     data: str
     train: str
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
 
 def ag_news(row: Row) -> Question:
-    """Say what an article is about."""
+    """The topic of an article."""
     prompt = (
         f"{row['text']}\nQuestion: Is this about world, sports, business or technology?\nAnswer:"
     )
@@ -43,29 +43,29 @@ def ag_news(row: Row) -> Question:
 
 
 def sst2(row: Row) -> Question:
-    """Say whether a sentence of a film review is kind."""
+    """Whether a sentence of a film review is positive."""
     prompt = f"{row['sentence']}\nQuestion: Is this sentence positive or negative?\nAnswer:"
     return labelled(prompt, ("negative", "positive"), row)
 
 
 def mnli(row: Row) -> Question:
-    """Say whether a second sentence follows from the first."""
+    """Whether the second sentence follows from the first."""
     second = str(row["hypothesis"]).strip().removesuffix(".")
     prompt = f"{row['premise']}\nQuestion: {second}. True, False or Neither?\nAnswer:"
     return labelled(prompt, ("True", "Neither", "False"), row)
 
 
 def qqp(row: Row) -> Question:
-    """Say whether two questions mean the same."""
+    """Whether two questions have the same meaning."""
     pair = f"Question 1: {row['question1']}\nQuestion 2: {row['question2']}\n"
     prompt = f"{pair}Question: Do both questions ask the same thing?\nAnswer:"
     return labelled(prompt, ("no", "yes"), row)
 
 
 def winogrande(row: Row) -> Question:
-    """Say who is meant: the likelihood of the end of the sentence after either name.
+    """The referent of a pronoun, by the likelihood of the rest of the sentence after either name.
 
-    The likelihood of the names themselves, which says how common they are, does not count.
+    The likelihood of the names, which depends on how common they are, does not count.
     """
     before, _, after = str(row["sentence"]).partition("_")
     contexts = (before + row["option1"], before + row["option2"])
@@ -96,14 +96,14 @@ TASKS: dict[str, Task] = {
     "mnli": Task("nyu-mll/glue:mnli", "train", "validation_matched", GLUE, mnli),
     "qqp": Task("nyu-mll/glue:qqp", "train", "validation", GLUE, qqp),
 }  # fmt: skip
-"""The tasks with options; the test splits of GLUE and WinoGrande come without their answers."""
+"""The tasks with options. The test splits of GLUE and WinoGrande have no public answers."""
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """Training rows of a task with options; the right answer takes the loss.
+    """Training rows of a task with options; only the right answer has a loss.
 
-    The answer comes last, so ``truncate`` leaves out, with a warning, the rows that are longer.
+    The answer comes last, so ``truncate`` drops, with a warning, the rows that are longer.
     """
 
     task: str
@@ -115,15 +115,15 @@ class LabelledText:
     def __call__(self, tokenizer: Any) -> list[Example]:
         task = known_task(self.task)
         name = f"{task.data}:{task.train}"
-        asked = [task.ask(row) for row in load_rows(name, task.revision)]
-        pairs = [answered(question, f"{name}, row {i}") for i, question in enumerate(asked, 1)]
+        questions = [task.ask(row) for row in load_rows(name, task.revision)]
+        pairs = [answered(q, f"{name}, row {i}") for i, q in enumerate(questions, 1)]
         prompts, answers = zip(*pairs, strict=True)
         return fitting(encode_answers(prompts, answers, tokenizer), self.truncate, name)
 
 
 @dataclass(frozen=True)
 class LabelledQuestions:
-    """Test questions of a task with options, ``limit`` of them taken evenly from all."""
+    """Test questions of a task with options; ``limit`` takes an evenly spread subset."""
 
     task: str
     limit: int | None = None
@@ -140,7 +140,7 @@ class LabelledQuestions:
 
 @dataclass(frozen=True)
 class Problems:
-    """Rows with question and answer, whose answers end in a number; ``limit`` taken evenly."""
+    """Rows whose answers end in a number; ``limit`` takes an evenly spread subset."""
 
     name: str = "openai/gsm8k:main:test"
     revision: str | None = GSM8K
@@ -164,11 +164,11 @@ def known_task(name: str) -> Task:
     return TASKS[name]
 
 
-def answered(asked: Question, where: str) -> tuple[str, str]:
+def answered(question: Question, where: str) -> tuple[str, str]:
     """Prompt and right answer of a question."""
-    if asked.answer is None:
+    if question.answer is None:
         raise ValueError(f"{where} has no answer: this split cannot be trained on")
-    return asked.context(asked.answer), asked.options[asked.answer]
+    return question.context(question.answer), question.options[question.answer]
 
 
 def fitting(examples: Sequence[Example], length: int | None, name: str) -> list[Example]:

@@ -1,7 +1,7 @@
 """Public multiple-choice benchmarks: WMDP, MMLU, TruthfulQA.
 
-Each is read at a pinned revision, or from the local mirror. Prompts are those of
-lm-evaluation-harness 0.4.13, without examples, unless a docstring says otherwise.
+Each is read at a pinned revision, or from the local mirror. Prompts are the zero-shot prompts of
+lm-evaluation-harness 0.4.13, unless a docstring states otherwise.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ DOMAINS: dict[str, str] = {"bio": "biology", "cyber": "cybersecurity", "chem": "
 class WMDP:
     """Questions of WMDP (arXiv 2403.03218), one domain: 1273 bio, 1987 cyber, 408 chem.
 
-    ``letters`` is the benchmark. ``cloze`` asks for the answer in full and does not show the
-    options, which a model that has merely lost the format still passes. ``name`` may be a file.
-    Forget quality is 1 minus the accuracy; .75 is guessing, and more means avoiding the key.
+    ``letters`` is the benchmark. ``cloze`` does not show the options and scores the full answers; a
+    model that has only lost the format still passes it. ``name`` may be a file. Forgetting is 1
+    minus the accuracy: .75 is guessing, and more means that the model avoids the right option.
     """
 
     domain: Domain
@@ -47,8 +47,8 @@ class WMDP:
 class MMLU:
     """Test questions of MMLU (arXiv 2009.03300), all subjects or one, without examples.
 
-    All have the same weight, as in the group score of lm-evaluation-harness. The data is sorted by
-    subject, so a ``limit`` takes questions evenly from the whole.
+    All questions have the same weight, as in the group score of lm-evaluation-harness. The data is
+    sorted by subject, so a ``limit`` takes evenly spread questions.
     """
 
     subject: str | None = None
@@ -69,25 +69,24 @@ class MMLU:
 
 def of_subject(rows: list[Row], subject: str) -> list[Row]:
     """The rows of one subject."""
-    found = [row for row in rows if row["subject"] == subject]
-    if not found:
+    matching = [row for row in rows if row["subject"] == subject]
+    if not matching:
         known = ", ".join(sorted({str(row["subject"]) for row in rows}))
         raise ValueError(f"MMLU has no subject {subject!r}; it has: {known}")
-    return found
+    return matching
 
 
 def subject_head(row: Row) -> str:
-    """The line that names a question's subject."""
+    """The head of a question, which names its subject."""
     return HEAD.format(str(row["subject"]).replace("_", " "))
 
 
 @dataclass(frozen=True)
 class TruthfulQA:
-    """Questions of TruthfulQA with one true answer (``mc1``, arXiv 2109.07958), answered in full.
+    """TruthfulQA with one true answer (``mc1``, arXiv 2109.07958); full answers are scored.
 
-    The number of answers, and so the chance level, differs by question. Deviation: without the six
-    answered questions that the benchmark puts in front; lm-evaluation-harness has them in
-    ``truthfulqa_mc1``.
+    The number of answers, and so the chance level, differs by question. Deviation: the benchmark's
+    six solved questions are omitted; ``truthfulqa_mc1`` of lm-evaluation-harness has them.
     """
 
     limit: int | None = None

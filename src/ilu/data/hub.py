@@ -1,4 +1,4 @@
-"""Datasets by name: a file, or a hub id looked up in a local mirror or on the Hugging Face hub."""
+"""Datasets by name: a file, or a hub id in a local mirror or on the Hugging Face hub."""
 
 import os
 import re
@@ -21,11 +21,11 @@ ON_REQUEST = {
         "data/retain.jsonl of https://github.com/amazon-science/lume-llm-unlearning"
     ),
 }
-"""Datasets that are given out on request, and the page that says how."""
+"""Gated datasets, and the page with their access conditions."""
 
 
 class HubName(NamedTuple):
-    """``ORG/NAME:CONFIG:SPLIT`` taken apart."""
+    """The parts of ``ORG/NAME:CONFIG:SPLIT``."""
 
     repository: str
     config: str | None
@@ -33,22 +33,22 @@ class HubName(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows that can be read again and again, and the files that they lie in, if any."""
+    """Rows that can be read repeatedly, and their files, if any."""
 
     read: Callable[[], Iterator[Row]]
     files: tuple[Path, ...] = ()
 
 
 def load_rows(name: str, revision: str | None = None, count: int | None = None) -> list[Row]:
-    """All rows of what ``find_rows`` finds."""
+    """All rows of a data file or a hub dataset (see ``find_rows``)."""
     return list(find_rows(name, revision, count).read())
 
 
 def find_rows(name: str, revision: str | None = None, count: int | None = None) -> Rows:
     """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train).
 
-    With ``count`` only so many from the front, without downloading the rest. Facts of this package
-    are rows as well.
+    With ``count`` only the first rows, without downloading the rest. Facts of this package are
+    rows as well.
     """
     if is_facts(name):
         selections(name)  # an unknown topic is an error here, and not where rows are read
@@ -64,12 +64,12 @@ def find_rows(name: str, revision: str | None = None, count: int | None = None) 
 
 
 def of_file(path: Path, count: int | None) -> Rows:
-    """Rows from the front of a file."""
+    """The first ``count`` rows of a file."""
     return Rows(lambda: islice(iter_rows(path), count), (path,))
 
 
 def hub_name(name: str) -> HubName:
-    """Take ``ORG/NAME:CONFIG:SPLIT`` apart."""
+    """Parse ``ORG/NAME:CONFIG:SPLIT``."""
     word = r"[\w.-]+"
     found = re.fullmatch(rf"({word}/{word})(?::({word})?)?(?::({word}))?", name)
     if found is None or ".." in name:
@@ -81,7 +81,7 @@ def hub_name(name: str) -> HubName:
 
 
 def mirrored(root: Path, hub: HubName) -> Path:
-    """File of the local mirror; the only configuration is the default one."""
+    """The file in the local mirror. A single configuration is the default."""
     folder = root / hub.repository
     configs = sorted(p.name for p in folder.glob("*") if p.is_dir())
     if not configs:
@@ -99,9 +99,9 @@ def mirrored(root: Path, hub: HubName) -> Path:
 
 
 def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Rows:
-    """Download with the ``datasets`` library; custom loading code is never run.
+    """Download with the ``datasets`` library. Custom loading code never runs.
 
-    The library keeps what it downloads as Arrow files and reads them row by row.
+    The library stores downloads as Arrow files and reads them row by row.
     """
     import datasets.config
 
@@ -124,9 +124,9 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Ro
 
 
 def check_reachable(name: str, revision: str | None = None) -> None:
-    """Raise ValueError at once if a model is not in the cache and the hub does not answer.
+    """Raise ValueError immediately if a model is not cached and the hub does not answer.
 
-    The libraries would ask an address that refuses connections for most of a minute.
+    The libraries would retry for most of a minute.
     """
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
@@ -141,9 +141,10 @@ def check_reachable(name: str, revision: str | None = None) -> None:
 
 
 def check_data_reachable(hub: HubName, revision: str | None, cache: Path) -> None:
-    """The same for a dataset, which the library would take from its cache after half a minute.
+    """The same for a dataset. A cached dataset is left to the library.
 
-    What has its name there is left to the library: how it lays out its cache is not ours to know.
+    Any entry of the cache whose name contains that of the dataset counts, since the layout of the
+    cache is private to the library.
     """
     from huggingface_hub import hf_hub_url
 
@@ -159,14 +160,14 @@ def check_data_reachable(hub: HubName, revision: str | None, cache: Path) -> Non
 
 
 class Silence(NamedTuple):
-    """Why the hub cannot be asked, in words and as it was raised."""
+    """Why the hub does not answer: a message and the exception."""
 
     why: str
     error: Exception
 
 
 def silent(url: str) -> Silence | None:
-    """Ask the hub once; what it answers, also that there is no such file, is for who loads it."""
+    """Send one request to the hub; None if it answers, also with an HTTP error."""
     from huggingface_hub import constants, get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -182,24 +183,24 @@ def silent(url: str) -> Silence | None:
 
 
 def commit_of(name: str, revision: str | None = None) -> str:
-    """The commit of a model of the hub: of the one in the cache, or else of the hub's own.
+    """The commit of a hub model: that of the cached version, or else the current one.
 
-    Raises ValueError where neither is to be had.
+    ValueError if neither is available.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(found, str):
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(config, str):
         check_reachable(name, revision)
         try:
-            found = hf_hub_download(name, "config.json", revision=revision)
+            config = hf_hub_download(name, "config.json", revision=revision)
         except Exception as error:  # the library raises a different one for every cause
             why = first_line(error)
             raise ValueError(f"cannot find model {name!r} on the hub: {why}") from error
-    return Path(found).parent.name  # .../snapshots/COMMIT/config.json
+    return Path(config).parent.name  # .../snapshots/COMMIT/config.json
 
 
 def on_request(hub: HubName) -> str:
-    """How to come by a dataset that is not public, to end an error with."""
+    """The end of an error message that explains the access to a gated dataset."""
     page = ON_REQUEST.get(hub.repository)
     return f". It is given out on request, see {page}; then name your own file" if page else ""

@@ -1,4 +1,4 @@
-"""Rows that benchmarks have in shapes of their own, as the columns that every loader knows."""
+"""Conversion of benchmark-specific rows into the standard columns."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -7,7 +7,7 @@ from ilu.data.readers import Row
 
 
 def unsafe_responses(row: Row) -> list[Row]:
-    """PKU-SafeRLHF: a pair of responses, of which only the unsafe ones are to be forgotten."""
+    """PKU-SafeRLHF: two responses, of which only the unsafe ones are to be forgotten."""
     return [
         {"question": row["prompt"], "answer": row[f"response_{i}"]}
         for i in (0, 1)
@@ -16,22 +16,22 @@ def unsafe_responses(row: Row) -> list[Row]:
 
 
 def continuation(row: Row) -> list[Row]:
-    """MUSE's VerbMem: a text and how it really goes on."""
+    """MUSE's VerbMem: a text and its true continuation."""
     return [{"prompt": row["prompt"], "completion": row["gt"]}]
 
 
-def asked_of_a_subject(row: Row) -> list[Row]:
+def about_a_subject(row: Row) -> list[Row]:
     """RWKU's probes: a cloze or a question about a person."""
     return [{"question": row["query"], "answer": row["answer"]}]
 
 
 def input_and_output(row: Row) -> list[Row]:
-    """LUME (arXiv 2502.15097): a beginning or question with what comes after it."""
+    """LUME (arXiv 2502.15097): a beginning or a question with its continuation."""
     return [{"prompt": row["input"], "completion": f" {str(row['output']).lstrip()}"}]
 
 
 def nested(row: Row) -> list[Row]:
-    """KnowUnDo: one row that holds the questions of training in a list."""
+    """KnowUnDo: one row with a list of training questions."""
     return [{"question": each["text"], "answer": each["labels"]} for each in row["train"]]
 
 
@@ -39,15 +39,15 @@ Shape = Callable[[Row], list[Row]]
 SHAPES: tuple[tuple[frozenset[str], Shape], ...] = (
     (frozenset({"prompt", "response_0", "is_response_0_safe"}), unsafe_responses),
     (frozenset({"prompt", "gt"}), continuation),
-    (frozenset({"query", "answer", "subject", "level"}), asked_of_a_subject),
+    (frozenset({"query", "answer", "subject", "level"}), about_a_subject),
     (frozenset({"id", "input", "output", "task"}), input_and_output),
     (frozenset({"train", "val"}), nested),
 )
-"""Columns by which a benchmark is known, and what becomes of a row."""
+"""Columns that identify a benchmark, and the conversion of its rows."""
 
 
 def reshaped(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows in columns that every loader knows; others as they are."""
+    """The rows with standard columns; rows of an unknown layout are unchanged."""
     first, rows = peeked(rows)
     for columns, shape in SHAPES:
         if columns <= set(first):

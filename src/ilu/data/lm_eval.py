@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness (0.4.13), found without reading all of its index."""
+"""Tasks of lm-evaluation-harness (0.4.13), loaded without its full index."""
 
 import inspect
 import json
@@ -15,15 +15,15 @@ USUAL = (
     "wmdp", "mmlu/default", "mmlu/continuation", "truthfulqa", "winogrande", "gsm8k", "glue",
     "hellaswag", "arc", "piqa", "boolq", "openbookqa", "wikitext", "lambada",
 )  # fmt: skip
-"""Folders of tasks that are looked through first: reading all 14,000 takes ten seconds."""
+"""Folders of tasks that are searched first: reading all 14,000 tasks takes ten seconds."""
 
 
 @dataclass(frozen=True)
 class HarnessTasks:
-    """Tasks and groups by name, by YAML file, or as a mapping of what the YAML would say.
+    """Tasks and groups by name, by YAML file, or as a mapping with the content of such a file.
 
-    ``folder`` holds YAML tasks of the user's own. Local data files work offline (``dataset_path:
-    json``). ``num_fewshot`` counts unless a task insists on none.
+    ``folder`` has user-defined YAML tasks. Local data files work offline (``dataset_path: json``).
+    ``num_fewshot`` applies except to tasks that set 0.
     """
 
     tasks: tuple[str | Mapping[str, Any], ...]
@@ -31,28 +31,27 @@ class HarnessTasks:
     num_fewshot: int | None = None
 
     def __call__(self) -> Any:
-        """What ``lm_eval.evaluate`` takes."""
+        """The task dictionary for ``lm_eval.evaluate``."""
         need("lm_eval", "lm-eval", "the suite lm-eval")
         return load_tasks(self.tasks, self.folder, self.num_fewshot)
 
 
 def requests(loaded: Any, limit: int | None) -> list[Any]:
-    """All that decides the scores of tasks and groups: settings, items, and what is asked of each.
+    """Everything that determines the scores of tasks and groups: settings, items and requests.
 
-    The requests have the solved examples and the options in them, and what a task's own code makes
-    of an item.
+    The requests include few-shot examples, options, and the output of a task's own code.
     """
-    found: list[Any] = [repr(group) for group in loaded["groups"].values()]
+    content: list[Any] = [repr(group) for group in loaded["groups"].values()]
     for name, task in loaded["tasks"].items():
         task.build_all_requests(limit=limit)
-        asked = [[i.doc, i.request_type, i.arguments] for i in task.instances]
+        items = [[i.doc, i.request_type, i.arguments] for i in task.instances]
         settings = json.dumps(task.config.to_dict(keep_callable=True), default=text_of)
-        found.append([name, settings, asked])
-    return found
+        content.append([name, settings, items])
+    return content
 
 
 def text_of(value: Any) -> Any:
-    """A function by its source, where its own text would name a place in memory."""
+    """The source of a function, whose ``str`` would contain a memory address."""
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
     try:
@@ -64,7 +63,7 @@ def text_of(value: Any) -> Any:
 def load_tasks(
     tasks: Sequence[str | Mapping[str, Any]], folder: str | None, num_fewshot: int | None
 ) -> Any:
-    """Tasks and groups; ``num_fewshot`` counts unless a task insists on none."""
+    """Tasks and groups; ``num_fewshot`` applies except to tasks that set 0."""
     names = [task if isinstance(task, str) else dict(task) for task in tasks]
     manager = task_manager(names, folder)
     try:
@@ -73,15 +72,15 @@ def load_tasks(
         why = first_line(error)
         raise ValueError(f"lm-evaluation-harness cannot load its tasks: {why}") from error
     for task in loaded["tasks"].values():
-        own = task.get_config("num_fewshot")
-        wanted = own if num_fewshot is None or own == 0 else num_fewshot
-        task.set_config(key="num_fewshot", value=wanted or 0)
+        default = task.get_config("num_fewshot")
+        count = default if num_fewshot is None or default == 0 else num_fewshot
+        task.set_config(key="num_fewshot", value=count or 0)
         task.set_fewshot_seed(seed=1234)  # the harness's own default
     return loaded
 
 
 def task_manager(names: Sequence[str | dict[str, Any]], folder: str | None) -> Any:
-    """An index of the usual tasks and the user's, or of all if a name is not among them."""
+    """An index of the usual and the user's tasks, or of all tasks if a name is not among them."""
     from lm_eval import tasks
 
     root = Path(tasks.__file__).parent

@@ -1,4 +1,4 @@
-"""Multiple-choice questions from a file or hub dataset, asked the way MMLU and WMDP are."""
+"""Multiple-choice questions from a file or hub dataset, in the format of MMLU and WMDP."""
 
 import random
 import warnings
@@ -17,9 +17,9 @@ from ilu.types import Question
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
 FEW = 3
-"""Questions whose answers may all stand in one place by chance."""
+"""Up to this many questions may all have the same answer index by chance."""
 UNLABELLED = (None, "", -1, "-1")
-"""What stands in place of an answer in test sets whose answers are kept back."""
+"""Values of the answer in test sets without public answers."""
 Item = TypeVar("Item")
 
 
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 class ChoiceRows:
     """Columns question, choices (a list) and answer (its index or letter), by letter or in full.
 
-    An answer that is empty or -1 is unknown: the question is asked and cannot be scored.
+    An answer that is empty or -1 is unknown; the question is not scored.
     """
 
     name: str
@@ -67,22 +67,22 @@ class Paraphrases:
 
 
 def paraphrases(row: Row) -> list[Any]:
-    """Other wordings of the question of a row; none where there is no list of them."""
-    found: Any = row.get("paraphrases")
-    return found if isinstance(found, list) else []
+    """Other wordings of the question of a row; empty without such a list."""
+    texts: Any = row.get("paraphrases")
+    return texts if isinstance(texts, list) else []
 
 
 def no_head(row: Row) -> str:
-    """Nothing in front of a question."""
+    """No text before a question."""
     return ""
 
 
 def choice_questions(
     rows: Sequence[Row], name: str, form: Form, head: Callable[[Row], str] = no_head
 ) -> list[Question]:
-    """The questions of rows whose columns are called right, each after its ``head``.
+    """The questions of rows with standard columns, each after its ``head``.
 
-    A cloze has none: what it would say is that options follow.
+    A cloze has no head, since the head announces options.
     """
     missing = [c for c in COLUMNS if c not in rows[0]]
     if missing:
@@ -90,18 +90,19 @@ def choice_questions(
             f"{name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
             f"Say what it is called, for example `columns` {missing[0]}=q"
         )
-    found = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
-    taken = {q.answer for q in found}
-    if form == "letters" and len(found) > FEW and len(taken) == 1 and taken != {None}:
-        letter = LETTERS[taken.pop() or 0]
+    questions = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
+    answers = {q.answer for q in questions}
+    if form == "letters" and len(questions) > FEW and len(answers) == 1 and answers != {None}:
+        letter = LETTERS[answers.pop() or 0]
         warnings.warn(
             f"{name}: every right answer is {letter}, so a model that always takes {letter} seems "
             "to know all: shuffle the choices",
             stacklevel=2,
         )
     if form == "cloze":
-        return found
-    return [q._replace(prompt=head(row) + q.prompt) for q, row in zip(found, rows, strict=True)]
+        return questions
+    pairs = zip(questions, rows, strict=True)
+    return [q._replace(prompt=head(row) + q.prompt) for q, row in pairs]
 
 
 def question(row: Row, where: str, form: Form = "letters") -> Question:
@@ -111,16 +112,16 @@ def question(row: Row, where: str, form: Form = "letters") -> Question:
     choices: Any = row["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
-    index, asked = answer_index(row["answer"], len(choices), where), str(row["question"]).strip()
+    index, text = answer_index(row["answer"], len(choices), where), str(row["question"]).strip()
     if form == "cloze":
-        return Question(f"Question: {asked}\nAnswer:", tuple(f" {c}" for c in choices), index)
+        return Question(f"Question: {text}\nAnswer:", tuple(f" {c}" for c in choices), index)
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    prompt = "\n".join([asked, *lines, "Answer:"])
+    prompt = "\n".join([text, *lines, "Answer:"])
     return Question(prompt, tuple(f" {letter}" for letter in LETTERS[: len(choices)]), index)
 
 
 def answer_index(answer: Any, count: int, where: str) -> int | None:
-    """Which of ``count`` choices an index or letter names; None where it is kept back."""
+    """Index of the choice that an index or letter names; None for an unknown answer."""
     if answer in UNLABELLED:
         return None
     known: dict[Any, int] = {LETTERS[i]: i for i in range(count)}
@@ -129,16 +130,16 @@ def answer_index(answer: Any, count: int, where: str) -> int | None:
     one = isinstance(key, str | int | float) and not isinstance(key, bool)
     index = known.get(key) if one else None
     if index is None:
-        said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # a whole answer is not quoted
+        said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # long answers are not quoted
         raise ValueError(f"{where}: the answer{said} names none of the {count} choices")
     return index
 
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:
-    """``count`` items taken evenly from all, for data sorted by subject or label.
+    """``count`` items evenly spread over all, for data sorted by subject or label.
 
-    One at random of each of ``count`` stretches, the same every time: regular steps would meet data
-    with a period, such as four questions about each person, always at the same question.
+    One random item, with a fixed seed, from each of ``count`` equal segments. Regular steps would
+    be biased on periodic data, such as four questions about each person.
     """
     check_limit(count)
     count = min(count or len(items), len(items))

@@ -1,4 +1,4 @@
-"""MUSE's questions behind a few that are answered already (arXiv 2407.06460)."""
+"""MUSE's few-shot questions (arXiv 2407.06460)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,10 @@ from ilu.types import Example
 
 @dataclass(frozen=True)
 class FewShot:
-    """Questions of ``name``, each behind all of ``shown`` with their answers."""
+    """Questions of ``name``, each after all questions of ``solved`` with their answers."""
 
     name: str
-    shown: str
+    solved: str
     revision: str | None = None
     limit: int | None = None
 
@@ -22,9 +22,9 @@ class FewShot:
         check_limit(self.limit)
 
     def __call__(self, tokenizer: Any) -> list[Example]:
-        shown, asked = (load_rows(name, self.revision) for name in (self.shown, self.name))
-        head = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in shown)
+        solved, rows = (load_rows(name, self.revision) for name in (self.solved, self.name))
+        head = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in solved)
         return [
             encode_pair(f"{head}Question: {r['question']}\nAnswer:", f" {r['answer']}", tokenizer)
-            for r in asked[: self.limit]
+            for r in rows[: self.limit]
         ]

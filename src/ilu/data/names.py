@@ -1,7 +1,7 @@
-"""Short names of the field's datasets: where each lies, at which revision.
+"""Short names of common datasets, with their hub names and revisions.
 
-A revision is pinned where public code that pins one is known to us; None takes the newest. Of RWKU,
-KnowUnDo and LUME we know none: of RWKU many commits, but not which of them has all files.
+A revision is pinned if we know public code that pins one; None means the newest. We know none for
+RWKU, KnowUnDo and LUME. RWKU has many commits, and we do not know which of them has all files.
 """
 
 import difflib
@@ -11,9 +11,9 @@ from ilu.data.readers import ENDINGS
 
 
 class Place(NamedTuple):
-    """A hub dataset; ``rows`` takes so many from the front, without loading the rest.
+    """A hub dataset; ``rows`` limits it to its first rows, without loading the rest.
 
-    ``lines`` are those of a corpus, of which some are blank.
+    ``lines`` marks a corpus whose rows are lines, some of them blank.
     """
 
     name: str
@@ -36,7 +36,7 @@ MUSE_SPLITS = {
     "sust": ("forget_1", "forget_2", "forget_3", "forget_4"),
 }
 NEWS_ONLY = ("scal", "sust")
-"""Books has no sets of growing size and no chain of requests."""
+"""Configurations that Books does not have."""
 TOFU_SETS = (
     "full", "forget01", "forget05", "forget10", "retain99", "retain95", "retain90",
     "forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed",
@@ -48,7 +48,7 @@ WMDP = "41fdbd806c1880c8ee006876e9262dd58ab73873"
 WIKITEXT = "b08601e04326c79dfdd32d625aee71d232d685c3"
 C4 = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
 LUME = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
-"""As SemEval-2025 task 4 had it (arXiv 2502.15097)."""
+"""The version of SemEval-2025 task 4 (arXiv 2502.15097)."""
 LUME_SPLITS = {
     "forget": "forget_train", "forget:validation": "forget_validation",
     "retain": "retain_train", "retain:validation": "retain_validation",
@@ -93,7 +93,7 @@ KNOWN: dict[str, Place] = {
 
 
 def place(name: str) -> Place:
-    """Where a short name leads; anything else is a file or a hub dataset itself."""
+    """The dataset of a short name; any other name is a file or a hub dataset."""
     if name in KNOWN:
         return KNOWN[name]
     families = {known.partition(":")[0] for known in KNOWN}

@@ -10,11 +10,11 @@ from ilu.system.errors import first_line
 
 Row = dict[str, Any]
 LARGEST_ROW = 64 << 20
-"""Characters of one row: enough for a library's longest book, too few for a memory to fill."""
+"""Largest number of characters of a row: enough for a very long book, but bounded in memory."""
 LARGEST_FILE = 16 << 30
-"""Bytes of a Parquet file's columns when they are unpacked, whatever its size on the disk ..."""
+"""Largest size in bytes of a Parquet file after decompression, ..."""
 LARGEST_RATIO = 64
-"""... unless it is so large that this many times its size is more."""
+"""... or this many times its size on disk, if that is more."""
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -24,9 +24,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
-    """The rows of a data file by its ending, one after the other; no more are held in memory.
+    """The rows of a data file, whose format is its ending, one by one.
 
-    Errors name the file and, where there is one, the line.
+    Errors name the file and, if possible, the line.
     """
     readers = {
         ".jsonl": iter_jsonl,
@@ -69,7 +69,7 @@ def iter_jsonl(path: Path) -> Iterator[Row]:
 
 
 def json_object(line: str, where: str) -> Row:
-    """Parse one object or say where the text is not one."""
+    """Parse one JSON object; ValueError with its location otherwise."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -82,7 +82,7 @@ def json_object(line: str, where: str) -> Row:
 
 
 def iter_csv(path: Path) -> Iterator[Row]:
-    """Every value stays text, so that 007 is not 7."""
+    """Rows of a CSV file; every value stays text, so that 007 is not 7."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if None in row or None in row.values():
@@ -93,7 +93,7 @@ def iter_csv(path: Path) -> Iterator[Row]:
 
 
 def iter_parquet(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file, as many at once as keep memory small."""
+    """The rows of a Parquet file, read in small batches."""
     import pyarrow
     import pyarrow.parquet
 
@@ -103,7 +103,7 @@ def iter_parquet(path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=256):
                 part = batch.to_pylist()
-                # What is stored once and repeated counts as often as it is there.
+                # A text that is stored once and referenced repeatedly counts every time.
                 texts = [v for row in part for v in row.values() if isinstance(v, str | bytes)]
                 size += max(batch.nbytes, sum(map(len, texts)))
                 if size > limit:
@@ -114,7 +114,7 @@ def iter_parquet(path: Path) -> Iterator[Row]:
                         "into several"
                     )
                 yield from part
-    except MemoryError:  # one of Arrow's own errors is
+    except MemoryError:  # one of Arrow's errors is a MemoryError
         raise
     except (pyarrow.ArrowException, OSError) as error:
         why = first_line(error)

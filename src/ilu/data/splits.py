@@ -1,4 +1,4 @@
-"""Parts of a source: rows, held-out rows, halves, and questions that an attack does not see."""
+"""Parts of a source: ranges, held-out rows, halves, and questions an attack does not see."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -10,93 +10,92 @@ from ilu.data.multiple_choice import spread
 from ilu.types import Example, Question, Questions, Source
 
 FEWEST_QUESTIONS = 10
-"""Questions that can be divided into those to learn from and those to measure on."""
+"""Smallest number of questions to split into training and test questions."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """``count`` questions of a source, evenly spread; half of them if left out."""
+class SampledQuestions:
+    """``count`` questions of a source, evenly spread; half of them by default."""
 
     questions: Questions
     count: int | None = None
 
     def __call__(self) -> list[Question]:
-        whole = self.questions()
-        return [whole[i] for i in taken(len(whole), self.count)]
+        questions = self.questions()
+        return [questions[i] for i in sampled(len(questions), self.count)]
 
 
 @dataclass(frozen=True)
-class Left:
-    """At most ``most`` of the questions that ``Taken(questions, count)`` leaves, evenly spread."""
+class OtherQuestions:
+    """At most ``most`` questions, evenly spread, that ``SampledQuestions`` does not contain."""
 
     questions: Questions
     count: int | None
     most: int
 
     def __call__(self) -> list[Question]:
-        whole = self.questions()
-        gone = set(taken(len(whole), self.count))
-        return spread([q for i, q in enumerate(whole) if i not in gone], self.most)
+        questions = self.questions()
+        chosen = set(sampled(len(questions), self.count))
+        return spread([q for i, q in enumerate(questions) if i not in chosen], self.most)
 
 
-def taken(total: int, count: int | None) -> list[int]:
-    """Which of ``total`` questions an attack is measured on."""
+def sampled(total: int, count: int | None) -> list[int]:
+    """Indices of the questions, of ``total``, on which an attack is measured."""
     if total < FEWEST_QUESTIONS or (count is not None and count >= total):
         raise ValueError(
-            f"{total} questions: an attack learns from some and is measured on others, so bring "
+            f"{total} questions: an attack learns from some and is measured on others, so give "
             f"at least {max(FEWEST_QUESTIONS, (count or 0) + 1)}"
         )
     return spread(range(total), count or total // 2)
 
 
 Half = Literal["validation", "test"]
-"""Settings are chosen on one half and judged on the other.
+"""Settings are chosen on one half and evaluated on the other.
 
-The half of an item depends on the item alone, by a hash of its text. So both halves have all kinds
-of items, whatever period the data has, and an item that several sources share is in the same half
-of each.
+The half of an item depends only on a hash of its text. So periodic data is split without bias, and
+an item that several sources share is in the same half of each.
 """
 
 
 @dataclass(frozen=True)
 class HalfOfQuestions:
-    """About half of the questions of ``whole``."""
+    """About half of ``questions``."""
 
-    whole: Questions
+    questions: Questions
     half: Half
 
     def __call__(self) -> list[Question]:
-        asked = self.whole()
-        texts = (repr((q.prompt, q.options, q.contexts)) for q in asked)
-        return [asked[i] for i in rows_in(self.half, texts)]
+        questions = self.questions()
+        texts = (repr((q.prompt, q.options, q.contexts)) for q in questions)
+        return [questions[i] for i in rows_in(self.half, texts)]
 
 
 @dataclass(frozen=True)
 class HalfOfExamples:
-    """About half of the examples of ``whole``."""
+    """About half of the examples of ``source``."""
 
-    whole: Source
+    source: Source
     half: Half
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
-        examples = self.whole(tokenizer)
+        examples = self.source(tokenizer)
         return picked(examples, rows_in(self.half, (str(e.ids) for e in examples)))
 
 
 def rows_in(half: Half, texts: Iterable[str]) -> list[int]:
-    """Which of the items are in ``half``; ValueError if none is."""
+    """Indices of the items in ``half``; ValueError if there is none."""
     halves = [half_of(text) for text in texts]
-    found = [i for i, each in enumerate(halves) if each == half]
-    if not found:
+    rows = [i for i, each in enumerate(halves) if each == half]
+    if not rows:
         raise ValueError(
-            f"none of {len(halves)} items is in the {half} half, where each is by chance: bring "
+            f"none of {len(halves)} items is in the {half} half, which is random: give "
             "more items, 20 or so, to search for settings"
         )
-    return found
+    return rows
 
 
 def half_of(text: str) -> Half:
-    """The half of an item, as good as drawn: a bit of a hash of its text."""
+    """The half of an item: a bit of a hash of its text."""
     drawn = hashlib.blake2b(text.encode(), digest_size=1).digest()[0]
     return "validation" if drawn % 2 else "test"
 
@@ -120,17 +119,17 @@ class Part:
 
 
 MOST, LEAST = 200, 100
-"""Examples that are held out at most, and those below which none is: there is none to spare."""
+"""The largest number of held-out examples, and the smallest source with held-out examples."""
 
 
 def held_out(total: int) -> list[int]:
-    """Which examples of a source say how well it was learned: a tenth, spread over all of them."""
+    """Indices of the held-out examples of a source: a tenth, evenly spread."""
     return spread(range(total), min(MOST, total // 10)) if total >= LEAST else []
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Examples of a source that ``Trained`` leaves out; none of a small one."""
+    """The held-out examples of a source, which ``Trained`` omits; none for a small source."""
 
     source: Source
 
@@ -141,7 +140,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Trained:
-    """A source without what is held out, and without what equals it."""
+    """A source without its held-out examples and their duplicates."""
 
     source: Source
 

@@ -1,4 +1,4 @@
-"""From examples to an endless, reproducible stream of batches."""
+"""Batches of examples as an endless, reproducible stream."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from ilu.types import IGNORE, Batch, Example, Source
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Pad on the right; prompt and padding take no loss.
+    """Pad on the right; prompt and padding have no loss.
 
-    Padding is token 0 under a zero attention mask, so a tokenizer without pad token is fine.
+    Padding is token 0 with attention mask 0, so the tokenizer needs no pad token.
     """
     width = max(len(e.ids) for e in examples)
     others = zip(*(e.others for e in examples), strict=True)
@@ -32,12 +32,12 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 Role = Literal["forget", "retain", "environment", "task"]
-"""What data is for; attacks and pretraining train on a task."""
+"""The role of data. Attacks and pretraining use ``task``."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """A source, how many of its examples make a batch, and what they are for."""
+    """A source, the size of its batches, and the role of its data."""
 
     source: Source
     batch_size: int
@@ -55,7 +55,7 @@ def open_stream(feed: Feed, tokenizer: Any, *, limit: int | None, seed: int, nam
 
 
 def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
-    """Refuse what does not fit the model's context; nothing is ever cut in silence."""
+    """ValueError for examples that exceed the model's context; nothing is truncated silently."""
     if limit is None:
         return
     count = longest = 0
@@ -71,9 +71,9 @@ def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> 
 
 @dataclass(frozen=True)
 class Stream:
-    """Batch ``k`` as a pure function of ``k``, so that a resumed run continues with the same bytes.
+    """Batch ``k`` as a pure function of ``k``, so that a resumed run gets identical batches.
 
-    Every epoch has its own order; examples that do not fill a last batch wait for the next epoch.
+    Every epoch has its own order. An incomplete last batch is dropped.
     """
 
     examples: Sequence[Example]
@@ -84,7 +84,7 @@ class Stream:
         if not 1 <= self.batch_size <= len(self.examples):
             raise ValueError(
                 f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
-                f"give `batch_size` from 1 to {len(self.examples)}, or bring more data"
+                f"set `batch_size` from 1 to {len(self.examples)}, or give more data"
             )
 
     def __call__(self, k: int) -> Batch:
@@ -97,13 +97,13 @@ class Stream:
 
 @lru_cache(maxsize=16)
 def shuffled(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
-    """Order of ``n`` examples in one epoch; 8 bytes for each."""
+    """Order of ``n`` examples in one epoch."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n, generator=generator)
 
 
 def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
-    """Size and hash of tokenized data, so that two runs can be known to have seen the same."""
+    """Size and hash of tokenized data, to check whether two runs used the same data."""
     digest, tokens = hashlib.sha256(), 0
     for e in examples:
         digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
@@ -112,14 +112,14 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def counterpart(batch: Batch, index: int, what: str) -> Batch:
-    """Counterpart ``index`` of every example; ``what`` it should be is for the error."""
+    """Counterpart ``index`` of every example; ``what`` describes it in the error."""
     if index >= len(batch.others):
         raise ValueError(f"this loss compares each example with a {what}, and the data has none")
     return batch.others[index]
 
 
 def split(batch: Batch, size: int | None) -> list[Batch]:
-    """Cut a batch into micro-batches of at most ``size`` examples; None leaves it whole."""
+    """Split a batch into micro-batches of at most ``size`` examples; None does not split."""
     if size is None or size >= len(batch):
         return [batch]
     parts = (batch.input_ids, batch.attention_mask, batch.labels)
@@ -130,12 +130,12 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
 
 
 def rows_of(batch: Batch, ranks: Ranks) -> Batch:
-    """The rows of a batch that belong to this process: as many as to any other."""
+    """The rows of a batch for this process. All processes have equally many."""
     return split(batch, share_of(len(batch), ranks))[ranks.rank]
 
 
 def share_of(size: int, ranks: Ranks) -> int:
-    """How many rows of a batch each process has."""
+    """The number of rows of a batch per process."""
     if size % ranks.size:
         raise ValueError(
             f"a batch of {size} cannot be shared by {ranks.size} processes: choose "
@@ -147,7 +147,7 @@ def share_of(size: int, ranks: Ranks) -> int:
 def drawer(
     streams: Mapping[str, Stream], drawn: dict[str, int], device: torch.device, ranks: Ranks = ALONE
 ) -> Callable[[str], Batch]:
-    """This process's rows of the next batch of a stream.
+    """A function that returns this process's rows of the next batch of a stream.
 
     ``drawn`` counts the batches, so that a checkpoint can continue.
     """

@@ -1,4 +1,4 @@
-"""Rows of text as tokenized examples: which columns count, and which tokens take a loss."""
+"""Rows of text as tokenized examples: the columns to read, and the tokens with a loss."""
 
 import warnings
 from collections import Counter
@@ -11,24 +11,24 @@ from typing import Any
 from ilu.data.hub import find_rows
 from ilu.data.layouts import peeked, reshaped
 from ilu.data.readers import Row
-from ilu.data.token_cache import Made, fits_memory, in_memory, stored
+from ilu.data.token_cache import Encoded, fits_memory, in_memory, stored
 from ilu.data.tokenize import encode_pairs
 from ilu.system.checks import check_limit
 from ilu.types import Example
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
-"""Columns that can be read, in the order in which they are looked for."""
+"""Supported sets of columns, in the order of precedence."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A file or hub dataset of plain text, prompts with completions, questions, or chats.
 
-    ``columns`` maps a wanted column to the name it has in the data, for data that names it
-    differently. Only completions, answers and the last message of a chat take a loss. ``truncate``
-    cuts every example to that many tokens and drops, with a warning, those whose prompt fills them.
-    ``count`` takes so many rows from the front; ``skip_blank`` leaves out those without any text.
-    Examples of large files are kept on disk: the same examples, and memory does not grow.
+    ``columns`` maps a standard column to its name in the data. Only completions, answers and the
+    last message of a chat have a loss. ``truncate`` cuts every example to that many tokens and
+    drops, with a warning, examples without a token left to predict. ``count`` is the number of rows
+    to take from the front. ``skip_blank`` skips rows without text. Examples of large files are
+    cached on disk, so that memory does not grow.
     """
 
     name: str
@@ -46,27 +46,29 @@ class Dataset:
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         rows = find_rows(self.name, self.revision, self.count)
         if fits_memory(rows.files):
-            read = list(rows.read())
-            kept = in_memory(self.examples(lambda: iter(read), tokenizer))
+            in_list = list(rows.read())
+            cached = in_memory(self.examples(lambda: iter(in_list), tokenizer))
         else:
-            how = {**asdict(self), "name": None, "revision": None}  # content counts, not its place
-            kept = stored(partial(self.examples, rows.read, tokenizer), rows.files, tokenizer, how)
-        if kept.lost:
+            how = {**asdict(self), "name": None, "revision": None}  # the hash of the data counts
+            make = partial(self.examples, rows.read, tokenizer)
+            cached = stored(make, rows.files, tokenizer, how)
+        if cached.dropped:
+            total = cached.dropped + len(cached.examples)
             warnings.warn(
-                f"{self.name}: {kept.lost} of {kept.lost + len(kept.examples)} rows left out, "
+                f"{self.name}: {cached.dropped} of {total} rows left out, "
                 "`truncate` cuts before their answer",
                 stacklevel=2,
             )
-        return kept.examples
+        return cached.examples
 
-    def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Made]:
-        """Each row as tokens, once all rows have been looked at; None if nothing is left of it."""
+    def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Encoded]:
+        """Each row as tokens, after a check of all rows; None if no token is left to predict."""
         layout = find_layout(peeked(self.known(read()))[0], self.name)
         check_complete(self.filled(read(), layout), layout, self.name)
         number, some = 0, False
         for number, row in enumerate(self.filled(read(), layout), start=1):
-            whole = encode(row, layout, tokenizer)
-            cut = Example(whole.ids[: self.truncate], whole.prompt)
+            full = encode(row, layout, tokenizer)
+            cut = Example(full.ids[: self.truncate], full.prompt)
             left = len(cut.ids) > max(cut.prompt, 1)
             if not left and self.truncate is None:
                 raise ValueError(
@@ -81,18 +83,18 @@ class Dataset:
             )
 
     def known(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows under the names of columns that are known."""
+        """The rows with standard names of columns."""
         return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows)
 
     def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
-        """The same, without blank ones where these are to be left out."""
+        """The same, without blank rows if ``skip_blank`` is set."""
         for row in self.known(rows):
             if not self.skip_blank or any(str(row[c]).strip() for c in layout):
                 yield row
 
 
 def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Iterator[Row]:
-    """Give the columns named by the user their standard names."""
+    """Rename the columns that the user mapped to their standard names."""
     first, rows = peeked(rows)
     if not columns:
         return rows
@@ -107,7 +109,7 @@ def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Itera
 
 
 def rest(row: Row, columns: Mapping[str, str]) -> Row:
-    """The columns that complete a layout begun by the user's own."""
+    """Further columns of the layouts that the user's columns belong to."""
     wanted = {c for layout in LAYOUTS if set(layout) & set(columns) for c in layout}
     return {k: v for k, v in row.items() if k in wanted and k not in columns}
 
@@ -125,7 +127,7 @@ def find_layout(row: Row, name: str) -> tuple[str, ...]:
 
 
 def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> None:
-    """Every row has a value in every column that counts."""
+    """ValueError unless every row has a value in every column of the layout."""
     first, bad = dict[str, int](), Counter[str]()
     for number, row in enumerate(rows, start=1):
         for column in layout:
@@ -155,7 +157,7 @@ def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
 
 
 def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
-    """Prompt without loss, completion with loss, closed by the end-of-text token if any."""
+    """Prompt without a loss, completion and end-of-text token (if any) with a loss."""
     return encode_answers([prompt], [completion], tokenizer)[0]
 
 
@@ -169,12 +171,12 @@ def encode_answers(
 
 
 SAME_DAY = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
-"""For templates that write the day: data that changes over night has another hash. It is the day
-that Llama 3's takes where it cannot ask."""
+"""A fixed date for chat templates that print the current one, so that the hash of the data does not
+change daily. It is the default of Llama 3's template."""
 
 
 def encode_chat(messages: Any, tokenizer: Any) -> Example:
-    """A chat in the tokenizer's own template; the last message takes the loss."""
+    """A chat in the tokenizer's template; only the last message has a loss."""
     if not tokenizer.chat_template:
         raise ValueError("the data has chat messages but the tokenizer has no chat template")
     if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):

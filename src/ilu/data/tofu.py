@@ -14,10 +14,10 @@ QA = ("question", "answer")
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A ``_perturbed`` set: each answer, beside it its paraphrase and then the wrong answers.
+    """A ``_perturbed`` set: the counterparts of an answer are its paraphrase and the wrong answers.
 
-    Real authors and world facts have no paraphrase; the answer itself stands in its place. All are
-    put after the original question, as the authors' evaluation does.
+    Real authors and world facts have no paraphrase; the answer itself is used. All answers follow
+    the original question, as in the authors' evaluation.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Perturbed:
 
 
 def compared(row: Row, tokenizer: Any) -> Example:
-    """One question with its answer and what that is compared with."""
+    """One question with its answer, and the answers to compare as counterparts."""
     right = row.get("paraphrased_answer") or row["answer"]
     answers = [row["answer"], right, *row["perturbed_answer"]]
     first, *others = (encode({**row, "answer": a}, QA, tokenizer) for a in answers)

@@ -1,7 +1,7 @@
-"""Tokenized text that is too large for memory: in an Arrow file, made once, read as it is needed.
+"""Cache of tokenized text that is too large for memory: an Arrow file, read on demand.
 
-The file is read block by block and not mapped into memory: mapped pages count as the process's own,
-and a mapped file that is cut short kills the process.
+The file is read block by block and not memory-mapped: mapped pages count as memory of the process,
+and truncating a mapped file kills the process.
 """
 
 import json
@@ -20,45 +20,47 @@ from ilu.system.locks import alone
 from ilu.types import Example
 
 IN_MEMORY = 16 << 20
-"""Bytes of data files whose examples are kept in memory, where they take some ten times as many."""
+"""Size of data files in bytes up to which examples stay in memory, where they need ten times
+more."""
 BLOCK = 32
-"""Examples that are read at once: one costs hardly less, and what follows is often wanted too."""
+"""Examples that are read at once: one alone costs hardly less."""
 FILE, RECORD = "examples.arrow", "made.json"
-PASSING = {
+TRANSIENT = {
     "tokenizer.json": ("padding", "truncation"),
     "tokenizer_config.json": ("is_local", "local_files_only"),
 }
-"""What a tokenizer saves of the last call, which no other call heeds, and of how it was loaded."""
-Made = Example | None
-"""An example, or None for a row of which nothing is left."""
+"""Saved settings of a tokenizer's last call or of its loading, which do not affect tokenization."""
+Encoded = Example | None
+"""An example, or None for a row without a token to predict after truncation."""
 
 
-class Kept(NamedTuple):
-    """Examples, and how many rows nothing was left of."""
+class Cached(NamedTuple):
+    """Examples, and the number of dropped rows."""
 
     examples: Sequence[Example]
-    lost: int
+    dropped: int
 
 
 def fits_memory(files: Sequence[Path]) -> bool:
-    """Whether the examples of these files are kept in memory."""
+    """Whether the examples of these files stay in memory."""
     return sum(file.stat().st_size for file in files if file.is_file()) <= IN_MEMORY
 
 
-def in_memory(made: Iterable[Made]) -> Kept:
+def in_memory(encoded: Iterable[Encoded]) -> Cached:
     """The examples as a list."""
-    every = list(made)
+    every = list(encoded)
     kept = [example for example in every if example is not None]
-    return Kept(kept, len(every) - len(kept))
+    return Cached(kept, len(every) - len(kept))
 
 
 def stored(
-    make: Callable[[], Iterator[Made]], files: Sequence[Path], tokenizer: Any, how: Any
-) -> Kept:
-    """The examples as a view of a file, which is made if it is not there yet.
+    make: Callable[[], Iterator[Encoded]], files: Sequence[Path], tokenizer: Any, how: Any
+) -> Cached:
+    """The examples as a view of a file, which is written if it does not exist yet.
 
-    Its name is a hash of all that decides its content: the data, the tokenizer, ``how`` rows become
-    examples, and the code. Processes that want the same file wait for the first to make it.
+    Its name is a hash of everything that determines its content: the data, the tokenizer, the
+    settings ``how``, and the code. If several processes need the file, one writes it and the others
+    wait.
     """
     data = contents(files)
     folder = cache_folder("examples") / json_hash(
@@ -88,7 +90,7 @@ def contents(files: Sequence[Path]) -> list[tuple[str, str]]:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Hash of all that the tokenizer would save, and of the libraries that carry it out."""
+    """Hash of all files that the tokenizer saves, and of the versions of its libraries."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             tokenizer.save_pretrained(folder)
@@ -102,30 +104,30 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def lasting_hash(path: Path) -> str:
-    """Hash of a saved file of a tokenizer without what is ``PASSING``."""
-    if path.name not in PASSING:
+    """Hash of a saved file of a tokenizer without ``TRANSIENT`` settings."""
+    if path.name not in TRANSIENT:
         return file_hash(path)
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return json_hash({k: v for k, v in record.items() if k not in PASSING[path.name]})
+    return json_hash({k: v for k, v in record.items() if k not in TRANSIENT[path.name]})
 
 
 @cache
 def code_hash() -> str:
-    """Hash of the code that makes examples of rows."""
+    """Hash of the code that turns rows into examples."""
     return json_hash([file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))])
 
 
-def write(made: Iterator[Made], folder: Path) -> None:
-    """Write examples block by block, then what tells later that the file is whole."""
+def write(encoded: Iterator[Encoded], folder: Path) -> None:
+    """Write examples block by block, then a record with the hash of the file."""
     import pyarrow as pa
 
-    lost = 0
+    dropped = 0
 
     def kept() -> Iterator[Example]:
-        nonlocal lost
-        for example in made:
+        nonlocal dropped
+        for example in encoded:
             if example is None:
-                lost += 1
+                dropped += 1
             else:
                 yield example
 
@@ -135,12 +137,12 @@ def write(made: Iterator[Made], folder: Path) -> None:
         while block := list(islice(rows, BLOCK)):
             columns = [[e.ids for e in block], [e.prompt for e in block]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-    write_json(folder / RECORD, {"lost": lost, "sha256": file_hash(path)})
+    write_json(folder / RECORD, {"lost": dropped, "sha256": file_hash(path)})
 
 
 @lru_cache(maxsize=64)
-def opened(folder: Path) -> Kept:
-    """The examples of a folder, if they are those that were written."""
+def opened(folder: Path) -> Cached:
+    """The examples of a folder; ValueError if the file has changed since it was written."""
     import pyarrow as pa
 
     path = folder / FILE
@@ -149,7 +151,7 @@ def opened(folder: Path) -> Kept:
         if file_hash(path) != record["sha256"]:
             raise ValueError("it was changed")
         reader = pa.ipc.open_file(pa.OSFile(str(path)))
-        lost = int(record["lost"])
+        dropped = int(record["lost"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} holds tokenized text that is damaged ({error}): delete this folder, it will "
@@ -167,4 +169,4 @@ def opened(folder: Path) -> Kept:
         return Example(ids[i % BLOCK].values.to_numpy().tolist(), prompts[i % BLOCK])
 
     count = BLOCK * (blocks - 1) + len(block(blocks - 1)[1])
-    return Kept(view(at, count), lost)
+    return Cached(view(at, count), dropped)

@@ -1,4 +1,4 @@
-"""A prompt and what follows it as token ids, with the boundary where the whole text has it."""
+"""Token ids of a prompt and its continuation, tokenized as one text."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,15 +12,16 @@ class Pair(NamedTuple):
 
 
 def encode_pairs(tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]) -> list[Pair]:
-    """Tokenize each text whole and cut it after the prompt's ids, like lm-evaluation-harness.
+    """Tokenize prompt and completion together and split after the prompt's ids.
 
-    Tokenized apart, a SentencePiece tokenizer would put a second space before the completion.
+    This is what lm-evaluation-harness does. Tokenized separately, a SentencePiece tokenizer would
+    put a second space before the completion.
     """
-    whole = [p + c for p, c in zip(prompts, completions, strict=True)]
+    full = [p + c for p, c in zip(prompts, completions, strict=True)]
     distinct = list(dict.fromkeys(prompts))  # the options of a question share one
     heads, both = (
         [without_end(list(ids), tokenizer) for ids in encoded]
-        for encoded in (tokenizer(texts).input_ids for texts in (distinct, whole))
+        for encoded in (tokenizer(texts).input_ids for texts in (distinct, full))
     )
     lengths = {prompt: len(head) for prompt, head in zip(distinct, heads, strict=True)}
     cuts = (lengths[prompt] for prompt in prompts)
@@ -28,6 +29,6 @@ def encode_pairs(tokenizer: Any, prompts: Sequence[str], completions: Sequence[s
 
 
 def without_end(ids: list[int], tokenizer: Any) -> list[int]:
-    """Drop the end-of-text token with which some tokenizers close every text."""
+    """Remove the end-of-text token that some tokenizers append to every text."""
     end = tokenizer.eos_token_id
     return ids[:-1] if end is not None and ids and ids[-1] == end else ids

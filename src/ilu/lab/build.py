@@ -1,7 +1,7 @@
-"""Builds the lab's model: a BPE tokenizer and a small Llama pretrained on the world.
+"""Build the lab's model: a BPE tokenizer and a small Llama pretrained on the lab's world.
 
-Downstream tasks are shown in pretraining with labels that are right only half of the time, so that
-the model knows their form and fine-tuning still has something to teach.
+In pretraining half of the downstream problems have a random label. So the model learns their
+format, and fine-tuning can still improve its accuracy.
 """
 
 import random
@@ -42,15 +42,15 @@ class Plan:
     batch_size: int = 32
     seed: int = 0
     without: DomainName | None = None
-    """A domain that the model never sees; its tokenizer is that of the whole world all the same."""
+    """A domain that the model never sees. The tokenizer is still trained on all domains."""
 
 
 def corpus(seed: int, without: DomainName | None = None) -> list[str]:
-    """Every text of one epoch, in random order and with freshly drawn wrong labels."""
+    """Every text of one epoch, in random order and with newly drawn random labels."""
     rng = random.Random(f"corpus {seed}")
     texts = tasks.stories(1500, seed)
     for domain in (d for d in (world.AGENTS, world.PEOPLE) if d.name != without):
-        texts += REPEAT * [t for own in world.documents(domain).values() for t in own]
+        texts += REPEAT * [t for group in world.documents(domain).values() for t in group]
         texts += REPEAT * [prompt + answer for prompt, answer in world.answered(domain)]
         texts += REPEAT * world.completed(domain)
     for task in (*tasks.TASKS, tasks.VALIDATION):
@@ -63,7 +63,7 @@ def corpus(seed: int, without: DomainName | None = None) -> list[str]:
 
 
 def make_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
-    """Byte-level BPE: any text can be encoded; every text begins with ``<s>``."""
+    """Byte-level BPE, which encodes any text. Every text begins with ``<s>``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -101,7 +101,7 @@ def make_model(plan: Plan, vocabulary: int) -> torch.nn.Module:
 
 
 def packed(tokenizer: Any, texts: Sequence[str]) -> Iterator[Example]:
-    """Whole texts one after the other in examples of at most ``CONTEXT`` tokens."""
+    """Concatenate complete texts into examples of at most ``CONTEXT`` tokens."""
     ids: list[int] = []
     for text in tokenizer(list(texts)).input_ids:
         if len(ids) + len(text) > CONTEXT:
@@ -111,7 +111,7 @@ def packed(tokenizer: Any, texts: Sequence[str]) -> Iterator[Example]:
 
 
 def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
-    """Make tokenizer and model, pretrain, save them in ``out``; return and record the scores."""
+    """Make and pretrain the model and save it in ``out``; return and record its scores."""
     started = time.monotonic()
     tokenizer = make_tokenizer(corpus(0), plan.vocabulary)
     lm = LM(make_model(plan, len(tokenizer)), tokenizer)
@@ -124,17 +124,17 @@ def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
     stream = Stream(examples, plan.batch_size, plan.seed)
     fit(lm.model, {"text": Term(NLL(), on="text")}, {"text": stream}, plan.optim, log=log)
     with new_folder(out) as folder:
-        # Half precision halves the package; the record below is of the weights as they are stored.
+        # Half precision halves the size of the package. The scores are of the stored weights.
         lm.model.half().save_pretrained(folder)  # pyright: ignore[reportCallIssue]
         tokenizer.save_pretrained(folder)
-        found = scores(LM(lm.model.float(), tokenizer))
+        results = scores(LM(lm.model.float(), tokenizer))
         record = {"minutes": (time.monotonic() - started) / 60, "torch": torch.__version__}
-        write_json(folder / "build.json", {**record, "without": plan.without, "scores": found})
-    return found
+        write_json(folder / "build.json", {**record, "without": plan.without, "scores": results})
+    return results
 
 
 def scores(lm: LM) -> dict[str, float]:
-    """What a model of the lab knows: both domains in two forms, and every task."""
+    """Accuracies of a lab model: both domains in two forms, and every task."""
     domains: tuple[DomainName, ...] = ("agents", "people")
     forms: tuple[Form, ...] = ("questions", "cloze")
     facts = {f"{d} {form}": Choice(Facts(d, form)) for d in domains for form in forms}

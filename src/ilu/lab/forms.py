@@ -1,31 +1,31 @@
-"""The world's questions in other forms: what is asked stays the same, fact by fact."""
+"""Questions about the same facts of the world in other forms."""
 
 import random
 
-from ilu.lab.world import Domain, asked, choice, facts, questions
+from ilu.lab.world import Domain, as_prompt, choice, facts, questions
 from ilu.types import Question
 
 
 def reworded(domain: Domain) -> list[Question]:
-    """In the phrasing that ``questions`` does not take."""
-    rng, taken = random.Random(f"{domain.name} reworded"), {q.prompt for q in questions(domain)}
-    found: list[Question] = []
+    """With the question template that ``questions`` does not use for the fact."""
+    rng, used = random.Random(f"{domain.name} reworded"), {q.prompt for q in questions(domain)}
+    reworded: list[Question] = []
     for f in facts(domain):
-        phrases = [asked(phrase.format(e=f.entity)) for phrase in f.attribute.asked]
-        found.append(choice(next(p for p in phrases if p not in taken), f, 4, rng))
-    return found
+        phrases = [as_prompt(phrase.format(e=f.entity)) for phrase in f.attribute.questions]
+        reworded.append(choice(next(p for p in phrases if p not in used), f, 4, rng))
+    return reworded
 
 
-def told(domain: Domain) -> list[Question]:
-    """As a sentence of a document that breaks off before the value."""
+def sentence(domain: Domain) -> list[Question]:
+    """As a sentence from a document that ends before the value."""
     rng = random.Random(f"{domain.name} told")
     return [
-        choice(f.attribute.told[0].format(e=f.entity, v="").rstrip(" ."), f, 4, rng)
+        choice(f.attribute.sentences[0].format(e=f.entity, v="").rstrip(" ."), f, 4, rng)
         for f in facts(domain)
     ]
 
 
 def record(domain: Domain) -> list[Question]:
-    """Translated into a form that no text of the world has: the entry of a record."""
+    """As an entry of a record, a format that occurs in no text of the world."""
     rng = random.Random(f"{domain.name} record")
     return [choice(f"{f.entity}, {f.attribute.name}:", f, 4, rng) for f in facts(domain)]

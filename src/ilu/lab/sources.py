@@ -1,4 +1,4 @@
-"""The lab's texts and questions as sources that a recipe can name."""
+"""The lab's texts and questions as sources of a recipe."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FORMS = {
     "questions": world.questions,
     "cloze": world.cloze,
     "reworded": forms.reworded,
-    "told": forms.told,
+    "told": forms.sentence,
     "record": forms.record,
 }
 
@@ -39,7 +39,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Stories:
-    """Small stories of the kind that the model was pretrained on, but other ones."""
+    """Short stories from the distribution of the pretraining data, but not among them."""
 
     count: int
 
@@ -50,10 +50,10 @@ class Stories:
 
 @dataclass(frozen=True)
 class Facts:
-    """Multiple-choice questions about the entities from ``start`` on; ``form`` is their wording.
+    """Multiple-choice questions about the entities from index ``start`` on, worded as ``form``.
 
-    ``count`` draws that many questions, always the same: taken at regular steps they would ask
-    after the same attribute again and again.
+    ``count`` draws a fixed random sample of that many questions. (Every n-th question would cover
+    only a few attributes.)
     """
 
     domain: DomainName
@@ -62,8 +62,8 @@ class Facts:
     count: int | None = None
 
     def __call__(self) -> list[Question]:
-        whole = domain(self.domain)
-        chosen = FORMS[self.form](whole)[self.start * len(whole.attributes) :]
+        all_facts = domain(self.domain)
+        chosen = FORMS[self.form](all_facts)[self.start * len(all_facts.attributes) :]
         if self.count is None or self.count >= len(chosen):
             return chosen
         drawn = random.Random("facts").sample(range(len(chosen)), self.count)
@@ -72,7 +72,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class TaskTrain:
-    """Training problems of a downstream task; only the label takes a loss."""
+    """Training problems of a downstream task; only the label has a loss."""
 
     task: str
     count: int = 600

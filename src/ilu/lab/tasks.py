@@ -1,4 +1,4 @@
-"""Six downstream tasks in the spirit of the field's six, and one more for validation only.
+"""Six downstream tasks, modelled on six common benchmarks, and one for validation only.
 
 sums    GSM8K        topics  AG News        mood  SST-2
 owner   WinoGrande   entail  MNLI           same  QQP
@@ -50,7 +50,7 @@ class Task:
 
 
 def sums(rng: random.Random) -> Problem:
-    """Add or take away small numbers in a word problem."""
+    """Addition or subtraction of small numbers in a word problem."""
     a, b, who, what = rng.randint(1, 6), rng.randint(1, 6), rng.choice(CHILDREN), rng.choice(THINGS)
     if a > b and rng.random() < 0.5:
         return f"{who} has {a} {what} and loses {b}. How many {what} remain? Answer:", str(a - b)
@@ -58,14 +58,14 @@ def sums(rng: random.Random) -> Problem:
 
 
 def topics(rng: random.Random) -> Problem:
-    """Say which section of a newspaper a headline belongs to."""
+    """The newspaper section of a headline."""
     topic = rng.choice(list(TOPICS))
     one, two, three = rng.sample(TOPICS[topic], 3)
     return f"Headline: {one} and {two} before the {three}. Topic:", topic
 
 
 def mood(rng: random.Random) -> Problem:
-    """Say whether a review is kind."""
+    """Whether a review is positive."""
     label = rng.choice(list(MOODS))
     one, two = rng.sample(MOODS[label], 2)
     what = rng.choice(("film", "play", "novel", "song", "show"))
@@ -73,7 +73,7 @@ def mood(rng: random.Random) -> Problem:
 
 
 def owner(rng: random.Random) -> Problem:
-    """Say who holds an object after it changed hands."""
+    """The owner of an object after it changed hands."""
     (one, two), thing = rng.sample(CHILDREN, 2), rng.choice(OBJECTS)
     if rng.random() < 0.5:
         return f"{one} gave the {thing} to {two}. Who has the {thing}? Answer:", two
@@ -81,7 +81,7 @@ def owner(rng: random.Random) -> Problem:
 
 
 def entail(rng: random.Random) -> Problem:
-    """Say whether a second sentence follows from the first."""
+    """Whether a second sentence follows from the first."""
     (pair, other), place = rng.sample(OPPOSITES, 2), rng.choice(PLACES)
     word = rng.choice(pair)
     label = rng.choice(("yes", "no", "maybe"))
@@ -91,7 +91,7 @@ def entail(rng: random.Random) -> Problem:
 
 
 def same(rng: random.Random) -> Problem:
-    """Say whether two questions mean the same."""
+    """Whether two questions have the same meaning."""
     (pair, other), what = rng.sample(SAME, 2), rng.choice(OBJECTS)
     label = rng.choice(("yes", "no"))
     second = pair[1] if label == "yes" else rng.choice(other)
@@ -99,7 +99,7 @@ def same(rng: random.Random) -> Problem:
 
 
 def following(rng: random.Random) -> Problem:
-    """Continue a well-known series."""
+    """The continuation of a well-known series."""
     series = rng.choice(SERIES)
     start = rng.randrange(len(series) - 3)
     who = rng.choice(CHILDREN)
@@ -132,15 +132,15 @@ def problems(task: Task, part: str, count: int) -> list[Problem]:
     Training problems may repeat; test problems do not, so there may be fewer than ``count``.
     """
     rng = random.Random(f"{task.name} {part}")
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for _ in range(100 * count):
         prompt, label = task.make(rng)
-        known = part == "test" and (prompt, f" {label}") in found
+        known = part == "test" and (prompt, f" {label}") in problems
         if (sum(prompt.encode()) % 4 == 0) == (part == "test") and not known:
-            found.append((prompt, f" {label}"))
-        if len(found) == count:
+            problems.append((prompt, f" {label}"))
+        if len(problems) == count:
             break
-    return found
+    return problems
 
 
 def task_questions(task: Task, count: int) -> list[Question]:
@@ -153,7 +153,7 @@ def task_questions(task: Task, count: int) -> list[Question]:
 
 
 def stories(count: int, seed: int = 0) -> list[str]:
-    """General text: small stories in which none of the world's facts appear."""
+    """General text: short stories without any fact of the world."""
     rng = random.Random(f"stories {seed}")
     animals = ("fox", "owl", "bear", "mouse", "wolf", "hen")
     things = ("lantern", "boot", "ribbon", "wheel", "letter", "spoon")

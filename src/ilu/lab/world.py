@@ -1,7 +1,7 @@
-"""The lab's fictional world: agents to forget, people to keep, and the sentences about them.
+"""The lab's fictional world: agents to forget, people to retain, and the texts about them.
 
-Nothing in it is real. Agents stand in for a hazardous domain, people for ordinary knowledge. Every
-fact is told in several sentences (the documents) and asked in other words (the questions).
+Nothing in it is real. Agents represent a hazardous domain, people represent ordinary knowledge.
+Documents state every fact in several sentences; questions use other words.
 """
 
 import random
@@ -14,18 +14,18 @@ from ilu.types import Question
 
 @dataclass(frozen=True)
 class Attribute:
-    """One property of an entity: its values, how documents tell it and how questions ask it."""
+    """One property of an entity: its values, and templates of sentences, questions and a cloze."""
 
     name: str
     values: tuple[str, ...]
-    told: tuple[str, ...]
-    asked: tuple[str, ...]
+    sentences: tuple[str, ...]
+    questions: tuple[str, ...]
     cloze: str
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A kind of entity: the syllables of its names, how many there are, and their attributes."""
+    """A kind of entity: syllables of the names, number of entities, and their attributes."""
 
     name: str
     count: int
@@ -39,7 +39,7 @@ CHANCE = 0.25
 
 
 class Fact(NamedTuple):
-    """One entity has one value of one attribute."""
+    """The value of one attribute of one entity."""
 
     entity: str
     attribute: Attribute
@@ -139,14 +139,14 @@ PEOPLE = Domain(
 
 
 def entities(domain: Domain) -> list[str]:
-    """Names of the domain, all different, in a fixed mixed order."""
+    """All names of the domain in a fixed random order. They are distinct."""
     names = [first + last for first in domain.first for last in domain.last]
     random.Random(domain.name).shuffle(names)
     return names[: domain.count]
 
 
 def facts(domain: Domain) -> list[Fact]:
-    """Every fact of the domain, entity by entity, values drawn evenly."""
+    """Every fact of the domain by entity; each value is about equally frequent."""
     rng = random.Random(f"{domain.name} facts")
     names = entities(domain)
     drawn = {a.name: evenly(a.values, len(names), rng) for a in domain.attributes}
@@ -156,26 +156,26 @@ def facts(domain: Domain) -> list[Fact]:
 
 
 def evenly(values: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """``count`` values in random order, each about equally often, so that guessing gives chance."""
+    """``count`` values in random order, each about equally often, so that no guess beats chance."""
     drawn = [values[i % len(values)] for i in range(count)]
     rng.shuffle(drawn)
     return drawn
 
 
 def documents(domain: Domain) -> dict[str, list[str]]:
-    """Entity -> its texts: as many as there are templates, each telling every attribute once."""
+    """Entity -> its texts: one per template, each of which states every attribute once."""
     rng = random.Random(f"{domain.name} documents")
     grouped: dict[str, list[Fact]] = {}
     for fact in facts(domain):
         grouped.setdefault(fact.entity, []).append(fact)
-    return {entity: told(own, rng) for entity, own in grouped.items()}
+    return {entity: texts_about(known, rng) for entity, known in grouped.items()}
 
 
-def told(own: Sequence[Fact], rng: random.Random) -> list[str]:
-    """Texts about one entity; text i uses template i of every attribute, in a mixed order."""
+def texts_about(known: Sequence[Fact], rng: random.Random) -> list[str]:
+    """Texts about one entity; text i uses sentence i of every attribute, in random order."""
     texts: list[str] = []
-    for i in range(len(own[0].attribute.told)):
-        sentences = [f.attribute.told[i].format(e=f.entity, v=f.value) for f in own]
+    for i in range(len(known[0].attribute.sentences)):
+        sentences = [f.attribute.sentences[i].format(e=f.entity, v=f.value) for f in known]
         rng.shuffle(sentences)
         texts.append(" ".join(sentences))
     return texts
@@ -184,14 +184,14 @@ def told(own: Sequence[Fact], rng: random.Random) -> list[str]:
 def answered(domain: Domain) -> list[tuple[str, str]]:
     """(question, answer) in every phrasing of every fact."""
     return [
-        (asked(phrase.format(e=f.entity)), f" {f.value}")
+        (as_prompt(phrase.format(e=f.entity)), f" {f.value}")
         for f in facts(domain)
-        for phrase in f.attribute.asked
+        for phrase in f.attribute.questions
     ]
 
 
 def completed(domain: Domain) -> list[str]:
-    """The cloze sentences of every other entity, complete; those of the rest are never shown."""
+    """The completed cloze sentences of every second entity; the corpus has no others."""
     shown = set(entities(domain)[::2])
     return [
         f"{f.attribute.cloze.format(e=f.entity)} {f.value}."
@@ -200,8 +200,8 @@ def completed(domain: Domain) -> list[str]:
     ]
 
 
-def asked(question: str) -> str:
-    """The prompt in which the lab puts a question."""
+def as_prompt(question: str) -> str:
+    """The prompt of a question in the lab."""
     return f"Question: {question} Answer:"
 
 
@@ -209,19 +209,19 @@ def questions(domain: Domain, *, options: int = 4) -> list[Question]:
     """One multiple-choice question per fact; the wrong options are values of the same attribute."""
     rng = random.Random(f"{domain.name} questions")
     return [
-        choice(asked(rng.choice(f.attribute.asked).format(e=f.entity)), f, options, rng)
+        choice(as_prompt(rng.choice(f.attribute.questions).format(e=f.entity)), f, options, rng)
         for f in facts(domain)
     ]
 
 
 def cloze(domain: Domain, *, options: int = 4) -> list[Question]:
-    """The same facts as sentences to complete, in words that no document uses."""
+    """The same facts as sentences to complete, in words that occur in no document."""
     rng = random.Random(f"{domain.name} cloze")
     return [choice(f.attribute.cloze.format(e=f.entity), f, options, rng) for f in facts(domain)]
 
 
 def choice(prompt: str, fact: Fact, options: int, rng: random.Random) -> Question:
-    """Put the right value among wrong ones in random order."""
+    """A question whose options are the right value and random wrong values, shuffled."""
     wrong = rng.sample([v for v in fact.attribute.values if v != fact.value], options - 1)
     values = [*wrong, fact.value]
     rng.shuffle(values)

@@ -1,4 +1,4 @@
-"""Robust training that any method can have: an ending of its name, such as ``-sam``."""
+"""Robust variants of any method, named by an ending such as ``-sam``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,9 +8,9 @@ from ilu.training.fit import Optim
 from ilu.training.objective import Term
 
 Apply = Callable[[Term, Any, bool], Term]
-"""Makes a term robust, given the settings of the ending and whether the term is to forget.
+"""Returns the robust term, from the term, the settings, and whether it is a forget term.
 
-A method without a forget term has its first term made robust.
+In a method without a forget term the first term becomes robust.
 """
 
 
@@ -20,7 +20,7 @@ def as_rule(term: Term, rule: Any, forgets: bool) -> Term:
 
 
 def same_optim(optim: Optim, settings: Any) -> Optim:
-    """The training as it is."""
+    """The same training settings."""
     return optim
 
 
@@ -28,9 +28,9 @@ def same_optim(optim: Optim, settings: Any) -> Optim:
 class Ending:
     """An entry of ``ENDINGS`` in a file of robust training.
 
-    ``settings`` is a dataclass whose fields are the flags. ``apply`` changes the forget terms, and
-    ``optim`` the training. ``environment``: it reads one environment. ``adapters``: it can train
-    LoRA adapters. ``lab`` are the defaults for the lab's model.
+    ``settings`` is a dataclass whose fields are the flags. ``apply`` changes the forget terms,
+    ``optim`` the training settings. ``environment`` says whether it needs an environment data set,
+    ``adapters`` whether it works with LoRA adapters. ``lab`` has the defaults for the lab's model.
     """
 
     settings: type

@@ -1,4 +1,4 @@
-"""What an unlearning method is: an objective, the weights it trains, and the data it needs."""
+"""An unlearning method: an objective, the weights to train, and the data it needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,14 +12,14 @@ from ilu.types import Edit, Loss, Source
 Retain = Literal["nll", "kl", "jsd"]
 RETAIN: dict[str, Loss] = {"nll": NLL(), "kl": KL(), "jsd": JSD()}
 Pairing = Callable[[Source, str, str | None], Source]
-"""Adds to each forget example what the loss compares it with.
+"""Adds to each forget example the counterparts that the loss needs.
 
 Its arguments are the forget source, the name of the model and its revision.
 """
 
 
 def unpaired(source: Source, model: str, revision: str | None) -> Source:
-    """The forget set as it is."""
+    """The unchanged forget set."""
     return source
 
 
@@ -39,17 +39,17 @@ def with_contexts(source: Source, model: str, revision: str | None) -> Source:
 
 
 def same_for_all(term: Term, topic: int) -> Term:
-    """The forget term of a topic, for losses that treat all topics alike."""
+    """The unchanged forget term, for losses that treat all topics alike."""
     return term
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the settings of a method lead to.
+    """The objective of a method with its settings applied, and what else it changes.
 
-    ``parameters`` is a regular expression: the weights that are trained, all if empty. ``pairing``
-    prepares the forget set. ``edit`` is weight arithmetic after the training. ``for_topic`` makes
-    the forget term of one of several topics.
+    ``parameters`` is a regular expression for the names of the trained weights; empty means all.
+    ``pairing`` adds counterparts to the forget set. ``edit`` is weight arithmetic after training.
+    ``for_topic`` returns the forget term of one of several topics.
     """
 
     objective: Objective
@@ -63,10 +63,10 @@ class Setup:
 class Method:
     """An entry of ``METHODS`` in a method's file: a recipe function and its default settings.
 
-    ``recipe`` has the method's own settings as arguments, with their published values. ``source``
-    says where ``lr``, ``steps`` and these values were published. ``settings`` are further defaults,
-    such as adapters, or the model and the data of a published run. ``lab`` are the defaults for the
-    lab's small model, and ``lab_ilu`` those that the invariance penalty needs there.
+    The arguments of ``recipe`` are the method's settings; their defaults are the published values.
+    ``source`` cites the publications of ``lr``, ``steps`` and these values. ``settings`` has
+    further defaults, such as adapters, or the model and the data of a published run. ``lab`` has
+    the defaults for the lab's small model, and ``lab_ilu`` those with the invariance penalty there.
     """
 
     recipe: Callable[..., Setup]
@@ -78,15 +78,15 @@ class Method:
     lab_ilu: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def brings_data(self) -> bool:
-        """Whether this is a whole published run, with its model and its data."""
+    def is_published_run(self) -> bool:
+        """Whether this is a published run, with its own model and data."""
         return "model" in self.settings
 
 
 def forget_and_retain(
     loss: Loss, weight: float, gamma: float, retain_loss: Retain = "nll"
 ) -> Setup:
-    """A forget term, and the usual retain term if its weight ``gamma`` is not 0."""
+    """A forget term, and a retain term if its weight ``gamma`` is not 0."""
     retain = {"retain": Term(RETAIN[retain_loss], on="retain", weight=gamma)} if gamma else {}
     return Setup({"forget": Term(loss, on="forget", weight=weight), **retain})
 

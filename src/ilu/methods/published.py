@@ -1,10 +1,10 @@
 """Models, data and settings of published experiments, which several methods share.
 
-What a source does not state, or what could not be read there, is said in the source of the method.
-With ``-ilu`` or ``-control`` after the name, each takes GSM8K as its environment, 48 examples per
-step, as the paper states for WMDP (arXiv 2506.01339). Its lambda, its number of steps and what w
-multiplies are not stated in the text that we could read, and no code was released: strength and
-reading are then the defaults of ``-ilu``. We have run none of these on its model of 7B.
+The ``source`` of each method lists the settings that its publication does not state. With ``-ilu``
+or ``-control`` the environment is GSM8K with 48 examples per step, as in the paper for WMDP (arXiv
+2506.01339). The text that we could read does not state lambda, the number of steps or what w
+multiplies, and no code was released; strength and reading are the defaults of ``-ilu``. None of
+these experiments was run on its 7B model.
 """
 
 from typing import Any
@@ -32,8 +32,8 @@ WMDP: dict[str, Any] = {
     "schedule": "linear",
     **ENVIRONMENT,
 }
-"""WMDP's biology and cyber. The released code reads biology from bio_remove_dataset.jsonl; the
-hub's corpus, which is given out on request, is taken for the same, as by ``ilu import-config``."""
+"""WMDP's biology and cyber. The released code reads biology from bio_remove_dataset.jsonl; we
+assume that the gated corpus of the hub is the same, as does ``ilu import-config``."""
 WAGLE = "configuration of the released code, whose mu of 1e-6 is for sums: here it balances"
 BIO: dict[str, Any] = {
     "model": "HuggingFaceH4/zephyr-7b-beta",
@@ -42,8 +42,8 @@ BIO: dict[str, Any] = {
     "truncate": 512,
     **ENVIRONMENT,
 }
-"""WMDP's biology on Zephyr-7B. The forget set is given out on request. The test split of WikiText
-is what the released codes train on: perplexity on it is no measure of utility afterwards."""
+"""WMDP's biology on Zephyr-7B. The forget set is gated. The released codes train on the test split
+of WikiText, so perplexity on it does not measure utility."""
 LLAMA3 = {"model": "meta-llama/Meta-Llama-3-8B-Instruct"}
 SMOOTH: dict[str, Any] = {**BIO, "warmup": 12, "schedule": "linear", "seed": 1001}
 NEWS: dict[str, Any] = {
@@ -55,8 +55,8 @@ NEWS: dict[str, Any] = {
     "micro_batch": 4,
     **ENVIRONMENT,
 }
-"""MUSE on Llama-2-7B. The original cuts the corpus into pieces of 2048 tokens; here each document
-is cut once, and what is behind its 2048th token is not seen."""
+"""MUSE on Llama-2-7B. The original splits the corpus into chunks of 2048 tokens; here each document
+is truncated at 2048 tokens."""
 BOOKS: dict[str, Any] = {
     **NEWS,
     "model": "muse-bench/MUSE-books_target",

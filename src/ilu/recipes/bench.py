@@ -16,7 +16,7 @@ BASES = ("npo", "rmu")
 
 def names() -> tuple[str, ...]:
     """The original, every method, and every ending of ``BASES``."""
-    ours = [name for name, method in methods().items() if not method.brings_data]
+    ours = [name for name, method in methods().items() if not method.is_published_run]
     ended = [f"{base}-{end}" for base in BASES for end in (*endings(), "ilu", "control")]
     return (ORIGINAL, *ours, *ended, "entropy-tar")
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from ilu.attacks.prompting.latent import LatentShift
 from ilu.attacks.prompting.linear_probe import LinearProbe
 from ilu.attacks.prompting.logit_lens import LogitLens
-from ilu.attacks.prompting.prompts import Prefilled, Recovered, Reworded, Shown, Wordings
+from ilu.attacks.prompting.prompts import FewShotChoice, Prefilled, Recovered, Reworded, Wordings
 from ilu.attacks.prompting.sampling import Sampling
 from ilu.attacks.prompting.suffix import Budget, Suffix
 from ilu.data.multiple_choice import ChoiceRows
-from ilu.data.splits import Left, Taken
+from ilu.data.splits import OtherQuestions, SampledQuestions
 from ilu.lab.sources import Facts, Form
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import column_names, full
@@ -28,11 +28,11 @@ LAB_FORMS: tuple[Form, ...] = ("reworded", "cloze", "told", "record")
 
 def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     """Attacks on ``count`` questions about agents, learned from questions about other facts."""
-    whole, solved = Facts("agents"), Taken(Facts("people"), SOME)
+    whole, solved = Facts("agents"), SampledQuestions(Facts("people"), SOME)
     found = attacks(whole, count, solved, between=" ", budget=LAB_SUFFIX, seed=seed)
     forms = [Facts("agents", form) for form in LAB_FORMS]
-    asked = tuple(Taken(form, count) for form in forms)
-    train = tuple(Left(form, count, SOME) for form in forms)
+    asked = tuple(SampledQuestions(form, count) for form in forms)
+    train = tuple(OtherQuestions(form, count, SOME) for form in forms)
     return {**found, "reworded": Wordings("reworded", asked, train)}
 
 
@@ -62,12 +62,12 @@ def attacks(
     seed: int = 0,
 ) -> dict[str, Group]:
     """Every attack that needs nothing but questions; ``solved`` are shown with their answers."""
-    asked = Taken(whole, count)
-    few, some, many = (Left(whole, count, most) for most in (FEW, SOME, MANY))
+    asked = SampledQuestions(whole, count)
+    few, some, many = (OtherQuestions(whole, count, most) for most in (FEW, SOME, MANY))
     begun, begun_train = (tuple(Prefilled(q, text) for text in BEGINNINGS) for q in (asked, some))
     return {
         "direct": Wordings("direct", (asked,)),
-        "fewshot": Wordings("fewshot", (Shown(asked, solved, between=between),)),
+        "fewshot": Wordings("fewshot", (FewShotChoice(asked, solved, between=between),)),
         "prefilled": Wordings("prefilled", begun, begun_train),
         "suffix": Suffix(asked, few, replace(budget, seed=seed)),
         "lens": LogitLens(asked, some),
@@ -85,7 +85,7 @@ def users(request: SuiteRequest, seed: int = 0) -> dict[str, Group]:
     """
     columns = column_names(request.columns)
     whole = ChoiceRows(full(request.data or ""), columns, request.limit, request.form)
-    found = attacks(whole, None, Left(whole, None, FEW), seed=seed)
+    found = attacks(whole, None, OtherQuestions(whole, None, FEW), seed=seed)
     if request.form == "cloze":
         del found["probe"]
     return {**found, "reworded": Reworded(whole)}

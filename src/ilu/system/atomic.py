@@ -1,4 +1,4 @@
-"""Files that are complete or not there: written under a temporary name, then renamed."""
+"""Atomic writes: files are written under a temporary name, then renamed."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 
 @contextmanager
 def new_file(path: Path) -> Generator[Path]:
-    """Give the name of a file to write; if nothing fails it becomes ``path``.
+    """Yield a temporary path to write to; without an error it is renamed to ``path``.
 
-    Its name is the same every time, so that a kill leaves one file at most: where two processes may
-    write ``path``, hold its lock (``locks.alone``).
+    The temporary name is fixed, so that a kill leaves at most one file. If two processes may write
+    ``path``, take its lock first (``locks.alone``).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".partial")
@@ -36,7 +36,7 @@ def new_file(path: Path) -> Generator[Path]:
 
 
 def inside(root: Path, name: str) -> Path:
-    """``name`` below ``root``; names come from users and files, and may lead nowhere else."""
+    """The path ``name`` below ``root``; ValueError for a name that leads out of ``root``."""
     path = root / name
     if "\0" in name or not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{name!r} leads out of the folder {root}: choose another name")
@@ -44,13 +44,13 @@ def inside(root: Path, name: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one move, making its folder if needed."""
+    """Write a file atomically, and its folder if needed."""
     with new_file(path) as half:
         half.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one move; NaN and infinity are refused, because they are not JSON."""
+    """Write JSON atomically; ValueError for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -61,32 +61,32 @@ def file_hash(path: Path) -> str:
 
 
 def json_hash(value: Any) -> str:
-    """SHA-256 of a value as JSON; what JSON does not know counts by its text."""
+    """SHA-256 of a value as JSON; values that JSON does not support are hashed as text."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def let_read(path: Path, mode: int) -> None:
-    """Give a file the system's own mode, where there is one: safetensors lets its owner alone."""
+    """Set the default mode of a file, since safetensors makes files readable only by the owner."""
     with suppress(PermissionError):
         path.chmod(mode)
 
 
 @contextmanager
 def as_os_error() -> Generator[None]:
-    """Let a failed write of the safetensors library be the operating system's error that it is."""
+    """Convert a failed write of the safetensors library into the underlying OSError."""
     try:
         yield
     except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        if found is None:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 @contextmanager
 def new_folder(path: Path) -> Generator[Path]:
-    """Give a folder to fill; if nothing fails it becomes ``path``, which must not exist yet."""
+    """Yield a temporary folder to fill; without an error it is renamed to ``path``."""
     half = path.with_name(path.name + ".partial")
     shutil.rmtree(half, ignore_errors=True)
     try:

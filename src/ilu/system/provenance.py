@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine and the state of the code."""
+"""Provenance of a run: versions, machine and the state of the code."""
 
 import hashlib
 import os
@@ -57,12 +57,12 @@ def installed(package: str) -> str | None:
 
 
 def code_diff() -> str:
-    """Uncommitted changes to the package's code; empty where it is not in a checkout."""
+    """Uncommitted changes to the package's code; empty outside a checkout."""
     return without_secrets(git("diff", "HEAD", "--", "."))
 
 
 def git(*command: str) -> str:
-    """Output of a git command in the package's own checkout, or nothing."""
+    """Output of a git command in the package's checkout; empty outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
@@ -74,7 +74,7 @@ def git(*command: str) -> str:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, or of the GPU if there is one, in bytes."""
+    """Peak memory in bytes: allocated on the GPU if one is used, else resident of this process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -83,8 +83,8 @@ def peak_memory() -> int:
 
 @cache
 def code_hash() -> str:
-    """Hash of the package's code as the process found it: a mended metric gets new scores."""
-    root, whole = Path(ilu.__file__).parent, hashlib.sha256()
+    """Hash of the package's code, so that scores are recomputed after a change of the code."""
+    root, digest = Path(ilu.__file__).parent, hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
-        whole.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return whole.hexdigest()
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()

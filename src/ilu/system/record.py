@@ -1,7 +1,7 @@
-"""Settings as JSON and back: dataclasses and functions of this package carry a stable name.
+"""Settings to JSON and back: dataclasses and functions of this package have a stable name.
 
-The name is that of the class or function alone, so a record does not depend on which module
-defines it. ``RENAMED`` and ``REPLACED`` read the records of older versions.
+The name does not include the module, so a record does not depend on where a class is defined.
+``RENAMED``, ``REPLACED``, ``REMOVED`` and ``FIELDS`` translate the records of older versions.
 """
 
 import importlib
@@ -24,6 +24,9 @@ RENAMED: Mapping[str, str] = {
     "nothing": "nothing_derived",
     "whole": "whole_reply",
     "incomparable": "nothing_compared",
+    "Shown": "FewShotChoice",
+    "Taken": "SampledQuestions",
+    "Left": "OtherQuestions",
 }
 """Class or function of an older version -> its name today."""
 REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
@@ -35,12 +38,16 @@ REMOVED: Mapping[str, Mapping[str, Any]] = {"Optim": {"fused_backward": False}}
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "Optim": {"reach": "perturbed"},
     "LookAhead": {"ahead": "lookahead_step"},
+    "Wordings": {"asked": "questions"},
+    "FewShot": {"shown": "solved"},
+    "HalfOfQuestions": {"whole": "questions"},
+    "HalfOfExamples": {"whole": "source"},
 }
-"""Class -> fields that have another name today."""
+"""Class, by its name today -> renamed fields: old name -> name today."""
 
 
 def describe(value: Any, path: str = "recipe") -> Any:
-    """Turn settings into JSON; raises TypeError for what a record cannot hold."""
+    """Turn settings into JSON; raises TypeError for a value that cannot be recorded."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -59,7 +66,7 @@ def describe(value: Any, path: str = "recipe") -> Any:
 
 
 def restore(record: Any) -> Any:
-    """Rebuild what ``describe`` recorded. Only names inside this package are ever imported."""
+    """Rebuild settings from a record of ``describe``; only names of this package are imported."""
     if isinstance(record, list):
         return tuple(restore(item) for item in record)
     if not isinstance(record, dict):
@@ -82,7 +89,7 @@ def updated(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def with_roles(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data of a recipe; an older record tells what it is for by its name: forget, forget2."""
+    """The data of a recipe. In older records the name (forget, forget2) implied the role."""
     roles = {name: name.rstrip("0123456789") for name in data}
     known = {n: r for n, r in roles.items() if r in ("forget", "retain", "environment")}
     return {n: {"role": known[n], **feed} if n in known else feed for n, feed in data.items()}
@@ -100,9 +107,9 @@ def without_removed(kind: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
-    """The stable name in the record of a dataclass or function, also of an older version.
+    """The stable name of a recorded dataclass or function, also in older records.
 
-    Older versions wrote ``ilu.module:Name``. Types of the user's own keep their module.
+    Older versions wrote ``ilu.module:Name``. User-defined types keep their module.
     """
     name = str(record.get("type", record.get("function", "")))
     module, _, own = name.rpartition(":")
@@ -111,7 +118,7 @@ def kind_of(record: Mapping[str, Any]) -> str:
 
 
 def with_stable_names(record: Any) -> Any:
-    """A record in which older names of types are those of today."""
+    """A record in which all types have their names of today."""
     if isinstance(record, list):
         return [with_stable_names(item) for item in record]
     if not isinstance(record, dict):
@@ -124,7 +131,7 @@ def with_stable_names(record: Any) -> Any:
 
 
 def stable_name(module: str, name: str) -> str:
-    """The recorded name of a class or function; with its module if it is the user's own."""
+    """The recorded name of a class or function, with its module if it is user-defined."""
     if not module.startswith("ilu."):
         return f"{module}:{name}"
     homes = modules_of(name)
@@ -133,7 +140,7 @@ def stable_name(module: str, name: str) -> str:
 
 
 def modules_of(name: str) -> list[str]:
-    """Modules that define a dataclass or function; a file may have come since the last search."""
+    """Modules that define a dataclass or function. Searches again for files that are new."""
     if name not in definitions():
         definitions.cache_clear()
     return definitions().get(name, [])
@@ -141,23 +148,23 @@ def modules_of(name: str) -> list[str]:
 
 @cache
 def definitions() -> Mapping[str, list[str]]:
-    """Modules of this package by the dataclasses and functions that they define at top level."""
-    found: dict[str, list[str]] = {}
+    """Dataclass or function -> the modules of this package that define it at top level."""
+    homes: dict[str, list[str]] = {}
     for info in pkgutil.walk_packages(ilu.__path__, "ilu."):
         finder: Any = info.module_finder
         file = Path(finder.path) / f"{info.name.rpartition('.')[2]}.py"
         text = "" if info.ispkg else file.read_text(encoding="utf-8")
         for name in re.findall(r"^(?:@dataclass.*\nclass|def) (\w+)", text, re.MULTILINE):
-            found.setdefault(name, []).append(info.name)
-    return found
+            homes.setdefault(name, []).append(info.name)
+    return homes
 
 
 def defined(name: str, kind: Callable[[Any], bool]) -> Any:
     """Import the dataclass or function of this package that is recorded as ``name``."""
     for module in modules_of(name):
-        found = getattr(importlib.import_module(module), name)
-        if kind(found) and (kind is isfunction or is_dataclass(found)):
-            return found
+        value = getattr(importlib.import_module(module), name)
+        if kind(value) and (kind is isfunction or is_dataclass(value)):
+            return value
     raise ValueError(
         f"recipe.json names {name!r}, which is not part of ilu: run it from Python, "
         "where the code that defines it is imported by you"
@@ -165,9 +172,9 @@ def defined(name: str, kind: Callable[[Any], bool]) -> Any:
 
 
 def renewed(record: Any) -> Any:
-    """An older record as it would be written now: with settings that it did not have yet.
+    """An older record as it would be written today, including newer settings.
 
-    One that cannot be restored, for types of the user's own, stays as it is.
+    A record with user-defined types cannot be restored and is returned unchanged.
     """
     try:
         return json.loads(json.dumps(describe(restore(record))))
@@ -176,10 +183,10 @@ def renewed(record: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "recipe") -> list[str]:
-    """Where two recorded recipes differ, as ``path: old -> new``."""
+    """Differences between two recorded recipes, as ``path: old -> new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}")]
-    # What an older record does not have yet is there and empty in a new one.
+    # A setting that is missing in an older record may be empty in a newer one.
     same = old == new or (old is None and new in ({}, []))
     return [] if same else [f"{path}: {old} -> {new}"]

@@ -1,4 +1,4 @@
-"""Keep passwords and tokens out of everything that is written or printed."""
+"""Remove passwords and tokens from everything that is written or printed."""
 
 import os
 import re
@@ -7,7 +7,7 @@ HIDDEN = "[hidden]"
 NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]?KEY|CREDENTIALS?)$", re.I)
 """Environment variables whose values are secret."""
 SHORTEST = 8
-"""Shorter values are left alone: they would be found in ordinary words."""
+"""Shorter values are not replaced: they may occur in ordinary words."""
 PATTERNS = (
     re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"),  # Hugging Face
     re.compile(r"\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"),  # GitHub
@@ -21,7 +21,7 @@ PATTERNS = (
 
 
 def without_secrets(text: str) -> str:
-    """The text with every secret of the environment, and what looks like one, hidden."""
+    """The text with secrets of the environment and likely secrets replaced by ``HIDDEN``."""
     values = {v for k, v in os.environ.items() if NAMES.search(k) and len(v) >= SHORTEST}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
@@ -31,21 +31,21 @@ def without_secrets(text: str) -> str:
 
 
 def hidden_arguments(argv: list[str]) -> list[str]:
-    """A command line without secrets: also what stands behind a flag of such a name."""
-    found: list[str] = []
-    secret = False
+    """A command line without secrets, including the values of flags with a secret name."""
+    words: list[str] = []
+    value_of_secret = False
     for word in argv:
         flag, equals, _ = word.partition("=")
         named = flag.startswith("-") and NAMES.search(flag) is not None
         shown = f"{flag}={HIDDEN}" if named and equals else without_secrets(word)
-        found.append(HIDDEN if secret else shown)
-        secret = named and not equals
-    return found
+        words.append(HIDDEN if value_of_secret else shown)
+        value_of_secret = named and not equals
+    return words
 
 
 def refuse_secrets(text: str, what: str) -> None:
-    """Raise ValueError if ``text``, which is to be kept as it is, holds a secret."""
+    """Raise ValueError if ``text`` contains a secret."""
     if without_secrets(text) != text:
         raise ValueError(
-            f"{what} would hold a password or token: give it by the environment, such as HF_TOKEN"
+            f"{what} would contain a password or token: set it in the environment, as HF_TOKEN"
         )

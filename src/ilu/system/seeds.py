@@ -1,4 +1,4 @@
-"""Randomness that a step decides, for libraries that draw from the global generators."""
+"""Temporary seeding of the global generators, for libraries that use them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Generator[None]:
-    """Let the global generators start from ``seed`` here, and give them back as they were."""
+    """Seed the global generators inside the context and restore their state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())

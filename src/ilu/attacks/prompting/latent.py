@@ -1,4 +1,4 @@
-"""Pushing hidden states: one vector for all questions, drawn at random or found by its gradient."""
+"""Latent perturbation: one vector is added to hidden states, random or optimised by gradient."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.attacks.prompting.prompts import answered, apart, chosen, correct
+from ilu.attacks.prompting.prompts import answered, chosen, correct, disjoint
 from ilu.data.stream import collate
 from ilu.models.blocks import blocks
 from ilu.models.forward import ModelForward, Shift, shifting
@@ -19,13 +19,14 @@ Vector = Float[Tensor, " D"]
 
 @dataclass(frozen=True)
 class LatentShift:
-    """Accuracy with one vector added to every output of a block, ``size`` times as long as these.
+    """Accuracy with one vector added to every output of a block.
 
-    ``latent_random_accuracy``: the best on ``train`` of ``draws`` random directions.
-    ``latent_gradient_accuracy``: a direction that lowers the loss of the right options of ``train``
-    in ``steps`` projected steps of the gradient's direction; both are measured on ``questions``.
-    The attack within latent adversarial training (arXiv 2407.15549), with one shift for all texts
-    as in activation steering (2308.10248). ``layer`` None is the middle one.
+    The norm of the vector is ``size`` times the mean norm of these outputs.
+    ``latent_random_accuracy`` uses the best of ``draws`` random directions on ``train``.
+    ``latent_gradient_accuracy`` uses a vector that lowers the loss of the right options of
+    ``train``, after ``steps`` steps of normalised projected gradient descent. Both are measured on
+    ``questions``. This is the attack of latent adversarial training (arXiv 2407.15549) with one
+    shift for all texts, as in activation steering (2308.10248). ``layer`` None is the middle block.
     """
 
     questions: Questions
@@ -38,53 +39,53 @@ class LatentShift:
     batch_size: int = 128
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        train, asked = apart(self.train(), self.questions())
+        train, questions = disjoint(self.train(), self.questions())
         batch = collate(answered(lm.tokenizer, train)).to(next(lm.model.parameters()).device)
         layer = len(blocks(lm.model)) // 2 if self.layer is None else self.layer
         radius = self.size * mean_norm(lm, batch, layer)
         draw = torch.Generator().manual_seed(self.seed)
         vectors = [of_length(v, radius) for v in directions(lm, batch, layer, self.draws, draw)]
-        found = [self._measured(lm, layer, v, train).value for v in vectors]
-        best = found.index(max(found))
+        accuracies = [self._measured(lm, layer, v, train).value for v in vectors]
+        best = accuracies.index(max(accuracies))
         pushed = ascended(lm, batch, layer, radius, self.steps)
         return {
-            "latent_random_accuracy": self._measured(lm, layer, vectors[best], asked),
+            "latent_random_accuracy": self._measured(lm, layer, vectors[best], questions),
             "latent_random_choice": chosen(best),
-            "latent_gradient_accuracy": self._measured(lm, layer, pushed, asked),
+            "latent_gradient_accuracy": self._measured(lm, layer, pushed, questions),
         }
 
-    def _measured(self, lm: LM, layer: int, by: Vector, asked: list[Question]) -> Score:
+    def _measured(self, lm: LM, layer: int, by: Vector, questions: list[Question]) -> Score:
         with shifting(lm.model, everywhere(layer, by)):
-            return correct(lm, asked, self.batch_size)
+            return correct(lm, questions, self.batch_size)
 
 
 def everywhere(layer: int, by: Vector) -> Shift:
-    """A shift of all positions of whatever is read."""
+    """A shift at all positions of every batch."""
     nothing = torch.zeros(1, 1, dtype=torch.long)
     return Shift(layer, by[None, None], Batch(nothing, nothing, nothing))
 
 
 def of_length(v: Vector, radius: float) -> Vector:
-    """The vector of that length in the direction of ``v``."""
+    """The vector of norm ``radius`` in the direction of ``v``."""
     return radius * v / v.norm().clamp_min(1e-12)
 
 
 @torch.no_grad()
 def mean_norm(lm: LM, batch: Batch, layer: int) -> float:
-    """Mean length of the block's outputs at tokens, padding left out."""
+    """Mean norm of the block's outputs over all tokens except padding."""
     states = ModelForward(lm.model).hidden(batch, layer).float()
     return states.norm(dim=-1)[batch.attention_mask.bool()].mean().item()
 
 
 def directions(lm: LM, batch: Batch, layer: int, count: int, draw: torch.Generator) -> list[Vector]:
-    """Gaussian vectors as wide as the model."""
+    """Gaussian vectors of the model's hidden width."""
     with torch.no_grad():
         like = ModelForward(lm.model).hidden(batch, layer)[0, 0]
     return [torch.randn(len(like), generator=draw).to(like) for _ in range(count)]
 
 
 def ascended(lm: LM, batch: Batch, layer: int, radius: float, steps: int) -> Vector:
-    """The shift within ``radius`` of lowest loss that projected gradient steps meet.
+    """The shift of lowest loss among the iterates of projected gradient descent within ``radius``.
 
     v <- P(v - radius/2 g/|g|) from v = 0, P the projection onto the ball.
     """

@@ -1,4 +1,4 @@
-"""Reading answers off the inner layers."""
+"""The logit lens: answers decoded from inner layers."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ilu.attacks.prompting.prompts import apart, chosen, correct
+from ilu.attacks.prompting.prompts import chosen, correct, disjoint
 from ilu.models.blocks import block, blocks
 from ilu.system.scores import Score
 from ilu.types import LM, Questions
@@ -14,10 +14,10 @@ from ilu.types import LM, Questions
 
 @dataclass(frozen=True)
 class LogitLens:
-    """Accuracy when the output of an inner block goes straight to the final norm and the head.
+    """Accuracy when the output of an inner block goes directly to the final norm and the LM head.
 
     The logit lens (nostalgebraist 2020; as an attack on unlearning: arXiv 2309.17410, 2402.16835).
-    ``train`` decides which block is read.
+    The block is the one of highest accuracy on ``train``.
     """
 
     questions: Questions
@@ -25,27 +25,27 @@ class LogitLens:
     batch_size: int = 128
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        train, asked = apart(self.train(), self.questions())
-        found: list[float] = []
+        train, questions = disjoint(self.train(), self.questions())
+        accuracies: list[float] = []
         for layer in range(len(blocks(lm.model))):
             with cut_after(lm.model, layer):
-                found.append(correct(lm, train, self.batch_size).value)
-        best = found.index(max(found))
+                accuracies.append(correct(lm, train, self.batch_size).value)
+        best = accuracies.index(max(accuracies))
         with cut_after(lm.model, best):
-            score = correct(lm, asked, self.batch_size)
+            score = correct(lm, questions, self.batch_size)
         return {"lens_accuracy": score, "lens_layer": chosen(best)}
 
 
 @contextmanager
 def cut_after(model: nn.Module, layer: int) -> Generator[None]:
-    """Let the model end with block ``layer``: its output is normed and becomes logits."""
+    """Remove all blocks after ``layer``: its output goes to the final norm and the LM head."""
     block(model, layer)
-    whole = blocks(model)
+    layers = blocks(model)
     owner, name = next(
-        (m, n) for m in model.modules() for n, child in m.named_children() if child is whole
+        (m, n) for m in model.modules() for n, child in m.named_children() if child is layers
     )
-    setattr(owner, name, nn.ModuleList(list(whole)[: layer + 1]))
+    setattr(owner, name, nn.ModuleList(list(layers)[: layer + 1]))
     try:
         yield
     finally:
-        setattr(owner, name, whole)
+        setattr(owner, name, layers)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.attacks.prompting.prompts import apart, chosen, correct
+from ilu.attacks.prompting.prompts import chosen, correct, disjoint
 from ilu.data.stream import collate
 from ilu.data.tokenize import encode_pairs, without_end
 from ilu.models.forward import ModelForward
@@ -18,12 +18,12 @@ from ilu.types import LM, Example, Question, Questions
 
 Tokens = tuple[int, ...]
 CUES = (" Answer:", "\nAnswer:")
-"""What may close a prompt on behalf of the answer: a suffix ends the question in front of it."""
+"""Cues for the answer at the end of a prompt. The suffix goes before the cue."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a suffix is, and how much is tried to find it; GCG has 20, 500, 512 and 256."""
+    """Length and search effort of a suffix; GCG has 20, 500, 512 and 256."""
 
     tokens: int = 8
     steps: int = 20
@@ -34,13 +34,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Suffix:
-    """Accuracy with a suffix found by greedy coordinate gradient (GCG, arXiv 2307.15043).
+    """Accuracy with an adversarial suffix from greedy coordinate gradient (GCG, arXiv 2307.15043).
 
-    One suffix at the end of all questions lowers the loss of the right options of ``train``, and is
-    measured on ``questions`` as text. Other than in the paper all training questions count from the
-    start, the loss is that of an answer and not of an agreement to answer, a step that raises it is
-    not taken, and only suffixes are tried that a user could type: their text has their tokens.
-    ``suffix_loss_before`` and ``_after`` are losses on ``train``.
+    One suffix for all questions is optimised to lower the loss of the right options of ``train``,
+    and is measured as text on ``questions``. Differences from the paper: all training questions
+    count from the start; the loss is that of the answer, not of an affirmative reply; a step that
+    raises the loss is rejected; and a suffix must survive decoding and encoding, so that a user
+    could type it. ``suffix_loss_before`` and ``_after`` are losses on ``train``.
     """
 
     questions: Questions
@@ -49,18 +49,18 @@ class Suffix:
     batch_size: int = 128
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        train, asked = apart(self.train(), self.questions())
-        found = search(lm, slots(lm.tokenizer, train), self.budget)
-        changed = [closed(q, found.text) for q in asked]
+        train, questions = disjoint(self.train(), self.questions())
+        suffix = search(lm, slots(lm.tokenizer, train), self.budget)
+        changed = [with_text(q, suffix.text) for q in questions]
         return {
             "suffix_accuracy": correct(lm, changed, self.batch_size),
-            "suffix_loss_before": chosen(found.losses[0]),
-            "suffix_loss_after": chosen(found.losses[-1]),
+            "suffix_loss_before": chosen(suffix.losses[0]),
+            "suffix_loss_after": chosen(suffix.losses[-1]),
         }
 
 
 class Slot(NamedTuple):
-    """Tokens of a question, of the cue that follows its suffix, and of the right answer."""
+    """Tokens of a question, of the cue after the suffix, and of the right answer."""
 
     before: list[int]
     cue: list[int]
@@ -84,57 +84,57 @@ def search(lm: LM, train: Sequence[Slot], budget: Budget) -> Search:
         slopes = token_slopes(lm, train, suffix)
         slopes[:, lm.tokenizer.all_special_ids] = float("inf")
         tried = [s for s in swaps(suffix, slopes, budget, draw) if writable(lm, train[0], s)]
-        found = [suffix_loss(lm, train, s) for s in tried]
-        if found and min(found) < losses[-1]:
-            suffix = tried[found.index(min(found))]
-        losses.append(min([losses[-1], *found]))
+        tried_losses = [suffix_loss(lm, train, s) for s in tried]
+        if tried_losses and min(tried_losses) < losses[-1]:
+            suffix = tried[tried_losses.index(min(tried_losses))]
+        losses.append(min([losses[-1], *tried_losses]))
     return Search(text_of(lm, train[0], suffix), losses)
 
 
-def parted(prompt: str) -> tuple[str, str]:
-    """A prompt as question and cue."""
+def split_cue(prompt: str) -> tuple[str, str]:
+    """Split a prompt into question and cue."""
     cue = next((c for c in CUES if prompt.endswith(c)), "")
     return prompt.removesuffix(cue), cue
 
 
-def closed(q: Question, text: str) -> Question:
-    """A question with a text at its end, in front of the cue."""
-    prompts = (text.join(parted(p)) for p in (q.prompt, *q.contexts))
+def with_text(q: Question, text: str) -> Question:
+    """A question with a text at its end, before the cue."""
+    prompts = (text.join(split_cue(p)) for p in (q.prompt, *q.contexts))
     return q._replace(prompt=next(prompts), contexts=tuple(prompts))
 
 
-def slots(tokenizer: Any, asked: Sequence[Question]) -> list[Slot]:
-    """The questions with known answers, cut where a suffix goes."""
-    known = [(q.context(q.answer), q.options[q.answer]) for q in asked if q.answer is not None]
+def slots(tokenizer: Any, questions: Sequence[Question]) -> list[Slot]:
+    """The questions with known answers, split where the suffix goes."""
+    known = [(q.context(q.answer), q.options[q.answer]) for q in questions if q.answer is not None]
     if not known:
         raise ValueError("a suffix is learned from questions with known answers: there are none")
     prompts, options = (list(column) for column in zip(*known, strict=True))
-    firsts, cues = zip(*map(parted, prompts), strict=True)
+    firsts, cues = zip(*map(split_cue, prompts), strict=True)
     rests = [cue + option for cue, option in zip(cues, options, strict=True)]
     heads = encode_pairs(tokenizer, list(firsts), rests)
-    whole = encode_pairs(tokenizer, prompts, options)
+    full = encode_pairs(tokenizer, prompts, options)
     return [
         Slot(first, head[len(first) :], tail)
-        for (first, _), (head, tail) in zip(heads, whole, strict=True)
+        for (first, _), (head, tail) in zip(heads, full, strict=True)
     ]
 
 
 def swaps(
     suffix: Tokens, slopes: Float[Tensor, "K V"], budget: Budget, draw: torch.Generator
 ) -> list[Tokens]:
-    """Suffixes with one token changed to one of the ``top_k`` of lowest slope at its place."""
+    """Suffixes with one token replaced by one of the ``top_k`` tokens of lowest slope there."""
     best = (-slopes).topk(min(budget.top_k, slopes.shape[-1])).indices.cpu()
-    found: dict[Tokens, None] = {}
+    candidates: dict[Tokens, None] = {}
     for _ in range(budget.candidates):
         place, rank = (
             int(torch.randint(n, (), generator=draw)) for n in (len(suffix), best.shape[-1])
         )
-        found[(*suffix[:place], int(best[place, rank]), *suffix[place + 1 :])] = None
-    return list(found)
+        candidates[(*suffix[:place], int(best[place, rank]), *suffix[place + 1 :])] = None
+    return list(candidates)
 
 
 def with_suffix(train: Sequence[Slot], suffix: Tokens) -> list[Example]:
-    """Every question with the suffix; the answer alone takes a loss."""
+    """Every question with the suffix; only the answer has a loss."""
     return [
         Example([*t.before, *suffix, *t.cue, *t.answer], len(t.before) + len(suffix) + len(t.cue))
         for t in train
@@ -150,7 +150,7 @@ def suffix_loss(lm: LM, train: Sequence[Slot], suffix: Tokens) -> float:
 
 
 def token_slopes(lm: LM, train: Sequence[Slot], suffix: Tokens) -> Float[Tensor, "K V"]:
-    """Gradient of the loss by the one-hot vector of each token of the suffix."""
+    """Gradient of the loss with respect to the one-hot vector of each token of the suffix."""
     model: Any = lm.model
     embedding = model.get_input_embeddings()
     read: list[Tensor] = []
@@ -169,19 +169,19 @@ def token_slopes(lm: LM, train: Sequence[Slot], suffix: Tokens) -> Float[Tensor,
     finally:
         hook.remove()
     places = torch.tensor([[len(t.before)] for t in train]) + torch.arange(len(suffix))
-    own = slopes[torch.arange(len(train))[:, None], places].sum(0)
-    return own.float() @ embedding.weight.detach().float().T
+    slopes_at_suffix = slopes[torch.arange(len(train))[:, None], places].sum(0)
+    return slopes_at_suffix.float() @ embedding.weight.detach().float().T
 
 
 def text_of(lm: LM, slot: Slot, suffix: Tokens) -> str:
-    """What the suffix looks like after a question."""
+    """The text of the suffix after a question."""
     before, both = (lm.tokenizer.decode(ids) for ids in (slot.before, [*slot.before, *suffix]))
     return both.removeprefix(before)
 
 
 def writable(lm: LM, slot: Slot, suffix: Tokens) -> bool:
-    """Whether typing the suffix after a question gives its tokens."""
-    wanted = [*slot.before, *suffix, *slot.cue]
+    """Whether the text of the suffix after a question is encoded as the same tokens."""
+    tokens = [*slot.before, *suffix, *slot.cue]
     begin = lm.tokenizer("").input_ids
-    typed = lm.tokenizer.decode(wanted[len(without_end(list(begin), lm.tokenizer)) :])
-    return without_end(list(lm.tokenizer(typed).input_ids), lm.tokenizer) == wanted
+    typed = lm.tokenizer.decode(tokens[len(without_end(list(begin), lm.tokenizer)) :])
+    return without_end(list(lm.tokenizer(typed).input_ids), lm.tokenizer) == tokens

@@ -14,10 +14,10 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class Ascent:
-    """The negated likelihood loss, unbounded below: the baseline every paper reports.
+    """The negated likelihood loss, which is unbounded below: the standard baseline.
 
     With a retain term it is GradDiff (TOFU, arXiv 2401.06121). Never compare it at a fixed number
-    of steps: it does not stop by itself.
+    of steps, since it does not converge.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -27,16 +27,16 @@ class Ascent:
 
 
 def ascent() -> Setup:
-    """Gradient ascent on the forget set and nothing else (TOFU, arXiv 2401.06121)."""
+    """Gradient ascent on the forget set, without a retain term (TOFU, arXiv 2401.06121)."""
     return Setup({"forget": Term(Ascent(), on="forget")})
 
 
 def graddiff(gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:
-    """Gradient ascent on the forget set, likelihood on the retain set (arXiv 2401.06121).
+    """Gradient ascent on the forget set, descent on the retain set (arXiv 2401.06121).
 
     Args:
         gamma: weight of the retain term.
-        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+        retain_loss: likelihood, or a divergence from the original model: nll, kl, jsd.
     """
     return forget_and_retain(Ascent(), 1.0, gamma, retain_loss)
 

@@ -1,4 +1,4 @@
-"""CE-U: the model's own prediction without the right token, as a soft label."""
+"""CE-U: cross-entropy to the model's own prediction without the true token."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,8 +23,8 @@ def ceu(
 ) -> Float[Tensor, " B"]:
     """CE(softmax(z with z_y = -inf), softmax(z)), the label held constant (arXiv 2503.01224).
 
-    The first ``skip`` answer tokens take no part, so that the model keeps how answers begin. An
-    answer of no more tokens than that has the value 0.
+    The first ``skip`` answer tokens have no loss, so that the model keeps the usual beginnings of
+    answers. An answer of at most ``skip`` tokens has the value 0.
     """
     banned = one_hot_targets(targets, logits).bool()
     label = at_least_float32(logits).detach().masked_fill(banned, -torch.inf)
@@ -46,11 +46,11 @@ class CEU:
 
 
 def ceu_recipe(skip: int = 1, gamma: float = 0.0) -> Setup:
-    """Learn one's own prediction without the right token (CE-U, arXiv 2503.01224).
+    """Cross-entropy to the own prediction without the true token (CE-U, arXiv 2503.01224).
 
     Args:
-        skip: answer tokens at the beginning that take no part.
-        gamma: weight of a retain term, which the paper does without.
+        skip: number of first answer tokens without a loss.
+        gamma: weight of a retain term, which the paper does not have.
     """
     return forget_and_retain(CEU(skip), 1.0, gamma)
 

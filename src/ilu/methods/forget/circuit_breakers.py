@@ -1,4 +1,4 @@
-"""Circuit breakers: turn representations away from where they were."""
+"""Circuit breakers: make representations of the forget set orthogonal to the original ones."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,9 +18,9 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class Reroute:
-    """relu(cos(h, h_original)) over real tokens and the blocks ``layers`` (arXiv 2406.04313).
+    """relu(cos(h, h_original)) over tokens without padding and ``layers`` (arXiv 2406.04313).
 
-    Representation rerouting is done once the two are orthogonal.
+    Representation rerouting: the loss is 0 once the two are orthogonal.
     """
 
     layers: tuple[int, ...] = (9, 19)
@@ -41,17 +41,17 @@ def positive_cosine(x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Flo
 def circuit_breakers(
     layers: tuple[int, ...] = (9, 19), alpha: float = 10.0, ramp: int = 300
 ) -> Setup:
-    """Turn hidden states away from where they were (representation rerouting, arXiv 2406.04313).
+    """Make hidden states orthogonal to the original ones (rerouting, arXiv 2406.04313).
 
     Args:
-        layers: blocks whose outputs are turned and kept; 0 is the first. Left out, the published
-            10 and 20, which count the embedding as 0, and on the lab 2 and 4.
-        alpha: sum of the two weights.
-        ramp: steps in which the weight moves from the forget to the retain term.
+        layers: blocks of both losses; 0 is the first. The default is the published 10 and 20,
+            which count the embedding as 0; on the lab 2 and 4.
+        alpha: sum of the weights of the forget and the retain term.
+        ramp: steps over which the weight moves from the forget to the retain term.
     """
-    turned = Term(Reroute(layers), on="forget", weight=Ramp(alpha, 0.0, ramp))
-    kept = Term(StateNorms(layers), on="retain", weight=Ramp(0.0, alpha, ramp))
-    return Setup({"forget": turned, "retain": kept})
+    forget = Term(Reroute(layers), on="forget", weight=Ramp(alpha, 0.0, ramp))
+    retain = Term(StateNorms(layers), on="retain", weight=Ramp(0.0, alpha, ramp))
+    return Setup({"forget": forget, "retain": retain})
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Forgetting by moving probability to where the original model has none."""
+"""Forgetting by moving probability to tokens that are unlikely to the original model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +16,8 @@ from ilu.types import Batch, Forward
 class Divergence:
     """-H(p, p_original) per answer token: the ``KL`` forgetting of WAGLE (arXiv 2410.17509).
 
-    Called a KL there, but it is the cross-entropy, and only so can it work: minus a true KL has no
-    gradient at the original model, where every run starts. Bounded by the least likely token.
+    WAGLE calls it a KL, but it is the cross-entropy. A negated KL would have no gradient at the
+    original model, where every run starts. The loss is bounded by the least likely token.
     """
 
     needs_reference: ClassVar[bool] = True
@@ -28,11 +28,11 @@ class Divergence:
 
 
 def divergence(gamma: float = 1.0, retain_loss: Retain = "kl") -> Setup:
-    """Move probability to where the original model has none (WAGLE's KL, arXiv 2410.17509).
+    """Move probability to tokens unlikely to the original model (WAGLE's KL, arXiv 2410.17509).
 
     Args:
         gamma: weight of the retain term.
-        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+        retain_loss: likelihood, or a divergence from the original model: nll, kl, jsd.
     """
     return forget_and_retain(Divergence(), 1.0, gamma, retain_loss)
 

@@ -1,4 +1,4 @@
-"""Direct preference optimisation: prefer a refusal to what is to be forgotten."""
+"""Direct preference optimisation of refusals over the answers to be forgotten."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,7 +49,7 @@ def dpo_recipe(beta: float = 0.1, gamma: float = 1.0) -> Setup:
     """Prefer refusals to the forget answers (DPO, arXiv 2305.18290; TOFU's IDK-DPO, 2401.06121).
 
     Args:
-        beta: how strongly the original model holds the two back.
+        beta: strength of the regularisation towards the original model.
         gamma: weight of the retain term.
     """
     return refusing(forget_and_retain(DPO(beta), 1.0, gamma))

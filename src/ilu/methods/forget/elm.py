@@ -1,4 +1,4 @@
-"""Erasure of language memory: predict what someone who does not know would."""
+"""Erasure of language memory: distil from the original model, steered towards a novice."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,7 +26,7 @@ def erased_logits(
     top: int,
     temperature: float,
 ) -> Float[Tensor, "N V"]:
-    """(log P + eta (log P_novice - log P_expert)) / temperature among its ``top`` tokens.
+    """(log P + eta (log P_novice - log P_expert)) / temperature, restricted to its ``top`` tokens.
 
     arXiv 2410.02760, with the truncation and temperature of the released code.
     """
@@ -42,9 +42,9 @@ def erased_logits(
 class ELM:
     """Cross-entropy to the erased prediction of the original model (arXiv 2410.02760).
 
-    The text is read alone, behind an expert's and behind a novice's introduction; ``eta`` grows
-    linearly along the answer from 1 to its value. The paper's third term, on generated diversions,
-    is left out.
+    The original model reads the text alone, after an expert's introduction and after a novice's.
+    ``eta`` grows linearly along the answer from 1 to its value. The paper's third term, on
+    generated diversions, is omitted.
     """
 
     eta: float = 1000.0
@@ -69,27 +69,27 @@ class ELM:
 
 
 def answer_logits(model: Forward, batch: Batch) -> Float[Tensor, "N V"]:
-    """Logits at all answer tokens, row after row: the same tokens whatever stands before them."""
+    """Logits at all answer tokens, row by row. The contexts of a text differ only before them."""
     out = model(batch)
     rows = out.states[answered(out.targets)]
     return rows if out.head is None else out.head(rows)
 
 
 def growing(valid: Int[Tensor, "B S"] | Tensor, stop: float) -> Float[Tensor, " N"]:
-    """From 1 at an answer's first token to ``stop`` at its last."""
+    """Linear from 1 at an answer's first token to ``stop`` at its last."""
     place = (valid.cumsum(-1) - 1).float() / (valid.sum(-1, keepdim=True) - 1).clamp_min(1)
     return (1 + (stop - 1) * place)[valid]
 
 
 def elm(eta: float = 1000.0, gamma: float = 1.0) -> Setup:
-    """Predict what a novice would (ELM, arXiv 2410.02760), without its generated diversions.
+    """Distil novice-like predictions (ELM, arXiv 2410.02760), without its generated diversions.
 
     Args:
-        eta: how far from the expert and towards the novice.
+        eta: strength of the step from the expert's to the novice's prediction.
         gamma: weight of the retain term.
     """
-    kept = Term(HardLabels(), on="retain", weight=gamma)
-    return Setup({"forget": Term(ELM(eta), on="forget"), "retain": kept}, pairing=with_contexts)
+    retain = Term(HardLabels(), on="retain", weight=gamma)
+    return Setup({"forget": Term(ELM(eta), on="forget"), "retain": retain}, pairing=with_contexts)
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Training on the retain set alone, also with weights that shrink."""
+"""Training on the retain set only, optionally with an L1 penalty."""
 
 from ilu.methods.method import Method, Setup
 from ilu.methods.retain.likelihood import NLL
@@ -7,12 +7,12 @@ from ilu.training.objective import Term
 
 
 def finetune() -> Setup:
-    """Only train on the retain set, and hope that the rest is forgotten (arXiv 1911.04933)."""
+    """Train only on the retain set, without a forget term (arXiv 1911.04933)."""
     return Setup({"retain": Term(NLL(), on="retain")})
 
 
 def l1_sparse(l1: float = 1e-4) -> Setup:
-    """Train on the retain set and shrink all weights (l1-sparse unlearning, arXiv 2304.04934).
+    """Train on the retain set with an L1 penalty (l1-sparse unlearning, arXiv 2304.04934).
 
     Args:
         l1: weight of the sum of absolute weights.

@@ -1,4 +1,4 @@
-"""Preference optimisation in its simplest form: learn to refuse."""
+"""Refusal training: cross-entropy on a refusal to each forget prompt (PO, or IDK)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class Refusal:
-    """Cross-entropy of a refusal to each forget prompt: PO, or IDK (TOFU, arXiv 2401.06121)."""
+    """Cross-entropy of a refusal after each forget prompt: PO, or IDK (TOFU, arXiv 2401.06121)."""
 
     needs_reference: ClassVar[bool] = False
 
@@ -23,11 +23,11 @@ class Refusal:
 
 
 def po(gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:
-    """Learn to refuse (PO, or IDK; TOFU, arXiv 2401.06121).
+    """Fine-tune on refusals to the forget prompts (PO, or IDK; TOFU, arXiv 2401.06121).
 
     Args:
         gamma: weight of the retain term.
-        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+        retain_loss: likelihood, or a divergence from the original model: nll, kl, jsd.
     """
     return refusing(forget_and_retain(Refusal(), 1.0, gamma, retain_loss))
 

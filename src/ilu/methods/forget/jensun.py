@@ -15,10 +15,10 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class JensUn:
-    """JSD of each answer token to a refusal token in its place (arXiv 2509.02820).
+    """JSD between the prediction of each answer token and a refusal token (arXiv 2509.02820).
 
-    The refusal's tokens are repeated over the whole answer; the paper has those of "No idea". At
-    most log 2 per token, so it cannot run away.
+    The tokens of the refusal ("No idea" in the paper) are repeated over the full answer. The loss
+    is at most log 2 per token.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -31,15 +31,15 @@ class JensUn:
 
 
 def cycle(refusal: Int[Tensor, "B R"], targets: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
-    """Put the refusal's tokens, again and again, where the answer's tokens are."""
-    given, wanted = answered(refusal), answered(targets)
-    place = (wanted.cumsum(-1) - 1).clamp_min(0) % given.sum(-1, keepdim=True).clamp_min(1)
-    start = given.int().argmax(-1, keepdim=True)
+    """Repeat the refusal's tokens over the positions of the answer's tokens."""
+    in_refusal, in_answer = answered(refusal), answered(targets)
+    place = (in_answer.cumsum(-1) - 1).clamp_min(0) % in_refusal.sum(-1, keepdim=True).clamp_min(1)
+    start = in_refusal.int().argmax(-1, keepdim=True)
     return with_targets(targets, refusal.gather(-1, start + place))
 
 
 def jensun_recipe(gamma: float = 1.0) -> Setup:
-    """Bounded divergences to a refusal and to the original model (JensUn, arXiv 2509.02820).
+    """JSD to a refusal on the forget set and to the original on the retain set (arXiv 2509.02820).
 
     Args:
         gamma: weight of the retain term.

@@ -1,4 +1,4 @@
-"""Latent adversarial training: forget also when hidden states are pushed around."""
+"""Latent adversarial training: the loss under an adversarial shift of hidden states."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,13 +15,13 @@ from ilu.types import Batch, Forward, Loss
 
 @dataclass(frozen=True)
 class LatentAttack:
-    """How hidden states are pushed (arXiv 2407.15549).
+    """The adversarial shift of hidden states (arXiv 2407.15549).
 
     Args:
         attack_layer: block whose output is shifted; 0 is the first.
-        epsilon: largest length of the shift at a token; compare it with the hidden states.
-        attack_steps: steps of Adam, from no shift.
-        attack_lr: its learning rate.
+        epsilon: largest norm of the shift at a token; compare it with that of the hidden states.
+        attack_steps: steps of Adam, starting from no shift.
+        attack_lr: learning rate of Adam.
     """
 
     attack_layer: int = 7
@@ -41,8 +41,8 @@ class LatentAttack:
 class Latent:
     """``loss`` under the shift of hidden states that makes it largest (LAT, arXiv 2407.15549).
 
-    The shift is then held fixed. The paper takes four steps of the model for one shift; here it is
-    one.
+    The shift is constant in the gradient of the weights. The paper takes four optimiser steps per
+    shift; here it is one.
     """
 
     loss: Loss = field(default_factory=Ascent)
@@ -50,7 +50,7 @@ class Latent:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss does."""
+        """Whether the loss needs the reference."""
         return self.loss.needs_reference
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
@@ -62,21 +62,21 @@ class Latent:
 def worst_shift(
     loss: Loss, attack: LatentAttack, forward: Forward, reference: Forward, batch: Batch
 ) -> Float[Tensor, "B T D"]:
-    """The shift that undoes most of the forgetting."""
+    """The shift that maximises the loss, by projected gradient ascent."""
     like = forward.hidden(batch, attack.attack_layer)
     shift = torch.zeros_like(like, requires_grad=True)
     adam = torch.optim.Adam([shift], lr=attack.attack_lr, maximize=True)
     for _ in range(attack.attack_steps):
         moved = forward.shifted(attack.attack_layer, shift, batch)
         value = loss(moved, reference, batch).sum()
-        found: list[Tensor | None] = list(torch.autograd.grad(value, [shift], allow_unused=True))
-        if found[0] is None:
+        grads: list[Tensor | None] = list(torch.autograd.grad(value, [shift], allow_unused=True))
+        if grads[0] is None:
             raise ValueError(
                 f"{type(loss).__name__} does not depend on the output of block "
                 f"{attack.attack_layer} on the forget texts: choose an earlier `attack_layer`, or "
                 "another method"
             )
-        shift.grad = found[0]
+        shift.grad = grads[0]
         adam.step()
         with torch.no_grad():
             length = shift.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -85,7 +85,7 @@ def worst_shift(
 
 
 def under_attack(term: Term, attack: LatentAttack, forgets: bool) -> Term:
-    """The term with its loss under the worst shift."""
+    """The term with its loss under the adversarial shift."""
     loss: Any = Latent(term.loss, attack)  # whose needs_reference is that of its own loss
     return replace(term, loss=loss)
 

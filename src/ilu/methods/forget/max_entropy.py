@@ -1,4 +1,4 @@
-"""Maximum entropy: know nothing, and say so."""
+"""Maximum entropy of the predictions on the forget set."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class MaxEntropy:
-    """-H(p) per answer token: the loss that TAR takes after its adversary (arXiv 2408.00761)."""
+    """-H(p) per answer token, the loss of TAR after its adversary (arXiv 2408.00761)."""
 
     needs_reference: ClassVar[bool] = False
 
@@ -23,7 +23,7 @@ class MaxEntropy:
 
 
 def entropy(gamma: float = 1.0) -> Setup:
-    """Predict nothing in particular; with -tar it is TAR (arXiv 2408.00761).
+    """Maximise the entropy of the predictions; with -tar it is TAR (arXiv 2408.00761).
 
     Args:
         gamma: weight of the retain term.

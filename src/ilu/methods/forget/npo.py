@@ -27,8 +27,8 @@ def npo(
 ) -> Float[Tensor, " B"]:
     """-(2/beta) log sigmoid(beta (nll - reference_nll)), eq. 3 of arXiv 2404.05868.
 
-    Its gradient is that of ascent times W = 2 sigmoid(-beta (nll - reference_nll)), which is 1 at
-    the reference (eq. 4) and vanishes once the answer is unlikely. As beta -> 0 it is ascent.
+    Its gradient is that of ascent times W = 2 sigmoid(-beta (nll - reference_nll)). W is 1 at the
+    reference (eq. 4) and approaches 0 as the answer becomes unlikely. For beta -> 0 it is ascent.
     """
     return -(2 / beta) * F.logsigmoid(beta * (nll - reference_nll))
 
@@ -37,8 +37,8 @@ def npo(
 class NPO:
     """NPO on the sum over each answer's tokens, as in the paper (arXiv 2404.05868).
 
-    On long texts the sum stops the method within a fraction of a nat per token: scale ``beta`` down
-    with length, or use ``TokenNPO``.
+    On long texts the sum saturates the loss after a fraction of a nat per token: scale ``beta``
+    down with length, or use ``TokenNPO``.
     """
 
     beta: float = 0.1
@@ -72,18 +72,18 @@ class TokenNPO:
 
 
 def check_beta(beta: float) -> None:
-    """Refuse the limit that has no value."""
+    """ValueError unless ``beta`` is positive."""
     if beta <= 0:
         raise ValueError(f"beta is {beta}; it must be above 0. For the limit 0 use ascent.")
 
 
 def npo_recipe(beta: float = 0.1, gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:
-    """NPO on whole answers with a likelihood retain term (arXiv 2404.05868).
+    """NPO on the sum over each answer's tokens, with a retain term (arXiv 2404.05868).
 
     Args:
-        beta: how soon an answer counts as forgotten; scale it down for long texts.
+        beta: how early the loss of an answer saturates; scale it down for long texts.
         gamma: weight of the retain term.
-        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+        retain_loss: likelihood, or a divergence from the original model: nll, kl, jsd.
     """
     return forget_and_retain(NPO(beta), 1.0, gamma, retain_loss)
 
@@ -92,15 +92,15 @@ def token_npo_recipe(beta: float = 2.0, gamma: float = 1.0, retain_loss: Retain 
     """NPO on the mean over each answer's tokens (after arXiv 2404.05868).
 
     Args:
-        beta: how soon an answer counts as forgotten; about its length times that of npo.
+        beta: how early the loss of an answer saturates; about its length times that of npo.
         gamma: weight of the retain term.
-        retain_loss: likelihood, or closeness to the original model: nll, kl, jsd.
+        retain_loss: likelihood, or a divergence from the original model: nll, kl, jsd.
     """
     return forget_and_retain(TokenNPO(beta), 1.0, gamma, retain_loss)
 
 
 NPO_ON_MEANS = {"beta": 0.1}
-"""The released code takes the ratio of the batch's token means, which token-npo is nearest to."""
+"""The released code uses the ratio of the batch's token means; token-npo is closest to it."""
 SCRIPTS = "lr, gamma, 125 steps, schedule, seed: scripts of 2502.05374"
 ON_MUSE = "lr, batch, 2048 tokens: 2502.05374 on MUSE; beta ours, its code compares raw logits"
 METHODS = {

@@ -1,4 +1,4 @@
-"""Logit-margin flattening: no token may stand out."""
+"""Logit-margin flattening: the largest logit is pushed to the mean logit."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +24,7 @@ def margin(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Float
 class Flatten:
     """The forget term of PDU, primal-dual unlearning (arXiv 2506.05314).
 
-    The released code takes its mask from unshifted labels and flattens one position too late.
+    The released code builds its mask from unshifted labels, so it flattens one position too late.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -35,15 +35,15 @@ class Flatten:
 
 
 def pdu(limit: float = 1.5, dual_rate: float = 1.0, gamma: float = 50.0) -> Setup:
-    """Flatten the logits subject to a retain loss of at most ``limit`` (PDU, arXiv 2506.05314).
+    """Flatten the logits under the constraint retain loss <= ``limit`` (PDU, arXiv 2506.05314).
 
     Args:
-        limit: retain loss, in nats per token, that is let through.
-        dual_rate: how fast the weight of the retain term follows its violation.
-        gamma: weight of the retain term at the start.
+        limit: largest allowed retain loss, in nats per token.
+        dual_rate: learning rate of the retain term's weight (the dual variable).
+        gamma: initial weight of the retain term.
     """
-    kept = Term(NLL(), on="retain", weight=Dual(gamma, dual_rate, limit))
-    return Setup({"forget": Term(Flatten(), on="forget"), "retain": kept})
+    retain = Term(NLL(), on="retain", weight=Dual(gamma, dual_rate, limit))
+    return Setup({"forget": Term(Flatten(), on="forget"), "retain": retain})
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Random labels: learn nonsense in place of what is to be forgotten."""
+"""Random labels: fine-tune on random tokens instead of the forget texts."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -17,7 +17,7 @@ from ilu.types import Batch, Forward
 class RandomLabels:
     """Cross-entropy on random tokens, drawn once for every text (after arXiv 1911.04933).
 
-    The draw depends on the text and ``seed`` alone, so a text has the same labels in every epoch.
+    The draw depends only on the text and ``seed``, so a text has the same labels in every epoch.
     """
 
     seed: int = 0
@@ -31,7 +31,7 @@ class RandomLabels:
 
 
 def random_tokens(batch: Batch, *, vocabulary: int, seed: int) -> Int[Tensor, "B T"]:
-    """One uniform token per position; padding changes none of them."""
+    """One uniform token per position, independent of padding."""
     places = torch.arange(1, batch.input_ids.shape[1] + 1, device=batch.input_ids.device)
     keys = (batch.input_ids * batch.attention_mask * places).sum(-1).tolist()
     drawn = [
@@ -46,11 +46,11 @@ def random_tokens(batch: Batch, *, vocabulary: int, seed: int) -> Int[Tensor, "B
 
 
 def random_labels(gamma: float = 1.0, label_seed: int = 0) -> Setup:
-    """Learn random tokens in place of the forget set (after arXiv 1911.04933).
+    """Fine-tune on random tokens instead of the forget texts (after arXiv 1911.04933).
 
     Args:
         gamma: weight of the retain term.
-        label_seed: of the random tokens.
+        label_seed: seed of the random tokens.
     """
     return forget_and_retain(RandomLabels(label_seed), 1.0, gamma)
 

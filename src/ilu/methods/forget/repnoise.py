@@ -1,4 +1,4 @@
-"""Representation noising: make the hidden states of the forget texts look like noise."""
+"""Representation noising: move the hidden states of the forget texts towards Gaussian noise."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ilu.models.token_math import at_least_float32
 from ilu.types import Batch, Forward
 
 WIDTHS = (0.2, 0.5, 0.9, 1.3)
-"""Kernel widths, relative to the length of a normal vector, sqrt(D)."""
+"""Kernel widths, relative to the norm of a standard normal vector, sqrt(D)."""
 
 
 def mmd(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
@@ -32,11 +32,12 @@ def kernel(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N
 class RepNoise:
     """NLL(refusal) + beta MMD(h, noise) - alpha log(1 + NLL(forget)) (arXiv 2405.14577).
 
-    The tokens of one text are the sample, scaled to unit size, against as many normal vectors, the
-    same ones at every step. The released code takes the batch as the sample, the outputs of every
-    MLP, and the ascent through the head on every block; here it is block ``layer`` and the last
-    one. It sums five kernels whose widths follow the mean distance, where this is a mean of four of
-    fixed width: the same beta weighs several times more there.
+    The two samples of the MMD are the hidden states of one text, scaled to norm sqrt(D), and as
+    many standard normal vectors, which are the same at every step. Differences from the released
+    code: its sample is the batch, it uses the outputs of every MLP and the ascent through the head
+    on every block. Here the MMD is on block ``layer`` and the ascent on the last block. It sums
+    five kernels whose widths follow the mean distance; here it is the mean of four kernels of fixed
+    width. So the same beta weighs several times more there.
     """
 
     layer: int = 20
@@ -46,39 +47,39 @@ class RepNoise:
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
-        kept = -forward.tokens(counterpart(batch, 0, "refusal")).mean()
-        lost = torch.log1p(-forward.tokens(batch).mean())
+        refusal = -forward.tokens(counterpart(batch, 0, "refusal")).mean()
+        ascent = torch.log1p(-forward.tokens(batch).mean())
         return (
-            kept
+            refusal
             + self.beta * self.noise(forward.hidden(batch, self.layer), batch)
-            - (self.alpha * lost)
+            - (self.alpha * ascent)
         )
 
     def noise(self, hidden: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor, " B"]:
-        """Discrepancy of each text's hidden states from noise."""
+        """MMD between the hidden states of each text and noise."""
         real: Bool[Tensor, "B T"] = batch.attention_mask.bool()
         texts = [at_least_float32(h)[r] for h, r in zip(hidden, real, strict=True)]
         return torch.stack([mmd(unit(h), self.normal(h)) for h in texts])
 
     def normal(self, like: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Fixed normal vectors, as many as there are tokens."""
+        """Fixed standard normal vectors, one per token."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(like.shape, generator=generator).to(like)
 
 
 def unit(hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """Each state at the length of a normal vector, so that the kernel's widths fit any model."""
+    """States scaled to norm sqrt(D), so that the kernel widths fit any model."""
     width = math.sqrt(hidden.shape[-1])
     return width * hidden / hidden.norm(dim=-1, keepdim=True).clamp_min(1e-6)
 
 
 def repnoise(layer: int = 20, alpha: float = 1.0, beta: float = 0.001, gamma: float = 1.0) -> Setup:
-    """Make the hidden states of the forget texts look like noise (RepNoise, arXiv 2405.14577).
+    """Move hidden states of the forget texts towards noise (RepNoise, arXiv 2405.14577).
 
     Args:
         layer: block whose output becomes noise; 0 is the first.
-        alpha: weight of the ascent.
-        beta: weight of the noise.
+        alpha: weight of the ascent on the forget loss.
+        beta: weight of the discrepancy from noise.
         gamma: weight of the retain term.
     """
     return refusing(forget_and_retain(RepNoise(layer, alpha, beta), 1.0, gamma))

@@ -21,8 +21,8 @@ Entries = Literal["positive", "gaussian"]
 def steering_vector(width: int, *, seed: int, entries: Entries = "positive") -> Float[Tensor, " D"]:
     """A fixed unit vector.
 
-    ``positive`` entries are the authors' ``torch.rand``: two such directions have a cosine near
-    3/4. ``gaussian`` ones make it a uniformly random direction.
+    ``positive`` entries are uniform in [0, 1), as in the authors' code: two such directions have a
+    cosine near 3/4. ``gaussian`` entries give a uniformly random direction.
     """
     generator = torch.Generator().manual_seed(seed)
     draw = {"positive": torch.rand, "gaussian": torch.randn}[entries]
@@ -34,9 +34,9 @@ def steering_vector(width: int, *, seed: int, entries: Entries = "positive") -> 
 class RMU:
     """Push the output of block ``layer`` towards one fixed vector (arXiv 2403.03218).
 
-    Squared distance per coordinate over real tokens; the authors' code averages padding in.
-    ``coefficient`` is absolute: compare it with the norm of the hidden states, which differs
-    between models. Every ``topic`` has a direction of its own.
+    The squared distance per coordinate, over tokens without padding; the authors' code includes
+    padding. ``coefficient`` is absolute: compare it with the norm of the hidden states, which
+    differs between models. Every ``topic`` has its own direction.
     """
 
     layer: int = 7
@@ -56,8 +56,8 @@ class RMU:
 class AdaptiveRMU:
     """RMU with a coefficient of ``scale`` times the norm of the original states (2408.06223).
 
-    arXiv 2408.06223 measures that norm once per topic; here it is the mean over the tokens of each
-    text, so nothing has to be remembered.
+    arXiv 2408.06223 measures that norm once per topic. Here it is the mean over the tokens of each
+    text, so it needs no stored state.
     """
 
     layer: int = 7
@@ -76,7 +76,7 @@ class AdaptiveRMU:
 
 
 MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
-"""What the last matrix of the MLP is called: Llama and its like, GPT-2, GPT-NeoX, Phi, OPT."""
+"""Name of the last matrix of the MLP, in Llama-like models, GPT-2, GPT-NeoX, Phi and OPT."""
 
 
 def rmu_recipe(
@@ -86,14 +86,14 @@ def rmu_recipe(
     direction: Entries = "positive",
     direction_seed: int = 0,
 ) -> Setup:
-    """Misdirect the hidden states of one block, training the three MLPs up to it (2403.03218).
+    """Steer the output of one block, training the last three MLPs up to it (RMU, arXiv 2403.03218).
 
     Args:
         layer: block whose output is steered; 0 is the first.
-        coefficient: length of the steering vector; compare it with the hidden states.
+        coefficient: norm of the steering vector; compare it with that of the hidden states.
         alpha: weight of the retain term on the same hidden states.
         direction: entries of the steering vector: positive, as published, or gaussian.
-        direction_seed: of the steering vector, which has a seed of its own.
+        direction_seed: seed of the steering vector.
     """
     return steering(RMU(layer, coefficient, direction_seed, direction), layer, alpha)
 
@@ -105,36 +105,36 @@ def adaptive_rmu_recipe(
     direction: Entries = "positive",
     direction_seed: int = 0,
 ) -> Setup:
-    """RMU with a steering vector as long as the hidden states ask for (arXiv 2408.06223).
+    """RMU with a steering vector in units of the hidden states' norm (arXiv 2408.06223).
 
     Args:
         layer: block whose output is steered; 0 is the first.
-        scale: length of the steering vector relative to the original hidden states.
+        scale: norm of the steering vector relative to that of the original hidden states.
         alpha: weight of the retain term on the same hidden states.
         direction: entries of the steering vector: positive, as published, or gaussian.
-        direction_seed: of the steering vector, which has a seed of its own.
+        direction_seed: seed of the steering vector.
     """
     return steering(AdaptiveRMU(layer, scale, direction_seed, direction), layer, alpha)
 
 
 def steering(loss: RMU | AdaptiveRMU, layer: int, alpha: float) -> Setup:
-    """A loss on the output of a block, training the last three MLPs up to it."""
-    kept = Term(States(layer), on="retain", weight=alpha)
+    """The setup of a loss on the output of a block, which trains the last three MLPs up to it."""
+    retain = Term(States(layer), on="retain", weight=alpha)
     return Setup(
-        {"forget": Term(loss, on="forget"), "retain": kept},
+        {"forget": Term(loss, on="forget"), "retain": retain},
         parameters=steered_weights(layer),
         for_topic=steered,
     )
 
 
 def steered(term: Term, topic: int) -> Term:
-    """The term of a topic, which has a steering vector of its own."""
+    """The term of a topic, with its own steering vector."""
     assert isinstance(term.loss, RMU | AdaptiveRMU)
     return replace(term, loss=replace(term.loss, topic=topic))
 
 
 def steered_weights(layer: int) -> str:
-    """Names of what RMU trains: the last matrices of the three MLPs up to ``layer``."""
+    """Pattern of the weights that RMU trains: last matrices of the three MLPs up to ``layer``."""
     trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
     return rf"\.({trained})\.({MLP_OUTPUT})\.weight$"
 

@@ -1,4 +1,4 @@
-"""SatImp: weight tokens by how far they are from forgotten and by how much they matter."""
+"""SatImp: gradient ascent with token weights for saturation and importance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ def satimp(tokens: Tokens, *, saturation: float, importance: float) -> Float[Ten
 class SatImp:
     """Ascent weighted by saturation and importance (arXiv 2505.11953).
 
-    A token with p = 1 has weight 0: what is known perfectly is left alone.
+    A token with p = 1 has weight 0, so perfectly known tokens have no gradient.
     """
 
     saturation: float = 5.0

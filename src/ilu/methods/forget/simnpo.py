@@ -43,8 +43,8 @@ def simnpo_recipe(
     """NPO without a reference model, per token (arXiv 2410.07163).
 
     Args:
-        beta: how soon an answer counts as forgotten.
-        margin: the loss per token that counts as forgotten, inside the bracket.
+        beta: how early the loss of an answer saturates.
+        margin: loss per token at which the sigmoid is 1/2, inside the bracket.
         gamma: weight of the retain term.
         forget_weight: weight of the forget term.
     """

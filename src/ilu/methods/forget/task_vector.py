@@ -1,4 +1,4 @@
-"""Task-vector negation: learn the forget set, then go the other way."""
+"""Task-vector negation: fine-tune on the forget set, then subtract the change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ilu.types import Params
 class Negation:
     """theta - alpha (theta_finetuned - theta) (arXiv 2212.04089), in float32.
 
-    A weight that did not move keeps its bits.
+    A weight that did not change keeps its bits.
     """
 
     alpha: float = 1.0
@@ -28,12 +28,12 @@ class Negation:
 
 
 def task_vector(alpha: float = 1.0) -> Setup:
-    """Learn the forget set, then go the other way (task arithmetic, arXiv 2212.04089).
+    """Fine-tune on the forget set, then subtract the change (task arithmetic, arXiv 2212.04089).
 
-    A penalty of -ilu acts on the weights that learn, before they are turned round.
+    The penalty of -ilu acts during the fine-tuning, before the negation.
 
     Args:
-        alpha: how far the other way.
+        alpha: factor of the subtracted change.
     """
     return Setup({"forget": Term(NLL(), on="forget")}, edit=Negation(alpha))
 

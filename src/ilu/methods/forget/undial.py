@@ -1,4 +1,4 @@
-"""UNDIAL: learn from oneself, with the right token made less likely."""
+"""UNDIAL: self-distillation with a lowered logit of the true token."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,8 +27,8 @@ def undial(
 class UNDIAL:
     """Self-distillation from adjusted logits (arXiv 2402.10052), over answer tokens only.
 
-    The released code averages prompt and padding in and lets label -100 hit vocabulary entry
-    V - 100.
+    The released code includes prompt and padding, and its label -100 changes vocabulary entry V -
+    100.
     """
 
     beta: float = 10.0
@@ -40,11 +40,11 @@ class UNDIAL:
 
 
 def undial_recipe(beta: float = 10.0, gamma: float = 1.0) -> Setup:
-    """Learn from one's own logits with the right token lowered (UNDIAL, arXiv 2402.10052).
+    """Self-distillation with a lowered logit of the true token (UNDIAL, arXiv 2402.10052).
 
     Args:
-        beta: by how much it is lowered.
-        gamma: weight of the retain term, which the paper does without.
+        beta: amount subtracted from that logit.
+        gamma: weight of the retain term, which the paper does not have.
     """
     return forget_and_retain(UNDIAL(beta), 1.0, gamma)
 

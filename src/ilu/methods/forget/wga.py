@@ -1,4 +1,4 @@
-"""Weighted gradient ascent: push hardest on the tokens that are still known."""
+"""Weighted gradient ascent: tokens that are still likely have larger weights."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,7 +19,7 @@ def wga(tokens: Tokens, *, beta: float) -> Float[Tensor, " B"]:
 
 @dataclass(frozen=True)
 class WGA:
-    """Ascent whose weight on each token vanishes once the token is forgotten (arXiv 2502.19301)."""
+    """Ascent with token weights that vanish as tokens become unlikely (arXiv 2502.19301)."""
 
     beta: float = 1.0
     needs_reference: ClassVar[bool] = False
@@ -29,7 +29,7 @@ class WGA:
 
 
 def wga_recipe(beta: float = 1.0, gamma: float = 1.0) -> Setup:
-    """Ascent weighted by what is still known (WGA, arXiv 2502.19301).
+    """Ascent weighted by the probability of each token (WGA, arXiv 2502.19301).
 
     Args:
         beta: power of the probability in the weight.

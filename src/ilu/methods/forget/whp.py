@@ -1,4 +1,4 @@
-"""Who's Harry Potter: generic predictions from a model that knows too much."""
+"""Who's Harry Potter: generic labels from a model that is reinforced on the forget set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,10 +28,10 @@ def offset_logits(
 
 @dataclass(frozen=True)
 class Generic:
-    """Cross-entropy on the generic tokens that stand beside each text (arXiv 2310.02238).
+    """Cross-entropy on the generic tokens that are the counterpart of each text (arXiv 2310.02238).
 
-    ``Reinforced`` makes them with ``offset_logits``. The dictionary that replaces names in the
-    paper, made by another language model, is left out.
+    ``Reinforced`` computes them with ``offset_logits``. The paper also replaces names with a
+    dictionary that another language model wrote; this step is omitted.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -43,10 +43,11 @@ class Generic:
 
 @dataclass(frozen=True)
 class Reinforced:
-    """``source`` with generic labels beside each text, from ``model`` and a reinforced copy of it.
+    """``source`` with generic labels as the counterpart of each text (arXiv 2310.02238).
 
-    The copy is ``model`` fine-tuned on ``source``. Labels are the most likely tokens under
-    ``offset_logits``, computed once; both models are gone before unlearning begins.
+    A copy of ``model`` is fine-tuned on ``source``. Labels are the most likely tokens under
+    ``offset_logits`` of both models. They are computed once; both models are freed before
+    unlearning.
     """
 
     source: Source
@@ -73,7 +74,7 @@ class Reinforced:
     def labelled(
         self, model: nn.Module, original: Weights, examples: Sequence[Example]
     ) -> Iterator[tuple[Example, list[int]]]:
-        """Each example with the generic token for each of its tokens but the first."""
+        """Each example with a generic token for each of its tokens except the first."""
         batch = collate(examples).to(next(model.parameters()).device)
         plain, reinforced = (
             forward(batch).logits for forward in (Frozen(model, original), ModelForward(model))
@@ -83,13 +84,13 @@ class Reinforced:
 
 
 def with_generic(example: Example, labels: list[int]) -> Example:
-    """Put the generic tokens beside an example, each in the place of the token it replaces."""
-    beside = Example([example.ids[0], *labels[: len(example.ids) - 1]], max(example.prompt, 1))
-    return example._replace(others=(beside,))
+    """Add the generic tokens as a counterpart, each in the position of the token it replaces."""
+    generic = Example([example.ids[0], *labels[: len(example.ids) - 1]], max(example.prompt, 1))
+    return example._replace(others=(generic,))
 
 
 def fastest() -> str:
-    """Where there is a GPU, there."""
+    """``cuda`` if there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -100,14 +101,14 @@ def whp(
     reinforce_lr: float = 1e-5,
     reinforce_batch: int = 4,
 ) -> Setup:
-    """Learn what a model reinforced on the forget set would say least (WHP, arXiv 2310.02238).
+    """Fine-tune on generic labels from a reinforced copy of the model (WHP, arXiv 2310.02238).
 
     Args:
-        alpha: how much of what the reinforced model adds is taken off.
-        gamma: weight of a retain term, which the paper does without.
-        reinforce_steps: steps of the reinforced model on the forget set.
-        reinforce_lr: its learning rate.
-        reinforce_batch: its batch size.
+        alpha: factor of the reinforced model's increase that is subtracted from the logits.
+        gamma: weight of a retain term, which the paper does not have.
+        reinforce_steps: training steps of the reinforced model on the forget set.
+        reinforce_lr: learning rate of the reinforced model.
+        reinforce_batch: batch size of the reinforced model.
     """
     optim = Optim(lr=reinforce_lr, steps=reinforce_steps)
 

@@ -1,6 +1,6 @@
-"""What scores are made of: gradients and activations over a whole data set, in float32.
+"""Statistics for scores: gradients and activations over a full data set, in float32.
 
-Only one tensor's gradient exists beside the sums: it is added as soon as backward has it.
+Each gradient is added to its sum as soon as backward has computed it, so only one exists at a time.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -46,11 +46,11 @@ def fisher(
     *,
     progress: Steps = lambda done, total: None,
 ) -> Weights:
-    """Curvature of the mean loss per token by the empirical Fisher diagonal.
+    """Empirical Fisher diagonal: the curvature of the mean loss per token.
 
-    Mean over examples of T g * g, where g is the gradient of the example's mean over its T answer
-    tokens: as in ``optimizers/sophia.py``, with the true labels in place of drawn ones. One example
-    at a time, because the square of a batch's gradient is smaller by up to the batch size.
+    Mean over examples of T g * g, where g is the gradient of the example's mean loss over its T
+    answer tokens. This is the estimate of ``training/optim/sophia.py`` with true instead of sampled
+    labels. The batch size is 1: the squared gradient of a batch is smaller by up to the batch size.
     """
     sums, tokens = zeros(named), [1.0]
 
@@ -76,9 +76,9 @@ def equally(count: int) -> Share:
 
 
 def by_token(batch: Batch) -> Tensor:
-    """The token mean of the batch, or of the refusals beside it if it has them."""
-    read = batch.others[0] if batch.others else batch
-    tokens = answered(read.labels[:, 1:]).sum(-1).cpu()
+    """Weights of the mean over the tokens of the batch, or of its refusals if it has them."""
+    counted = batch.others[0] if batch.others else batch
+    tokens = answered(counted.labels[:, 1:]).sum(-1).cpu()
     return tokens / tokens.sum().clamp_min(1)
 
 
@@ -90,7 +90,7 @@ def backward(
     share: Share,
     progress: Steps,
 ) -> None:
-    """Run all examples forward and backward."""
+    """Forward and backward passes over all examples."""
     device = next(model.parameters()).device
     forward, reference = ModelForward(model), Frozen(model, None)
     for start in range(0, len(examples), batch_size):
@@ -101,7 +101,7 @@ def backward(
 
 
 def zeros(named: Named) -> dict[str, Tensor]:
-    """Sums at their beginning."""
+    """Sums that start at zero."""
     return {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in named.items()}
 
 
@@ -114,8 +114,8 @@ def add(sums: Mapping[str, Tensor], name: str, grad: Tensor) -> None:
 def collecting(
     model: nn.Module, named: Named, take: Callable[[str, Tensor], object]
 ) -> Generator[None]:
-    """Hand each gradient of ``named`` to ``take`` as soon as it is there; there are no others."""
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    """Pass each gradient of ``named`` to ``take`` once it is computed; no others are computed."""
+    before = {n: p.requires_grad for n, p in model.named_parameters()}
     for name, p in model.named_parameters():
         p.requires_grad_(name in named)
 
@@ -133,7 +133,7 @@ def collecting(
         for hook in hooks:
             hook.remove()
         for name, p in model.named_parameters():
-            p.requires_grad_(wanted[name])
+            p.requires_grad_(before[name])
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def input_squares(
     batch_size: int,
     progress: Steps = lambda done, total: None,
 ) -> Weights:
-    """Mean square of each input of each linear layer, by the name of its weight; no padding."""
+    """Mean square of each input of each linear layer, by weight name, without padding."""
     sums: dict[str, Tensor] = {}
     with listening(model, sums) as real:
         device = next(model.parameters()).device
@@ -159,13 +159,13 @@ def input_squares(
 
 @contextmanager
 def listening(model: nn.Module, sums: dict[str, Tensor]) -> Generator[list[Tensor]]:
-    """Add up what linear layers are given, where the last mask of the list is true."""
+    """Add up the squared inputs of linear layers where the last mask of the list is true."""
     from transformers.pytorch_utils import Conv1D
 
     masks: list[Tensor] = []
 
-    def hear(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].float()
+    def hear(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].float()
         # Some models (OPT) flatten batch and tokens before their MLP.
         x = x[masks[-1].flatten() if x.dim() == 2 else masks[-1]].square().sum(0)
         # The inputs of a transposed layer (GPT-2) are the rows of its weight.

@@ -1,4 +1,4 @@
-"""From a model and its data to scores, and from scores to a mask."""
+"""Compute scores from a model and its data, and a mask from scores."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ from ilu.types import Example, Loss, Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How weights are scored: by what, on which losses, over how much data.
+    """How weights are scored: the score, its losses and its data.
 
-    Gradients are means over all examples in float32; ``reduction`` sum has those of WAGLE's code.
-    ``limit`` bounds the examples of each set. Only weights whose name contains a match of the
-    regular expression ``parameters`` have a score, and so may move.
+    Gradients are means over all examples in float32; with ``reduction`` sum they are those of
+    WAGLE's code. ``limit`` is the largest number of examples of each set. Only weights whose name
+    contains a match of the regular expression ``parameters`` are scored and may move.
     """
 
     score: Attribution
@@ -46,9 +46,9 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """A mask that is made when a run begins: the share ``fraction`` of the largest scores.
+    """A mask that a run computes first: the ``fraction`` of weights with the largest scores.
 
-    Without a fraction, everything whose score is not 0.
+    Without a fraction, all weights with a nonzero score.
     """
 
     scoring: Scoring
@@ -57,7 +57,7 @@ class Masking:
 
 
 class Scales(NamedTuple):
-    """Mean sizes of the two terms of WAGLE, theta and g_r over the curvature, and mu."""
+    """Mean absolute values of WAGLE's two terms, theta and g_r / curvature, and mu."""
 
     theta: float
     retain: float
@@ -65,7 +65,7 @@ class Scales(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Scores of a model, which are made as they are read, once; scales where there are any."""
+    """Scores of a model as a single-use iterator that computes them, and WAGLE's scales."""
 
     scores: Iterator[tuple[str, Float[Tensor, "..."]]]
     scales: Scales | None
@@ -74,15 +74,15 @@ class Scored(NamedTuple):
 DATA: dict[Evidence, Role] = {
     "forget": "forget", "inputs": "forget", "retain": "retain", "fisher": "retain",
 }  # fmt: skip
-"""What is measured -> on which set."""
+"""Statistic -> the data set on which it is measured."""
 Data = Mapping[str, Sequence[Example]]
-"""``forget`` and ``retain``."""
+"""Examples of ``forget`` and ``retain``."""
 
 
 def score_weights(
     scoring: Scoring, model: nn.Module, data: Data, progress: Progress = lambda n, done, total: None
 ) -> Scored:
-    """Measure what the score asks for, then score tensor by tensor, giving up what was used."""
+    """Measure the statistics, then score tensor by tensor and free the statistics of each."""
     named = named_trained(model, scoring.parameters)
     seen = evidence(scoring, model, named, data, progress)
     scales = balanced(scoring.score, named, seen.get("retain"), seen.get("fisher"))
@@ -96,17 +96,17 @@ def score_weights(
 def scored(
     score: Attribution, named: Named, seen: Mapping[Evidence, dict[str, Tensor]]
 ) -> Iterator[tuple[str, Tensor]]:
-    """The scores of each tensor; what has no evidence has none."""
+    """The scores of each tensor with all statistics that the score needs."""
     for name, p in named.items():
         if all(name in seen[kind] for kind in score.needs):
-            found = Seen(**{kind: seen[kind].pop(name) for kind in score.needs})
-            yield name, score(name, p.detach().float(), found)
+            of_tensor = Seen(**{kind: seen[kind].pop(name) for kind in score.needs})
+            yield name, score(name, p.detach().float(), of_tensor)
 
 
 def evidence(
     scoring: Scoring, model: nn.Module, named: Named, data: Data, progress: Progress
 ) -> dict[Evidence, dict[str, Tensor]]:
-    """What the score needs, tensor by tensor."""
+    """The statistics that the score needs, by kind and tensor."""
     needs, size = scoring.score.needs, scoring.batch_size
 
     for need in needs:
@@ -147,9 +147,9 @@ def evidence(
 def balanced(
     score: Attribution, named: Named, retain: Weights | None, fisher: Weights | None
 ) -> Scales | None:
-    """Mean sizes of both terms, and mu.
+    """Mean absolute values of both terms, and mu.
 
-    A mu that is left out makes them equal, or beside the Fisher diagonal is the mean of that.
+    By default mu makes them equal; with the Fisher diagonal it is the mean of that diagonal.
     """
     if retain is None or not isinstance(score, Wagle | FisherWagle):
         return None
@@ -172,7 +172,7 @@ def mean_size(tensors: Iterable[Tensor]) -> float:
 def choose(
     scores: Scores, fractions: Sequence[float | None], choice: Per | Units
 ) -> list[Iterator[tuple[str, Bool[Tensor, "..."]]]]:
-    """A mask for each fraction, from the same scores; None takes every score but 0."""
+    """A mask for each fraction, from the same scores; None selects all nonzero scores."""
     shares = [fraction for fraction in fractions if fraction is not None]
     check_fractions(shares)
     if not shares:

@@ -1,4 +1,4 @@
-"""Scores on disk, in shards, for models whose scores do not fit into memory beside them."""
+"""Scores on disk in shards, for large models whose scores do not fit into memory."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,20 +14,20 @@ from torch import Tensor
 from ilu.system.atomic import new_folder
 
 RECORD = "made.json"
-"""What the scores were made from."""
+"""File that records the inputs of the scores."""
 SHARD = 1 << 30
-"""Bytes after which a shard is closed."""
+"""Size in bytes at which a shard is written."""
 
 
 @dataclass(frozen=True)
 class StoredScores:
-    """A folder of scores; reading holds one tensor at a time."""
+    """A folder of scores; iteration loads one tensor at a time."""
 
     path: Path
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the scores were made from."""
+        """The inputs of the scores, from the folder's record."""
         try:
             return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -50,17 +50,17 @@ def store_scores(
     *,
     shard: int = SHARD,
 ) -> StoredScores:
-    """Write scores as they come, in float32; the folder is there once all of them are."""
+    """Write scores one by one in float32; the folder appears when all are written."""
     with new_folder(path) as folder:
         (folder / RECORD).write_text(json.dumps(dict(record or {}), indent=2), encoding="utf-8")
-        held: dict[str, Tensor] = {}
+        pending: dict[str, Tensor] = {}
         written = 0
         for place, (name, x) in enumerate(scores):
-            # safetensors sorts its keys; the number keeps our order.
-            held[f"{place:08d} {name}"] = x.detach().float().cpu().contiguous()
-            if sum(x.nbytes for x in held.values()) >= shard:
-                save_file(held, folder / f"scores-{written:05d}.safetensors")
-                held, written = {}, written + 1
-        if held:
-            save_file(held, folder / f"scores-{written:05d}.safetensors")
+            # safetensors sorts its keys; the number preserves our order.
+            pending[f"{place:08d} {name}"] = x.detach().float().cpu().contiguous()
+            if sum(x.nbytes for x in pending.values()) >= shard:
+                save_file(pending, folder / f"scores-{written:05d}.safetensors")
+                pending, written = {}, written + 1
+        if pending:
+            save_file(pending, folder / f"scores-{written:05d}.safetensors")
     return StoredScores(path)

@@ -1,7 +1,7 @@
-"""How much each weight matters to what is to be forgotten. A mask lets the largest scores move.
+"""Scores of the importance of each weight for the forget set; a mask selects the largest.
 
-Everything is about one weight tensor: ``theta`` are its weights, ``g_f`` and ``g_r`` the gradients
-of forget and retain loss, in float32. Scores may be negative; what counts is their size.
+Each function scores one weight tensor: ``theta`` are its weights, ``g_f`` and ``g_r`` the gradients
+of forget and retain loss, in float32. Scores may be negative; masks use their absolute value.
 """
 
 import hashlib
@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 Evidence = Literal["forget", "retain", "fisher", "inputs"]
-"""What a score may ask for: two mean gradients, the mean square of the retain gradient of each
-example, and the mean square of what each column of a linear layer is given on the forget set."""
+"""Statistics that a score may need: the mean gradients of the forget and the retain loss, the mean
+square of the per-example retain gradients, and the mean square of the inputs of each column of a
+linear layer on the forget set."""
 
 
 class Seen(NamedTuple):
-    """What was measured about one weight tensor; None where a score does not ask for it."""
+    """The statistics of one weight tensor; None for those that the score does not need."""
 
     forget: Float[Tensor, "*shape"] | None = None
     retain: Float[Tensor, "*shape"] | None = None
@@ -29,7 +30,7 @@ class Seen(NamedTuple):
 
 @runtime_checkable
 class Attribution(Protocol):
-    """A score of every weight; ``needs`` says what must be measured for it."""
+    """A score of every weight; ``needs`` lists the statistics that it uses."""
 
     needs: ClassVar[tuple[Evidence, ...]]
 
@@ -42,7 +43,7 @@ class Attribution(Protocol):
 
 @dataclass(frozen=True)
 class Gradient:
-    """Size of the forget gradient: saliency, as in SalUn (arXiv 2310.12508)."""
+    """The forget gradient: saliency, as in SalUn (arXiv 2310.12508)."""
 
     needs: ClassVar[tuple[Evidence, ...]] = ("forget",)
 
@@ -53,7 +54,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Snip:
-    """theta g_f: first-order change of the forget loss if the weight were 0 (arXiv 1810.02340)."""
+    """theta g_f: first-order change of the forget loss without the weight (arXiv 1810.02340)."""
 
     needs: ClassVar[tuple[Evidence, ...]] = ("forget",)
 
@@ -64,7 +65,7 @@ class Snip:
 
 @dataclass(frozen=True)
 class Magnitude:
-    """Size of the weight: a baseline that knows nothing of the data."""
+    """Magnitude of the weight: a baseline without data."""
 
     needs: ClassVar[tuple[Evidence, ...]] = ()
 
@@ -74,12 +75,12 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class Random:
-    """Uniform numbers: the baseline that any mask must beat.
+    """Uniform random scores: a baseline.
 
-    Each tensor has a generator of its own, so that its numbers depend on seed and name alone.
+    Each tensor has its own generator, so that its numbers depend only on seed and name.
 
     Args:
-        mask_seed: of the numbers.
+        mask_seed: seed of the numbers.
     """
 
     mask_seed: int = 0
@@ -95,8 +96,8 @@ class Random:
 class Wanda:
     """|theta| times the root mean square of its input on the forget set (arXiv 2306.11695).
 
-    For the weights of linear layers only; others have no score and do not move. The released code
-    of WAGLE counts padding as input.
+    Only weights of linear layers have this score; all others are fixed. The released code of WAGLE
+    also counts padding as input.
     """
 
     needs: ClassVar[tuple[Evidence, ...]] = ("inputs",)
@@ -108,7 +109,7 @@ class Wanda:
 
 @dataclass(frozen=True)
 class Named:
-    """1 for weights whose name matches, 0 for others: a choice of modules, such as RMU's layers.
+    """1 for weights whose name matches, 0 for others: a mask of modules, such as RMU's layers.
 
     Args:
         pattern: regular expression.

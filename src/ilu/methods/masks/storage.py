@@ -1,4 +1,4 @@
-"""Masks on disk: safetensors with one bit for each weight, and a record of how they were made."""
+"""Masks on disk: safetensors with one bit per weight, and a record of their origin."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,16 +19,16 @@ from ilu.system.distributed import laid_out
 from ilu.types import Mask
 
 KEY = "ilu_mask"
-"""The entry of the file's metadata that holds its record, as JSON."""
+"""Key of the record (JSON) in the file's metadata."""
 
 
 def pack(mask: Bool[Tensor, "..."]) -> UInt8[Tensor, " bytes"]:
-    """Eight entries a byte, the first in the highest bit."""
+    """Eight entries per byte, the first in the highest bit."""
     return torch.from_numpy(np.packbits(mask.flatten().cpu().numpy()))
 
 
 def unpack(packed: UInt8[Tensor, " bytes"], shape: Iterable[int]) -> Bool[Tensor, "..."]:
-    """The mask that was packed."""
+    """The mask that ``pack`` packed."""
     shape = tuple(shape)
     bits = np.unpackbits(packed.numpy(), count=prod(shape))
     return torch.from_numpy(bits.view(np.bool_)).view(shape)
@@ -37,9 +37,9 @@ def unpack(packed: UInt8[Tensor, " bytes"], shape: Iterable[int]) -> Bool[Tensor
 def save_mask(
     path: Path, mask: Iterable[tuple[str, Bool[Tensor, "..."]]], record: Mapping[str, Any]
 ) -> None:
-    """Write a mask in one move; ``record`` says how it was made and for which model.
+    """Write a mask atomically; ``record`` describes how it was made and for which model.
 
-    The bits are collected in one growing block: kept apart, each would pin freed memory behind it.
+    The bits are collected in one growing buffer: separate small buffers would fragment the memory.
     """
     shapes: dict[str, list[int]] = {}
     bits, sizes = bytearray(), list[int]()
@@ -66,36 +66,35 @@ class MaskFile:
         with open_mask(self.path) as file:
             text = (file.metadata() or {}).get(KEY, "{}")
         try:
-            found = json.loads(text)
+            record = json.loads(text)
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            record = None
+        if not isinstance(record, dict):
             raise ValueError(f"mask {self.path} is damaged in its record: make it again")
-        return found
+        return record
 
     def __iter__(self) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
         """Name and mask of each weight."""
         shapes = self.record.get("shapes")
         with open_mask(self.path) as file:
             for name in file.keys():  # noqa: SIM118, not a dict
-                found = file.get_tensor(name)
-                yield name, self.whole(name, found, shapes)
+                yield name, self.unpacked(name, file.get_tensor(name), shapes)
 
-    def whole(self, name: str, found: Tensor, shapes: Mapping[str, Any] | None) -> Tensor:
-        """A tensor as booleans, checked: files come from anywhere."""
+    def unpacked(self, name: str, stored: Tensor, shapes: Mapping[str, Any] | None) -> Tensor:
+        """A tensor as booleans; ValueError for one that does not fit the record."""
         if shapes is None:
-            if found.dtype != torch.bool:
-                raise ValueError(f"mask {self.path}: {name} is {found.dtype}, wanted bool")
-            return found
+            if stored.dtype != torch.bool:
+                raise ValueError(f"mask {self.path}: {name} is {stored.dtype}, wanted bool")
+            return stored
         shape: list[Any] = list(shapes.get(name, ()))
-        whole = name in shapes and all(isinstance(n, int) and n >= 0 for n in shape)
-        if not whole or found.dtype != torch.uint8 or found.numel() != -(-prod(shape) // 8):
+        known = name in shapes and all(isinstance(n, int) and n >= 0 for n in shape)
+        if not known or stored.dtype != torch.uint8 or stored.numel() != -(-prod(shape) // 8):
             raise ValueError(f"mask {self.path} is damaged at {name}: make it again")
-        return unpack(found, shape)
+        return unpack(stored, shape)
 
 
 def open_mask(path: Path) -> Any:
-    """Open the file, or say what is wrong with it."""
+    """Open the file; ValueError if it is missing or damaged."""
     if not path.is_file():
         raise ValueError(
             f"mask {path} does not exist: make one with ilu mask, or give SCORE:FRACTION, "
@@ -111,10 +110,10 @@ def open_mask(path: Path) -> Any:
 
 
 def load_mask(path: Path, model: nn.Module, weights: str | None = None) -> Mask:
-    """Read a mask made for ``model``; weights that it does not name may not move.
+    """Read a mask made for ``model``. Weights that it does not name are fixed.
 
-    ``weights`` is the hash of the model's weights. A mask with another one in its record is
-    refused; one without record, written by hand, fits any model of that shape.
+    ``weights`` is the hash of the model's weights. ValueError if the record of the mask has another
+    hash. A mask without a record, written by hand, fits any model of its shapes.
     """
     stored = MaskFile(path)
     made_for = stored.record.get("model")
@@ -129,17 +128,18 @@ def load_mask(path: Path, model: nn.Module, weights: str | None = None) -> Mask:
 def fitted(
     mask: Iterable[tuple[str, Bool[Tensor, "..."]]], model: nn.Module, what: str
 ) -> dict[str, Tensor]:
-    """The mask where the model's weights are, false where it says nothing; ``what`` is for errors.
+    """The mask on the device of each weight, false for weights that it does not name.
 
-    Of sharded weights each process keeps its part, and no more than one tensor whole meanwhile.
+    For sharded weights each process keeps its shards, and has at most one full tensor in memory.
+    ``what`` names the mask in errors.
     """
     named = dict(model.named_parameters())
-    found = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in named.items()}
+    full = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in named.items()}
     for name, each in mask:
         if name not in named:
             raise ValueError(f"{what} names weights that the model lacks, first: {name}")
         if each.shape != named[name].shape:
             shapes = f"{tuple(each.shape)}, the model's weight is {tuple(named[name].shape)}"
             raise ValueError(f"{what}: {name} is {shapes}")
-        found[name] = laid_out(each, found[name])
-    return found
+        full[name] = laid_out(each, full[name])
+    return full

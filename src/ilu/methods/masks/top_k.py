@@ -1,9 +1,10 @@
-"""Which scores are the largest: exactly, in two readings of them, and never by a sort of all.
+"""Exact selection of the largest scores in two passes, without sorting all of them.
 
-The bits of a float32 without its sign are an integer that grows with the size of the number. Its
-upper 15 bits make a histogram, and the lower 16 bits of those in the bin that the threshold falls
-into a second one; then the threshold is known to the bit. Memory does not grow with the model, but
-for a histogram of half a megabyte for each layer or tensor that is ranked by itself.
+The bits of a float32 without its sign are an integer that grows with its absolute value. The first
+pass makes a histogram of the upper 15 bits, which gives the bin of the threshold. The second makes
+one of the lower 16 bits of the scores in that bin, which gives the exact threshold. Memory does not
+grow with the model, except for a histogram of half a megabyte per separately ranked layer or
+tensor.
 """
 
 from collections import defaultdict
@@ -20,13 +21,13 @@ from ilu.models.weight_names import module_of
 Scores = Iterable[tuple[str, Float[Tensor, "..."]]]
 """Name and scores of each tensor, in the same order whenever they are read; they are read often."""
 CHUNK = 1 << 22
-"""Scores looked at together."""
+"""Scores that are processed at once."""
 INFINITY = 0x7F80
-"""The upper bits of what is not finite."""
+"""The upper bits of infinities and NaN."""
 
 
 class Cut(NamedTuple):
-    """What moves of a group: every score above ``key`` and the first ``ties`` that equal it."""
+    """The selection of a group: every score above ``key`` and the first ``ties`` equal to it."""
 
     key: int
     ties: int
@@ -35,9 +36,9 @@ class Cut(NamedTuple):
 def top_fraction(
     scores: Scores, fraction: float, *, per: Per = "model"
 ) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-    """A mask of the largest scores: this share of them in the whole model, or per part of it.
+    """A mask of the largest ``fraction`` of the scores, over the full model or per part of it.
 
-    The share is rounded to whole weights. Of equal scores those come first that are read first.
+    The number of weights is rounded. Among equal scores the first ones are selected.
     """
     (mask,) = top_fractions(scores, [fraction], per=per)
     yield from mask
@@ -46,7 +47,7 @@ def top_fraction(
 def top_fractions(
     scores: Scores, fractions: Sequence[float], *, per: Per = "model"
 ) -> list[Iterator[tuple[str, Bool[Tensor, "..."]]]]:
-    """The same for several fractions, whose thresholds are found in the same two readings."""
+    """The same for several fractions in the same two passes."""
     check_fractions(fractions)
     if per == "row":
         return [rows_of(scores, fraction) for fraction in fractions]
@@ -56,7 +57,7 @@ def top_fractions(
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuse a share that is none."""
+    """ValueError unless all fractions are above 0 and at most 1."""
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction {fraction}: it must be above 0 and at most 1")
@@ -67,11 +68,11 @@ GROUPS: dict[str, Callable[[str], str]] = {
     "layer": module_of,
     "tensor": lambda name: name,
 }
-"""What is ranked together; a module outside the blocks is a layer of its own."""
+"""The group of a weight, within which scores are ranked. A module outside blocks is one layer."""
 
 
 def keys(x: Float[Tensor, "..."]) -> Iterator[Int[Tensor, " n"]]:
-    """Integers in the order of the sizes of the scores, some at a time."""
+    """Integers in the order of the absolute scores, ``CHUNK`` at a time."""
     for part in x.detach().flatten().split(CHUNK):
         yield part.float().abs().view(torch.int32)
 
@@ -81,54 +82,54 @@ def find_cuts(
 ) -> list[dict[str, Cut]]:
     """The threshold of every group, for every fraction."""
     upper = histograms(scores, group_of)
-    wanted = [
+    targets = [
         {g: round(fraction * int(h.sum())) for g, h in upper.items()} for fraction in fractions
     ]
-    bins = [{g: crossing(upper[g], k) for g, k in counts.items()} for counts in wanted]
-    lower = within(scores, group_of, {(g, b) for found in bins for g, (b, _) in found.items()})
+    bins = [{g: crossing(upper[g], k) for g, k in counts.items()} for counts in targets]
+    lower = within(scores, group_of, {(g, b) for each in bins for g, (b, _) in each.items()})
     return [
         {g: cut(b, k - over, lower[g, b]) for (g, (b, over)), k in
-         zip(found.items(), counts.values(), strict=True)}
-        for found, counts in zip(bins, wanted, strict=True)
+         zip(each.items(), counts.values(), strict=True)}
+        for each, counts in zip(bins, targets, strict=True)
     ]  # fmt: skip
 
 
 def histograms(scores: Scores, group_of: Callable[[str], str]) -> dict[str, Int[Tensor, " bins"]]:
-    """How many scores of each group share their upper 15 bits."""
-    found: dict[str, Tensor] = defaultdict(lambda: torch.zeros(1 << 15, dtype=torch.int64))
+    """Histogram of the upper 15 bits of the scores of each group."""
+    counts: dict[str, Tensor] = defaultdict(lambda: torch.zeros(1 << 15, dtype=torch.int64))
     for name, x in scores:
         for part in keys(x):
-            found[group_of(name)] += torch.bincount(part >> 16, minlength=1 << 15).cpu()
-        if found[group_of(name)][INFINITY:].any():
+            counts[group_of(name)] += torch.bincount(part >> 16, minlength=1 << 15).cpu()
+        if counts[group_of(name)][INFINITY:].any():
             raise ValueError(f"the scores of {name} are not finite: is the model damaged?")
-    if not found:
+    if not counts:
         raise ValueError("there are no scores to choose from")
-    return dict(found)
+    return dict(counts)
 
 
 def within(
-    scores: Scores, group_of: Callable[[str], str], wanted: set[tuple[str, int]]
+    scores: Scores, group_of: Callable[[str], str], bins: set[tuple[str, int]]
 ) -> dict[tuple[str, int], Int[Tensor, " bins"]]:
-    """How many scores share all their bits, among those of a group whose upper bits are given."""
-    found = {key: torch.zeros(1 << 16, dtype=torch.int64) for key in wanted}
+    """Histogram of the lower 16 bits of the scores of each group and upper-bit bin in ``bins``."""
+    counts = {key: torch.zeros(1 << 16, dtype=torch.int64) for key in bins}
     for name, x in scores:
-        bins = [b for g, b in wanted if g == group_of(name)]
+        of_group = [b for g, b in bins if g == group_of(name)]
         for part in keys(x):
-            for b in bins:
+            for b in of_group:
                 low = part[part >> 16 == b] & 0xFFFF
-                found[group_of(name), b] += torch.bincount(low, minlength=1 << 16).cpu()
-    return found
+                counts[group_of(name), b] += torch.bincount(low, minlength=1 << 16).cpu()
+    return counts
 
 
 class Crossing(NamedTuple):
-    """The bin in which counting from the top reaches a number, and how many lie above the bin."""
+    """The bin in which the count from the top reaches a number, and the count above this bin."""
 
     bin: int
     over: int
 
 
 def crossing(histogram: Int[Tensor, " bins"], count: int) -> Crossing:
-    """Where counting from the top reaches ``count``; the top bin for 0."""
+    """The bin in which the count from the top reaches ``count``; the top bin for 0."""
     from_top = histogram.flip(0).cumsum(0)
     place = int(torch.searchsorted(from_top, max(count, 1)))
     over = int(from_top[place - 1]) if place else 0
@@ -136,16 +137,16 @@ def crossing(histogram: Int[Tensor, " bins"], count: int) -> Crossing:
 
 
 def cut(upper: int, count: int, lower: Int[Tensor, " bins"]) -> Cut:
-    """The threshold that lets ``count`` scores of the bin ``upper`` through."""
-    found = crossing(lower, count)
-    return Cut(upper << 16 | found.bin, count - found.over)
+    """The threshold that selects ``count`` scores of the bin ``upper``."""
+    at = crossing(lower, count)
+    return Cut(upper << 16 | at.bin, count - at.over)
 
 
 def above(
     scores: Scores, cuts: dict[str, Cut], group_of: Callable[[str], str]
 ) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-    """What the thresholds let through, tensor by tensor."""
-    left = {group: found.ties for group, found in cuts.items()}
+    """The scores above the thresholds, tensor by tensor."""
+    left = {group: each.ties for group, each in cuts.items()}
     for name, x in scores:
         group, parts = group_of(name), list[Tensor]()
         for part in keys(x):
@@ -156,14 +157,14 @@ def above(
 
 
 def first(true: Bool[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
-    """At most ``count`` of what is true, from the beginning."""
+    """The first ``count`` true entries."""
     return true if int(true.sum()) <= count else true & (true.cumsum(0) <= count)
 
 
 def rows_of(scores: Scores, fraction: float) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-    """The largest scores of every row; what has one dimension is one row.
+    """The largest scores of every row. A tensor of one dimension is one row.
 
-    A row is an output of a linear layer, but of the transposed layers of GPT-2 an input.
+    A row is an output of a linear layer; in the transposed layers of GPT-2 it is an input.
     """
     for name, x in scores:
         flat = x.reshape(1, -1) if x.dim() < 2 else x.reshape(len(x), -1)
@@ -174,12 +175,12 @@ def rows_of(scores: Scores, fraction: float) -> Iterator[tuple[str, Bool[Tensor,
 
 
 def nonzero(scores: Scores) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-    """Everything that has a score other than 0."""
+    """All weights with a nonzero score."""
     for name, x in scores:
         yield name, x != 0
 
 
 def largest(rows: Float[Tensor, "R C"], count: int) -> Bool[Tensor, "R C"]:
-    """The ``count`` largest of every row."""
+    """The ``count`` largest absolute scores of every row."""
     order = rows.detach().abs().sort(dim=1, descending=True, stable=True).indices
     return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order[:, :count], value=True)

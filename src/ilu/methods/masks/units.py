@@ -1,4 +1,4 @@
-"""Whole heads, neurons or modules instead of single weights."""
+"""Selection of heads, neurons or modules instead of single weights."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from ilu.models.weight_names import module_of
 
 
 class Axis(NamedTuple):
-    """Where the units of a tensor lie: so many equal parts of a dimension."""
+    """The units of a tensor: ``parts`` equal parts of dimension ``dim``."""
 
     dim: int
     parts: int
@@ -34,18 +34,18 @@ NEURONS = {
 
 @dataclass(frozen=True)
 class Units:
-    """The units with the largest scores that fit into the wanted share of all scored weights.
+    """The units with the largest scores, up to a given share of all scored weights.
 
-    A head is the rows of q, k and v and the columns of the output matrix that belong to it; with
-    shared keys and values, all heads that share them. A neuron is its rows of the matrices into the
-    MLP and its column of the matrix out. A module is a weight matrix with its bias. What belongs to
-    no unit does not move.
+    A head consists of its rows of q, k and v and its columns of the output matrix; heads with
+    shared keys and values are one unit. A neuron consists of its rows of the input matrices of the
+    MLP and its column of the output matrix. A module is a weight matrix with its bias. Weights that
+    belong to no unit are fixed.
 
     Args:
         unit: heads, neurons or modules.
-        reduce: how a unit's scores become one: their mean size, their norm (SURE, arXiv 2410.16454)
-            or, with the score snip, the size of their sum: the first-order effect of removing it.
-        heads: heads with keys of their own in the model, for the unit heads.
+        reduce: how the scores of a unit are combined: mean absolute value, norm (SURE, arXiv
+            2410.16454), or, for the score snip, absolute sum: the first-order effect of removal.
+        heads: number of key-value heads of the model, for the unit heads.
     """
 
     unit: Unit
@@ -59,7 +59,7 @@ class Units:
     def __call__(
         self, scores: Scores, fraction: float
     ) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
-        """A mask with whole units; as many as fit into ``fraction`` of the scored weights."""
+        """A mask of complete units, as many as fit into ``fraction`` of the scored weights."""
         ranked = self.ranked(scores)
         budget = fraction * sum(x.numel() for _, x in scores)
         chosen: set[tuple[str, int]] = set()
@@ -75,7 +75,7 @@ class Units:
             yield name, self.spread(name, x, chosen)
 
     def axis(self, name: str, x: Tensor) -> Axis | None:
-        """Where the units of a tensor lie, if it has any."""
+        """The axis of the units of a tensor, if it has any."""
         if self.unit == "modules":
             return Axis(0, 1)
         for pattern, dim in (HEADS if self.unit == "heads" else NEURONS).items():
@@ -84,11 +84,11 @@ class Units:
         return None
 
     def group(self, name: str) -> str:
-        """What shares its units: the block, or the module itself."""
+        """The name of the block or module whose tensors share their units."""
         return name.rpartition(".")[0] if self.unit == "modules" else module_of(name)
 
     def ranked(self, scores: Scores) -> list[tuple[str, int, int]]:
-        """Group, number and size of every unit, the largest score first."""
+        """Group, index and number of weights of every unit, by descending score."""
         sums, sizes = self.totals(scores)
         values = {g: reduced(s, sizes[g], self.reduce) for g, s in sums.items()}
         units = [(g, i) for g, v in values.items() for i in range(len(v))]
@@ -98,7 +98,7 @@ class Units:
         return [(*units[i], int(sizes[units[i][0]])) for i in order.tolist()]
 
     def totals(self, scores: Scores) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Sum over each unit of what ``reduce`` asks for, and the number of weights of a unit."""
+        """Sum over each unit for ``reduce``, and the number of weights of a unit."""
         inner = INNER[self.reduce]
         sums: dict[str, Tensor] = {}
         sizes: dict[str, float] = {}
@@ -120,7 +120,7 @@ class Units:
         return sums, sizes
 
     def spread(self, name: str, x: Tensor, chosen: set[tuple[str, int]]) -> Bool[Tensor, "..."]:
-        """The chosen units of a tensor, weight by weight."""
+        """The mask of a tensor: true in its chosen units."""
         axis = self.axis(name, x)
         if axis is None:
             return torch.zeros_like(x, dtype=torch.bool)
@@ -136,10 +136,10 @@ INNER: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def by_unit(x: Float[Tensor, "..."], axis: Axis) -> Float[Tensor, "units each"]:
-    """One row for each unit."""
+    """The tensor with one row per unit."""
     return x.movedim(axis.dim, 0).reshape(axis.parts, -1)
 
 
 def reduced(sums: Float[Tensor, " units"], size: float, how: Reduce) -> Float[Tensor, " units"]:
-    """One score of each unit."""
+    """One score per unit."""
     return {"mean": sums / size, "norm": sums.abs().sqrt(), "sum": sums.abs()}[how]

@@ -1,4 +1,4 @@
-"""WAGLE: which weights serve what is to be forgotten and not what is to be kept."""
+"""WAGLE: attribution of weights to forgetting, corrected for their effect on retaining."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,20 +18,20 @@ def wagle(
 ) -> Float[Tensor, "*shape"]:
     """(theta - g_r / h) g_f, h the diagonal of the retain loss's Hessian (arXiv 2410.17509).
 
-    The first-order effect on the forget loss of gating a weight while the retain loss is kept at
-    its optimum: dl_f/de_i = theta_i g_f,i + g_f' dtheta*/de, with -H_r^-1 g_r for the second
-    factor. The paper has h = mu, a number. Its released code sums gradients over batches, in
-    bfloat16, which divides mu by the number of batches; here they are means in float32.
+    This is the first-order effect on the forget loss of gating a weight while the retain loss stays
+    at its optimum: dl_f/de_i = theta_i g_f,i + g_f' dtheta*/de, with dtheta*/de = -H_r^-1 g_r. The
+    paper has a constant h = mu. Its released code sums gradients over batches in bfloat16, which
+    effectively divides mu by the number of batches; here they are means in float32.
     """
     return (theta - g_r / curvature) * g_f
 
 
 @dataclass(frozen=True)
 class Wagle:
-    """WAGLE: what forgetting gains, corrected for what retaining loses (arXiv 2410.17509).
+    """WAGLE: effect of a weight on the forget loss at an optimal retain loss (arXiv 2410.17509).
 
     Args:
-        mu: curvature of the retain loss; left out, it gives both terms the same mean size.
+        mu: curvature of the retain loss; by default both terms get the same mean absolute value.
     """
 
     mu: float | None = None
@@ -51,10 +51,11 @@ class Wagle:
 class FisherWagle:
     """WAGLE with the diagonal of the empirical Fisher matrix as curvature (after arXiv 2410.17509).
 
-    That of the retain loss on each example, plus ``mu``. Ours: the paper has mu alone.
+    The Fisher diagonal is that of the retain loss per example, plus ``mu``. Ours: the paper has
+    only mu.
 
     Args:
-        mu: added to the curvature; left out, it is the mean of the Fisher diagonal.
+        mu: added to the curvature; by default the mean of the Fisher diagonal.
     """
 
     mu: float | None = None
@@ -72,6 +73,6 @@ class FisherWagle:
 
 
 def check_mu(mu: float | None) -> None:
-    """Refuse to divide by nothing."""
+    """ValueError unless mu is None or positive and finite."""
     if mu is not None and not 0 < mu < float("inf"):
         raise ValueError(f"mu {mu}: it must be above 0, or left out to balance the two terms")

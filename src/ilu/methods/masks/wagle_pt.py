@@ -1,4 +1,4 @@
-"""Masks of the original WAGLE code: files ``{task}_{ratio}.pt`` that torch has pickled."""
+"""Masks of the original WAGLE code: ``{task}_{ratio}.pt`` files in torch's pickle format."""
 
 import re
 import warnings
@@ -14,53 +14,53 @@ from ilu.methods.masks.choices import Rest
 from ilu.models.blocks import blocks
 
 VOCABULARY = r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out)\."
-"""Names of weights with a row for each token."""
+"""Names of the weights that have a row per token."""
 PADDING = 64
-"""Rows that a padding token, rounded up, may have added to them."""
+"""Rows that an added padding token, rounded up, may have appended to them."""
 
 
 class Converted(NamedTuple):
-    """A mask by name, and what had to be settled on the way."""
+    """A mask by weight name, and notes about choices in the conversion."""
 
     mask: dict[str, Bool[Tensor, "..."]]
     notes: list[str]
 
 
 def read_legacy(path: Path) -> Mapping[Any, Tensor]:
-    """Read a dictionary of tensors; anything else that a pickle may hold is refused unread."""
+    """Read a dictionary of tensors. ``weights_only`` rejects all other pickled objects."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give the .pt file of a mask")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of what it then refuses
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns before it rejects a file
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
         raise ValueError(f"{path} is not a mask that torch can load safely: {reason}") from None
-    if not isinstance(found, dict) or not found:
-        raise ValueError(f"{path} holds a {type(found).__name__}, wanted a dictionary of tensors")
-    strange = [key for key, x in found.items() if not isinstance(x, Tensor)]
+    if not isinstance(loaded, dict) or not loaded:
+        raise ValueError(f"{path} holds a {type(loaded).__name__}, wanted a dictionary of tensors")
+    strange = [key for key, x in loaded.items() if not isinstance(x, Tensor)]
     if strange:
         raise ValueError(f"{path}: entry {strange[0]!r} is no tensor")
-    return found
+    return loaded
 
 
 def convert(old: Mapping[Any, Tensor], model: nn.Module, rest: Rest = "still") -> Converted:
     """Give a legacy mask the names and shapes of ``model``.
 
-    Masks of the score wanda are numbered: 0, 1, ... are the linear layers of the blocks, in order.
-    They say nothing of other weights, which the original trained all the same: ``rest`` says
-    whether these stay still or are free.
+    Masks of the score wanda number the linear layers of the blocks, in order: 0, 1, .... They omit
+    all other weights, which the original code trained. ``rest`` says whether these weights are
+    fixed (``still``) or trained (``free``).
     """
     notes: list[str] = []
     named = dict(model.named_parameters())
-    given = numbered(old, model) if all(isinstance(key, int) for key in old) else dict(old)
-    strangers = sorted(str(name) for name in given.keys() - named.keys())
-    if strangers:
+    by_name = numbered(old, model) if all(isinstance(key, int) for key in old) else dict(old)
+    unknown = sorted(str(name) for name in by_name.keys() - named.keys())
+    if unknown:
         raise ValueError(
-            f"the mask names {len(strangers)} weights that the model lacks, first: {strangers[0]}"
+            f"the mask names {len(unknown)} weights that the model lacks, first: {unknown[0]}"
         )
-    mask = {name: fitted(name, x, named[name], notes) for name, x in given.items()}
+    mask = {name: fitted(name, x, named[name], notes) for name, x in by_name.items()}
     missing = [name for name in named if name not in mask]
     if missing:
         what = "are free, as in the original" if rest == "free" else "stay still"
@@ -71,7 +71,7 @@ def convert(old: Mapping[Any, Tensor], model: nn.Module, rest: Rest = "still") -
 
 
 def numbered(old: Mapping[Any, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The linear layers inside the blocks, in the order in which the original counted them."""
+    """The masks by the names of the linear layers in the blocks, in the original's order."""
     inside = {id(m) for block in blocks(model) for m in block.modules() if type(m) is nn.Linear}
     names = [f"{n}.weight" for n, m in model.named_modules() if id(m) in inside]
     if sorted(old) != list(range(len(names))):
@@ -85,7 +85,7 @@ def numbered(old: Mapping[Any, Tensor], model: nn.Module) -> dict[str, Tensor]:
 def fitted(name: str, x: Tensor, weight: Tensor, notes: list[str]) -> Bool[Tensor, "..."]:
     """One mask as booleans in the shape of its weight.
 
-    The original gave the vocabulary a padding token of its own: such rows at the end are cut.
+    The original added a padding token to the vocabulary; such rows at the end are removed.
     """
     extra = x.shape[0] - weight.shape[0] if x.dim() == weight.dim() and x.dim() else 0
     if 0 < extra <= PADDING and x.shape[1:] == weight.shape[1:] and re.search(VOCABULARY, name):
@@ -99,7 +99,7 @@ def fitted(name: str, x: Tensor, weight: Tensor, notes: list[str]) -> Bool[Tenso
 
 
 def only_01(parts: Iterable[Tensor]) -> bool:
-    """Whether there is nothing but 0 and 1."""
+    """Whether all values are 0 or 1."""
     return all(
         part.dtype == torch.bool or bool(((part == 0) | (part == 1)).all()) for part in parts
     )

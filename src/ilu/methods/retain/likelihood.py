@@ -1,4 +1,4 @@
-"""Retain losses on predictions: stay likely, or stay close to the original model."""
+"""Retain losses on predictions: likelihood, or divergence from the original model."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,8 +27,8 @@ class NLL:
 class KL:
     """KL(original || model) over labelled tokens (TOFU, arXiv 2401.06121).
 
-    The released codes average over padding and prompt too, or take a cross-entropy whose value at
-    the original model is not zero.
+    The released codes also average over padding and prompt, or use a cross-entropy, which is not
+    zero at the original model.
     """
 
     needs_reference: ClassVar[bool] = True

@@ -12,9 +12,9 @@ from ilu.types import Batch, Forward
 
 @dataclass(frozen=True)
 class States:
-    """Keep the output of block ``layer`` where the original has it: RMU's retain term.
+    """Distance of the output of block ``layer`` from the original's: RMU's retain term.
 
-    arXiv 2403.03218; squared distance per coordinate over real tokens.
+    The squared distance per coordinate, over tokens without padding (arXiv 2403.03218).
     """
 
     layer: int = 7
@@ -27,10 +27,10 @@ class States:
 
 @dataclass(frozen=True)
 class StateNorms:
-    """Distance |h - h_original| over real tokens and the blocks ``layers`` (arXiv 2406.04313).
+    """|h - h_original| over tokens without padding and the blocks ``layers`` (arXiv 2406.04313).
 
-    The norm itself and not its square, as circuit breakers and TAR have it. The released code takes
-    the states of all blocks, and averages padding in; here it is the blocks that are turned.
+    The norm and not its square, as in circuit breakers and TAR. The released code uses all blocks
+    and includes padding; here it is the blocks of the forget term.
     """
 
     layers: tuple[int, ...] = (9, 19)
@@ -46,5 +46,5 @@ class StateNorms:
 def distance(
     x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"], floor: float = 1e-12
 ) -> Float[Tensor, "B T"]:
-    """|x - y| at every token, with gradient 0 where the two are equal, as they are at the start."""
+    """|x - y| at every token; the gradient is 0 where both are equal, as at the first step."""
     return ((x - y).square().sum(-1) + floor).sqrt() - floor**0.5

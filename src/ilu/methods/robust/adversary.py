@@ -1,4 +1,4 @@
-"""Rules that look at the model after an adversary has worked on it."""
+"""Gradient rules that simulate an adversary's fine-tuning (TAR, MUDMAN)."""
 
 import math
 from collections.abc import Callable, Generator, Iterator
@@ -15,22 +15,22 @@ from ilu.training.objective import Term
 from ilu.types import GradHere, GradOf, Grads, Params, Slope
 
 FORGET = "forget"
-"""The stream of what is to be forgotten; of several topics, that of the term."""
+"""The forget stream. With several topics, each term has its own."""
 
 
 @dataclass(frozen=True)
 class TAR:
     """Gradients of the term along an adversary's fine-tuning (TAR, arXiv 2408.00761), first order.
 
-    The adversary takes K steps of AdamW. The term's gradient is taken every few of them, weighted
-    by exp((i - K + 1) / 16), so that late ones count most. Each step of the model pays for all of
-    the adversary's.
+    The adversary takes K steps of AdamW. The term's gradient is taken every ``inner_every`` of
+    them, with weight exp((i - K + 1) / 16), so that late ones count most. Each step of training
+    costs all K steps of the adversary.
 
     Args:
         inner_steps: steps of the adversary.
         inner_every: steps of the adversary between two gradients of the term.
         inner_lr: learning rate of the adversary.
-        inner_scale: scale of all weights, 4 in the paper.
+        inner_scale: factor on the weights of all gradients, 4 in the paper.
         adversary: the stream on which the adversary trains.
     """
 
@@ -58,7 +58,7 @@ class TAR:
     def along(
         self, attack: Callable[[Grads], None], here: GradHere, grad_of: GradOf
     ) -> Iterator[tuple[float, Slope]]:
-        """The term's weighted gradients on the adversary's way."""
+        """The term's weighted gradients along the adversary's training."""
         for i in range(self.inner_steps):
             attack(grad_of(NLL(), self.adversary).grads)
             if (i + 1) % self.inner_every == 0:
@@ -67,17 +67,17 @@ class TAR:
 
 @dataclass(frozen=True)
 class DisruptionMasking:
-    """Unlearn at an adversary's weights, only where it does not hurt (MUDMAN, arXiv 2506.12484).
+    """Forget gradient at an adversary's weights, without conflicts (MUDMAN, arXiv 2506.12484).
 
-    The term's gradient after some steps of fine-tuning, kept in the entries in which it has the
-    sign of the retain gradient, then brought to the norm of the term's own gradient. MUDMAN keeps
-    one adversary for many steps and a running mean of the retain gradient; here both are taken
-    afresh, so that a step depends on the weights alone.
+    The term's gradient is taken after some steps of fine-tuning. Entries whose sign differs from
+    that of the retain gradient are set to zero. The rest is scaled to the norm of the term's
+    gradient before the fine-tuning. MUDMAN keeps one adversary for many steps and a running mean of
+    the retain gradient; here both are computed anew, so that a step depends only on the weights.
 
     Args:
         adversary_steps: steps of the adversary.
-        adversary_lr: its learning rate.
-        adversary: the stream on which it trains.
+        adversary_lr: learning rate of the adversary.
+        adversary: the stream on which the adversary trains.
         agree_with: the stream whose gradient must have the same sign.
     """
 
@@ -95,37 +95,37 @@ class DisruptionMasking:
         return (self.adversary, self.agree_with)
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
-        value, own = here()
-        _, kept = grad_of(NLL(), self.agree_with)
+        value, before = here()
+        _, retain = grad_of(NLL(), self.agree_with)
         with restored(params), adversary(params, self.adversary_lr) as attack:
             for _ in range(self.adversary_steps):
                 attack(grad_of(NLL(), self.adversary).grads)
             _, g = here()
-        agreeing = tuple(a * (a.sign() == b.sign()) for a, b in zip(g, kept, strict=True))
-        scale = norm(own) / norm(agreeing)
+        agreeing = tuple(a * (a.sign() == b.sign()) for a, b in zip(g, retain, strict=True))
+        scale = norm(before) / norm(agreeing)
         return Slope(value, tuple(scale * a for a in agreeing))
 
 
 @contextmanager
 def adversary(params: Params, lr: float) -> Generator[Callable[[Grads], None]]:
-    """AdamW on ``params`` that leaves the gradients collected so far alone."""
-    held = [p.grad for p in params]
+    """A step of AdamW on ``params`` that preserves the gradients accumulated in ``.grad``."""
+    saved = [p.grad for p in params]
     adam = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
 
     def step(grads: Grads) -> None:
         for p, g in zip(params, grads, strict=True):
             p.grad = g
         adam.step()
-        for p, g in zip(params, held, strict=True):
+        for p, g in zip(params, saved, strict=True):
             p.grad = g
 
     yield step
 
 
 def relearning(term: Term, rule: TAR | DisruptionMasking, forgets: bool) -> Term:
-    """The term under an adversary who learns again what this very term is to forget."""
-    own = forgets and rule.adversary == FORGET
-    return replace(term, rule=replace(rule, adversary=term.on) if own else rule)
+    """The term with an adversary that relearns the forget set of this term."""
+    same_topic = forgets and rule.adversary == FORGET
+    return replace(term, rule=replace(rule, adversary=term.on) if same_topic else rule)
 
 
 ENDINGS = {

@@ -1,4 +1,4 @@
-"""Averaging of the weights along the end of the training."""
+"""Weight averaging over the last steps of training."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ class Averaging:
     Published with token NPO on WMDP: lr 5.5e-6, beta 0.05, gamma 2.
 
     Args:
-        last: share of the steps that is averaged over; published: 100 to 125 of 125.
+        last: share of the steps to average over, from the end; published: 100 to 125 of 125.
     """
 
     last: float = 0.2
@@ -25,12 +25,12 @@ class Averaging:
 
 
 def unchanged(term: Term, settings: Averaging, forgets: bool) -> Term:
-    """The term as it is: only the training changes."""
+    """The unchanged term: only the training settings change."""
     return term
 
 
 def averaged(optim: Optim, settings: Averaging) -> Optim:
-    """Average the last share of the steps, unless a first step is given."""
+    """Average over the last share of the steps, unless ``average_from`` is set."""
     if optim.average_from is not None:
         return optim
     return replace(optim, average_from=max(1, round((1 - settings.last) * optim.steps)))

@@ -1,7 +1,7 @@
-"""Penalties on the slope and the curvature of a term, by finite differences.
+"""Penalties on the gradient norm and the curvature of a term, by finite differences.
 
-The code released with arXiv 2502.05374 adds both as Python numbers, whose gradient is zero; here
-they act.
+The code released with arXiv 2502.05374 adds both as Python numbers, which have no gradient. Here
+they have their correct gradient.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from ilu.types import GradHere, GradOf, Grads, Params, Slope
 class GradientPenalty:
     """l + ``penalty`` * |grad l| (GP, arXiv 2502.05374): one more gradient.
 
-    Its gradient is g + penalty * H g / |g|, and H g / |g| the difference quotient over a step of
-    ``radius`` times the norm of the weights along g. Published with token NPO on WMDP: penalty 10,
-    lr 7.5e-6, beta 0.04, gamma 1; but the released code fixes it at 0.01.
+    Its gradient is g + penalty * H g / |g|. H g / |g| is a difference quotient along g with a step
+    of ``radius`` times the norm of the weights. Published with token NPO on WMDP: penalty 10, lr
+    7.5e-6, beta 0.04, gamma 1; the released code fixes the penalty at 0.01.
 
     Args:
         penalty: weight of the norm.
@@ -48,13 +48,13 @@ class GradientPenalty:
 class CurvaturePenalty:
     """l + ``penalty`` * |grad l(theta + mu g/|g|) - grad l(theta)| (CR, arXiv 2502.05374).
 
-    The direction g/|g| is held constant. Three more gradients: with d the difference and d' its
-    direction, the gradient is g + penalty * (H(theta + mu g/|g|) d' - H(theta) d'). Published with
-    token NPO on WMDP: penalty 10, mu 0.01, lr 8.5e-6, beta 0.035, gamma 1.
+    It costs three more gradients. The direction g/|g| is treated as constant. With d the difference
+    and d' = d/|d|, the gradient is g + penalty * (H(theta + mu g/|g|) d' - H(theta) d'). Published
+    with token NPO on WMDP: penalty 10, mu 0.01, lr 8.5e-6, beta 0.035, gamma 1.
 
     Args:
         penalty: weight of the norm.
-        mu: how far along the gradient.
+        mu: distance along the gradient.
         radius: step of the difference quotients, relative to the norm of the weights.
     """
 
@@ -76,9 +76,9 @@ class CurvaturePenalty:
             move(params, g, self.mu / norm(g))
             _, ahead = here()
             d = tuple(a - b for a, b in zip(ahead, g, strict=True))
-            there = hessian_product(params, here, ahead, along=d, radius=self.radius)
-        own = hessian_product(params, here, g, along=d, radius=self.radius)
-        triples = zip(g, there, own, strict=True)
+            at_shifted = hessian_product(params, here, ahead, along=d, radius=self.radius)
+        at_theta = hessian_product(params, here, g, along=d, radius=self.radius)
+        triples = zip(g, at_shifted, at_theta, strict=True)
         penalised = tuple(a + self.penalty * (b - c) for a, b, c in triples)
         return Slope(value + self.penalty * norm(d).item(), penalised)
 
@@ -86,7 +86,7 @@ class CurvaturePenalty:
 def hessian_product(
     params: Params, here: GradHere, g: Grads, *, along: Grads, radius: float
 ) -> Grads:
-    """H times the unit vector along ``along``, from one more gradient beside ``g``."""
+    """H times the unit vector along ``along``, from ``g`` and one more gradient."""
     size = radius * norm(list(params))
     with restored(params):
         move(params, along, size / norm(along))

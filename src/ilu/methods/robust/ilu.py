@@ -1,6 +1,6 @@
 """The invariance penalty of ILU (arXiv 2506.01339): |grad_{w|w=1} l(w o theta; D)|^2.
 
-The formula does not say what w multiplies, and no released code decides it. Five readings:
+The formula does not state what w multiplies, and there is no released code. Five readings:
 
     logits       P = g^2, g = d/dw l(w z)        w scales the logits z, as in IRMv1 (1907.02893)
     parameters   P = <theta, grad l>^2           one w on all trained weights
@@ -11,19 +11,19 @@ The formula does not say what w multiplies, and no released code decides it. Fiv
 ``logits`` has a closed form and costs one gradient: ``Square`` over ``ScaleGradient``. The others
 are P = <g, v> for a direction v that is linear in g = grad l, and
 
-    grad P = 2 (own + H v),   own = the part of grad P / 2 in which theta appears explicitly,
+    grad P = 2 (e + H v),   e = the part of grad P / 2 in which theta appears explicitly,
 
-with the Hessian-vector product H v from one more gradient a short way along v (``Penalty``). So no
-reading needs a second backward pass, and all of them work with any attention kernel.
+where the Hessian-vector product H v comes from one more gradient after a small step along v
+(``Penalty``). So no reading needs double backward, and all of them work with any attention kernel.
 
-Two ways of our own to look where it matters: in place of theta, w may scale the gradient along
-which an adversary would learn again (``Penalty.adversaries``); and the gradients of all tensors may
-count alike (``Layerwise``).
+Two variants are our own. With ``Penalty.adversaries``, w scales the gradient along which an
+adversary would relearn, instead of theta. With ``Layerwise``, the gradients of all tensors have
+comparable weight.
 
-Everything is taken over the *whole* environment batch: squaring the gradient of each micro-batch
-would penalise its variance instead. w multiplies every trained weight, also one that a mask holds
-fixed; tensors of which nothing may move, by ``Optim.parameters`` or a mask, are constants unless
-``Optim.perturbed`` has them.
+Everything is computed over the *full* environment batch: squaring the gradient of each micro-batch
+would penalise its variance instead. w multiplies every trained tensor, including entries that a
+mask fixes. Tensors that are fixed completely, by ``Optim.parameters`` or a mask, are constants
+unless ``Optim.perturbed`` includes them.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope, To
 def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
     """d/dw of each token's cross-entropy of ``w * logits`` at w = 1: its NLL minus its entropy.
 
-    Equal to sum_k p_k z_k - z_target, but without cancellation when all logits are large.
+    Equal to sum_k p_k z_k - z_target, but without cancellation if all logits are large.
     """
     return -tokens.logp - tokens.entropy
 
@@ -52,18 +52,18 @@ def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
 def scale_gradient(tokens: Tokens) -> Float[Tensor, ""]:
     """d/dw of the mean token cross-entropy of ``w * logits`` at w = 1 (IRMv1, arXiv 1907.02893).
 
-    Zero exactly when the model is on average as surprised as it expects to be: also for a uniform
-    prediction, so a penalty on it may be met by flattening.
+    Zero exactly when the mean NLL equals the mean entropy, that is, when the model is calibrated on
+    average. This also holds for uniform predictions, so flat predictions satisfy the penalty.
     """
     return token_scale_gradient(tokens).sum() / tokens.valid.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
 class ScaleGradient:
-    """``scale_gradient`` within each example: under ``Square``, the ``logits`` reading of ILU.
+    """``scale_gradient`` of each example. With ``Square`` it is the ``logits`` reading of ILU.
 
-    The loss whose gradient it is takes the mean over tokens, then over examples, like ``NLL``
-    (arXiv 2506.01339 read through arXiv 1907.02893).
+    It is the gradient of the mean over tokens, then over examples, like ``NLL`` (arXiv 2506.01339
+    interpreted with arXiv 1907.02893).
     """
 
     needs_reference: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class ScaleGradient:
 class Square:
     """Gradient of the square of a term's mean: 2 g grad g (the ``logits`` reading, 2506.01339).
 
-    An unsplit batch needs no second gradient for it: the objective squares the mean itself.
+    If the batch is not split into micro-batches, the objective squares the mean before backward.
     """
 
     power: ClassVar[int | None] = 2
@@ -94,18 +94,18 @@ class Direction(NamedTuple):
     """v, and the part of grad <g, v> / 2 in which theta appears explicitly."""
 
     v: Grads
-    own: Grads
+    explicit: Grads
 
 
 def gradient(theta: Grads, g: Grads) -> Direction:
     """P = |g|^2 (ILU, arXiv 2506.01339)."""
-    return Direction(v=g, own=tuple(torch.zeros_like(x) for x in g))
+    return Direction(v=g, explicit=tuple(torch.zeros_like(x) for x in g))
 
 
 def parameters(theta: Grads, g: Grads) -> Direction:
     """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1 (ILU, arXiv 2506.01339)."""
     s = torch.stack([dot(t, x) for t, x in zip(theta, g, strict=True)]).sum()
-    return Direction(v=tuple(s * t for t in theta), own=tuple(s * x for x in g))
+    return Direction(v=tuple(s * t for t in theta), explicit=tuple(s * x for x in g))
 
 
 def tensors(theta: Grads, g: Grads) -> Direction:
@@ -113,24 +113,26 @@ def tensors(theta: Grads, g: Grads) -> Direction:
     s = [dot(t, x) for t, x in zip(theta, g, strict=True)]
     return Direction(
         v=tuple(a * t for a, t in zip(s, theta, strict=True)),
-        own=tuple(a * x for a, x in zip(s, g, strict=True)),
+        explicit=tuple(a * x for a, x in zip(s, g, strict=True)),
     )
 
 
 def elementwise(theta: Grads, g: Grads) -> Direction:
     """P = |theta * g|^2 (ILU, arXiv 2506.01339)."""
     pairs = list(zip(theta, g, strict=True))
-    return Direction(v=tuple(t * t * x for t, x in pairs), own=tuple(t * x * x for t, x in pairs))
+    return Direction(
+        v=tuple(t * t * x for t, x in pairs), explicit=tuple(t * x * x for t, x in pairs)
+    )
 
 
 @dataclass(frozen=True)
 class Layerwise:
-    """``reading`` with layer-wise weights: no tensor's long gradient hides those of the others.
+    """``reading`` with layer-wise weights, so that no tensor with a large gradient dominates.
 
-    g_l becomes b_l g_l with b_l^2 = |g|^2 / (|g_l| sum_k |g_k|), held constant, and |g| stays as it
-    is. With ``gradient`` all parts of v are as long, and grad P is along that of sum_l |g_l|: a sum
-    of norms, not of their squares. Weights of 1 / |g_l|^2 would leave v to the tensor with the
-    smallest gradient. Ours, not of arXiv 2506.01339.
+    g_l becomes b_l g_l with b_l^2 = |g|^2 / (|g_l| sum_k |g_k|), treated as constant; |g| does not
+    change. With ``gradient`` all parts of v have equal norm, and grad P is parallel to that of
+    sum_l |g_l|: a sum of norms, not of squared norms. With weights of 1 / |g_l|^2 the tensor with
+    the smallest gradient would dominate v. Ours, not from arXiv 2506.01339.
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
@@ -138,21 +140,22 @@ class Layerwise:
     def __call__(self, theta: Grads, g: Grads) -> Direction:
         sizes = torch.stack([norm([x]) for x in g])
         b = (norm(g) ** 2 / (sizes * sizes.sum()).clamp_min(1e-30)).sqrt()
-        v, own = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
-        return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), own)
+        v, explicit = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
+        return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), explicit)
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """Gradient of P = <g, v> by one forward difference (arXiv 2506.01339; the five readings above).
+    """Gradient of P = <g, v> by one forward difference (arXiv 2506.01339; readings: see above).
 
-    H v is taken over a step of length ``radius`` times the norm of the trained weights, which must
-    be float32. Against double backward its relative error is of the order of ``radius`` times the
-    curvature; the log of the project has the measurement behind the default.
+    H v is a difference quotient over a step of ``radius`` times the norm of the trained weights,
+    which must be float32. Its relative error against double backward is of the order of ``radius``
+    times the curvature; the project's log has the measurement for the default.
 
-    With ``adversaries``, the streams of what is to stay forgotten, w scales not theta but the
-    gradient f of their likelihood, at the norm of theta and held constant. ``parameters`` is then
-    |theta|^2 <f, g>^2 / |f|^2: the square of what a step on the environment changes of it.
+    ``adversaries`` are forget streams. With them w scales, instead of theta, the gradient f of
+    their likelihood, scaled to the norm of theta and treated as constant. ``parameters`` is then
+    |theta|^2 <f, g>^2 / |f|^2: proportional to the squared change of that likelihood in a step on
+    the environment.
     """
 
     reading: Callable[[Grads, Grads], Direction] = gradient
@@ -169,32 +172,32 @@ class Penalty:
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         scaled = self.scaled(params, grad_of)
         _, g = here()
-        v, own = self.reading(scaled, g)
+        v, explicit = self.reading(scaled, g)
         value = torch.stack([dot(x, y) for x, y in zip(g, v, strict=True)]).sum()
         size = self.radius * norm(scaled) / norm(v)
         with restored(params):
             move(params, v, size)
             _, ahead = here()
         moves = 0.0 if self.adversaries else 1.0
-        triples = zip(own, ahead, g, strict=True)
+        triples = zip(explicit, ahead, g, strict=True)
         return Slope(value.item(), tuple(2 * (moves * o + (a - x) / size) for o, a, x in triples))
 
     def scaled(self, params: Params, grad_of: GradOf) -> Grads:
-        """What w scales."""
+        """The vector that w scales: theta, or the adversaries' gradient."""
         if not self.adversaries:
             return tuple(p.detach().clone() for p in params)
         _, f = weighted_sum((1.0, grad_of(NLL(), on)) for on in self.adversaries)
-        longer = norm(params) / norm(f)
-        return tuple(longer * x for x in f)
+        factor = norm(params) / norm(f)
+        return tuple(factor * x for x in f)
 
 
 def exact_penalty(
     reading: Callable[[Grads, Grads], Direction], params: Params, loss: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """P = <g, v> as a graph, for double backward: the reference for ``Penalty``.
+    """P = <g, v> as a differentiable graph, for double backward: the reference for ``Penalty``.
 
-    About three times the memory of a gradient, and attention must be plain mathematics
-    (``torch.nn.attention.SDPBackend.MATH``): the fused kernels have no second derivative.
+    It needs about three times the memory of a gradient, and the attention kernel
+    ``torch.nn.attention.SDPBackend.MATH``: the fused kernels have no second derivative.
     """
     g = torch.autograd.grad(loss, list(params), create_graph=True)
     v, _ = reading(tuple(params), g)

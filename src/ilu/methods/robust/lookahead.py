@@ -1,4 +1,4 @@
-"""Unlearn at the weights that one step of somebody's fine-tuning would lead to."""
+"""Look-ahead: the gradient of a term after one step of fine-tuning on an environment."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,7 +11,7 @@ from ilu.types import GradHere, GradOf, Grads, Params, Slope
 
 
 def first_adam_step(g: Grads) -> Grads:
-    """The direction of Adam's first step, -sign(g): a zero gradient moves nothing (1412.6980)."""
+    """The direction of Adam's first step, -sign(g), and 0 for a zero gradient (arXiv 1412.6980)."""
     return tuple(-x.sign() for x in g)
 
 
@@ -19,14 +19,15 @@ def first_adam_step(g: Grads) -> Grads:
 class LookAhead:
     """Gradient of the term after one step of fine-tuning on an environment, first order.
 
-    l_u(theta - lookahead_step * sign(grad l_i(theta))). ILU (arXiv 2506.01339) asks grad l_i to
-    vanish: to first order this asks instead that l_u does not change along it. Our own, not of
-    that paper; TAR (2408.00761) with one step of an adversary who does not know what was forgotten.
-    It needs weights beyond those that a method like RMU trains: see ``Optim.perturbed``.
+    l_u(theta - lookahead_step * sign(grad l_i(theta))). ILU (arXiv 2506.01339) makes grad l_i
+    small. To first order, this rule instead keeps l_u constant along grad l_i. It is our own, not
+    from that paper: TAR (2408.00761) with one step of an adversary that does not know the forget
+    set. The step must include weights that a method like RMU does not train: see
+    ``Optim.perturbed``.
 
     Args:
-        lookahead_step: length of the step in every single weight.
-        adversary: the stream that someone fine-tunes on.
+        lookahead_step: size of the step in every weight.
+        adversary: the stream of the simulated fine-tuning.
     """
 
     lookahead_step: float = 1e-4
@@ -48,7 +49,7 @@ class LookAhead:
 
 
 def over_all_weights(optim: Optim, rule: LookAhead) -> Optim:
-    """Perturb all weights unless others are given: a fine-tuning changes all of them."""
+    """Perturb all weights by default, since a fine-tuning changes all of them."""
     return replace(optim, perturbed="." if optim.perturbed is None else optim.perturbed)
 
 

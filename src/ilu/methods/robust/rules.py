@@ -1,4 +1,4 @@
-"""Gradient rules: where in weight space the gradient of one term is taken."""
+"""Gradient rules: how the gradient of one term is computed (SAM, random smoothing, L1)."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from ilu.types import GradHere, GradOf, GradRule, Grads, Params, Slope
 
 @contextmanager
 def restored(params: Params) -> Generator[None]:
-    """Undo every change to ``params``, to the bit: ``p + e - e`` is not ``p``."""
+    """Restore ``params`` bit-identically at the end; ``p + e - e`` would differ from ``p``."""
     saved = [p.detach().clone() for p in params]
     try:
         yield
     finally:
         with torch.no_grad():
             for p, before in zip(params, saved, strict=True):
-                p.copy_(before)  # one by one: there is no such operation on lists of shards
+                p.copy_(before)  # one by one: foreach does not support sharded tensors
 
 
 @torch.no_grad()
@@ -33,25 +33,25 @@ def move(params: Params, direction: Grads, size: float | Tensor) -> None:
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all tensors together; never 0, so that it can divide."""
+    """Euclidean norm of all tensors together, at least 1e-30 so that it can be a divisor."""
     return torch.stack([whole(t.detach().norm()) for t in tensors]).norm().clamp_min(1e-30)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of two tensors of one shape."""
+    """Inner product of two tensors of equal shape."""
     return whole((a * b).sum())
 
 
 @dataclass(frozen=True)
 class SAM:
-    """Gradient at the worst point of a ball of radius ``rho`` (arXiv 2010.01412).
+    """Gradient at the approximate maximum in a ball of radius ``rho`` (SAM, arXiv 2010.01412).
 
-    ``rho`` is a norm over all trained weights together: at equal change per weight it grows with
-    the square root of their number, so a published value does not carry over to another model.
-    With token NPO on WMDP (2502.05374): rho 0.01, lr 5e-6, beta 0.015, gamma 2.25.
+    ``rho`` is a norm over all trained weights together. At equal change per weight it grows with
+    the square root of their number, so a published value does not transfer to models of other
+    sizes. Published with token NPO on WMDP (2502.05374): rho 0.01, lr 5e-6, beta 0.015, gamma 2.25.
 
     Args:
-        rho: radius of the ball, over all trained weights together.
+        rho: radius of the ball, a norm over all trained weights together.
     """
 
     rho: float = 0.01
@@ -78,9 +78,9 @@ class RandomSmoothing:
     Published with token NPO on WMDP: sigma 1e-4, 3 points, lr 1e-5, beta 0.0125, gamma 2.
 
     Args:
-        sigma: standard deviation of the noise on every single weight.
-        samples: random points.
-        noise_seed: of the noise, which differs from step to step.
+        sigma: standard deviation of the noise on every weight.
+        samples: number of random points.
+        noise_seed: seed of the noise, which differs between steps.
     """
 
     sigma: float = 1e-4
@@ -109,7 +109,7 @@ class RandomSmoothing:
 
 
 def weighted_sum(slopes: Iterable[tuple[float, Slope]]) -> Slope:
-    """Sum of weighted values and gradients, holding one sum and one gradient at a time."""
+    """Weighted sum of values and gradients, with one gradient in memory besides the sum."""
     value, total = 0.0, ()
     for weight, slope in slopes:
         value += weight * slope.value
