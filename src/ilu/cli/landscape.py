@@ -52,10 +52,6 @@ class Landscape:
         kind: line through original and unlearned, plane through these and finetuned, or two random
             directions with filter-wise normalisation; if left out, plane with finetuned, else line.
         suite: suite that is measured at every point; see ilu evaluate --help.
-        split: split of the suites tofu, muse and wmdp.
-        data: file or hub dataset for suites without data of their own.
-        columns: names of columns, as EXPECTED=PRESENT.
-        limit: measure on at most this many items, chosen as by ilu evaluate.
         points: number of points on each axis; 13 on a line, 9 times 9 on a plane.
         seed: seed of the random directions.
         out: write the scores to this JSON file, and a plot of each score to an .svg file in the
@@ -68,10 +64,7 @@ class Landscape:
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
     suite: str = "likelihood"
-    split: str | None = None
-    data: str | None = None
-    columns: tuple[str, ...] = ()
-    limit: int | None = None
+    request: SuiteRequest = SuiteRequest()
     points: int | None = None
     seed: int = 0
     out: Path
@@ -90,10 +83,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    request = SuiteRequest(
-        data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
-    )
-    found = explored(kind, wanted, request)
+    found = explored(kind, wanted)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
         write_text(
@@ -102,9 +92,9 @@ def main(argv: Sequence[str]) -> None:
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape) -> dict[str, Any]:
     """The record of a landscape."""
-    suite = measured(wanted.suite, request)
+    suite = measured(wanted.suite, wanted.request)
     lm = load_model(wanted.unlearned, device=wanted.device)
     origin = weights_of(lm.model)
     others = {"original": wanted.original, "finetuned": wanted.finetuned}
