@@ -63,7 +63,7 @@ def our_step(
 ) -> Step:
     """A step of ``training.fit``: objective, clipping and AdamW; returns the weighted loss."""
     named = trained_only(model, pattern)
-    needed = any(term.loss.needs_reference for term in objective.values())
+    needed = any(term.loss.needs.reference for term in objective.values())
     original = {n: p.detach().clone() for n, p in named.items()} if needed else None
     frozen = Frozen(model, original, packed=packed)
     views, memory = Views(ModelForward(model, packed=packed), frozen), Memory()

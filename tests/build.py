@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
-from ilu.types import IGNORE, Batch, Slope
+from ilu.types import IGNORE, Batch, Copies, Slope
 
 
 def batch(seed: int = 0, *, examples: int = 3, tokens: int = 8, prompt: int = 2, pad: int = 0):
@@ -57,7 +56,8 @@ class OwnRule:
     """A gradient rule made of a function, which takes a gradient of its own."""
 
     act: Callable[..., Slope]
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(1)
 
     def reads(self) -> tuple[str, ...]:
         return ()

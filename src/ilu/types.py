@@ -184,15 +184,40 @@ class Forward(Protocol):
         ...
 
 
+class Needs(NamedTuple):
+    """What a loss reads of the models: training copies the reference for it, and memory is planned.
+
+    The defaults are those of a loss on ``forward.tokens(batch)`` alone.
+
+    Args:
+        reference: it reads the original model.
+        entropy: it reads the entropies of the predictions.
+        logits: copies of the logits of one text that exist at once, 0 if it reads none.
+        chunked: it reads logits by ``per_token``, which makes those of a chunk at a time.
+        texts: texts of an example that the model reads up to its output layer, counterparts too.
+        blocks: decoder blocks whose output it reads, each in a forward pass of its own.
+    """
+
+    reference: bool = False
+    entropy: bool = False
+    logits: float = 0.0
+    chunked: bool = False
+    texts: int = 1
+    blocks: tuple[int, ...] = ()
+
+
 @runtime_checkable
 class Loss(Protocol):
     """One value per example. Forget, retain and invariance losses all have this type.
 
     The value of an example may not depend on the others in its batch, so that splitting a batch
-    into micro-batches changes nothing.
+    into micro-batches changes nothing. ``needs`` may be a class attribute or a property.
     """
 
-    needs_reference: ClassVar[bool]
+    @property
+    def needs(self) -> Needs:
+        """What it reads of the models."""
+        ...
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         """Return the loss of each example; the objective takes the mean and the weight."""
@@ -216,6 +241,22 @@ GradOf = Callable[[Loss, str], Slope]
 """Any other loss, on a fresh batch of any stream."""
 
 
+class Copies(NamedTuple):
+    """Gradients of all weights that exist at once while a rule works; memory is planned by them.
+
+    Copies of the weights and states of an inner optimiser count, as they are as large.
+
+    Args:
+        most: at the worst moment, the gradient that it returns included.
+        at_own: before the rule takes the gradient of its own term, at most.
+        at_other: the same for the gradient of another loss.
+    """
+
+    most: int
+    at_own: int = 0
+    at_other: int = 0
+
+
 @runtime_checkable
 class GradRule(Protocol):
     """Computes the gradient to follow for a term, such as that at perturbed weights.
@@ -226,10 +267,19 @@ class GradRule(Protocol):
 
     A rule with a ``power`` computes the gradient of the mean loss to that power; such terms may
     share one backward pass. A rule with None needs a separate gradient. ``reads`` returns the
-    further streams that the rule draws from.
+    further streams that the rule draws from. ``power`` and ``copies`` may be class
+    attributes or properties.
     """
 
-    power: ClassVar[int | None]
+    @property
+    def power(self) -> int | None:
+        """The power of the mean loss whose gradient this is."""
+        ...
+
+    @property
+    def copies(self) -> Copies:
+        """The gradients that it holds at once."""
+        ...
 
     def reads(self) -> tuple[str, ...]:
         """Return the names of the further streams."""

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -11,20 +11,30 @@ import torch
 import ilu.methods.forget
 import ilu.methods.retain
 import ilu.methods.robust
-from ilu.data.stream import split
+from ilu.cli.catalogue import LOSS, arguments
+from ilu.data.stream import Feed, Stream, split
 from ilu.methods.forget.lat import LatentAttack
+from ilu.models import lm_head_loss
 from ilu.models.forward import Frozen, ModelForward
+from ilu.models.lm_head_loss import tokens_of
 from ilu.models.packing import attending_to_each_text
-from ilu.types import Batch, Loss
+from ilu.runs.memory.model_shape import shape_of
+from ilu.runs.memory.peak import peak_memory
+from ilu.runs.recipe import Recipe
+from ilu.training.fit import fit
+from ilu.training.objective import Term
+from ilu.types import Batch, Example, Loss
 from tests.build import batch, ignore, pad_right, shorten, with_others
 from tests.close import assert_same_to_rounding
+from tests.conftest import make_tiny
+from tests.runs.test_memory import LENGTH, OPTIM, llama, peak_bytes
 
 
 def losses():
     for package in (ilu.methods.forget, ilu.methods.retain, ilu.methods.robust):
         for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             for _, cls in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
-                if cls.__module__ == info.name and hasattr(cls, "needs_reference"):
+                if cls.__module__ == info.name and arguments(cls) == LOSS:
                     yield pytest.param(cls, id=cls.__name__)
 
 
@@ -35,8 +45,8 @@ def reads(cls):
     return inspect.signature(cls).parameters
 
 
-def make(cls) -> Loss:
-    fitting = {"layer": 1, "layers": (0, 1), "attack": LatentAttack(0, 1.0, 2)}
+def make(cls, layer=1) -> Loss:
+    fitting = {"layer": layer, "layers": (0, layer), "attack": LatentAttack(0, 1.0, 2)}
     return cls(**{k: v for k, v in fitting.items() if k in reads(cls)})
 
 
@@ -105,7 +115,7 @@ def test_is_the_same_where_no_padding_is_read(cls, tiny):
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
-READS_LABELS = [p for p in LOSSES if not {"layer", "layers"} & set(reads(p.values[0]))]
+READS_LABELS = [p for p in LOSSES if not make(p.values[0]).needs.blocks]
 
 
 @pytest.mark.parametrize("cls", READS_LABELS)
@@ -153,7 +163,126 @@ def test_declares_truthfully_whether_it_needs_the_reference(cls, tiny):
     models = views(tiny)
     loss = make(cls)
     loss(models[0], Spy(), full_batch())
-    assert (calls > 0) == loss.needs_reference
+    assert (calls > 0) == loss.needs.reference
+
+
+@dataclass
+class Passes:
+    """The forward passes whose graphs exist: a number for a block, "output" for all blocks."""
+
+    now: list[str] = field(default_factory=list)
+    most: list[str] = field(default_factory=list)
+    entropy: bool = False
+
+    def begin(self, name):
+        self.now.append(name)
+        self.most = max(self.most, sorted(self.now), key=len)
+        return Ending(lambda: self.now.remove(name))
+
+
+class Ending:
+    """Calls a function when it is no longer referred to."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __del__(self):
+        self.call()
+
+
+class Counted(torch.autograd.Function):
+    """The identity, which tells ``passes`` how long its graph exists."""
+
+    @staticmethod
+    def forward(ctx, x, passes, name):
+        ctx.ending = passes.begin(name)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.ending = None
+        return grad, None, None
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A model that counts its forward passes with a gradient."""
+
+    inner: ModelForward
+    passes: Passes
+
+    def __call__(self, b):
+        out = self.inner(b)
+        return replace(out, states=self.counted(out.states, "output"))
+
+    def tokens(self, b, *, entropy=False):
+        self.passes.entropy |= entropy
+        return tokens_of(self(b), entropy=entropy)
+
+    def hidden(self, b, layer):
+        return self.counted(self.inner.hidden(b, layer), str(layer))
+
+    def shifted(self, layer, by, b):
+        return Counting(self.inner.shifted(layer, by, b), self.passes)
+
+    def counted(self, x, name):
+        return Counted.apply(x, self.passes, name) if torch.is_grad_enabled() else x
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+def test_declares_truthfully_what_it_reads_of_the_model(cls, tiny):
+    """How many texts to the output layer, which blocks, and whether entropies."""
+    forward, reference = views(tiny)
+    loss, passes = make(cls), Passes()
+    loss(Counting(forward, passes), reference, full_batch()).sum().backward()
+    blocks = [str(block) for block in loss.needs.blocks]
+    assert passes.most == sorted([*blocks, *["output"] * loss.needs.texts])
+    assert passes.entropy == loss.needs.entropy
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+def test_declares_truthfully_how_many_logits_it_makes(cls, monkeypatch):
+    """Copies of all logits that exist at once; of a chunk at a time where it says so."""
+    vocabulary, chunk = 2**14, 16
+    models, loss = views(make_tiny(vocabulary)), make(cls)
+    b = with_others(batch(examples=4, tokens=61, prompt=1))
+    logits = 4 * 60 * vocabulary * 4
+
+    def copies():
+        return peak_bytes(lambda: loss(*models, b).sum().backward()) / logits
+
+    if loss.needs.logits:
+        assert copies() == pytest.approx(loss.needs.logits, abs=0.75)
+    monkeypatch.setattr(lm_head_loss, "KEPT", 0)
+    monkeypatch.setattr(lm_head_loss, "CHUNK", chunk)
+    monkeypatch.setattr(lm_head_loss, "BLOCK", chunk * 256)
+    few = copies() < 0.4 + loss.needs.logits * 0.25
+    assert few == (loss.needs.chunked or not loss.needs.logits)
+
+
+ONE_OF_EACH = list({make(p.values[0]).needs: p for p in LOSSES}.values())
+
+
+@pytest.mark.parametrize("cls", ONE_OF_EACH)
+def test_the_plan_of_a_step_is_what_is_measured(cls):
+    """So what is declared is enough for a plan."""
+    model, loss = llama(hidden=128, vocabulary=4000), make(cls, layer=3)
+    streams = {"x": Stream(texts(16, LENGTH), 4, 0)}
+    feeds = {"x": Feed(lambda tokenizer: streams["x"].examples, 4)}
+    objective = {"x": Term(loss, on="x")}
+    recipe = Recipe(name="x", model="x", data=feeds, objective=objective, optim=OPTIM, metrics={})
+    predicted = peak_memory(recipe, shape_of(model, recipe), LENGTH, "cpu").total
+    weights = sum(p.nbytes for p in model.parameters())
+    found = weights + peak_bytes(lambda: fit(model, objective, streams, OPTIM))
+    assert predicted == pytest.approx(found, rel=0.3)
+
+
+def texts(count, length):
+    """Examples with two counterparts each."""
+    ids = [[i * k % 500 + 1 for k in range(length)] for i in range(1, count + 3)]
+    return [
+        Example(ids[i], 0, (Example(ids[i + 1], 0), Example(ids[i + 2], 0))) for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize("cls", LOSSES)

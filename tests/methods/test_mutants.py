@@ -1,7 +1,6 @@
 """The known defects of other code, planted on purpose: the tests of our own losses catch each."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from ilu.methods.forget.npo import npo
 from ilu.methods.forget.rmu import steering_vector
 from ilu.methods.robust.rules import move, norm
 from ilu.models.token_math import mean_nll
-from ilu.types import Slope
+from ilu.types import Needs, Slope
 from tests.contracts import test_losses as contract
 from tests.methods import test_rules as rules
 
@@ -19,7 +18,7 @@ from tests.methods import test_rules as rules
 class KLOverPadding:
     """Defect 5: a mean over all positions (arXiv 0000.00000)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __call__(self, forward, reference, batch):
         p, q = (f(batch).logits.log_softmax(-1) for f in (reference, forward))
@@ -30,7 +29,7 @@ class KLOverPadding:
 class UnmaskedUndial:
     """Defect 6: -100 as an index, and prompt and padding in the mean (arXiv 0000.00000)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __call__(self, forward, reference, batch):
         out, teacher = forward(batch), reference(batch).logits
@@ -44,7 +43,7 @@ class UnmaskedUndial:
 class BatchNPO:
     """Defect 8: one ratio for the whole batch (arXiv 0000.00000)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __call__(self, forward, reference, batch):
         means = [mean_nll(o.logits, o.targets) for o in (forward(batch), reference(batch))]
@@ -56,7 +55,7 @@ class BatchNPO:
 class UselessReference:
     """Defect 4: asks for a reference that it never reads (arXiv 0000.00000)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __call__(self, forward, reference, batch):
         out = forward(batch)
@@ -68,7 +67,7 @@ class CrossedRMU:
     """A [b] divided by a [b, 1] is a [b, b]: every text by every length (arXiv 0000.00000)."""
 
     layer: int = 1
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward, reference, batch):
         hidden = forward.hidden(batch, self.layer)
@@ -82,7 +81,7 @@ class RMUOverPadding:
     """Padding in the mean over tokens (arXiv 0000.00000)."""
 
     layer: int = 1
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward, reference, batch):
         hidden = forward.hidden(batch, self.layer)
@@ -93,7 +92,7 @@ class RMUOverPadding:
 class DetachedPenalty:
     """A penalty added as a Python number has no gradient (arXiv 0000.00000)."""
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward, reference, batch):
         out = forward(batch)

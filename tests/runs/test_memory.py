@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -29,14 +28,13 @@ from ilu.models.load_sharded import skeleton
 from ilu.models.lora import Lora, adapting
 from ilu.runs.memory import peak
 from ilu.runs.memory.model_shape import shape_of
-from ilu.runs.memory.peak import HELD, held_by, peak_memory
+from ilu.runs.memory.peak import peak_memory
 from ilu.runs.recipe import Recipe
 from ilu.system.errors import one_line, out_of_memory
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
-from ilu.types import Example, Head, Outputs, Slope
+from ilu.types import Example, Head, Outputs
 from tests.build import batch
-from tests.methods.test_rules import RULES, name
 
 NPO_ALONE = {"forget": Term(NPO(0.1), on="forget"), "retain": Term(NLL(), on="retain")}
 ENVIRONMENT = Term(ScaleGradient(), on="environment", rule=Square())
@@ -164,33 +162,6 @@ def test_original_weights_in_host_memory_need_a_block_of_the_device(tied, monkey
     predicted = peak_memory(recipe, shape, LENGTH, "cuda").reference
     assert predicted == pytest.approx(peak_bytes(lambda: frozen(row)) - near, rel=0.15)
     assert predicted < 0.6 * peak_memory(recipe, shape, LENGTH, "cpu").reference
-
-
-@pytest.mark.parametrize("rule", RULES, ids=name)
-def test_rules_hold_as_many_gradients_as_the_table_says(rule):
-    held, asked = held_by(rule), set[str]()
-    assert count(rule, asked) == pytest.approx(held.most, abs=0.2)
-    # 32 of them exist for a moment where a gradient is taken, by which it is seen what is beside.
-    assert count(rule, asked, here=32) - 32 == pytest.approx(held.here, abs=0.2)
-    if "others" in asked:
-        assert count(rule, asked, others=32) - 32 == pytest.approx(held.others, abs=0.2)
-    assert ("others" in asked) == bool(rule.reads())
-    assert getattr(rule, "__name__", type(rule).__name__) in HELD
-
-
-def count(rule, asked, here=0, others=0) -> float:
-    """The most that a rule holds while it works, in gradients, if each takes so many."""
-    params = [nn.Parameter(torch.ones(4096)) for _ in range(16)]
-
-    def gradient(beside: int) -> Slope:
-        torch.empty(beside * 16 * 4096)
-        return Slope(1.0, tuple(torch.ones(4096) for _ in params))
-
-    def other(loss, on) -> Slope:
-        asked.add("others")
-        return gradient(others)
-
-    return peak_bytes(lambda: rule(params, lambda: gradient(here), other, 0)) / (16 * 4096 * 4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

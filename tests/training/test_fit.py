@@ -16,7 +16,7 @@ from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
-from ilu.types import Example
+from ilu.types import Example, Needs
 from tests.conftest import make_tiny
 
 EXAMPLES = [Example([(i * k) % 31 + 1 for k in range(3, 9)], prompt=1) for i in range(1, 13)]
@@ -150,7 +150,7 @@ def test_the_reference_is_the_original_model_also_where_weights_are_perturbed():
     seen = []
 
     class Seen:
-        needs_reference = True
+        needs = Needs(reference=True)
 
         def __call__(self, forward, reference, batch):
             seen.append(reference(batch).logits.detach().clone())
@@ -169,7 +169,7 @@ def test_a_pattern_that_matches_nothing_shows_some_names(tiny):
 
 def test_a_term_that_is_not_finite_is_named(tiny):
     class Broken:
-        needs_reference = False
+        needs = Needs()
 
         def __call__(self, forward, reference, batch):
             return forward(batch).logits.sum((1, 2)) * math.inf

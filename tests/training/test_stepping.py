@@ -17,7 +17,7 @@ from ilu.methods.robust.ilu import ScaleGradient, Square
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
-from ilu.types import Example
+from ilu.types import Example, Needs
 from tests.conftest import make_tiny
 
 EIGHT_BIT = pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="torchao is missing")
@@ -52,7 +52,7 @@ def same(a, b):
 class Scaled:
     """A finite loss whose gradient overflows, or one that is not finite itself."""
 
-    needs_reference = False
+    needs = Needs()
 
     def __init__(self, by):
         self.by = by

@@ -18,14 +18,24 @@ KINDS = {
     "evals.metrics": "metric",
     "attacks.prompting": "elicitation",
 }
-FUNCTIONS: dict[tuple[str, ...], str] = {
-    ("params", "here", "grad_of", "step"): "gradient rule",
+OPTIMISER = {"refresh", "step", "state", "restore"}
+"""Members by which a class is known to be an optimiser."""
+LOSS = ("forward", "reference", "batch")
+RULE = ("params", "here", "grad_of", "step")
+CALLS: dict[tuple[str, ...], str] = {
+    RULE: "gradient rule",
+    ("params", "original"): "weight edit",
     ("theta", "g"): "reading of w",
+    ("tokenizer",): "data",
+}
+"""Arguments of a class's call or of a function, by which either is known."""
+FUNCTIONS: dict[tuple[str, ...], str] = {
+    **CALLS,
     ("first",): "metric",
     ("scores", "reference"): "metric",
     ("scores", "fraction", "per"): "mask",
 }
-"""Arguments by which a function is known to be a method."""
+"""The same for functions alone."""
 PAPER = re.compile(r"\b(\d{4}\.\d{5})\b")
 
 
@@ -66,16 +76,22 @@ def kind_of(thing: Any, package: str) -> str | None:
 
 
 def kind_of_class(thing: type, package: str) -> str | None:
-    """What a dataclass is: losses and rules are called, optimisers make steps."""
-    if package == "training.optim" or "__call__" not in vars(thing):
-        return (
-            KINDS[package] if {"refresh", "step", "state", "restore"} <= set(vars(thing)) else None
-        )
-    if hasattr(thing, "needs_reference"):
-        return "invariance loss" if package == "methods.robust" else KINDS[package]
-    return {"methods.forget": "weight edit", "methods.robust": "gradient rule"}.get(
-        package, KINDS[package]
-    )
+    """What a dataclass is: optimisers make steps, the others are told apart by their call."""
+    if package == "training.optim":
+        return KINDS[package] if vars(thing).keys() >= OPTIMISER else None
+    match arguments(thing):
+        case None:
+            return None
+        case found if found == LOSS:
+            return "invariance loss" if package == "methods.robust" else KINDS[package]
+        case found:
+            return CALLS.get(found, KINDS[package])
+
+
+def arguments(thing: type) -> tuple[str, ...] | None:
+    """Names of the arguments of a class's call; None if it has none of its own."""
+    call = vars(thing).get("__call__")
+    return None if call is None else tuple(inspect.signature(call).parameters)[1:]
 
 
 def recipes() -> Iterator[Entry]:

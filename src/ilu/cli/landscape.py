@@ -20,7 +20,6 @@ from ilu.evals.geometry.landscape import (
 from ilu.evals.geometry.task_vectors import same_shapes
 from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
-from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.svg import landscape_svg
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
@@ -44,10 +43,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    request = SuiteRequest(
-        data=wanted.data, columns=wanted.columns, limit=wanted.limit, split=wanted.split
-    )
-    found = explored(kind, wanted, request)
+    found = explored(kind, wanted)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
         write_text(
@@ -56,9 +52,9 @@ def main(argv: Sequence[str]) -> None:
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape) -> dict[str, Any]:
     """The record of a landscape."""
-    suite = measured(wanted.suite, request)
+    suite = measured(wanted.suite, wanted.request)
     lm = load_model(wanted.unlearned, device=wanted.device)
     origin = weights_of(lm.model)
     others = {"original": wanted.original, "finetuned": wanted.finetuned}

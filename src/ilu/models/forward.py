@@ -168,7 +168,7 @@ class Frozen:
 
     def _forward(self) -> ModelForward:
         if self.weights is None:
-            raise ValueError("a loss asked for the reference model but has needs_reference = False")
+            raise ValueError("a loss reads the reference, but `needs` has no reference=True")
         return ModelForward(
             self.model, self.weights, self.autocast, self.shift,
             in_turn=self.offloaded, packed=self.packed,

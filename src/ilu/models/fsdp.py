@@ -96,7 +96,7 @@ class PutBack:
     def original(self) -> Generator[None]:
         """Have the original weights in the model."""
         if self.weights is None:
-            raise ValueError("a loss asked for the reference model but has needs_reference = False")
+            raise ValueError("a loss reads the reference, but `needs` has no reference=True")
         give_back(self.model)
         trained: Any = dict(self.model.named_parameters())
         held = {name: trained[name].detach().clone() for name in self.weights}

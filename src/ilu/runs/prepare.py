@@ -102,7 +102,7 @@ def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) 
     with with_gradients(model, recipe.optim) as matched, recomputed(model, True):
         for name, term in recipe.objective.items():
             one = split(streams[term.on](0), 1)[0].to(device)
-            reference = Frozen(model, {} if term.loss.needs_reference else None)
+            reference = Frozen(model, {} if term.loss.needs.reference else None)
             loss = term.loss(ModelForward(model), reference, one)
             if matched and not loss.requires_grad:
                 raise ValueError(

@@ -40,7 +40,7 @@ def check_offloaded(objective: Objective, ranks: Ranks) -> None:
             "`offload_reference` keeps whole weights, and with `shard` each process has its part: "
             "leave out one of the two"
         )
-    if not any(term.loss.needs_reference for term in objective.values()):
+    if not any(term.loss.needs.reference for term in objective.values()):
         raise ValueError(
             "`offload_reference` has nothing to keep: no term of this recipe compares with the "
             "original weights. Leave it out"

@@ -119,7 +119,7 @@ def engine_for(
     ranks: Ranks = ALONE,
 ) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
-    needed = any(term.loss.needs_reference for term in objective.values())
+    needed = any(term.loss.needs.reference for term in objective.values())
     copy = host_copy if optim.offload_reference else torch.clone
     original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -12,14 +12,15 @@ from ilu.data.stream import split
 from ilu.models.forward import Shared
 from ilu.system.distributed import ALONE, Ranks
 from ilu.training.schedules import Dual, Ramp
-from ilu.types import Batch, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
+from ilu.types import Batch, Copies, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
 
 
 @dataclass(frozen=True)
 class Plain:
     """The gradient itself."""
 
-    power: ClassVar[int | None] = 1
+    power = 1
+    copies = Copies(1)
 
     def reads(self) -> tuple[str, ...]:
         return ()

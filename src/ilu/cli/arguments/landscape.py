@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ilu.cli.flags import Positional, parse
+from ilu.recipes.suite_request import SuiteRequest
 
 Kind = Literal["line", "plane", "random"]
 
@@ -21,16 +22,13 @@ class Landscape:
     Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
 
     Args:
-        original: folder or hub id of the model before unlearning, or lab; it is at 1.
+        original: the model before unlearning: folder, hub id, GGUF file, smollm2 or lab; it is
+            at 1.
         unlearned: folder or hub id of the unlearned model.
         finetuned: folder or hub id of the unlearned model after an attack.
         kind: line through original and unlearned, plane through these and finetuned, or two random
             directions with filter-wise normalisation; if left out, plane with finetuned, else line.
         suite: suite that is measured at every point; see ilu evaluate --help.
-        split: split of the suites tofu, muse and wmdp.
-        data: file or hub dataset for suites without data of their own.
-        columns: names of columns, as EXPECTED=PRESENT.
-        limit: measure on at most this many items, chosen as by ilu evaluate.
         points: number of points on each axis; 13 on a line, 9 times 9 on a plane.
         seed: seed of the random directions.
         out: write the scores to this JSON file, and a plot of each score to an .svg file in the
@@ -43,10 +41,7 @@ class Landscape:
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
     suite: str = "likelihood"
-    split: str | None = None
-    data: str | None = None
-    columns: tuple[str, ...] = ()
-    limit: int | None = None
+    request: SuiteRequest = SuiteRequest()
     points: int | None = None
     seed: int = 0
     out: Path

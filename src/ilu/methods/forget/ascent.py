@@ -1,7 +1,6 @@
 """Gradient ascent on the likelihood of the forget set."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from ilu.methods.method import Method, Retain, Setup, forget_and_retain
 from ilu.methods.published import TOFU, WAGLE, WMDP, WMDP_STEPS
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Ascent:
     of steps, since it does not converge.
     """
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return forward.tokens(batch).mean()

@@ -1,7 +1,6 @@
 """CE-U: cross-entropy to the model's own prediction without the true token."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +14,7 @@ from ilu.models.token_math import (
     one_hot_targets,
     token_cross_entropy,
 )
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def ceu(
@@ -38,7 +37,7 @@ class CEU:
     """Cross-entropy unlearning (arXiv 2503.01224): bounded below and without retain data."""
 
     skip: int = 1
-    needs_reference: ClassVar[bool] = False
+    needs = Needs(logits=6.5)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)

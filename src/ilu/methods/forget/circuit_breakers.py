@@ -1,7 +1,6 @@
 """Circuit breakers: make representations of the forget set orthogonal to the original ones."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from ilu.models.state_math import check_layers, compare_states
 from ilu.models.weight_names import in_blocks
 from ilu.training.objective import Term
 from ilu.training.schedules import Ramp
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,13 @@ class Reroute:
     """
 
     layers: tuple[int, ...] = (9, 19)
-    needs_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(reference=True, texts=0, blocks=self.layers)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return compare_states(positive_cosine, self.layers, (forward, reference), batch)

@@ -1,7 +1,6 @@
 """Forgetting by moving probability to tokens that are unlikely to the original model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from ilu.methods.method import Method, Retain, Setup, forget_and_retain
 from ilu.models.lm_head_loss import per_token
 from ilu.models.token_math import answered, masked_mean, token_cross_entropy
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Divergence:
     original model, where every run starts. The loss is bounded by the least likely token.
     """
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=6, chunked=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)

@@ -1,7 +1,6 @@
 """Direct preference optimisation of refusals over the answers to be forgotten."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 from ilu.data.stream import counterpart
 from ilu.methods.forget.npo import check_beta
 from ilu.methods.method import Method, Setup, forget_and_retain, refusing
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def dpo(
@@ -29,7 +28,7 @@ class DPO:
     """DPO of refusals over the forget answers (arXiv 2305.18290, as TOFU's IDK-DPO, 2401.06121)."""
 
     beta: float = 0.1
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, texts=2)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)

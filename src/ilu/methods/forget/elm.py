@@ -1,7 +1,6 @@
 """Erasure of language memory: distil from the original model, steered towards a novice."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +13,7 @@ from ilu.models.lm_head_loss import placed
 from ilu.models.token_math import answered, at_least_float32, masked_mean, token_cross_entropy
 from ilu.models.weight_names import in_blocks
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def erased_logits(
@@ -50,7 +49,7 @@ class ELM:
     eta: float = 1000.0
     top: int = 50
     temperature: float = 1.2
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=9.25)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         valid = answered(batch.labels[:, 1:])

@@ -1,7 +1,6 @@
 """Refusal training: cross-entropy on a refusal to each forget prompt (PO, or IDK)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,14 +8,14 @@ from torch import Tensor
 from ilu.data.stream import counterpart
 from ilu.methods.method import Method, Retain, Setup, forget_and_retain, refusing
 from ilu.methods.published import TOFU, WAGLE
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Cross-entropy of a refusal after each forget prompt: PO, or IDK (TOFU, arXiv 2401.06121)."""
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return -forward.tokens(counterpart(batch, 0, "refusal")).mean()

@@ -1,7 +1,6 @@
 """JensUn: Jensen-Shannon divergence to a fixed refusal."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +9,7 @@ from ilu.data.stream import counterpart
 from ilu.methods.method import Method, Setup, forget_and_retain, with_one_refusal
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.token_math import answered, masked_mean, one_hot_jsd, with_targets
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class JensUn:
     is at most log 2 per token.
     """
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)

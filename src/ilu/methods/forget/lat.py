@@ -1,7 +1,6 @@
 """Latent adversarial training: the loss under an adversarial shift of hidden states."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 from ilu.methods.ending import Ending
 from ilu.methods.forget.ascent import Ascent
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward, Loss
+from ilu.types import Batch, Forward, Loss, Needs
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ class Latent:
     attack: LatentAttack = field(default_factory=LatentAttack)
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether the loss needs the reference."""
-        return self.loss.needs_reference
+    def needs(self) -> Needs:
+        return self.loss.needs
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         shift = worst_shift(self.loss, self.attack, forward, reference, batch)
@@ -63,7 +61,8 @@ def worst_shift(
     loss: Loss, attack: LatentAttack, forward: Forward, reference: Forward, batch: Batch
 ) -> Float[Tensor, "B T D"]:
     """The shift that maximises the loss, by projected gradient ascent."""
-    like = forward.hidden(batch, attack.attack_layer)
+    with torch.no_grad():  # of which only shape and precision matter
+        like = forward.hidden(batch, attack.attack_layer)
     shift = torch.zeros_like(like, requires_grad=True)
     adam = torch.optim.Adam([shift], lr=attack.attack_lr, maximize=True)
     for _ in range(attack.attack_steps):
@@ -86,8 +85,7 @@ def worst_shift(
 
 def under_attack(term: Term, attack: LatentAttack, forgets: bool) -> Term:
     """The term with its loss under the adversarial shift."""
-    loss: Any = Latent(term.loss, attack)  # whose needs_reference is that of its own loss
-    return replace(term, loss=loss)
+    return replace(term, loss=Latent(term.loss, attack))
 
 
 ENDINGS = {

@@ -1,21 +1,20 @@
 """Maximum entropy of the predictions on the forget set."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import masked_mean
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
 class MaxEntropy:
     """-H(p) per answer token, the loss of TAR after its adversary (arXiv 2408.00761)."""
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs(entropy=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         tokens = forward.tokens(batch, entropy=True)

@@ -1,7 +1,6 @@
 """Negative preference optimisation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,7 +18,7 @@ from ilu.methods.published import (
     WMDP,
     WMDP_STEPS,
 )
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def npo(
@@ -42,7 +41,7 @@ class NPO:
     """
 
     beta: float = 0.1
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
@@ -61,7 +60,7 @@ class TokenNPO:
     """
 
     beta: float = 2.0
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)

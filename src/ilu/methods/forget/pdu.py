@@ -1,7 +1,6 @@
 """Logit-margin flattening: the largest logit is pushed to the mean logit."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +10,7 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.token_math import answered, at_least_float32, masked_mean
 from ilu.training.objective import Term
 from ilu.training.schedules import Dual
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def margin(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
@@ -27,7 +26,7 @@ class Flatten:
     The released code builds its mask from unshifted labels, so it flattens one position too late.
     """
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs(logits=4.25)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)

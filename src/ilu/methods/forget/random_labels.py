@@ -1,7 +1,6 @@
 """Random labels: fine-tune on random tokens instead of the forget texts."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +9,7 @@ from torch import Tensor
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.token_math import with_targets
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class RandomLabels:
     """
 
     seed: int = 0
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out = forward(batch)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +10,7 @@ from torch import Tensor
 from ilu.data.stream import counterpart
 from ilu.methods.method import Method, Setup, forget_and_retain, refusing
 from ilu.models.token_math import at_least_float32
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 WIDTHS = (0.2, 0.5, 0.9, 1.3)
 """Kernel widths, relative to the norm of a standard normal vector, sqrt(D)."""
@@ -44,7 +43,10 @@ class RepNoise:
     alpha: float = 1.0
     beta: float = 0.001
     seed: int = 0
-    needs_reference: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(texts=2, blocks=(self.layer,))
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         refusal = -forward.tokens(counterpart(batch, 0, "refusal")).mean()

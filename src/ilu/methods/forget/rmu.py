@@ -1,7 +1,7 @@
 """Representation misdirection for unlearning."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from ilu.methods.retain.states import States
 from ilu.models.state_math import state_distance
 from ilu.models.token_math import at_least_float32, masked_mean
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 Entries = Literal["positive", "gaussian"]
 
@@ -44,7 +44,10 @@ class RMU:
     seed: int = 0
     entries: Entries = "positive"
     topic: int = 0
-    needs_reference: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(texts=0, blocks=(self.layer,))
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         hidden = forward.hidden(batch, self.layer)
@@ -65,7 +68,10 @@ class AdaptiveRMU:
     seed: int = 0
     entries: Entries = "positive"
     topic: int = 0
-    needs_reference: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(reference=True, texts=0, blocks=(self.layer,))
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         hidden, original = (f.hidden(batch, self.layer) for f in (forward, reference))

@@ -1,14 +1,13 @@
 """SatImp: gradient ascent with token weights for saturation and importance."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import masked_mean
-from ilu.types import Batch, Forward, Tokens
+from ilu.types import Batch, Forward, Needs, Tokens
 
 
 def satimp(tokens: Tokens, *, saturation: float, importance: float) -> Float[Tensor, " B"]:
@@ -27,7 +26,7 @@ class SatImp:
 
     saturation: float = 5.0
     importance: float = 1.0
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         tokens = forward.tokens(batch)

@@ -1,7 +1,6 @@
 """Simple negative preference optimisation: NPO without a reference model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 from ilu.methods.forget.npo import check_beta
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.methods.published import SMOOTH
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def simnpo(nll: Float[Tensor, " B"], *, beta: float, margin: float) -> Float[Tensor, " B"]:
@@ -28,7 +27,7 @@ class SimNPO:
 
     beta: float = 2.5
     margin: float = 0.0
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __post_init__(self) -> None:
         check_beta(self.beta)

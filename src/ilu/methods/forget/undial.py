@@ -1,14 +1,13 @@
 """UNDIAL: self-distillation with a lowered logit of the true token."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import answered, masked_mean, one_hot_targets, token_cross_entropy
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 def undial(
@@ -32,7 +31,7 @@ class UNDIAL:
     """
 
     beta: float = 10.0
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=7.25)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)

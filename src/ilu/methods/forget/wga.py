@@ -1,14 +1,13 @@
 """Weighted gradient ascent: tokens that are still likely have larger weights."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.models.token_math import masked_mean
-from ilu.types import Batch, Forward, Tokens
+from ilu.types import Batch, Forward, Needs, Tokens
 
 
 def wga(tokens: Tokens, *, beta: float) -> Float[Tensor, " B"]:
@@ -22,7 +21,7 @@ class WGA:
     """Ascent with token weights that vanish as tokens become unlikely (arXiv 2502.19301)."""
 
     beta: float = 1.0
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return wga(forward.tokens(batch), beta=self.beta)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from ilu.models.lm_head_loss import tokens_of
 from ilu.models.load import load_model
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
-from ilu.types import Batch, Example, Forward, Source, Weights
+from ilu.types import Batch, Example, Forward, Needs, Source, Weights
 
 
 def offset_logits(
@@ -34,7 +34,7 @@ class Generic:
     dictionary that another language model wrote; this step is omitted.
     """
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         generic = counterpart(batch, 0, "generic")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,14 +9,14 @@ from torch import Tensor
 
 from ilu.models.lm_head_loss import per_token, tokens_of
 from ilu.models.token_math import answered, masked_mean, token_jsd, token_kl, with_targets
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
 class NLL:
     """Next-token cross-entropy, averaged within each example (GradDiff, arXiv 2401.06121)."""
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs()
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return -forward.tokens(batch).mean()
@@ -31,7 +30,7 @@ class KL:
     zero at the original model.
     """
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=7, chunked=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
@@ -42,7 +41,7 @@ class KL:
 class JSD:
     """Jensen-Shannon divergence to the original model over labelled tokens (arXiv 2509.02820)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=9, chunked=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)
@@ -53,7 +52,7 @@ class JSD:
 class HardLabels:
     """Cross-entropy on the original model's most likely tokens (ELM, arXiv 2410.02760)."""
 
-    needs_reference: ClassVar[bool] = True
+    needs = Needs(reference=True, logits=1, chunked=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         out, ref = forward(batch), reference(batch)

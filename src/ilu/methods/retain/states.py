@@ -1,13 +1,12 @@
 """Retain losses on hidden states."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ilu.models.state_math import check_layers, compare_states, state_distance
-from ilu.types import Batch, Forward
+from ilu.types import Batch, Forward, Needs
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,10 @@ class States:
     """
 
     layer: int = 7
-    needs_reference: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(reference=True, texts=0, blocks=(self.layer,))
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         hidden, original = (f.hidden(batch, self.layer) for f in (forward, reference))
@@ -34,10 +36,13 @@ class StateNorms:
     """
 
     layers: tuple[int, ...] = (9, 19)
-    needs_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(reference=True, texts=0, blocks=self.layers)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return compare_states(distance, self.layers, (forward, reference), batch)

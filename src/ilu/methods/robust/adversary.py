@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
@@ -12,7 +11,7 @@ from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.rules import norm, restored, weighted_sum
 from ilu.training.objective import Term
-from ilu.types import GradHere, GradOf, Grads, Params, Slope
+from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 
 FORGET = "forget"
 """The forget stream. With several topics, each term has its own."""
@@ -39,7 +38,8 @@ class TAR:
     inner_lr: float = 2e-5
     inner_scale: float = 4.0
     adversary: str = FORGET
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(6, 5, 5)
 
     def __post_init__(self) -> None:
         if not 1 <= self.inner_every <= self.inner_steps:
@@ -85,7 +85,8 @@ class DisruptionMasking:
     adversary_lr: float = 1e-4
     adversary: str = FORGET
     agree_with: str = "retain"
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(7, 5, 5)
 
     def __post_init__(self) -> None:
         if self.adversary_steps < 1:

@@ -5,12 +5,11 @@ they have their correct gradient.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ilu.methods.ending import Ending
 from ilu.methods.robust.rules import move, norm, restored
 from ilu.system.checks import check_step
-from ilu.types import GradHere, GradOf, Grads, Params, Slope
+from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class GradientPenalty:
 
     penalty: float = 10.0
     radius: float = 3e-5
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(3, 2)
 
     def __post_init__(self) -> None:
         check_step("radius", self.radius)
@@ -61,7 +61,8 @@ class CurvaturePenalty:
     penalty: float = 10.0
     mu: float = 0.01
     radius: float = 3e-5
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(6, 5)
 
     def __post_init__(self) -> None:
         check_step("mu", self.mu)

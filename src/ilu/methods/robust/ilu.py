@@ -28,7 +28,7 @@ unless ``Optim.perturbed`` includes them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.rules import dot, move, norm, restored, weighted_sum
 from ilu.models.token_math import masked_mean
 from ilu.system.checks import check_step
-from ilu.types import Batch, Forward, GradHere, GradOf, Grads, Params, Slope, Tokens
+from ilu.types import Batch, Copies, Forward, GradHere, GradOf, Grads, Needs, Params, Slope, Tokens
 
 
 def token_scale_gradient(tokens: Tokens) -> Float[Tensor, "B S"]:
@@ -66,7 +66,7 @@ class ScaleGradient:
     interpreted with arXiv 1907.02893).
     """
 
-    needs_reference: ClassVar[bool] = False
+    needs = Needs(entropy=True)
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         tokens = forward.tokens(batch, entropy=True)
@@ -80,7 +80,8 @@ class Square:
     If the batch is not split into micro-batches, the objective squares the mean before backward.
     """
 
-    power: ClassVar[int | None] = 2
+    power = 2
+    copies = Copies(2)
 
     def reads(self) -> tuple[str, ...]:
         return ()
@@ -161,10 +162,15 @@ class Penalty:
     reading: Callable[[Grads, Grads], Direction] = gradient
     radius: float = 3e-5
     adversaries: tuple[str, ...] = ()
-    power: ClassVar[int | None] = None
+    power = None
 
     def __post_init__(self) -> None:
         check_step("radius", self.radius)
+
+    @property
+    def copies(self) -> Copies:
+        before = 2 if len(self.adversaries) > 1 else 0  # their sum and the last gradient
+        return Copies(5, 4, before) if self.reading is gradient else Copies(6, 5, before)
 
     def reads(self) -> tuple[str, ...]:
         return self.adversaries

@@ -1,13 +1,12 @@
 """Look-ahead: the gradient of a term after one step of fine-tuning on an environment."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.rules import move, restored
 from ilu.training.fit import Optim
-from ilu.types import GradHere, GradOf, Grads, Params, Slope
+from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 
 
 def first_adam_step(g: Grads) -> Grads:
@@ -32,7 +31,8 @@ class LookAhead:
 
     lookahead_step: float = 1e-4
     adversary: str = "environment"
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(4, 2)
 
     def __post_init__(self) -> None:
         if self.lookahead_step < 0:

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ilu.methods.ending import Ending
 from ilu.system.distributed import laid_out, whole
 from ilu.training.objective import Plain
-from ilu.types import GradHere, GradOf, GradRule, Grads, Params, Slope
+from ilu.types import Copies, GradHere, GradOf, GradRule, Grads, Params, Slope
 
 
 @contextmanager
@@ -55,7 +54,8 @@ class SAM:
     """
 
     rho: float = 0.01
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(3, 2)
 
     def __post_init__(self) -> None:
         if self.rho < 0:
@@ -86,7 +86,8 @@ class RandomSmoothing:
     sigma: float = 1e-4
     samples: int = 3
     noise_seed: int = 0
-    power: ClassVar[int | None] = None
+    power = None
+    copies = Copies(5, 4)
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -129,7 +130,11 @@ class L1:
 
     l1: float = 1e-4
     inner: GradRule = Plain()
-    power: ClassVar[int | None] = None
+    power = None
+
+    @property
+    def copies(self) -> Copies:
+        return self.inner.copies._replace(most=max(2, self.inner.copies.most))
 
     def reads(self) -> tuple[str, ...]:
         return self.inner.reads()

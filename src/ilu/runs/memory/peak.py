@@ -11,38 +11,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ilu.methods.retain.likelihood import NLL
-from ilu.models.lm_head_loss import BLOCK, DEVICE_BLOCK, KEPT, ROWS
+from ilu.models.lm_head_loss import BLOCK, CHUNK, DEVICE_BLOCK, KEPT, ROWS
 from ilu.models.qlora import BYTES as NF4
 from ilu.runs.memory.model_shape import Memory, Shape
 from ilu.runs.recipe import Recipe
 from ilu.training.objective import Term, joins
-from ilu.types import GradRule, Loss
+from ilu.types import Loss
 
 STATES = {
     "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
 }  # fmt: skip
 """Bytes of optimiser state for each trained weight: one or two moments, in float32 or in 8 bits."""
-
-
-WITHOUT_KERNELS = ("KL", "JSD", "Divergence", "CEU", "UNDIAL", "Flatten", "HardLabels")
-"""Losses that need logits themselves and not only what the kernels make of them."""
-
-
-class Held(NamedTuple):
-    """Gradients that a rule holds: at most, and beside one that it takes of its term or another."""
-
-    most: int
-    here: int = 0
-    others: int = 0
-
-
-HELD = {
-    "Plain": Held(1), "Square": Held(2), "L1": Held(2), "SAM": Held(3, 2),
-    "GradientPenalty": Held(3, 2), "LookAhead": Held(4, 2), "RandomSmoothing": Held(5, 4),
-    "gradient": Held(5, 4), "Penalty": Held(6, 5), "CurvaturePenalty": Held(6, 5),
-    "TAR": Held(6, 5, 5), "DisruptionMasking": Held(7, 5, 5),
-}  # fmt: skip
-"""By the name of the rule, or of a penalty's reading; a test counts them."""
 
 
 def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:
@@ -59,9 +38,8 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
     before = 0.0
     for term in recipe.objective.values():
         # Where states are compared, of what lies below them; but a rule has one of every weight.
-        last = min(getattr(term.loss, "layer", shape.layers), shape.layers - 1)
-        below = hasattr(term.loss, "layer") and joined(term, recipe)
-        own = float(width * shape.up_to[last]) if below else gradient
+        below = joined(term, recipe) and not term.loss.needs.texts
+        own = float(width * shape.up_to[last_block(term.loss, shape)]) if below else gradient
         found += moments(term, before, own, recipe, shape, length, device)
         before = max(before, own)
     if optim.average_from is not None:
@@ -74,14 +52,14 @@ def rounded(shape: Shape, device: str) -> float:
     return shape.rounded * (NF4 + (4.0 if device == "cpu" else 0.0))
 
 
-def needs(term: Term) -> bool:
-    """Whether a term compares with the original model."""
-    return term.loss.needs_reference
+def last_block(loss: Loss, shape: Shape) -> int:
+    """The last block that a loss on states runs."""
+    return min(max(loss.needs.blocks), shape.layers - 1)
 
 
 def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
     """The original weights, or of those in host memory a block and what lies outside of blocks."""
-    if not any(needs(term) for term in recipe.objective.values()):
+    if not any(term.loss.needs.reference for term in recipe.objective.values()):
         return 0.0
     there = shape.weights - (shape.layers - 1) * shape.block
     away = recipe.optim.offload_reference and device != "cpu"
@@ -115,12 +93,12 @@ def moments(
         backward = gradient if not before else 4.0 * shape.largest
         yield from ends(one, before, 0.0, backward, recipe, shape, device)
         return
-    held = held_by(term.rule)
-    yield from ends(one, before, held.here * gradient, gradient, recipe, shape, device)
+    copies = term.rule.copies
+    yield from ends(one, before, copies.at_own * gradient, gradient, recipe, shape, device)
     for on in term.rule.reads():
         other = Pass(NLL(), rows(recipe, on) * length, exact=True)
-        yield from ends(other, before, held.others * gradient, gradient, recipe, shape, device)
-    yield {"gradients": before + gradient, "rules": (held.most - 1) * gradient,
+        yield from ends(other, before, copies.at_other * gradient, gradient, recipe, shape, device)
+    yield {"gradients": before + gradient, "rules": (copies.most - 1) * gradient,
            "activations": 0.0, "head": 0.0}  # fmt: skip
 
 
@@ -175,9 +153,9 @@ def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
     small, autocast = product_bytes(one, recipe)
     large = 2 if recipe.optim.optimizer == "adamw-bf16" else 4
     attention = 4 * small * shape.queries + (2 * small * d if autocast else 0)
-    last = getattr(one.loss, "layer", shape.layers - 1) + 1
     each = [tokens * (kept.wide * large * d + attention + kept.inner * small * shape.inner)
-            for kept in shape.kept[min(shape.first, last - 1) : last]]  # fmt: skip
+            for last in runs(one.loss, shape)
+            for kept in shape.kept[min(shape.first, last) : last + 1]]  # fmt: skip
     entering = tokens * large * d
     recompute = recipe.optim.recompute
     kept, again = (len(each) * entering, max(each)) if recompute else (sum(each), 0)
@@ -185,8 +163,28 @@ def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
     return kept + 3.0 * entering + cast, float(again)
 
 
+def runs(loss: Loss, shape: Shape) -> Iterator[int]:
+    """The last block of each forward pass of a loss."""
+    yield from (shape.layers - 1 for _ in range(loss.needs.texts))
+    yield from (min(block, shape.layers - 1) for block in loss.needs.blocks)
+
+
 def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
-    """Rows and blocks of the output layer, and its gradient; nothing where states are compared.
+    """Bytes at the output layer and of its gradient; nothing where only states are compared."""
+    needs = one.loss.needs
+    if not needs.texts:
+        return 0.0
+    count = one.tokens * shape.vocabulary
+    if needs.chunked and count > KEPT:
+        size = BLOCK if device == "cpu" else DEVICE_BLOCK
+        count = min(count, max(CHUNK, size // shape.vocabulary) * shape.vocabulary)
+    weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
+    states = 4.0 * (2 * needs.texts * one.tokens * shape.hidden + weight)
+    return states + max(4.0 * needs.logits * count, of_targets(one, recipe, shape, device))
+
+
+def of_targets(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
+    """Blocks of the output layer where only the predictions of the targets are read.
 
     PyTorch takes three float32 blocks of logits. Where the kernels of ``losses.kernel`` read them,
     a block is of the product's precision and its gradient takes its place; the next one is made
@@ -194,21 +192,16 @@ def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
     columns of the weight in that precision, and of its gradient. This is derived from the code, and
     tested with stand-ins for the kernels on the CPU; it was not measured on a GPU.
     """
-    if hasattr(one.loss, "layer"):
-        return 0.0
-    logits = one.tokens * shape.vocabulary
-    weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
-    states = 4.0 * (2 * one.tokens * shape.hidden + weight)
+    logits, texts = one.tokens * shape.vocabulary, one.loss.needs.texts
     kept = logits if logits <= KEPT else 0
-    if device == "cpu" or type(one.loss).__name__ in WITHOUT_KERNELS:
-        block = min(logits, BLOCK if device == "cpu" else DEVICE_BLOCK)
-        return 4.0 * (kept + 3 * block) + states
+    if device == "cpu":
+        return 4.0 * (texts * kept + 3 * min(logits, BLOCK))
     small, cast = product_bytes(one, recipe)
     high = min(one.tokens, ROWS)
     wide = min(shape.vocabulary, DEVICE_BLOCK // high)
     several = kept or high * wide < logits
     columns = wide * shape.hidden * (cast + shape.head_reached)
-    return small * (kept + (1 + bool(several)) * high * wide + columns) + states
+    return small * (texts * kept + (1 + bool(several)) * high * wide + columns)
 
 
 def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
@@ -216,10 +209,3 @@ def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
     pure = recipe.optim.optimizer == "adamw-bf16"
     autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
     return 2.0 if autocast or pure else 4.0, autocast
-
-
-def held_by(rule: GradRule) -> Held:
-    """Gradients that a rule holds; one that is not known counts like the worst that is."""
-    name = getattr(rule, "__name__", type(rule).__name__)
-    reading = getattr(getattr(rule, "reading", None), "__name__", name)
-    return HELD.get(reading) or HELD.get(name) or max(HELD.values())

@@ -13,18 +13,12 @@ from collections.abc import Iterator
 from ilu.data.stream import share_of
 from ilu.methods.retain.likelihood import NLL
 from ilu.runs.memory.model_shape import Memory, Shape
-from ilu.runs.memory.peak import HELD, STATES, Pass, activations, held_by, joined, needs
+from ilu.runs.memory.peak import STATES, Pass, activations, joined
 from ilu.runs.recipe import Recipe
 from ilu.system.distributed import Ranks
 from ilu.training.objective import Term
+from ilu.types import Needs
 
-LOGITS = {"ScaleGradient": 6, "MaxEntropy": 6, "KL": 9, "JSD": 9, "Divergence": 9, "UNDIAL": 9}
-"""All logits that exist at once for a loss that is more than the likelihood of its targets.
-
-A test counts those of the penalty and of KL; the others are taken to be like them.
-"""
-OF_LIKELIHOOD = 4
-"""The same for the others: two forward, two more backward."""
 FLOAT = 4.0
 
 
@@ -32,7 +26,7 @@ def peak_in_parts(recipe: Recipe, shape: Shape, length: int, processes: int) -> 
     """The most that one of ``processes`` needs, with examples of ``length`` tokens."""
     optim = recipe.optim
     gradient = FLOAT * shape.reached / processes
-    reference = gradient if any(needs(t) for t in recipe.objective.values()) else 0.0
+    reference = gradient if any(t.loss.needs.reference for t in recipe.objective.values()) else 0.0
     states = STATES[optim.optimizer] + (FLOAT if optim.average_from is not None else 0.0)
     fixed = Memory(
         weights=FLOAT * shape.weights / processes, gradients=0.0, reference=reference,
@@ -62,15 +56,19 @@ def of_term(
         return length * min(mine, recipe.optim.micro_batch or mine)
 
     alone = not joined(term, recipe)
-    held = held_by(term.rule) if alone else HELD["Plain"]
+    copies = term.rule.copies
     own = before.gradients if before.gradients and not alone else before.gradients + gradient
     one = Pass(term.loss, tokens(term.on), exact=alone)
-    yield from of_pass(before._replace(rules=held.here * gradient), one, own, shape, recipe)
+    yield from of_pass(
+        before._replace(rules=alone * copies.at_own * gradient), one, own, shape, recipe
+    )
     for on in term.rule.reads() if alone else ():
         other = Pass(NLL(), tokens(on), exact=True)
-        yield from of_pass(before._replace(rules=held.others * gradient), other, own, shape, recipe)
+        yield from of_pass(
+            before._replace(rules=copies.at_other * gradient), other, own, shape, recipe
+        )
     if alone:
-        yield before._replace(gradients=own, rules=(held.most - 1) * gradient)
+        yield before._replace(gradients=own, rules=(copies.most - 1) * gradient)
 
 
 def of_pass(
@@ -78,16 +76,26 @@ def of_pass(
 ) -> Iterator[Memory]:
     """A block in the (reference's) forward pass, the loss, a block back, the end with ``own``."""
     kept, block = activations(one, recipe, shape)
-    logits = 0.0 if hasattr(one.loss, "layer") else FLOAT * one.tokens * shape.vocabulary
-    copies = LOGITS.get(type(one.loss).__name__, OF_LIKELIHOOD)
+    needs = one.loss.needs
+    logits = FLOAT * one.tokens * shape.vocabulary if needs.texts else 0.0
     whole = FLOAT * shape.block
     outside = FLOAT * shape.weights - whole * shape.layers
     head = FLOAT * shape.vocabulary * shape.hidden if shape.head_reached else 0.0
-    asked = one.loss.needs_reference
     now = before._replace(activations=kept)
     # The reference's weights are in place, the trained ones beside.
-    yield now._replace(reference=before.reference * (1 + asked), head=logits * asked,
+    copied = before.reference * (1 + needs.reference)
+    yield now._replace(reference=copied, head=logits * needs.reference,
                        gathered=2 * (outside + whole))  # fmt: skip
-    yield now._replace(head=copies * logits)
+    yield now._replace(head=copies_of_logits(needs) * logits)
     yield now._replace(activations=kept + block, gathered=outside + head + 4 * whole)
     yield now._replace(activations=0.0, gradients=own, gathered=3 * outside)
+
+
+def copies_of_logits(needs: Needs) -> float:
+    """All logits that exist at once: with a gradient, and those of the rows of each ``per_token``.
+
+    The likelihood of targets has two copies forward and two more backward.
+    """
+    of_targets = 6.0 if needs.entropy else 4.0
+    rows = 2.0 if needs.chunked else 0.0
+    return max(of_targets, needs.logits + rows) + max(0, needs.texts - 1)

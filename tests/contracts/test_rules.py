@@ -1,0 +1,64 @@
+"""Every gradient rule declares how many gradients it holds. A new file is picked up by itself."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import ilu.methods.robust
+from ilu.cli.catalogue import RULE, arguments
+from ilu.methods.robust.ilu import Penalty, Square, parameters
+from ilu.methods.robust.lookahead import LookAhead
+from ilu.methods.robust.rules import L1, SAM
+from ilu.system.discover import modules
+from ilu.types import GradRule, Slope
+from tests.methods.test_rules import RULES, name
+from tests.runs.test_memory import peak_bytes
+
+COUNT, SIZE = 16, 4096
+
+
+def rules():
+    """The rules of the package with their default settings."""
+    for module in modules(ilu.methods.robust):
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            if cls.__module__ == module.__name__ and arguments(cls) == RULE:
+                yield cls()
+
+
+TWO = Penalty(parameters, adversaries=("x", "y"))
+WRAPPED = [L1(inner=rule) for rule in (Square(), SAM(0.1), LookAhead(1e-3))]
+DEFAULT = [rule for rule in rules() if type(rule) not in map(type, RULES)]
+FOUND = [*RULES, TWO, *WRAPPED, *DEFAULT]
+
+
+def test_the_rules_were_found():
+    assert {type(rule).__name__ for rule in rules()} >= {"SAM", "Square", "Penalty", "TAR"}
+    assert all(isinstance(rule, GradRule) for rule in FOUND)
+
+
+@pytest.mark.parametrize("rule", FOUND, ids=name)
+def test_declares_truthfully_how_many_gradients_it_holds(rule):
+    read = set[str]()
+    assert count(rule, read) == pytest.approx(rule.copies.most, abs=0.2)
+    # 32 exist for a moment where a gradient is taken, so what else exists then is the rest.
+    assert count(rule, read, own=32) - 32 == pytest.approx(rule.copies.at_own, abs=0.2)
+    if read:
+        assert count(rule, read, other=32) - 32 == pytest.approx(rule.copies.at_other, abs=0.2)
+    assert read == set(rule.reads())
+
+
+def count(rule, read, own=0, other=0) -> float:
+    """The most gradients that exist while a rule works, if taking one needs so many more."""
+    params = [nn.Parameter(torch.ones(SIZE)) for _ in range(COUNT)]
+
+    def gradient(more: int) -> Slope:
+        torch.empty(more * COUNT * SIZE)
+        return Slope(1.0, tuple(torch.ones(SIZE) for _ in params))
+
+    def of_other(loss, on) -> Slope:
+        read.add(on)
+        return gradient(other)
+
+    return peak_bytes(lambda: rule(params, lambda: gradient(own), of_other, 0)) / (COUNT * SIZE * 4)
