@@ -1,8 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,16 +58,18 @@ def stories260k() -> Path:
 
 @pytest.fixture
 def ilu(tmp_path):
-    """The installed command, run in an empty folder."""
+    """The command, run in an empty folder without a start of its own."""
+    from tests.command import in_process  # not before the checks of types are in place
 
-    def run(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("ilu")), *args]
-        known = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
-        return subprocess.run(
-            command, cwd=tmp_path, env=known, text=True, capture_output=True, timeout=timeout
-        )
+    return lambda *args, **env: in_process(args, tmp_path, **env)
 
-    return run
+
+@pytest.fixture
+def installed_ilu(tmp_path):
+    """The installed program, run in an empty folder: for what only a process of its own shows."""
+    from tests.command import installed
+
+    return lambda *args, **env: installed(args, tmp_path, **env)
 
 
 @pytest.fixture(scope="session")
