@@ -23,6 +23,7 @@ COMMANDS = (
     "demo",
     "bench",
     "evaluate",
+    "ask",
     "oracle",
     "attack",
     "vectors",

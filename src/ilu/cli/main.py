@@ -22,6 +22,7 @@ ilu: make a language model forget, so that it stays forgotten.
   ilu plan RECIPE --model M ...            what memory it needs, and settings that fit
   ilu mask SCORE --model M ...             choose the weights that may move
   ilu evaluate MODEL --suite lab           what a model still knows
+  ilu ask MODEL... "PROMPT"                what models answer, side by side
   ilu oracle MODEL --retain D --steps N    the model that never saw what is to be forgotten
   ilu attack MODEL --task gsm8k --out D    attack it and see what comes back
   ilu vectors ORIGINAL UNLEARNED TUNED     angles between task vectors
@@ -45,6 +46,7 @@ Each takes --help; ilu --version is this one's. --debug anywhere shows where an 
 def commands() -> dict[str, Callable[[Sequence[str]], None]]:
     """Command name -> what carries it out; imported here because it loads torch."""
     from ilu.cli import (
+        ask,
         attack,
         bench,
         demo,
@@ -71,6 +73,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], None]]:
         "plan": plan.main,
         "mask": mask.main,
         "evaluate": evaluate.main,
+        "ask": ask.main,
         "oracle": oracle.main,
         "attack": attack.attack,
         "vectors": vectors.vectors,
