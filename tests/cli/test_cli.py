@@ -22,6 +22,7 @@ COMMANDS = (
     "demo",
     "bench",
     "evaluate",
+    "ask",
     "oracle",
     "attack",
     "vectors",

@@ -38,6 +38,26 @@ def copied(runs, tmp_path):
     return tuple(shutil.copytree(r, tmp_path / r.name) for r in runs)
 
 
+def test_a_card_names_the_original_of_a_named_or_converted_model(copied):
+    made, _ = copied
+    for name, hub, phrase in (
+        ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "`HuggingFaceTB/SmolLM2-135M-Instruct`"),
+        ("/home/private/m.Q8_0.gguf", None, r"m.Q8\_0.gguf"),
+    ):
+        for record, change in (
+            ("recipe", {"model": name}),
+            ("data", {"model": {"m.Q8_0.gguf": "ab" * 32, "model.safetensors": "cd" * 32}}),
+        ):
+            path = made / f"{record}.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        publish.card([str(made)])
+        text = (made / "model" / "README.md").read_text()
+        assert ModelCard(text).data.base_model == hub
+        origin = rf"from the GGUF file m.Q8\_0.gguf (SHA-256 `{'ab' * 32}`), converted to float32"
+        assert f"The original model is {phrase}, {origin}." in text
+        assert "private/" not in text
+
+
 def test_a_card_has_hashes_and_scores_and_no_text(copied, capsys):
     made, attacked = copied
     publish.card([str(made), "--license", "apache-2.0"])

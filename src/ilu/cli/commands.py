@@ -48,6 +48,10 @@ COMMANDS: Mapping[str, Command] = {
         "Measure", "MODEL... --suite S", "measure what models know",
         "evaluate:main", "arguments.evaluate:read",
     ),
+    "ask": Command(
+        "Measure", "MODEL... PROMPT", "print the answers of models side by side",
+        "ask:main", "arguments.ask:read",
+    ),
     "attack": Command(
         "Measure", "MODEL --task T", "attack a model and measure what comes back",
         "attack:attack", "arguments.attack:read",

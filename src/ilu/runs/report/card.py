@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ilu.evals.score import written
+from ilu.models.gguf import ENDING
+from ilu.models.named import NAMED
 from ilu.runs.report import escape
 from ilu.runs.report.formats import models_markdown
 from ilu.runs.report.gather import gather
@@ -81,9 +83,8 @@ def card(m: Measured, license: str | None = None) -> str:
     """The card with its metadata for the hub."""
     from huggingface_hub import ModelCardData
 
-    base = m.recipe["model"]
     head = ModelCardData(
-        base_model=base if on_hub(base) else None,
+        base_model=hub_id(m.recipe["model"]),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["unlearning", "ilu"],
@@ -98,6 +99,7 @@ def body(m: Measured) -> str:
     parts = [
         f"# {escape.markdown(without_folder(m.recipe['model']))}, unlearned with {m.run.name}\n",
         f"Made by [ilu](https://arxiv.org/abs/2506.01339) {version}; seed {m.recipe['seed']}.\n",
+        *original_lines(m),
         "## What was forgotten\n",
         "\n".join(data_rows(m)) + "\n",
         "## Scores\n",
@@ -115,6 +117,29 @@ def body(m: Measured) -> str:
         "\n".join(f"* `{name}` SHA-256 `{digest}`" for name, digest in hashes(m)) + "\n",
     ]
     return "\n".join(parts)
+
+
+def hub_id(name: str) -> str | None:
+    """The hub id of the original model, if it has one."""
+    if name in NAMED:
+        return NAMED[name].hub
+    return name if on_hub(name) else None
+
+
+def original_lines(m: Measured) -> Iterator[str]:
+    """What the original was, where its name does not say it: a GGUF file, or a name of ours."""
+    name = m.recipe["model"]
+    hub = NAMED[name].hub if name in NAMED else None
+    known: Mapping[str, str] = m.records["data"].get("model") or {}
+    files = [(file, digest) for file, digest in known.items() if file.endswith(ENDING)]
+    if hub or files:
+        is_hub = f"`{hub}`" if hub else f"{escape.markdown(without_folder(name))}"
+        origin = "".join(
+            f", from the GGUF file {escape.markdown(file)} (SHA-256 `{digest}`), converted to "
+            "float32"
+            for file, digest in files
+        )
+        yield f"The original model is {is_hub}{origin}.\n"
 
 
 def on_hub(name: str) -> bool:
