@@ -587,7 +587,8 @@ def test_runs_that_share_an_attack_wait_for_the_first(tmp_path):
             Attacking(
                 recipe=replace(recipe, metrics={"m": Choice(Facts("agents", count=2))}),
                 lm=lm, out=RunDir(tmp_path / name), progress=lambda *a: None,
-                stop=lambda: False, track=lambda *a: None, kept=tmp_path / "kept",
+                stop=lambda: False, track=lambda *a: None, on_eval=lambda *a: None,
+                kept=tmp_path / "kept",
             )
         )  # fmt: skip
 

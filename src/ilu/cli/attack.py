@@ -42,7 +42,8 @@ class Attack:
     --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
 
     Args:
-        model: folder, hub id, lab, or lab-never, which never knew what the lab forgets.
+        model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
+            forgets.
         revision: branch, tag or commit of a model on the hub.
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
             owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are

@@ -9,7 +9,7 @@ from typing import Any
 
 from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import error, number, progress, table
-from ilu.evals.cached_suite import Evaluation, beside, evaluate, follow, harness_results
+from ilu.evals.cached_suite import Evaluation, evaluate, harness_results, with_order, with_reference
 from ilu.evals.score import written
 from ilu.evals.suite import Suite
 from ilu.models.load import load_model
@@ -35,7 +35,7 @@ class Evaluate:
     Example: ilu evaluate target fold1/model fold2/model --suite muse --split news-sust
 
     Args:
-        models: folders, hub ids, or lab.
+        models: folders, hub ids, GGUF files, smollm2 or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
             muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
             downstream tasks; choice: multiple choice on --data with columns question, choices,
@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted: Evaluate = parse(Evaluate, "ilu evaluate", argv)
     if not wanted.models:
-        raise ValueError("ilu evaluate needs at least one model: a folder, a hub id, or lab")
+        raise ValueError(
+            "ilu evaluate needs at least one model: a folder, a hub id, a GGUF file, smollm2 or lab"
+        )
     if wanted.out and wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request
@@ -96,7 +98,7 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
                 suite, lm, folder, progress=lambda d, t, n=name: shown(f"evaluate {n}", d, t)
             )
     if wanted.reference is None:
-        return dict(zip(found, follow(suite, list(found.values())), strict=True))
+        return dict(zip(found, with_order(suite, list(found.values())), strict=True))
     oracle = found[wanted.reference]
     return {name: compared(suite, name, found[name], oracle) for name in wanted.models}
 
@@ -106,7 +108,7 @@ def compared(suite: Suite, name: str, own: Evaluation, reference: Evaluation) ->
     if own.weights == reference.weights:
         warnings.warn(f"{name} is the reference: it is not compared with itself", stacklevel=2)
         return own
-    return beside(suite, own, reference)
+    return with_reference(suite, own, reference)
 
 
 def show(suite: str, found: Mapping[str, Evaluation]) -> None:

@@ -11,8 +11,8 @@ from ilu.cli.flags import Positional, parse
 from ilu.cli.terminal import number, progress, table
 from ilu.evals.geometry.landscape import (
     Axis,
-    beside,
     filter_normalised,
+    orthogonal_towards,
     position,
     shapes_of,
     surface,
@@ -46,7 +46,8 @@ class Landscape:
     Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
 
     Args:
-        original: folder or hub id of the model before unlearning, or lab; it is at 1.
+        original: the model before unlearning: folder, hub id, GGUF file, smollm2
+            or lab; it is at 1.
         unlearned: folder or hub id of the unlearned model.
         finetuned: folder or hub id of the unlearned model after an attack.
         kind: line through original and unlearned, plane through these and finetuned, or two random
@@ -136,7 +137,10 @@ def axes_of(kind: Kind, origin: Weights, ends: Mapping[str, Weights], seed: int)
     if kind == "random":
         return [filter_normalised(origin, 2 * seed + i, f"random {i + 1}") for i in (0, 1)]
     first = towards("original", origin, ends["original"])
-    return [first, *(beside(n, origin, w, first) for n, w in ends.items() if n != "original")]
+    return [
+        first,
+        *(orthogonal_towards(n, origin, w, first) for n, w in ends.items() if n != "original"),
+    ]
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -25,7 +25,8 @@ from ilu.methods.masks.top_k import Per, check_fractions
 from ilu.methods.masks.units import Unit
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
-from ilu.models.load import LAB, load_model
+from ilu.models.load import load_model
+from ilu.models.named import LAB
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.user_data import dataset
 from ilu.runs.mask_stage import make_masks
@@ -39,7 +40,7 @@ class Making:
     """What a mask is made from.
 
     Args:
-        model: folder, hub id, or lab, which brings its own data.
+        model: folder, hub id, GGUF file, smollm2, or lab, which brings its own data.
         forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
             flag for several topics.
         retain: what is to be kept, for scores that ask for it.

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ilu.attacks.registry import label
 from ilu.cli.flags import parse
 from ilu.cli.unlearn import arguments_type, read_settings
-from ilu.models.load import full_name
+from ilu.models.named import full_name
 from ilu.recipes.attacks import attack_names, chosen, with_attacks
 from ilu.recipes.build import build
 from ilu.recipes.holdout import attacks_of, on_half, read_goal

@@ -17,7 +17,8 @@ from ilu.evals.geometry.task_vectors import (
     known,
     norms,
 )
-from ilu.models.load import StoredWeights, load_model, model_path
+from ilu.models.load import StoredWeights, load_model
+from ilu.models.named import model_path
 from ilu.models.weight_names import kind_of, module_of
 from ilu.recipes.landscape import texts
 from ilu.system.atomic import write_json
@@ -36,7 +37,7 @@ class Vectors:
     Example: ilu vectors lab runs/first/model --cka lab --out runs/first/representations.json
 
     Args:
-        original: folder of the model before unlearning, or lab.
+        original: the model before unlearning: folder, GGUF file, lab or smollm2.
         unlearned: folder of the unlearned model.
         finetuned: folder of the unlearned model after fine-tuning.
         tuned_original: folder of the original after the same fine-tuning, for two more cosines.
@@ -88,7 +89,9 @@ def folder(name: str) -> Path:
     """The folder of a model; ValueError if it does not exist."""
     path = Path(model_path(name))
     if not path.is_dir():
-        raise ValueError(f"{name!r} is not a model folder: give a folder of weights, or lab")
+        raise ValueError(
+            f"{name!r} is not a model folder: give a folder of weights, a GGUF file, lab or smollm2"
+        )
     return path
 
 

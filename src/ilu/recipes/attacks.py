@@ -12,7 +12,7 @@ from ilu.data.splits import Part
 from ilu.data.stream import Feed
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.lab.tasks import TASKS
-from ilu.models.load import LAB, full_name
+from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
 from ilu.recipes.facts_data import retain_name, written_out
 from ilu.recipes.task_attack import KNOWN, task_attack

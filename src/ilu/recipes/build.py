@@ -12,8 +12,8 @@ from ilu.data.text import Dataset
 from ilu.methods.ending import Ending
 from ilu.methods.masks.make import Masking
 from ilu.methods.method import Setup
-from ilu.models.load import LAB, full_name
 from ilu.models.lora import Lora
+from ilu.models.named import LAB, full_name
 from ilu.recipes import facts_data, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name

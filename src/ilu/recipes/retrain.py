@@ -2,7 +2,7 @@
 
 from ilu.data.stream import Feed
 from ilu.methods.retain.likelihood import NLL
-from ilu.models.load import full_name
+from ilu.models.named import full_name
 from ilu.recipes import user_data
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim

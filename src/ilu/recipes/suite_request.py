@@ -8,7 +8,8 @@ from ilu.data.multiple_choice import Form
 from ilu.data.names import place
 from ilu.data.text import Dataset, Passages
 from ilu.evals.metrics.fluency import CLASSIFIERS
-from ilu.models.load import Beside, full_name
+from ilu.models.load import Beside
+from ilu.models.named import full_name
 from ilu.recipes.user_data import column_names, dataset, full
 from ilu.system.checks import check_limit
 

@@ -34,6 +34,8 @@ class Point(NamedTuple):
     scores: Mapping[str, Score]
 
 
+OnEval = Callable[[str, Mapping[str, Score]], None]
+"""Called with a stage and its scores."""
 Points = dict[str, Point]
 """Stage or other point of an attack -> what was measured there, in the order of time."""
 
@@ -48,6 +50,7 @@ class Attacking:
     progress: Progress
     stop: Callable[[], bool]
     track: Track
+    on_eval: OnEval
     save_every: int | None = None
     kept: Path | None = None
 
@@ -65,7 +68,10 @@ def attack_all(run: Attacking) -> None:
         stop_if_asked(run)
         restore(lm.model, start)
         with recorded(out, name):
-            write(out, name, carried_out_once(run, name, attack, keys.get(name)))
+            points = carried_out_once(run, name, attack, keys.get(name))
+            write(out, name, points)
+            for stage, point in points.items():
+                run.on_eval(f"{name}-{stage}", point.scores)
             Checkpoints(out.path / "checkpoints" / name).remove()
 
 

@@ -15,7 +15,7 @@ from ilu.methods.masks.make import Masking
 from ilu.models.load import fingerprint_model, save_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
-from ilu.runs.attack_stage import Attacking, attack_all
+from ilu.runs.attack_stage import Attacking, OnEval, attack_all
 from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
@@ -39,7 +39,9 @@ FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_second
 class Options:
     """What a run needs beside its recipe; nothing here changes a number.
 
-    ``shared`` is a folder for what several runs have in common: it is computed once.
+    ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
+    after, ATTACK-end, ...) and its scores by metric. ``shared``: a folder for results that several
+    runs share; each is computed once.
     """
 
     device: str = "cpu"
@@ -48,6 +50,8 @@ class Options:
     progress: Progress = lambda name, done, total: None
     stop: Callable[[], bool] = lambda: False
     track: Track = untracked
+    on_step: Callable[[Row], None] = lambda row: None
+    on_eval: OnEval = lambda stage, scores: None
     shared: Path | None = None
     ranks: Ranks = ALONE
 
@@ -90,7 +94,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         unlearn(recipe, prepared, out, options)
         if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
             out.write("model", fingerprint_model(str(out.path / "model")))
-        measure(recipe.metrics, prepared.lm, out, "after", options.shared)
+        measure(recipe.metrics, prepared.lm, out, "after", options)
         attack_all(attacking(recipe, prepared.lm, out, options))
         if options.ranks.leads:
             Checkpoints(out.path / "checkpoints").remove()
@@ -118,7 +122,9 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
     refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
     with new_folder(path) if leads else nullcontext(path) as folder:
         out = RunDir(folder, options.ranks)
-        out.write_scores("before", evaluate_once(recipe.metrics, prepared.lm, shared))
+        scores = evaluate_once(recipe.metrics, prepared.lm, shared)
+        out.write_scores("before", scores)
+        options.on_eval("before", scores)
         out.write("environment", environment())
         out.write("data", prepared.data)
         out.write("recipe", record)
@@ -146,11 +152,13 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
 
 
 def measure(
-    metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str, shared: Path | None
+    metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str, options: Options
 ) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
-        out.write_scores(stage, evaluate_once(metrics, lm, shared))
+        scores = evaluate_once(metrics, lm, options.shared)
+        out.write_scores(stage, scores)
+        options.on_eval(stage, scores)
 
 
 def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:
@@ -162,6 +170,7 @@ def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attackin
         progress=options.progress,
         stop=options.stop,
         track=options.track,
+        on_eval=options.on_eval,
         save_every=options.save_every,
         kept=options.shared and options.shared / "attacks",
     )
@@ -200,6 +209,7 @@ def train(
 
     def log(row: Row) -> None:
         out.append("train", row)
+        options.on_step(row)
         done = int(row["step"]) + 1
         if options.ranks.leads:
             options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)

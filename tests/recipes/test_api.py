@@ -1,0 +1,94 @@
+"""The functions that ``import ilu`` offers."""
+
+import subprocess
+import sys
+
+import pytest
+
+import ilu
+
+
+@pytest.fixture(scope="module")
+def unlearned(tmp_path_factory):
+    steps, stages = [], []
+    options = ilu.Options(on_step=steps.append, on_eval=lambda stage, scores: stages.append(stage))
+    run = ilu.unlearn(
+        "npo-ilu", model="lab", steps=3, lr=1e-3, out=tmp_path_factory.mktemp("api") / "run",
+        settings={"strength": 0.01, "reading": "gradient", "environment_batch_size": 4},
+        options=options,
+    )  # fmt: skip
+    return run, steps, stages
+
+
+def test_unlearn_returns_the_run_with_its_settings(unlearned):
+    run, _, _ = unlearned
+    recipe = run.read("recipe")
+    assert recipe["optim"]["steps"] == 3
+    assert recipe["optim"]["lr"] == 1e-3
+    assert (run.path / "model" / "model.safetensors").is_file()
+    assert set(run.scores("after")) == set(run.scores("before"))
+
+
+def test_callbacks_see_every_step_and_stage(unlearned):
+    run, steps, stages = unlearned
+    assert steps == run.rows("train")
+    assert [row["step"] for row in steps] == [0, 1, 2]
+    assert stages == ["before", "after"]
+
+
+def test_evaluate_measures_a_run_and_a_name_alike(unlearned):
+    run, _, _ = unlearned
+    scores = ilu.evaluate(run, "lab", limit=10)
+    assert scores == ilu.evaluate(str(run.path / "model"), "lab", limit=10)
+    assert all(score.n == 10 for score in scores.values())
+
+
+def test_attack_measures_before_and_after_and_calls_back(unlearned, tmp_path):
+    run, _, _ = unlearned
+    stages = {}
+    options = ilu.Options(on_eval=stages.__setitem__)
+    attacked = ilu.attack(run, "noise:0.0", suite="lab", out=tmp_path / "noise", options=options)
+    assert attacked.scores("before") == attacked.scores("noise-0.0-end")
+    assert list(stages) == ["before", "after", "noise-0.0-end"]
+    values = {name: score.value for name, score in stages["noise-0.0-end"].items()}
+    assert values == {k: s.value for k, s in attacked.scores("noise-0.0-end").items()}
+
+
+def test_report_and_load_run(unlearned, tmp_path):
+    run, _, _ = unlearned
+    page = ilu.report(run, tmp_path / "report.html")
+    assert "<html" in page.read_text()
+    assert ilu.load_run(run.path).scores("after") == run.scores("after")
+    with pytest.raises(ValueError, match="not a run directory"):
+        ilu.load_run(tmp_path)
+
+
+def test_a_setting_given_twice_is_refused():
+    with pytest.raises(ValueError, match="`steps` is given twice"):
+        ilu.unlearn("npo", model="lab", steps=3, settings={"steps": 4})
+
+
+def test_a_wrong_setting_is_refused_before_a_model_is_loaded():
+    with pytest.raises(ValueError, match="has no setting stepz"):
+        ilu.unlearn("npo", model="no/such-model", settings={"stepz": 4})
+
+
+def test_folders_get_numbers(monkeypatch, tmp_path):
+    from ilu.recipes.api import new_folder
+
+    monkeypatch.chdir(tmp_path)
+    for expected in ("npo", "npo-2", "npo-3"):
+        folder = new_folder(None, "npo")
+        assert str(folder) == f"runs/{expected}"
+        folder.mkdir(parents=True)
+
+
+def test_importing_the_package_loads_no_torch_and_prints_nothing():
+    code = "import sys, ilu; assert 'torch' not in sys.modules; ilu.unlearn; ilu.Options"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'unlern'"):
+        ilu.unlern  # noqa: B018
