@@ -7,10 +7,10 @@ from typing import Any
 
 from ilu.data.facts.sources import FactItems, training_questions
 from ilu.data.facts.topics import TopicFact, load_topic
-from ilu.data.token_cache import place
 from ilu.evals.metrics.multiple_choice import option_logps, picked
 from ilu.models.load import fingerprint_model, load_model
 from ilu.system.atomic import json_hash, write_json
+from ilu.system.cache import cache_folder
 from ilu.system.locks import alone
 from ilu.system.provenance import code_hash
 from ilu.types import LM, Question
@@ -45,7 +45,7 @@ class KnownFacts:
 
 def known_folder() -> Path:
     """Where lists of known facts are kept."""
-    return place().parent / "known_facts"
+    return cache_folder("known_facts")
 
 
 def known(

@@ -12,7 +12,7 @@ from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import wilson
 from ilu.evals.suite import Scores, Suite
-from ilu.models.load import full_name as full_model
+from ilu.models.named import full_name as full_model
 from ilu.recipes.facts_data import others, retained
 from ilu.recipes.suite import SuiteKind
 from ilu.recipes.suite_request import SuiteRequest
