@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from ilu.attacks.registry import label
 from ilu.data.facts.selection import Selection, full_name, selections
 from ilu.data.facts.sources import (
     FactDocuments,
@@ -18,6 +19,7 @@ from ilu.data.facts.sources import (
 from ilu.data.facts.topics import TopicFact, load_topic, topic_names, worded
 from ilu.data.hub import load_rows
 from ilu.models.load import load_tokenizer
+from ilu.runs.report.card import source_name
 
 TOPICS = topic_names()
 
@@ -214,3 +216,9 @@ def test_questions_use_the_chat_template():
     assert [q.prompt for q in asked] == [*worded(topic.cloze, topic.facts[0]), chat]
     plainly = heldout_questions(item(topic, topic.facts[0]), plain)
     assert plainly[-1].prompt.startswith("Question: What is the capital city of France?\nAnswer:")
+
+
+def test_names_in_files_and_cards_keep_topic_and_part():
+    assert label("facts:elements/a") == "facts-elements-a"
+    assert label("lora:facts:elements/b") == "lora-facts-elements-b"
+    assert source_name({"type": "FactDocuments", "name": "facts:elements/a"}) == "facts:elements/a"
