@@ -26,6 +26,7 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
 from ilu.models.load import load_model
 from ilu.models.named import LAB
+from ilu.recipes.facts_data import retain_name
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.user_data import dataset
@@ -108,7 +109,7 @@ def outputs(wanted: Making, *, whole_layers: bool) -> list[tuple[float | None, P
 def data(wanted: Making, lm: LM) -> Mapping[str, Sequence[Example]]:
     """The forget and retain sets, from the user or the lab."""
     lab = wanted.model == LAB
-    retain = (wanted.retain,) if wanted.retain else ()
+    retain = (retain_name(wanted.retain, wanted.forget),) if wanted.retain else ()
     forget = sources(wanted.forget, wanted.forget_columns, wanted.truncate)
     kept = sources(retain, wanted.retain_columns, wanted.truncate)
     forget = forget or ([Documents("agents")] if lab else [])

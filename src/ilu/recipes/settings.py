@@ -14,9 +14,9 @@ class Common:
         model: folder, hub id, GGUF file, smollm2, or lab: the small model of the package, which
             brings its own data.
         revision: branch, tag or commit of a model on the hub.
-        forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
-            repeat the flag for several topics.
-        retain: what to keep, of the same kinds.
+        forget: what to forget: JSONL, CSV or Parquet file, hub dataset ORG/NAME:CONFIG:SPLIT, or
+            facts of the package, such as facts:elements; repeat the flag for several topics.
+        retain: what to keep, of the same kinds; facts:rest is all facts but those to forget.
         environment: what someone may fine-tune on later; repeat the flag for several.
         forget_columns: names of columns that differ, as wanted=present, like text=body.
         retain_columns: the same for the retain set.

@@ -25,7 +25,8 @@ class Evaluate:
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
             muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
             downstream tasks; choice: multiple choice on --data with columns question, choices,
-            answer; lab: the lab's questions and tasks; likelihood: loss per answer token on --data;
+            answer; lab: the lab's questions and tasks; facts: common knowledge by choice and by
+            generation; likelihood: loss per answer token on --data;
             verbatim: how much of the texts of --data comes back; perplexity of --data; fluency,
             toxicity: what is written after the prompts of --data; membership: attacks that tell
             --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu;

@@ -3,11 +3,10 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ilu.data.facts.sources import FactItem, FactItems, asked_by, heldout_questions
-from ilu.data.multiple_choice import spread
 from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.metrics.multiple_choice import option_logps, picked
@@ -26,16 +25,14 @@ ARTICLES = ("a", "an", "the")
 
 @dataclass(frozen=True)
 class KnownItems:
-    """The facts of ``items`` that a model knows, of which its limit draws."""
+    """Those facts of ``items`` that a model knows."""
 
     items: FactItems
     known: KnownFacts
 
     def __call__(self) -> list[FactItem]:
         known = set(self.known())
-        every = replace(self.items, limit=None)()
-        kept = [each for each in every if (each.topic, each.fact.subject) in known]
-        return spread(kept, self.items.limit) if kept else []
+        return [each for each in self.items() if (each.topic, each.fact.subject) in known]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilu.data.facts.selection import selections
-from ilu.data.facts.sources import training_questions
+from ilu.data.facts.sources import FactItems, training_questions
 from ilu.data.facts.topics import TopicFact, load_topic
 from ilu.evals.metrics.multiple_choice import option_logps, picked
 from ilu.models.load import fingerprint_model, load_model
@@ -21,21 +20,21 @@ RULE = "the right answer is the likeliest of four in more than half of the train
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """The facts of ``name`` that a model knows: topic and subject of each.
+    """The facts among several sets that a model knows: topic and subject of each.
 
     A fact is known if the right answer is the likeliest of four in more than half of the training
     wordings. The held-out questions play no part in it. The list is kept in the cache, so every
     model is asked about the same facts.
     """
 
-    name: str
+    sets: tuple[FactItems, ...]
     model: str
 
     def __call__(self) -> list[tuple[str, str]]:
-        facts = [(each.topic, fact) for each in selections(self.name) for fact in each.facts()]
+        facts = [(item.topic, item.fact) for items in self.sets for item in items()]
         asked = [training_questions(load_topic(topic), fact) for topic, fact in facts]
         of_model = fingerprint_model(self.model, files="*")
-        file = known_folder() / f"{json_hash([of_model, RULE, asked, code_hash()])}.json"
+        file = known_folder() / f"{json_hash([of_model, RULE, facts, asked, code_hash()])}.json"
         if not file.is_file():
             with alone(file, wait=True):
                 if not file.is_file():

@@ -1,6 +1,10 @@
 """Facts of common knowledge: what was forgotten, and what was kept without being trained on."""
 
-from ilu.data.facts.selection import Selection, full_name, selections
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ilu.data.facts.selection import PREFIX, REST, Selection, full_name, selections
 from ilu.data.facts.sources import FactItems
 from ilu.data.facts.topics import topic_names
 from ilu.evals.metrics.facts import CHANCE, FactScores, KnownItems
@@ -27,58 +31,63 @@ def facts(request: SuiteRequest) -> Suite:
     With a topic to forget, the facts to keep are divided into those that were trained on and those
     that were not, on which utility is measured.
     """
-    groups = roles(request) if request.forget or request.retain else {ALL: every_topic()}
-    parts = {
-        f"{group}_{each.topic}": FactScores(f"{group}_{each.topic}", items(each, request))
-        for group, chosen in groups.items()
+    if request.forget is None and request.retain is None:
+        sets = {ALL: by_topic(ALL, [Selection(topic, "all") for topic in topic_names()])}
+    else:
+        names = [request.forget] if request.forget else []
+        forget = selections(request.forget) if request.forget else ()
+        trained = retained(request.retain or f"{PREFIX}{REST}", names)
+        sets = {FORGET: by_topic(FORGET, forget), UTILITY: by_topic(UTILITY, others(trained))}
+        sets[TRAINED] = {TRAINED: full_name(trained)} if trained else {}
+    items = {
+        name: FactItems(facts_of, request.limit)
+        for group in sets.values()
+        for name, facts_of in group.items()
+    }
+    groups = {group: tuple(sets[group]) for group in sets if group != TRAINED}
+    return Suite(parts(items, request.known), derived=Pooled(groups), compared=at_chance_in_both)
+
+
+def by_topic(group: str, chosen: Sequence[Selection]) -> dict[str, str]:
+    """The name of the scores of each part of a topic, and the name of its facts."""
+    counts = Counter(each.topic for each in chosen)
+    return {
+        f"{group}_{each.topic}{f'_{each.part}' if counts[each.topic] > 1 else ''}": full_name(
+            [each]
+        )
         for each in chosen
     }
-    return Suite(parts, derived=pooled, compared=at_chance_in_both)
 
 
-def every_topic() -> list[Selection]:
-    """All facts."""
-    return [Selection(topic, "all") for topic in topic_names()]
+def parts(items: Mapping[str, FactItems], known: str | None) -> dict[str, FactScores]:
+    """The metrics; with a model in ``known``, on the facts that it knows."""
+    if known is None:
+        return {name: FactScores(name, each) for name, each in items.items()}
+    facts = KnownFacts(tuple(items.values()), full_model(known))
+    return {name: FactScores(name, KnownItems(each, facts)) for name, each in items.items()}
 
 
-def roles(request: SuiteRequest) -> dict[str, list[Selection]]:
-    """The parts of topics in each group, for the data that the model was trained on."""
-    forget = selections(request.forget) if request.forget else ()
-    names = [request.forget] if request.forget else []
-    trained = retained(request.retain or "facts:rest", names)
-    return {FORGET: list(forget), UTILITY: others(trained), TRAINED: list(trained)}
+@dataclass(frozen=True)
+class Pooled:
+    """The mean of each group over the facts of its topics, and what is not above chance."""
+
+    groups: Mapping[str, tuple[str, ...]]
+
+    def __call__(self, found: Scores) -> Scores:
+        means: dict[str, Score] = {}
+        for group, names in self.groups.items():
+            for kind in KINDS if names else ():
+                name = UTILITY if (group, kind) == (UTILITY, BY_CHOICE) else f"{group}{kind}"
+                values = [value for each in names for value in found[each + kind].items]
+                means[name] = mean_score(values)
+        return {**means, **marked(found, AT_CHANCE)}
 
 
-def items(each: Selection, request: SuiteRequest) -> FactItems | KnownItems:
-    """The facts of a part of a topic that are used."""
-    found = FactItems(full_name([each]), request.limit)
-    if request.known is None:
-        return found
-    return KnownItems(found, KnownFacts(found.name, full_model(request.known)))
-
-
-def pooled(scores: Scores) -> Scores:
-    """Each group's mean over the facts of its topics, and what is not above chance."""
-    found: dict[str, Score] = {}
-    for group in (FORGET, UTILITY, TRAINED, ALL):
-        for kind in KINDS:
-            name = UTILITY if (group, kind) == (UTILITY, BY_CHOICE) else f"{group}{kind}"
-            values = facts_of(scores, group, kind)
-            found |= {name: mean_score(values)} if values else {}
-    return {**found, **marked({**scores, **found}, AT_CHANCE)}
-
-
-def facts_of(scores: Scores, group: str, kind: str) -> list[float | None]:
-    """The value of each fact of a group."""
-    names = (f"{group}_{topic}{kind}" for topic in topic_names())
-    return [value for name in names if name in scores for value in scores[name].items]
-
-
-def marked(scores: Scores, mark: str) -> dict[str, Score]:
+def marked(found: Scores, mark: str) -> dict[str, Score]:
     """A score of 1 for every topic whose accuracy by choice is not above chance."""
     return {
         f"{name.removesuffix(BY_CHOICE)}{mark}": Score(1.0, 0.0, score.n)
-        for name, score in scores.items()
+        for name, score in found.items()
         if name.endswith(BY_CHOICE) and not above_chance(score)
     }
 
@@ -88,10 +97,10 @@ def above_chance(score: Score) -> bool:
     return wilson(score.value, score.n)[0] > CHANCE
 
 
-def at_chance_in_both(scores: Scores, reference: Scores) -> Scores:
+def at_chance_in_both(own: Scores, reference: Scores) -> Scores:
     """A score of 1 for every topic that neither the model nor the reference knows."""
-    own, other = marked(scores, BOTH), marked(reference, BOTH)
-    return {name: score for name, score in own.items() if name in other}
+    there = marked(reference, BOTH)
+    return {name: score for name, score in marked(own, BOTH).items() if name in there}
 
 
 SUITES = {"facts": SuiteKind(facts, data="own", roles=True)}

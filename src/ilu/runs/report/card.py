@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ilu.data.facts.selection import is_facts
 from ilu.evals.score import written
 from ilu.models.gguf import ENDING
 from ilu.models.named import NAMED
@@ -167,6 +168,8 @@ def source_name(source: Mapping[str, Any]) -> str:
     """Name and revision of a data set; a wrapped source gives the name of the inner one."""
     if isinstance(source.get("source"), Mapping):
         return source_name(source["source"])
+    if is_facts(str(source.get("name"))):
+        return str(source["name"])  # its slashes are no folders
     if "name" in source:
         revision = source.get("revision")
         return without_folder(source["name"]) + (f" at {revision[:12]}" if revision else "")
