@@ -83,7 +83,14 @@ class ChoiceReport:
 def accuracy(taken: Picked, asked: Sequence[Question]) -> Score:
     """Share of questions whose right option is taken; those without a known answer do not count."""
     pairs = zip(taken, asked, strict=True)
-    return mean_score([None if None in (t, q.answer) else float(t == q.answer) for t, q in pairs])
+    right = [None if None in (t, q.answer) else float(t == q.answer) for t, q in pairs]
+    return mean_score(right)._replace(chance=chance(right, asked))
+
+
+def chance(right: Sequence[float | None], asked: Sequence[Question]) -> float:
+    """Accuracy of guessing at random on the questions that were scored."""
+    shares = [1 / len(q.options) for r, q in zip(right, asked, strict=True) if r is not None]
+    return sum(shares) / len(shares)
 
 
 def picks(taken: Picked, asked: Sequence[Question]) -> dict[str, Score]:

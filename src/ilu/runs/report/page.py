@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ilu.runs.report.curves import forgotten_figures, legend, training_figures
+from ilu.runs.report.curves import forgotten_figures, guessed, legend, training_figures
 from ilu.runs.report.escape import printable, script_json
 from ilu.runs.report.evaluate_files import Evaluated
+from ilu.runs.report.figures import GUESS
 from ilu.runs.report.gather import Broken
 from ilu.runs.report.landscape import landscape_figures, similarity_figures
 from ilu.runs.report.mask_agreement import MOST, agreements, modules
@@ -99,6 +100,8 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "recovery": recovery(rows),
         "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
         "curves": forgotten_figures(rows),
+        "guess": GUESS,
+        "guess_drawn": guessed(rows) is not None,
         "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
