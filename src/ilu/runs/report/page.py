@@ -18,7 +18,7 @@ from ilu.runs.report.questions import after_attacks, explorer, recovered, recove
 from ilu.runs.report.records import before_and_after, cosines, masks, repeats
 from ilu.runs.report.sparsity import mask_figures
 from ilu.runs.report.table import DAMAGE, Table
-from ilu.runs.report.verdict import verdicts
+from ilu.runs.report.verdict import unranked, verdicts
 from ilu.runs.results.display import COLUMNS, MEANINGS
 
 LARGEST = 1_900_000
@@ -95,6 +95,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),
         "verdicts": verdicts(rows),
+        "unranked": unranked(rows),
         "after_attacks": (ends := after_attacks(rows)),
         "recovered": recovered(rows),
         "recovery": recovery(rows),
@@ -112,7 +113,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "agreements": (pairs := agreements(rows)),
         "modules": modules(pairs),
         "most_masks": MOST,
-        "before_and_after": before_and_after(rows),
+        "attack_changes": [each for each in before_and_after(rows) if each.attack],
         "training": training_figures(rows, broken),
         "shared": shared,
         "repeat": each,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ilu.evals.score import difference
 from ilu.runs.report.table import Cell, Row, cell
+from ilu.runs.results.forget_metric import PICKS
 from ilu.runs.results.run_metrics import Measured, start_stage
 
 COSINES = ("ft_after_u__u", "ft_after_u__ft", "u__ft")
@@ -89,6 +90,7 @@ def before_and_after(rows: Sequence[Row]) -> list[Change]:
         for row in rows
         for attack in changed_by(row.first)
         for metric in row.first.displayed(f"{attack}-end" if attack else "after")
+        if PICKS not in metric
         if (found := change(row, attack, metric))
     ]
 
