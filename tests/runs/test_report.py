@@ -216,8 +216,9 @@ def test_attacks_carried_out_elsewhere_join_the_run_whose_model_they_attacked(tm
     joined = table.rows[1]
     assert joined.cells["worst_case"].value == 0.5
     assert joined.cells["area"].value == pytest.approx(0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5)
-    html = page(table, [])
-    assert f"ilu rerun {attack}" in html
+    html = page(table, [], home=tmp_path)
+    assert f"ilu rerun {attack.name} --out {attack.name}-again" in html
+    assert str(tmp_path) not in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1])
     values = data[0]["values"]
     assert (values["mood-start"], values["mood-end"]) == ("00000000", "11110000")
