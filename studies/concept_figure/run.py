@@ -18,7 +18,8 @@ from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.lab.sources import TaskTrain
 from ilu.models.load import load_model
 from ilu.recipes.build import build
-from ilu.runs.report.svg import STYLE, colour, dash, inline
+from ilu.runs.report.palette import looks
+from ilu.runs.report.svg import STYLE, inline
 from ilu.runs.run import run
 from ilu.system.atomic import write_json, write_text
 
@@ -61,11 +62,12 @@ def draw(curves: dict[str, list[float]]) -> str:
         FigureCanvasSVG(panel)
         ax = panel.subplots()
         ax.axvline(1.0, color="#808080", lw=0.8, ls=":")
-        for i, (name, ys) in enumerate(curves.items()):
-            ax.plot(WEIGHTS, ys, color=colour(i), ls=dash(i), lw=1.6)
+        names = [RECIPES[name][0] if name in RECIPES else name for name in curves]
+        for look, (name, ys) in zip(looks(names), curves.items(), strict=True):
+            ax.plot(WEIGHTS, ys, color=look.colour, ls=look.dash, lw=1.6)
             under = -4 if name == "original" else 4
             ax.annotate(name, (WEIGHTS[-1], ys[-1]), (4, under), textcoords="offset points",
-                        color=colour(i), va="center")  # fmt: skip
+                        color=look.colour, va="center")  # fmt: skip
         ax.set_xlim(WEIGHTS[0], WEIGHTS[-1] + 0.045)
         ax.set_xlabel("w, the factor on all weights")
         ax.set_ylabel("loss of the environment")

@@ -73,13 +73,13 @@ DRAWN = (
 
 def test_the_page_renders_sorts_and_filters(opened, demo):
     page = opened(demo)
-    assert texts(page, NAMES) == ["original", "npo", "npo-ilu", "rmu", "rmu-ilu"]
+    assert texts(page, NAMES) == ["original: lab", "npo", "npo-ilu", "rmu", "rmu-ilu"]
     assert page.js("return document.querySelectorAll('figure svg path').length") > 50
 
     click(page, "#models th:nth-child(4) button")
-    assert texts(page, NAMES) == ["rmu", "npo", "rmu-ilu", "npo-ilu", "original"]
+    assert texts(page, NAMES) == ["rmu", "npo", "rmu-ilu", "npo-ilu", "original: lab"]
     click(page, "#models th:nth-child(4) button")
-    assert texts(page, NAMES) == ["original", "npo-ilu", "rmu-ilu", "npo", "rmu"]
+    assert texts(page, NAMES) == ["original: lab", "npo-ilu", "rmu-ilu", "npo", "rmu"]
 
     enter(page, "#filter", "RMU")
     assert texts(page, NAMES) == ["rmu-ilu", "rmu"]
@@ -183,7 +183,8 @@ def test_the_view_reads_nothing_outside_its_folder(served, tmp_path):
     _, html = ask(served)
     assert "outsider" not in html
     assert "insider" not in html
-    assert f"leads out of {tmp_path / 'runs'}" in html
+    assert "leads out of runs" in html
+    assert str(tmp_path) not in html
 
 
 def test_the_view_follows_runs_and_keeps_what_was_set(served, browser, tmp_path):

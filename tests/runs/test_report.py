@@ -18,12 +18,13 @@ from ilu.runs.report.escape import latex, markdown, printable, script_json, spre
 from ilu.runs.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown, write_report
 from ilu.runs.report.gather import Broken, gather
 from ilu.runs.report.mask_agreement import agreements
+from ilu.runs.report.names import common_name
 from ilu.runs.report.page import LARGEST, page
 from ilu.runs.report.paired import comparisons
 from ilu.runs.report.questions import flips, recovered, recovery
 from ilu.runs.report.records import before_and_after
 from ilu.runs.report.sparsity import by_fraction, line_of, mask_figures
-from ilu.runs.report.table import common_name, make_table
+from ilu.runs.report.table import make_table
 from ilu.runs.results.run_metrics import area, gap, headline, read, samples_to_recover, worst_case
 from ilu.runs.run_dir import RunDir
 from ilu.system.scores import Score
@@ -215,8 +216,9 @@ def test_attacks_carried_out_elsewhere_join_the_run_whose_model_they_attacked(tm
     joined = table.rows[1]
     assert joined.cells["worst_case"].value == 0.5
     assert joined.cells["area"].value == pytest.approx(0.25 * 1 + 0.25 * 0.75 + 0.5 * 0.5)
-    html = page(table, [])
-    assert f"ilu rerun {attack}" in html
+    html = page(table, [], home=tmp_path)
+    assert f"ilu rerun {attack.name} --out {attack.name}-again" in html
+    assert str(tmp_path) not in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, flags=re.DOTALL)[1])
     values = data[0]["values"]
     assert (values["mood-start"], values["mood-end"]) == ("00000000", "11110000")

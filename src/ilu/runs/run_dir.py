@@ -145,5 +145,6 @@ def cell(score: Score | None) -> str:
 
 
 def without_items(score: Score) -> dict[str, float]:
-    """A score as JSON; what each item has lies in a file of its own."""
-    return {k: v for k, v in score._asdict().items() if k != "items"}
+    """A score as JSON; what each item has lies in a file of its own, an unknown chance nowhere."""
+    kept = {k: v for k, v in score._asdict().items() if k != "items"}
+    return kept if score.chance is not None else {k: v for k, v in kept.items() if k != "chance"}

@@ -11,7 +11,7 @@ class Score(NamedTuple):
     """A metric's value with its standard error over ``n`` items, and the value of each item.
 
     An item that cannot be scored is None and takes no part in value, error and ``n``; ``unscored``
-    counts them.
+    counts them. ``chance`` is the value that guessing at random gives; None if it is unknown.
     """
 
     value: float
@@ -19,6 +19,7 @@ class Score(NamedTuple):
     n: int
     items: tuple[float | None, ...] = ()
     unscored: int = 0
+    chance: float | None = None
 
 
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}

@@ -86,7 +86,14 @@ class ChoiceReport:
 def accuracy(choices: Choices, questions: Sequence[Question]) -> Score:
     """Share of questions whose right option is chosen. Questions without an answer do not count."""
     pairs = zip(choices, questions, strict=True)
-    return mean_score([None if None in (t, q.answer) else float(t == q.answer) for t, q in pairs])
+    right = [None if None in (t, q.answer) else float(t == q.answer) for t, q in pairs]
+    return mean_score(right)._replace(chance=chance(right, questions))
+
+
+def chance(right: Sequence[float | None], questions: Sequence[Question]) -> float:
+    """Accuracy of guessing at random on the questions that were scored."""
+    shares = [1 / len(q.options) for r, q in zip(right, questions, strict=True) if r is not None]
+    return sum(shares) / len(shares)
 
 
 def picks(choices: Choices, questions: Sequence[Question]) -> dict[str, Score]:

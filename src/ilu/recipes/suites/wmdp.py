@@ -20,8 +20,9 @@ def wmdp(request: SuiteRequest) -> Suite:
 
 def pooled_wmdp(scores: Scores) -> Scores:
     """Accuracy over the questions of all domains, as the group of lm-evaluation-harness has it."""
-    items = [item for d in get_args(Domain) for item in scores[f"wmdp_{d}_acc"].items]
-    return {"wmdp_acc": mean_score(items)}
+    parts = [scores[f"wmdp_{d}_acc"] for d in get_args(Domain)]
+    pooled = mean_score([item for part in parts for item in part.items])
+    return {"wmdp_acc": pooled._replace(chance=parts[0].chance)}
 
 
 SUITES = {"wmdp": SuiteKind(wmdp, data="own", splits=get_args(Domain), forms=True)}

@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 
 from ilu.evals.score import mean_score
-from ilu.runs.report.figures import Entry, Panel, entry
+from ilu.runs.report.figures import Entry, Panel, entries
 from ilu.runs.report.gather import Broken
+from ilu.runs.report.palette import looks
 from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row, Table
 from ilu.runs.results.display import FORGOTTEN
-from ilu.runs.results.run_metrics import SHARES, Measured, after_relearning, curve, dense_curve
+from ilu.runs.results.run_metrics import (
+    SHARES,
+    Measured,
+    after_relearning,
+    curve,
+    dense_curve,
+    guessing,
+)
 from ilu.system.scores import stages_by_step
 
 HIDDEN = {"step", "lr", "grad_norm"}
@@ -18,21 +26,30 @@ POINTS = 80
 
 
 def legend(table: Table) -> list[Entry]:
-    """Colour and dash of every row, the same in all figures."""
-    return [entry(row.label, i) for i, row in enumerate(table.rows)]
+    """The look of every row, the same in all figures."""
+    return entries([row.label for row in table.rows])
 
 
 def forgotten_figures(rows: Sequence[Row]) -> list[Panel]:
-    """One panel per fine-tuning: ``forgotten`` of each row by step."""
+    """One panel per fine-tuning: ``forgotten`` of each row by step, and guessing."""
     panels: list[Panel] = []
+    styles = looks([row.label for row in rows])
     for attack in dict.fromkeys(a for r in rows for a in r.first.attacks):
         having = [(i, r) for i, r in enumerate(rows) if attack not in after_relearning(r.first)]
         steps = all(tuning_steps(r.first, attack) for _, r in having if curve(r.first, attack))
         drawn = [forgotten_line(r, attack, style, steps=steps) for style, r in having]
         if lines := [line for line in drawn if line]:
             x = "step" if steps else "share of the steps"
-            panels.append(Panel(attack, figure(lines, x=x, y=FORGOTTEN)))
+            guess = guessed([r for _, r in having])
+            svg = figure(lines, styles, x=x, y=FORGOTTEN, guessing=guess)
+            panels.append(Panel(attack, svg))
     return panels
+
+
+def guessed(rows: Sequence[Row]) -> float | None:
+    """``forgotten`` of guessing; None where it is unknown, or differs between rows."""
+    found = {None if (c := guessing(row.first)) is None else round(1 - c, 6) for row in rows}
+    return found.pop() if len(found) == 1 else None
 
 
 def forgotten_line(row: Row, attack: str, style: int, *, steps: bool) -> Line | None:
@@ -90,8 +107,8 @@ def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
         Line(i, [(row["step"], row[term]) for row in kept if term in row])
         for i, term in enumerate(terms(log))
     ]
-    entries = [entry(term, i) for i, term in enumerate(terms(log))]
-    return Panel(name, figure(lines, x="step", y="value", log=True), entries)
+    legend = entries(terms(log), marked=False)
+    return Panel(name, figure(lines, looks(terms(log)), x="step", y="value", log=True), legend)
 
 
 def terms(log: Sequence[Mapping[str, float]]) -> list[str]:

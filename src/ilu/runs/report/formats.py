@@ -37,7 +37,8 @@ def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -
         raise ValueError(
             f"`out` {out}: score files are shown on the page only: give a file that ends in .html"
         )
-    write_text(out, page(table, broken, scores) if scores else write(table, broken))
+    html = write is page
+    write_text(out, page(table, broken, scores, home=out.parent) if html else write(table, broken))
 
 
 def to_markdown(table: Table, broken: Sequence[Broken]) -> str:

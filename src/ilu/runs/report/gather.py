@@ -10,6 +10,7 @@ from ilu.runs.report.landscape import landscape_figures, similarity_figures
 from ilu.runs.report.mask_agreement import agreements
 from ilu.runs.report.questions import after_attacks, recovered, recovery
 from ilu.runs.report.records import before_and_after, cosines, masks, repeats
+from ilu.runs.report.samples import samples
 from ilu.runs.report.table import row
 from ilu.runs.results.run_metrics import Measured, numbers, read
 from ilu.runs.run_dir import RunDir
@@ -75,8 +76,9 @@ def checked(m: Measured) -> Measured:
     alone = [row(m.run.path.name, [m])]
     for part in (after_attacks, recovered, recovery, cosines, masks, agreements):
         part(alone)
-    for part in (before_and_after, repeats):
-        part(alone)
+    before_and_after(alone)
+    repeats(alone, m.run.path)
+    samples(alone[0])
     landscape_figures(alone)
     similarity_figures(alone)
     return m

@@ -7,8 +7,9 @@ const make = (tag, text, className = "") => Object.assign(document.createElement
 function sortable(table) {
   all("thead th", table).forEach((head, column) => {
     const button = make("button", "");
-    button.append(...head.childNodes);
-    head.append(button);
+    const tip = head.querySelector(".tip");
+    button.append(...[...head.childNodes].filter((node) => node !== tip));
+    head.prepend(button);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") !== "descending";
       all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));

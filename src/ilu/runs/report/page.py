@@ -4,21 +4,25 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from ilu.runs.report.curves import forgotten_figures, legend, training_figures
+from ilu.runs.report.curves import forgotten_figures, guessed, legend, training_figures
 from ilu.runs.report.escape import printable, script_json
 from ilu.runs.report.evaluate_files import Evaluated
+from ilu.runs.report.figures import GUESS
 from ilu.runs.report.gather import Broken
 from ilu.runs.report.landscape import landscape_figures, similarity_figures
 from ilu.runs.report.mask_agreement import MOST, agreements, modules
 from ilu.runs.report.paired import comparisons
+from ilu.runs.report.places import local, shortened
 from ilu.runs.report.questions import after_attacks, explorer, recovered, recovery
 from ilu.runs.report.records import before_and_after, cosines, masks, repeats
+from ilu.runs.report.samples import samples
 from ilu.runs.report.sparsity import mask_figures
 from ilu.runs.report.table import DAMAGE, Table
-from ilu.runs.report.verdict import verdicts
-from ilu.runs.results.display import COLUMNS, MEANINGS
+from ilu.runs.report.verdict import unranked, verdicts
+from ilu.runs.results.display import MEANINGS
 
 LARGEST = 1_900_000
 """Largest size of a page in bytes."""
@@ -34,19 +38,25 @@ def page(
     *,
     live: bool = False,
     public: bool = False,
+    home: Path | None = None,
 ) -> str:
     """The page. With ``live`` it polls its server and reloads when the runs have changed.
 
     With ``public`` it has no records, commands or texts, which may reveal paths and private data.
+    ``home`` is its folder, the current one if left out: no path on the page is absolute.
     """
-    shared = {**contents(table, broken), "evaluations": evaluations}
+    home = (home or Path()).absolute()
+    places = [local_broken(each, home) for each in broken]
+    models = [e._replace(models=[local(m, home) for m in e.models]) for e in evaluations]
+    shared = {**contents(table, places, home), "evaluations": models}
     if public:
         bare = [each._replace(commands=(), records={}) for each in shared["repeat"]]
         shared = {**shared, "shared": {}, "repeat": bare}
     html = ""
     for limit in QUESTIONS:
         answers = questions(table, limit, texts=not public)
-        html = render({**shared, **answers, "live": live, "public": public})
+        told = {row.label: samples(row) for row in table.rows if limit and not public}
+        html = render({**shared, **answers, "samples": told, "live": live, "public": public})
         if len(html.encode()) <= LARGEST:
             break
     return html
@@ -82,23 +92,32 @@ def fingerprint(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
+def local_broken(each: Broken, home: Path) -> Broken:
+    """A run that cannot be shown, without absolute paths."""
+    place, state = shortened(str(each.place), home), local(each.state, home)
+    return each._replace(place=Path(place), state=state)
+
+
+def contents(table: Table, broken: Sequence[Broken], home: Path) -> dict[str, Any]:
     """The parts of the page that do not depend on its size limit."""
     rows = table.rows
-    shared, each = repeats(rows)
+    shared, each = repeats(rows, home)
     return {
         "table": table,
-        "definitions": {COLUMNS[k]: m for k, m in MEANINGS.items() if k in table.columns},
+        "meanings": MEANINGS,
         "damage": -DAMAGE,
         "broken": broken,
         "places": {row.label: i for i, row in enumerate(rows)},
         "legend": legend(table),
         "verdicts": verdicts(rows),
+        "unranked": unranked(rows),
         "after_attacks": (ends := after_attacks(rows)),
         "recovered": recovered(rows),
         "recovery": recovery(rows),
         "attacks": list(dict.fromkeys(a for found in ends.values() for a in found)),
         "curves": forgotten_figures(rows),
+        "guess": GUESS,
+        "guess_drawn": guessed(rows) is not None,
         "comparisons": comparisons(rows, table.against),
         "cosines": (compared := cosines(rows)),
         "tuned": list(dict.fromkeys(task for angles in compared.values() for task in angles)),
@@ -109,7 +128,7 @@ def contents(table: Table, broken: Sequence[Broken]) -> dict[str, Any]:
         "agreements": (pairs := agreements(rows)),
         "modules": modules(pairs),
         "most_masks": MOST,
-        "before_and_after": before_and_after(rows),
+        "attack_changes": [each for each in before_and_after(rows) if each.attack],
         "training": training_figures(rows, broken),
         "shared": shared,
         "repeat": each,

@@ -1,5 +1,6 @@
 """Paired exact tests of models on the same questions, with Holm's correction."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ class Measure(NamedTuple):
 def comparisons(rows: Sequence[Row], against: str | None = None) -> list[Comparison]:
     """Compare every row with one row, measure by measure.
 
-    ``against`` left out: the best row of each measure that is neither baseline nor damaged.
+    ``against`` left out: the best row of each measure that can be best, among the largest number
+    of rows with the same questions.
     """
     attacks = dict.fromkeys(a for r in rows for a in r.first.attacks)
     probes = dict.fromkeys(p for r in rows for p in prompting_attacks(r.first))
@@ -75,6 +77,7 @@ def attack_metric(rows: Sequence[Row], attack: str) -> str | None:
 
 def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Comparison | None:
     """One measure of all rows; None if no two rows can be compared."""
+    rows = rows if against else with_same_questions(measure, rows)
     means = {
         i: sum(map(mean_known, seeds.values())) / len(seeds)
         for i, r in enumerate(rows)
@@ -88,6 +91,16 @@ def compare(measure: Measure, rows: Sequence[Row], against: str | None) -> Compa
     adjusted = holm([each.p for each in found.values()])
     corrected = {k: d._replace(p=p) for (k, d), p in zip(found.items(), adjusted, strict=True)}
     return Comparison(measure.title, best.label, corrected) if found else None
+
+
+def with_same_questions(measure: Measure, rows: Sequence[Row]) -> list[Row]:
+    """The largest group of rows with the same questions; the first of equals."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if by_seed(measure, row):
+            key = json.dumps(measure.questions(row.first), sort_keys=True)
+            groups.setdefault(key, []).append(row)
+    return max(groups.values(), key=len, default=[])
 
 
 def test(measure: Measure, row: Row, best: Row) -> Difference | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
+from ilu.runs.report.samples import option
 from ilu.runs.report.table import Row
 from ilu.runs.results.forget_metric import OTHERS
 from ilu.runs.results.run_metrics import (
@@ -15,6 +16,9 @@ from ilu.runs.results.run_metrics import (
     score,
 )
 from ilu.system.scores import Score
+
+PICKED = ("picked", "answer")
+"""Keys of recorded items that may name an option by its number."""
 
 
 class Flips(NamedTuple):
@@ -132,8 +136,14 @@ def answers(m: Measured, metric: str, stages: Sequence[str], limit: int) -> dict
 
 
 def text(row: Mapping[str, Any]) -> dict[str, str]:
-    """The recorded texts of an item: the question, the model's answer."""
-    return {k: str(v) for k, v in row.items() if k not in ("item", "value")}
+    """The recorded texts of an item: the question, its options, the model's answer."""
+    shown = {k: v for k, v in row.items() if k not in ("item", "value") and v is not None}
+    return {k: option(row, k) if k in PICKED else joined(v) for k, v in shown.items()}
+
+
+def joined(value: Any) -> str:
+    """A text, or several of them in one line."""
+    return " | ".join(str(v).strip() for v in value) if isinstance(value, list) else str(value)
 
 
 def compact(values: Sequence[float | None]) -> str | list[float | None]:

@@ -3,10 +3,13 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.evals.score import difference
+from ilu.runs.report.places import local, local_record, shortened
 from ilu.runs.report.table import Cell, Row, cell
+from ilu.runs.results.forget_metric import PICKS
 from ilu.runs.results.run_metrics import Measured, start_stage
 
 COSINES = ("ft_after_u__u", "ft_after_u__ft", "u__ft")
@@ -89,6 +92,7 @@ def before_and_after(rows: Sequence[Row]) -> list[Change]:
         for row in rows
         for attack in changed_by(row.first)
         for metric in row.first.displayed(f"{attack}-end" if attack else "after")
+        if PICKS not in metric
         if (found := change(row, attack, metric))
     ]
 
@@ -123,10 +127,13 @@ class Repeat(NamedTuple):
     scores: Sequence[str]
 
 
-def repeats(rows: Sequence[Row]) -> tuple[dict[str, str], list[Repeat]]:
-    """Record file -> entries that all rows share, and the rest row by row."""
+def repeats(rows: Sequence[Row], home: Path) -> tuple[dict[str, str], list[Repeat]]:
+    """Record file -> entries that all rows share, and the rest row by row.
+
+    Paths are relative to ``home``, the folder of the page.
+    """
     files = {
-        name: [row.first.records[name] for row in rows]
+        name: [local_record(row.first.records[name], home) for row in rows]
         for name in ("recipe", "environment", "data", "cost")
         if all(name in row.first.records for row in rows)
     }
@@ -136,7 +143,7 @@ def repeats(rows: Sequence[Row]) -> tuple[dict[str, str], list[Repeat]]:
         for i in range(len(rows))
     ]
     common = {name: dump(entries) for name, entries in shared.items() if entries}
-    return common, [repeat(row, records) for row, records in zip(rows, own, strict=True)]
+    return common, [repeat(row, records, home) for row, records in zip(rows, own, strict=True)]
 
 
 def shared_entries(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -155,19 +162,19 @@ def dump(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False)
 
 
-def repeat(row: Row, records: Mapping[str, str]) -> Repeat:
+def repeat(row: Row, records: Mapping[str, str], home: Path) -> Repeat:
     """Commands, time, warnings, records and scores of a row."""
     seconds = sum(m.records["done"]["seconds"] for m in row.runs) / len(row.runs)
-    commands = [command(m) for run in row.runs for m in (run, *run.attackers)]
+    commands = [command(m, home) for run in row.runs for m in (run, *run.attackers)]
     return Repeat(row.label, commands, seconds, warnings(row), records, scores(row))
 
 
-def command(m: Measured) -> str:
+def command(m: Measured, home: Path) -> str:
     """The command that repeats a run, with the original command as a comment."""
-    path = str(m.run.path)
+    path = shortened(str(m.run.path), home)
     again = shlex.join(["ilu", "rerun", path, "--out", f"{path}-again"])
-    argv = m.records["environment"].get("argv")
-    return f"{again}  # made by: {shlex.join(['ilu', *map(str, argv)])}" if argv else again
+    argv = [local(str(word), home) for word in m.records["environment"].get("argv") or ()]
+    return f"{again}  # made by: {shlex.join(['ilu', *argv])}" if argv else again
 
 
 def warnings(row: Row) -> list[str]:

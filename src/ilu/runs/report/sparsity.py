@@ -6,7 +6,8 @@ Runs with the same score and fraction are averaged; their masks may differ (rand
 from collections.abc import Iterator, Mapping, Sequence
 
 from ilu.evals.score import mean_score
-from ilu.runs.report.figures import Panel, entry
+from ilu.runs.report.figures import Panel, entries
+from ilu.runs.report.palette import looks
 from ilu.runs.report.svg import Line, figure
 from ilu.runs.report.table import Row
 from ilu.runs.results.display import COLUMNS
@@ -28,8 +29,7 @@ def mask_figures(rows: Sequence[Row]) -> list[Panel]:
         recipes.setdefault(str(row.first.recipe["name"]), []).extend(row.runs)
     found = {name: by_fraction(runs) for name, runs in recipes.items()}
     scores = sorted({score for each in found.values() for score in each})
-    styles = {score: i for i, score in enumerate(scores)}
-    return [panel for name, each in found.items() for panel in panels(name, each, styles)]
+    return [panel for name, each in found.items() for panel in panels(name, each, scores)]
 
 
 def by_fraction(runs: Sequence[Measured]) -> Curves:
@@ -44,16 +44,18 @@ def by_fraction(runs: Sequence[Measured]) -> Curves:
     return {score: {**line, **ends} for score, line in found.items() if len({**line, **ends}) > 1}
 
 
-def panels(name: str, found: Curves, styles: Mapping[str, int]) -> Iterator[Panel]:
-    """One panel per measure that all runs have."""
+def panels(name: str, found: Curves, scores: Sequence[str]) -> Iterator[Panel]:
+    """One panel per measure that all runs have; ``scores`` are those of all panels."""
     numbers = {
         s: {f: [headline(m) for m in ms] for f, ms in line.items()} for s, line in found.items()
     }
-    legend = [entry(score, styles[score]) for score in found]
+    styles = {score: i for i, score in enumerate(scores)}
+    legend = [each for each in entries(scores) if each.name in found]
     for key in SHOWN:
         every = [line_of(styles[score], key, line) for score, line in numbers.items()]
         if lines := [line for line in every if line]:
-            drawn = figure(lines, x="share of the weights that is trained", y=COLUMNS[key])
+            x = "share of the weights that is trained"
+            drawn = figure(lines, looks(scores), x=x, y=COLUMNS[key])
             yield Panel(f"{name}: {COLUMNS[key]}", drawn, legend)
 
 

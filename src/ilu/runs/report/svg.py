@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ilu.runs.report.palette import GUESSING, HUES, Look
+
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ilu",
     "svg.fonttype": "none",
@@ -23,35 +25,33 @@ STYLE: dict[Any, Any] = {
     "savefig.transparent": True,
 }
 """Grey on transparent: readable on light and dark pages."""
-COLOURS = (
-    "#3b82c4", "#e07b39", "#3f9e5a", "#c94f4f", "#8d6cc4",
-    "#a0745a", "#d36fae", "#7a7f85", "#a8a02c", "#2fa7b5",
-)  # fmt: skip
-DASHES = ("-", "--", ":")
+MARK = HUES[3]
+"""Colour of the models in a landscape."""
 
 Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """Points of one series; ``style`` is its legend index, ``error`` half of its band."""
+    """Points of one series; ``style`` is its index in the legend, ``error`` half of its band."""
 
     style: int
     points: Sequence[Point]
     error: Sequence[float] = ()
 
 
-def colour(style: int) -> str:
-    """Colour of a series."""
-    return COLOURS[style % len(COLOURS)]
+def figure(
+    lines: Sequence[Line],
+    looks: Sequence[Look],
+    *,
+    x: str,
+    y: str,
+    log: bool = False,
+    guessing: float | None = None,
+) -> str:
+    """One small panel: values from 0 to 1, or any values on a log scale with ``log``.
 
-
-def dash(style: int) -> str:
-    """Line style of a series, which differs between series of the same colour."""
-    return DASHES[style // len(COLOURS) % len(DASHES)]
-
-
-def figure(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
-    """One small panel: values from 0 to 1, or any values on a log scale with ``log``."""
+    ``looks`` are those of the legend; ``guessing`` adds a line at that value.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -60,8 +60,10 @@ def figure(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
         panel = Figure(figsize=(3.4, 2.3), layout="constrained")
         FigureCanvasSVG(panel)
         ax = panel.subplots()
+        if guessing is not None:
+            draw_guessing(ax, guessing)
         for line in lines:
-            draw(ax, line, marker="" if log else "o")
+            draw(ax, line, looks[line.style], marked=not log)
         ax.set_xlabel(x)
         ax.set_ylabel(y)
         if log:
@@ -71,11 +73,17 @@ def figure(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
         return inline(panel)
 
 
-def draw(ax: Any, line: Line, *, marker: str) -> None:
+def draw_guessing(ax: Any, value: float) -> None:
+    """A line over the whole width at the value that guessing gives."""
+    ax.axhline(value, color=GUESSING.colour, ls=GUESSING.dash, lw=1)
+
+
+def draw(ax: Any, line: Line, look: Look, *, marked: bool) -> None:
     """Draw a series in its own group, so that the page can hide it."""
     xs, ys = zip(*line.points, strict=True)
-    style = {"color": colour(line.style), "gid": f"row-{line.style}"}
-    ax.plot(xs, ys, marker=marker, ls=dash(line.style), lw=1.4, ms=3, **style)
+    style = {"color": look.colour, "gid": f"row-{line.style}"}
+    marker = look.marker if marked else ""
+    ax.plot(xs, ys, marker=marker, ls=look.dash, lw=1.4, ms=3, **style)
     if any(line.error):
         low, high = (
             [y + sign * e for y, e in zip(ys, line.error, strict=True)] for sign in (-1, 1)
@@ -111,7 +119,7 @@ def landscape_svg(record: Any, metric: str) -> str:
         FigureCanvasSVG(panel)
         ax = panel.subplots()
         if len(record["axes"]) == 1:
-            ax.plot(xs, values, marker="o", ms=3, lw=1.4, color=colour(0))
+            ax.plot(xs, values, marker="o", ms=3, lw=1.4, color=HUES[0])
         else:
             width = len(record["axes"][1]["steps"])
             rows = [values[i : i + width] for i in range(0, len(values), width)]
@@ -133,9 +141,9 @@ def mark_models(ax: Any, models: Any, plane: bool) -> None:
     for name, at in models.items():
         letter = str(name)[:1].upper() if name in ("unlearned", "original", "finetuned") else "?"
         if plane:
-            ax.plot(at[0], at[1], marker="x", color="#c94f4f")
+            ax.plot(at[0], at[1], marker="x", color=MARK)
             ax.annotate(letter, (at[0], at[1]), xytext=(4, 4), textcoords="offset points",
-                        color="#c94f4f")  # fmt: skip
+                        color=MARK)  # fmt: skip
         else:
-            ax.axvline(at[0], color="#808080", lw=0.8, ls=":")
+            ax.axvline(at[0], color=GUESSING.colour, lw=0.8, ls=":")
             ax.annotate(letter, (at[0], 1), xycoords=("data", "axes fraction"))

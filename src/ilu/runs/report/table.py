@@ -1,16 +1,17 @@
 """The table that every format shows: one row per recipe, means over seeds, with standard errors."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import Interval, Z, overlap, student, wilson
 from ilu.runs.report.escape import printable
+from ilu.runs.report.evidence import asked_the_same, no_forgetting
+from ilu.runs.report.names import known_row, titles
 from ilu.runs.results.display import COLUMNS
-from ilu.runs.results.forget_metric import UTILITY
-from ilu.runs.results.run_metrics import Measured, comparable, gap, headline, worst_case
+from ilu.runs.results.forget_metric import PICKS, UTILITY
+from ilu.runs.results.run_metrics import Measured, gap, headline, worst_case
 from ilu.system.scores import Score
 
 GAP = "gap"
@@ -42,6 +43,8 @@ class Row(NamedTuple):
     label: str
     runs: tuple[Measured, ...]
     cells: Mapping[str, Cell]
+    no_forgetting: str = ""
+    """Why its questions show no forgetting; empty where they do, or where that is unknown."""
 
     @property
     def baseline(self) -> bool:
@@ -57,7 +60,7 @@ class Row(NamedTuple):
     @property
     def eligible(self) -> bool:
         """Whether its values can be marked as best."""
-        return not (self.baseline or self.damaged)
+        return not (self.baseline or self.damaged or self.no_forgetting)
 
     @property
     def first(self) -> Measured:
@@ -89,12 +92,14 @@ class Table(NamedTuple):
 def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
     """Group finished runs into rows."""
     groups = grouped(runs)
-    rows = [row(label, group) for label, group in zip(labels(groups), groups, strict=True)]
+    rows = [row(label, group) for label, group in zip(titles(groups), groups, strict=True)]
     rows.sort(key=lambda each: not each.baseline)
     found = dict.fromkeys(key for row in rows for key in row.cells)
     columns = {key: name for key, name in COLUMNS.items() if key in found}
-    columns |= {key: key for key in found if key not in (*COLUMNS, "utility_change")}
+    hidden = (*COLUMNS, "utility_change")
+    columns |= {key: key for key in found if key not in hidden and PICKS not in key}
     if against is not None:
+        against = known_row({each.label: each.first for each in rows}, against)
         rows = with_gaps(rows, against)
         columns |= {GAP: f"gap to {against}"} if any(GAP in each.cells for each in rows) else {}
     marks = {key: best(rows, key) for key in COLUMNS}
@@ -107,8 +112,6 @@ def with_gaps(rows: Sequence[Row], against: str) -> list[Row]:
     A run is compared with the run of the same seed, or with the only run of that row.
     """
     known = {each.label: each for each in rows}
-    if against not in known:
-        raise ValueError(f"`against` {against}: no such model here; one of {', '.join(known)}")
     never = {m.recipe["seed"]: m for m in known[against].runs}
     only = known[against].first if len(never) == 1 else None
     return [each if each.label == against else with_gap(each, never, only) for each in rows]
@@ -145,30 +148,6 @@ def without_seeds(record: Any) -> Any:
     return [without_seeds(v) for v in record] if isinstance(record, list) else record
 
 
-def labels(groups: Sequence[list[Measured]]) -> list[str]:
-    """Name of each group's recipe, with a folder where several would share it."""
-    runs = [group[0].run.path for group in groups]
-    names = [str(group[0].recipe["name"]) for group in groups]
-    folders = [common_name([m.run.path.name for m in group]) for group in groups]
-    forms = [
-        names,
-        [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)],
-        [f"{name} ({path})" for name, path in zip(names, runs, strict=True)],
-        [f"{name} ({path}) #{i}" for i, (name, path) in enumerate(zip(names, runs, strict=True))],
-    ]
-    return [
-        printable(next(form[i] for form in forms if form.count(form[i]) == 1 or form is forms[-1]))
-        for i in range(len(groups))
-    ]
-
-
-def common_name(names: Sequence[str]) -> str:
-    """The parts that folder names share: npo-lr=1 for npo-lr=1-seed=0 and npo-lr=1-seed=1."""
-    columns = zip(*(re.split(r"([-_])", name) for name in names), strict=False)
-    shared = "".join(parts[0] for parts in columns if len(set(parts)) == 1)
-    return re.sub(r"[-_]{2,}", "-", shared).strip("-_") or names[0]
-
-
 def row(label: str, runs: Sequence[Measured]) -> Row:
     """Average the measures of the runs of one recipe."""
     measures = [{**headline(m), **other_metrics(m)} for m in runs]
@@ -176,7 +155,9 @@ def row(label: str, runs: Sequence[Measured]) -> Row:
     worst = dict.fromkeys(each[0] for m in runs if (each := worst_case(m)))
     if (known := cells.get("worst_case")) is not None:
         cells["worst_case"] = known._replace(note=printable(", ".join(worst)))
-    return Row(label, tuple(runs), {key: each for key, each in cells.items() if each})
+    shown = {key: each for key, each in cells.items() if each}
+    unlearned = runs[0].recipe["objective"]
+    return Row(label, tuple(runs), shown, no_forgetting(runs) if unlearned else "")
 
 
 def other_metrics(m: Measured) -> dict[str, Score]:
@@ -226,12 +207,14 @@ def item_interval(score: Score) -> Interval:
 def best(rows: Sequence[Row], key: str) -> str | None:
     """The row with the highest value, if its 95 % interval overlaps no other one.
 
-    Baselines and damaged models are excluded. None if the rows use different questions.
+    Baselines and damaged models are excluded. None if the rows use different questions, or if that
+    row shows no forgetting.
     """
-    cells = {r.label: r.cells[key] for r in rows if key in r.cells and r.eligible}
-    if len(cells) < 2 or not comparable([r.first for r in rows if r.label in cells]):
+    ranked = {r.label: r for r in rows if key in r.cells and not (r.baseline or r.damaged)}
+    if len(ranked) < 2 or not asked_the_same([r.first for r in ranked.values()], key):
         return None
+    cells = {label: r.cells[key] for label, r in ranked.items()}
     first = max(cells, key=lambda label: cells[label].value)
     rest = [c for label, c in cells.items() if label != first]
     clear = not any(overlap(cells[first].interval, c.interval) for c in rest)
-    return first if clear else None
+    return first if clear and ranked[first].eligible else None

@@ -3,8 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ilu.runs.report.escape import printable
+from ilu.runs.report.evidence import asked_the_same, percent
 from ilu.runs.report.table import Cell, Row
-from ilu.runs.results.run_metrics import forgotten_at_end
+from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.run_metrics import (
+    after_relearning,
+    forgotten,
+    forgotten_at_end,
+    guessing,
+    score,
+    worst_case,
+)
 
 TILES = {
     "forgotten": "forgotten after unlearning",
@@ -15,29 +25,76 @@ FEW_ITEMS, FEW_SEEDS = 100, 3
 
 
 class Verdict(NamedTuple):
-    """The summary of one row: title -> number, and cautions."""
+    """The summary of one row: a sentence, title -> number, and cautions."""
 
     label: str
+    sentence: str
     tiles: dict[str, Cell]
     warnings: list[str]
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """One summary per row that unlearned something, the highest worst case first."""
-    found = [r for r in rows if not r.baseline and "forgotten" in r.cells]
-    return [verdict(row) for row in sorted(found, key=rank, reverse=True)]
+    """One summary per row that unlearned something, the highest worst case first.
+
+    Models that were asked different questions are not ranked.
+    """
+    found = judged(rows)
+    ranked = found if unranked(rows) else sorted(found, key=rank, reverse=True)
+    return [verdict(row) for row in ranked]
+
+
+def judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows with a summary."""
+    return [r for r in rows if not r.baseline and "forgotten" in r.cells]
+
+
+def unranked(rows: Sequence[Row]) -> bool:
+    """Whether the models with a summary were asked different questions."""
+    return not asked_the_same([row.first for row in judged(rows)])
 
 
 def rank(row: Row) -> tuple[bool, float]:
-    """Order of rows: ``forgotten`` after the worst attack, damaged models last."""
+    """Order of rows: ``forgotten`` after the worst attack, those that cannot be best last."""
     worst = row.cells.get("worst_case")
-    return not row.damaged, worst.value if worst else -1.0
+    return row.eligible, worst.value if worst else -1.0
 
 
 def verdict(row: Row) -> Verdict:
     """The summary of one row."""
     tiles = {title: row.cells[key] for key, title in TILES.items() if key in row.cells}
-    return Verdict(row.label, tiles, list(cautions(row)))
+    if before := row.over(lambda m: score(m, "before", UTILITY)):
+        changed = TILES["utility_change"]
+        tiles |= {k: c._replace(note=f"from {before.value:.3f}") for k, c in tiles.items()
+                  if k == changed}  # fmt: skip
+    return Verdict(row.label, sentence(row), tiles, list(cautions(row)))
+
+
+def sentence(row: Row) -> str:
+    """What the model knew, knows after unlearning, and after the worst attack."""
+    before = row.over(lambda m: forgotten(m, "before"))
+    known = f"after unlearning {percent(1 - row.cells['forgotten'].value)}{after_worst(row)}."
+    subject = "of the questions on what was to be forgotten"
+    if before is None:
+        found = f"Share that the model answers {subject}: {known}"
+    else:
+        found = f"The model answered {percent(1 - before.value)} {subject}; {known}"
+    chance = guessing(row.first)
+    guess = "" if chance is None else f" Guessing gives {percent(chance)}."
+    nothing = f" These questions show no forgetting: {row.no_forgetting}."
+    return found + guess + (nothing if row.no_forgetting else "")
+
+
+def after_worst(row: Row) -> str:
+    """The part of the sentence on the worst attack, with its questions where they are others."""
+    worst = row.cells.get("worst_case")
+    if worst is None:
+        return ""
+    names = dict.fromkeys(each[0] for m in row.runs if (each := worst_case(m)))
+    base = "" if worst.n == row.cells["forgotten"].n else f" of {worst.n} of them"
+    if all(name in after_relearning(row.first) for name in names):
+        base = f" of the {worst.n} that it was not trained on"
+    name = printable(", ".join(names))
+    return f", after the worst attack ({name}) {percent(1 - worst.value)}{base}"
 
 
 def cautions(row: Row) -> Iterator[str]:

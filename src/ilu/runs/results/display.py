@@ -40,9 +40,10 @@ MEANINGS = {
 
 
 def complement(score: Score) -> Score:
-    """1 - accuracy, for the mean and for every item; the standard error is the same."""
+    """1 - accuracy, for mean, items and guessing; the standard error is the same."""
     items = tuple(None if item is None else 1 - item for item in score.items)
-    return score._replace(value=1 - score.value, items=items)
+    chance = None if score.chance is None else 1 - score.chance
+    return score._replace(value=1 - score.value, items=items, chance=chance)
 
 
 def displayed(scores: Mapping[str, Score], metric: str | None = FORGET) -> dict[str, Score]:

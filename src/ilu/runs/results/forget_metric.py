@@ -13,6 +13,8 @@ DIRECT = "direct_accuracy"
 """Stored name in the suite ``elicit``: accuracy on plain questions, without an attack."""
 POOLED = "wmdp_acc"
 """Stored name in the suite ``wmdp``: accuracy over all its domains."""
+PICKS = "_picks_"
+"""Part of the stored names of the shares of questions for which an option is taken."""
 ENDINGS = ("_accuracy", "_acc")
 SIZES = ("count", "limit", "batch_size")
 """Fields of a metric that change how many items are used, not which questions."""

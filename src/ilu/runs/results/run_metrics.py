@@ -9,6 +9,7 @@ from typing import Any
 from ilu.evals.score import average, difference, independent_mean
 from ilu.runs.results.display import complement, displayed
 from ilu.runs.results.forget_metric import (
+    FORGET,
     OTHERS,
     TASK,
     UTILITY,
@@ -25,6 +26,8 @@ RECORDS = (
     "representations",
 )  # fmt: skip
 SHARES = (0.0, *STAGES.values())
+LAB, LAB_CHANCE = "lab", 0.25
+"""Name of the built-in model in records, and accuracy of guessing on its questions."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,17 @@ def forgotten(m: Measured, stage: str, metric: str | None = None) -> Score | Non
     metric = metric or m.forget
     accuracy = score(m, stage, metric) if metric else None
     return accuracy and complement(accuracy)
+
+
+def guessing(m: Measured) -> float | None:
+    """Accuracy of guessing on the forget questions; None where it is unknown.
+
+    Older records of the lab lack it: its questions have four options.
+    """
+    found = score(m, "after", m.forget) if m.forget else None
+    if found is None or found.chance is not None:
+        return found and found.chance
+    return LAB_CHANCE if m.forget == FORGET and m.recipe.get("model") == LAB else None
 
 
 def tasks(m: Measured) -> list[str]:
