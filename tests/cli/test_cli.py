@@ -17,6 +17,7 @@ from ilu.evals.geometry.task_vectors import grams, grouped, known, norms
 from ilu.models.load import StoredWeights, load_model
 from ilu.runs.sweep.folder import statuses
 from tests.command import INSTALLED, installed
+from tests.conftest import ROOT
 
 COMMANDS = (
     "demo",
@@ -243,6 +244,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     lab = ("landscape", "lab", "lab", "--suite", "lab", "--out", "x.json")
     failed(ilu(*lab, "--columns", "text=body"), "leave --columns out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]
+
+
+def test_an_optimizer_that_was_removed_ends_in_a_line(ilu, tmp_path):
+    done = unlearn(ilu, "--optimizer", "soul")
+    assert done.returncode == 2
+    assert "--optimizer" in done.stderr
+    assert "soul" in done.stderr
+    assert "Traceback" not in done.stderr
+    record = json.loads((ROOT / "results/demo/npo/recipe.json").read_text())
+    record["optim"]["optimizer"] = "soul"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/recipe.json").write_text(json.dumps(record))
+    failed(ilu("rerun", "old", "--out", "again"), "unknown optimizer 'soul'", "adamw, sgd, sophia")
 
 
 def test_an_existing_or_unwritable_output_is_refused(ilu, tmp_path):

@@ -42,6 +42,7 @@ from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.training.optim.masked import moving
 from ilu.types import LM, Example
+from tests.close import assert_same_to_rounding
 from tests.conftest import make_tiny
 
 FORGET = [Example([(i * k) % 31 + 1 for k in range(3, 9 - i % 3)], prompt=1) for i in range(1, 9)]
@@ -79,8 +80,7 @@ def test_wagle_on_sums_is_the_formula_of_the_released_code(mu):
     found = scores_of(Wagle(mu), model, reduction="sum", batch_size=3)
     for name, p in model.named_parameters():
         theirs = ((p.detach() - g_r[name] / mu) * g_f[name]).abs()
-        near = 1e-5 * theirs.max().item()
-        torch.testing.assert_close(found[name].abs(), theirs, rtol=1e-4, atol=near)
+        assert_same_to_rounding(found[name].abs(), theirs)
 
 
 def test_the_mean_gradient_is_that_of_all_examples_whatever_the_batches():
@@ -92,7 +92,7 @@ def test_the_mean_gradient_is_that_of_all_examples_whatever_the_batches():
     for size in (1, 3, 8):
         found = loss_gradient(small, named, NLL(), FORGET, batch_size=size)
         for g, e in zip(found.values(), exact, strict=True):
-            torch.testing.assert_close(g.double(), e, rtol=1e-4, atol=1e-6)
+            assert_same_to_rounding(g.double(), e)
     assert all(p.grad is None for p in small.parameters())
 
 
@@ -103,7 +103,7 @@ def test_sums_weigh_refusals_by_their_own_tokens():
     beside = [e._replace(others=(r,)) for e, r in zip(FORGET, refusals, strict=True)]
     found = loss_gradient(model, named, Refusal(), beside, batch_size=3, reduction="sum")
     for name, g in summed(model, refusals, 3).items():
-        torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-6)
+        assert_same_to_rounding(found[name], g)
 
 
 def test_gradients_of_half_precision_weights_are_added_in_float32():
@@ -115,7 +115,7 @@ def test_gradients_of_half_precision_weights_are_added_in_float32():
     many = loss_gradient(model, named, NLL(), one * 600, batch_size=1, reduction="sum")
     for name, g in many.items():
         assert g.dtype == torch.float32
-        torch.testing.assert_close(g, 600 * single[name], rtol=1e-4, atol=1e-6)
+        assert_same_to_rounding(g, 600 * single[name])
 
 
 def test_fisher_is_the_mean_of_the_squares_and_not_the_square_of_the_mean():
@@ -126,13 +126,13 @@ def test_fisher_is_the_mean_of_the_squares_and_not_the_square_of_the_mean():
     for name, f in found.items():
         tokens = [len(e.ids) - e.prompt for e in RETAIN]
         weighted = [t * g[name].square() for t, g in zip(tokens, squares, strict=True)]
-        torch.testing.assert_close(f, torch.stack(weighted).mean(0), rtol=1e-4, atol=1e-9)
+        assert_same_to_rounding(f, torch.stack(weighted).mean(0))
     curved = scores_of(FisherWagle(1e-2), model)
     g_f = loss_gradient(model, named, NLL(), FORGET, batch_size=4)
     g_r = loss_gradient(model, named, NLL(), RETAIN, batch_size=4)
     for name, p in named.items():
         wanted = (p - g_r[name] / (found[name] + 1e-2)) * g_f[name]
-        torch.testing.assert_close(curved[name], wanted.detach(), rtol=1e-3, atol=1e-7)
+        assert_same_to_rounding(curved[name], wanted.detach())
 
 
 def test_a_mu_that_is_left_out_balances_the_two_terms():
@@ -148,8 +148,8 @@ def test_simple_scores():
     g = loss_gradient(model, dict(model.named_parameters()), NLL(), FORGET, batch_size=4)
     for name, p in model.named_parameters():
         assert torch.equal(scores_of(Magnitude(), model)[name], p)
-        torch.testing.assert_close(scores_of(Gradient(), model)[name], g[name])
-        torch.testing.assert_close(scores_of(Snip(), model)[name], (p * g[name]).detach())
+        assert_same_to_rounding(scores_of(Gradient(), model)[name], g[name])
+        assert_same_to_rounding(scores_of(Snip(), model)[name], (p * g[name]).detach())
     a, b, c = (scores_of(Random(seed))["lm_head.weight"] for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -168,11 +168,11 @@ def test_wanda_sees_inputs_but_no_padding():
     hook.remove()
     columns = torch.cat(seen).square().mean(0)
     found = input_squares(model, FORGET, batch_size=8)["model.layers.1.mlp.down_proj.weight"]
-    torch.testing.assert_close(found, columns, rtol=1e-4, atol=1e-8)
+    assert_same_to_rounding(found, columns)
     scores = scores_of(Wanda(), model, batch_size=8)
     assert set(scores) == {n for n in named if "proj" in n or "lm_head" in n}
     wanted = layer.weight * columns.sqrt()
-    torch.testing.assert_close(scores["model.layers.1.mlp.down_proj.weight"], wanted.detach())
+    assert_same_to_rounding(scores["model.layers.1.mlp.down_proj.weight"], wanted.detach())
 
 
 def test_wanda_reads_layers_that_are_given_all_tokens_in_a_row():

@@ -26,6 +26,7 @@ from ilu.models.forward import Frozen, ModelForward
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate
 from ilu.types import Slope
 from tests.build import batch
+from tests.close import assert_same_to_rounding
 
 PENALTIES = [Penalty(r) for r in (gradient, parameters, tensors, elementwise)]
 LAYERWISE = [Penalty(Layerwise(r)) for r in (gradient, parameters, tensors, elementwise)]
@@ -142,7 +143,7 @@ def test_sam_is_the_gradient_at_the_worst_point(tiny):
         move(params, tuple(here), 0.1 / length)
         _, there = gradient_of(tiny, Term(NLL(), on="x"))
     for a, b in zip(sam, there, strict=True):
-        torch.testing.assert_close(a, b)
+        assert_same_to_rounding(a, b)
 
 
 def test_restored_even_after_an_error(tiny):
@@ -242,7 +243,7 @@ def test_the_curvature_penalty_matches_double_backward(tiny, mathematical):
 def test_smoothing_without_noise_is_plain_and_steps_differ(tiny):
     _, here = gradient_of(tiny, Term(NLL(), on="x"))
     _, still = gradient_of(tiny, Term(NLL(), on="x", rule=RandomSmoothing(0.0, 3)))
-    torch.testing.assert_close(flat_vector(still), flat_vector(here))
+    assert_same_to_rounding(flat_vector(still), flat_vector(here))
     rule, made = RandomSmoothing(0.05, 1), engine(tiny)
     slopes = [
         rule(made.params, lambda: made.slope(NLL(), batch()), lambda loss, on: None, step)
@@ -255,7 +256,7 @@ def test_l1_adds_the_sign_of_every_weight(tiny):
     _, here = gradient_of(tiny, Term(NLL(), on="x"))
     _, sparse = gradient_of(tiny, Term(NLL(), on="x", rule=L1(0.5)))
     for g, s, p in zip(here, sparse, tiny.parameters(), strict=True):
-        torch.testing.assert_close(s - g, 0.5 * p.detach().sign(), atol=1e-5, rtol=0)
+        assert_same_to_rounding(s - g, 0.5 * p.detach().sign())
 
 
 def test_tar_without_steps_of_the_adversary_is_the_weighted_gradient_here(tiny):
@@ -289,7 +290,7 @@ def test_look_ahead_is_the_gradient_after_adams_first_step(tiny):
         tiny.zero_grad()
         _, there = gradient_of(tiny, Term(NLL(), on="x"))
     for a, b in zip(ahead, there, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        assert_same_to_rounding(a, b)
 
 
 def test_a_zero_gradient_moves_nothing():

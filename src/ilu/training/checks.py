@@ -1,12 +1,21 @@
 """Settings that save memory: what they cannot be combined with."""
 
+from typing import get_args
+
 from torch import nn
 
 from ilu.system.distributed import Ranks
+from ilu.system.errors import unknown
 from ilu.training.objective import Objective, joins
 from ilu.training.optim.bfloat16 import fits_bfloat16
 from ilu.training.optim.by_name import Kind
 from ilu.types import Mask
+
+
+def check_known(optimizer: str) -> None:
+    """Raise ValueError for an optimiser of an older version, which a record may still name."""
+    if optimizer not in get_args(Kind):
+        raise unknown("optimizer", optimizer, get_args(Kind))
 
 
 def check_sharded(optimizer: Kind) -> None:

@@ -18,7 +18,7 @@ from ilu.system.distributed import ALONE, Ranks
 from ilu.system.errors import Stopped
 from ilu.system.optional import need
 from ilu.training.checkpoint import Checkpoints, State
-from ilu.training.checks import check_bfloat16, check_offloaded, check_sharded
+from ilu.training.checks import check_bfloat16, check_known, check_offloaded, check_sharded
 from ilu.training.objective import Engine, Objective, Views, accumulate
 from ilu.training.optim.averaging import Average
 from ilu.training.optim.bfloat16 import to_bfloat16
@@ -97,6 +97,7 @@ def check_training(
     ranks: Ranks = ALONE,
 ) -> None:
     """Raise ValueError for what an optimiser cannot do, before anything is trained."""
+    check_known(optim.optimizer)
     movable(named_trained(model, optim.parameters), mask)
     if optim.perturbed is not None:
         named_trained(model, optim.perturbed)
