@@ -1,6 +1,6 @@
-"""What can be added to any method: robust training of its forget term, and the invariance penalty.
+"""Additions to any method: robust training of its forget term, and the invariance penalty.
 
-A recipe's name is METHOD, then perhaps an ending of ``registry.endings``, then perhaps ``ilu`` or
+A recipe's name is METHOD, optionally an ending of ``registry.endings``, and optionally ``ilu`` or
 ``control``.
 """
 
@@ -33,17 +33,17 @@ READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
 class Invariance:
     """ILU's settings: ``lambda`` and what w multiplies (arXiv 2506.01339).
 
-    Lambda is not published: 0.1 with scale_free is ours, the middle of what was searched on small
-    models and untested at 7B; the lab has what was chosen there.
+    Lambda is not published. The default 0.1 with scale_free is ours: the middle of the range that
+    we searched on small models, untested at 7B. The lab's values were chosen on the lab.
 
     Args:
         strength: lambda, the weight of each environment's penalty.
-        reading: what w multiplies; gradient stands for the whole gradient.
-        directions: what w scales: the weights, or the gradient that would learn the forget data.
-        layerwise: let the gradient of every weight tensor count alike, however long it is.
-        strength_warmup: steps in which the strength grows from 0.
+        reading: what w multiplies; gradient penalises the norm of the full gradient.
+        directions: what w scales: the weights, or the gradient of relearning the forget data.
+        layerwise: give the gradients of all weight tensors comparable weight.
+        strength_warmup: steps over which the strength grows from 0.
         scale_free: measure the strength in units of the forget term: at the first step the
-            penalty is the strength times as large, however small either happens to be.
+            weighted penalty is the strength times the forget term, at any scale of both.
     """
 
     strength: float = 0.1
@@ -59,11 +59,11 @@ class Invariance:
         if self.strength_warmup < 0:
             raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
         if self.reading == "logits" and self.layerwise:
-            raise ValueError("layerwise: the reading logits has no gradients of weights to weigh")
+            raise ValueError("layerwise: the reading logits has no gradients of weights")
         if self.directions == "forget" and self.reading in ("logits", "gradient"):
             raise ValueError(
-                f"directions forget: in the reading {self.reading} w scales no weights that a "
-                "direction could stand for: choose parameters, tensors or elementwise"
+                f"directions forget: the reading {self.reading} scales no weights: choose "
+                "parameters, tensors or elementwise"
             )
 
 
@@ -76,7 +76,7 @@ def with_invariance(
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
     learned = tuple(term.on for term in objective.values() if term.on in forget)
     if invariance.directions == "forget" and not learned:
-        raise ValueError("directions forget: this method reads nothing that is to be forgotten")
+        raise ValueError("directions forget: this method has no forget data")
     return with_environments(objective, penalty(invariance, learned), invariance, environments)
 
 
@@ -86,7 +86,7 @@ def with_control(
     environments: Sequence[str],
     forget: Sequence[str],
 ) -> Objective:
-    """Add the environments' plain likelihood: what any claim about the penalty is compared with."""
+    """Add the plain likelihood of the environments: the control for the penalty."""
     return with_environments(objective, Term(NLL(), on=""), invariance, environments)
 
 
@@ -122,7 +122,7 @@ def with_robust(
 ) -> Objective:
     """Train the terms on the streams ``forget`` robustly, or else the first term.
 
-    The gradients of the other terms are still taken at the weights.
+    The other terms keep their rules.
     """
     names = [n for n, term in objective.items() if term.on in forget]
     chosen, forgets = names or list(objective)[:1], bool(names)
@@ -132,7 +132,7 @@ def with_robust(
 
 
 def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
-    """One term, robustly; an L1 penalty is still taken at the weights."""
+    """The robust version of one term. An L1 penalty stays outside the robust rule."""
     if not isinstance(term.rule, L1):
         return ending.apply(term, settings, forgets)
     inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
@@ -142,7 +142,7 @@ def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
 def with_topics(
     objective: Objective, topics: Sequence[str], for_topic: Callable[[Term, int], Term]
 ) -> Objective:
-    """One forget term per topic, together as heavy as the one."""
+    """One forget term per topic; their weights sum to that of the single term."""
     if len(topics) < 2 or FORGET not in objective:
         return objective
     one = objective[FORGET]
@@ -154,7 +154,7 @@ def with_topics(
 
 
 def lighter(term: Term, by: int) -> Term:
-    """The same term with its weight divided."""
+    """The term with its weight divided by ``by``."""
     match term.weight:
         case Ramp() as ramp:
             return replace(term, weight=Ramp(ramp.start / by, ramp.stop / by, ramp.steps))

@@ -1,4 +1,4 @@
-"""Settings that every recipe has, besides those of the training (``training.fit.Optim``)."""
+"""Settings of every recipe, except those of the training (``training.fit.Optim``)."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ class Common:
     """Model, data, adapters, mask and seed.
 
     Args:
-        model: folder, hub id, or lab: the small model of the package, which brings its own data.
+        model: folder, hub id, or lab: the small model of the package, with its own data.
         revision: branch, tag or commit of a model on the hub.
         forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
             repeat the flag for several topics.
         retain: what to keep, of the same kinds.
-        environment: what someone may fine-tune on later; repeat the flag for several.
-        forget_columns: names of columns that differ, as wanted=present, like text=body.
+        environment: data that others may fine-tune on later; repeat the flag for several.
+        forget_columns: renamed columns, as standard=present, like text=body.
         retain_columns: the same for the retain set.
         environment_columns: the same for the environments.
         truncate: cut longer examples to this many tokens.
@@ -22,13 +22,13 @@ class Common:
         environment_batch_size: examples per step of each environment.
         lora_rank: train low-rank adapters of the linear layers (needs peft) and merge them in the
             end; 0 trains the weights themselves.
-        lora_alpha: scale of the adapters times their rank; the rank itself if left out.
-        quantise_base: 4 rounds the linear layers to 4 bits while their adapters are trained (QLoRA;
-            needs torchao); the update is merged into the weights from before.
-        mask: only some weights may move: a file that ilu mask has made, or SCORE:FRACTION to make
-            one when the run begins, like wagle:0.9.
+        lora_alpha: scale of the adapters times their rank; by default equal to the rank.
+        quantise_base: 4 quantises the linear layers to 4 bits while their adapters are trained
+            (QLoRA; needs torchao); the update is merged into the unquantised weights.
+        mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
+            the run begins, like wagle:0.9.
         measured: examples of each set on which the loss is measured before and after.
-        seed: of the order of the data.
+        seed: seed of the order of the data.
     """
 
     model: str

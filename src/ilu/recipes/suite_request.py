@@ -17,22 +17,22 @@ class SuiteRequest:
     """What the user chooses of a suite: data, form, split and limits.
 
     Args:
-        split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
-            (news if left out, books), or news-scal or news-sust, where models that unlearned larger
-            sets, or one set after another, follow the original and keep a share of its utility;
-            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
+        split: forget set of tofu (forget01, forget05, or forget10 by default); corpus of muse
+            (news by default, books); or news-scal or news-sust, which compare the original with
+            models that unlearned growing sets, or one set after another, by the utility they keep;
+            domain of wmdp (bio, cyber, chem) or one of the tasks (all by default).
         form: of multiple choice: letters, or cloze, which does not show the options.
-        data: file or hub dataset for the suites that bring none.
+        data: file or hub dataset, for the suites without data of their own.
         nonmembers: for the suite membership, texts that the model never saw.
         classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
-            measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
-            (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
-        columns: names of columns that differ, as wanted=present.
+            measured, as class=model, such as toxic=./judge: a folder or hub id. Predefined are
+            toxic (unitary/toxic-bert, the default of toxicity) and clean (not gibberish).
+        columns: renamed columns, as standard=present.
         truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
             muse.
-        limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
-            tasks and lab a random draw from the whole, the same every time.
-        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
+        limit: use at most this many items of each set: the first ones, or for wmdp, mmlu,
+            truthfulqa, tasks and lab a fixed random sample.
+        batch_size: for lm-eval, a number, or auto for the largest that fits; 16 by default.
     """
 
     data: str | None = None
@@ -55,8 +55,8 @@ def user_dataset(request: SuiteRequest) -> Dataset:
 
 
 def judges(request: SuiteRequest) -> dict[str, Beside]:
-    """The text classifiers asked for, by the class that each is to report."""
-    pairs = [given.partition("=") for given in request.classifiers]
+    """The requested text classifiers, by the class that each reports."""
+    pairs = [request_of.partition("=") for request_of in request.classifiers]
     unknown = [name for name, _, model in pairs if not (name and (model or name in CLASSIFIERS))]
     if unknown:
         raise ValueError(
@@ -68,6 +68,6 @@ def judges(request: SuiteRequest) -> dict[str, Beside]:
 
 def passages(request: SuiteRequest, column: str) -> Passages:
     """A column of the user's data."""
-    found = place(full(request.data or ""))
+    source = place(full(request.data or ""))
     column = column_names(request.columns).get(column, column)
-    return Passages(found.name, column, found.revision, request.limit)
+    return Passages(source.name, column, source.revision, request.limit)

@@ -12,14 +12,14 @@ from ilu.types import Metric
 
 def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
     """A file, hub dataset or short name; ``columns`` are ``wanted=present`` pairs."""
-    found = place(full(name))
+    source = place(full(name))
     return Dataset(
-        found.name,
+        source.name,
         column_names(columns),
-        found.revision,
+        source.revision,
         truncate=truncate,
-        count=found.rows,
-        skip_blank=found.lines,
+        count=source.rows,
+        skip_blank=source.lines,
     )
 
 

@@ -1,4 +1,4 @@
-"""The one training loop: unlearning, attacks and the lab's pretraining are all calls of ``fit``."""
+"""The training loop of unlearning, attacks and the lab's pretraining: ``fit``."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -36,38 +36,37 @@ Log = Callable[[Row], None]
 
 
 class Stopped(Exception):
-    """Training was asked to stop; everything up to the last step is in the checkpoint."""
+    """Training was stopped; the checkpoint has everything up to the last step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """How to train: steps, optimiser, which weights, and what saves memory.
+    """Training settings: steps, optimiser, trained weights, and memory savings.
 
-    Weights are float32, except with ``adamw-bf16``: there the whole model, including what is not
-    trained, becomes bfloat16 when training starts and stays so; updates are rounded stochastically
-    and the moments have 8 bits. It is for models that were published in bfloat16. ``recompute``,
-    ``pack``, ``micro_batch`` and ``offload_reference`` do not change the result.
+    Weights are float32, except with ``adamw-bf16``: it converts the full model to bfloat16 when
+    training starts, rounds updates stochastically and has 8-bit moments. It is for models that were
+    published in bfloat16. ``recompute``, ``pack``, ``micro_batch`` and ``offload_reference`` do not
+    change the result.
 
     Args:
         lr: peak learning rate.
         steps: optimiser steps.
         warmup: steps of linear warm-up.
         schedule: learning rate after the warm-up.
-        weight_decay: AdamW's, on the weights that may move.
-        betas: of the optimiser's running averages; the published ones if left out.
-        clip: largest norm of the gradient, of what a mask leaves of it; None does not clip.
+        weight_decay: decoupled weight decay, as in AdamW, on the weights that may move.
+        betas: coefficients of the optimiser's running averages; by default the published ones.
+        clip: largest norm of the gradient, after masking; None does not clip.
         parameters: regular expression: train the weights whose name contains a match; if empty,
             those that the method trains, which for most methods are all.
         perturbed: regular expression: weights that robust training and the penalty may perturb
             although they are not trained, such as those that RMU does not train; "." is all.
         micro_batch: examples per forward pass; a lower number saves memory.
-        recompute: compute the inside of each block again for its gradient: less memory, a third
-            more time (gradient checkpointing).
-        pack: read the texts of a batch one after another instead of padding them to the longest:
-            saves the time that padding costs (of TOFU at batch size 8, three tenths).
-        offload_reference: keep the original weights in host memory, for losses that compare with
-            them (NPO, KL, RMU), and copy one block at a time to the device.
-        precision: of the forward pass; the weights are float32 in any case.
+        recompute: gradient checkpointing per block: less memory, a third more time.
+        pack: concatenate the texts of a batch instead of padding them to the longest, which
+            saves the time of padding (three tenths on TOFU at batch size 8).
+        offload_reference: keep the original weights in host memory, for losses with a reference
+            (NPO, KL, RMU), and copy one block at a time to the device.
+        precision: precision of the forward pass; the weights are always float32.
         optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
             save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
@@ -111,7 +110,7 @@ class Optim:
         self.check_average()
 
     def check_average(self) -> None:
-        """Refuse to average over no step."""
+        """ValueError for an average without a step."""
         if self.average_every < 1:
             raise ValueError(f"average_every {self.average_every}: it must be at least 1")
         if self.average_from is not None and not 1 <= self.average_from <= self.steps:
@@ -145,12 +144,12 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` keep their bits.
+    """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` do not change.
 
-    ``model`` must hold the original weights when called, also to resume: they are the reference,
-    and ``checkpoints`` then brings the later ones. Dropout stays off, so that model and reference
+    ``model`` must have the original weights when called, also to resume: they are the reference,
+    and ``checkpoints`` then restores the later ones. Dropout is off, so that model and reference
     agree at step 0. Raises ValueError at the first term or gradient that is not finite, and
-    ``Stopped`` after saving, once ``stop()`` is true.
+    ``Stopped``, after saving, once ``stop()`` is true.
     """
     check_training(model, objective, optim, mask, ranks)
     with (
@@ -193,7 +192,7 @@ def check_training(
     mask: Mask | None,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Raise ValueError for what an optimiser cannot do, before anything is trained."""
+    """Raise ValueError for unsupported combinations of settings, before training."""
     movable(named_trained(model, optim.parameters), mask)
     if optim.perturbed is not None:
         named_trained(model, optim.perturbed)
@@ -215,10 +214,10 @@ def engine_for(
     remembered: Remembered,
     ranks: Ranks = ALONE,
 ) -> Engine:
-    """Views of the model for the losses; the trained weights are copied only if one needs them."""
-    needed = any(term.loss.needs_reference for term in objective.values())
+    """Views of the model for the losses. Trained weights are copied only if a loss needs them."""
+    needs_reference = any(term.loss.needs_reference for term in objective.values())
     copy = host_copy if optim.offload_reference else torch.clone
-    original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
+    original = {n: copy(p.detach()) for n, p in named.items()} if needs_reference else None
 
     def views(autocast: bool) -> Views:
         forward = ModelForward(model, autocast=autocast, packed=optim.pack)
@@ -236,7 +235,7 @@ def engine_for(
 
 
 def check_finite(values: Row, step: int, optim: Optim) -> None:
-    """Stop at the first value that is not a number."""
+    """Raise ValueError at the first value that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
