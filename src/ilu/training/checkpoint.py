@@ -67,8 +67,7 @@ class Checkpoints:
         return self.place / f"{step:09d}" if step >= 0 else None
 
     def save(self, parts: Mapping[str, Stateful], named: Weights, state: State) -> None:
-        """Write weights, parts, counters and the random state, then delete the previous
-        checkpoint."""
+        """Write weights, parts, counters and the random state, then delete the one before."""
         before = self.latest()
         if self.ranks.leads or self.ranks.sharded:
             self.write(parts, named, state)
