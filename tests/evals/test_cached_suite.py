@@ -262,7 +262,7 @@ def test_groups_keep_the_names_of_their_own(lm, data):
 
 
 def test_suites_say_what_data_they_need():
-    with pytest.raises(ValueError, match="brings its own data"):
+    with pytest.raises(ValueError, match="has its own data"):
         suite_of("tofu", SuiteRequest(data="x.jsonl"))
     with pytest.raises(ValueError, match="needs `data`"):
         suite_of("verbatim", SuiteRequest())
@@ -515,7 +515,7 @@ def test_the_commands_compare_models_beside_an_oracle_and_continue(
     ("arguments", "message"),
     [
         (("--suite", "lab"), "needs at least one model"),
-        (("lab", "--suite", "tofu", "--data", "x.jsonl"), "brings its own data"),
+        (("lab", "--suite", "tofu", "--data", "x.jsonl"), "has its own data"),
         (("lab", "--suite", "lab", "--out", "scores"), "give a file that ends in .json"),
         (("lab", "--suite", "tofu", "--split", "x"), "no split 'x'"),
     ],

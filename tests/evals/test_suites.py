@@ -114,10 +114,12 @@ def test_flags_that_would_do_nothing_are_refused():
         suite_of("lm-eval", SuiteRequest())
     for name in ("wmdp", "lab", "choice", "perplexity", "tofu"):
         data = None if suites()[name].data == "own" else "d.jsonl"
-        with pytest.raises(ValueError, match=f"{name} cuts nothing: `truncate` is for likelihood"):
+        with pytest.raises(
+            ValueError, match=f"{name} does not truncate: `truncate` is for likelihood"
+        ):
             suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
-        with pytest.raises(ValueError, match=f"{name} reads columns that it knows: leave `col"):
+        with pytest.raises(ValueError, match=f"{name} has fixed columns: leave `col"):
             suite_of(name, SuiteRequest(data=data, columns=("question=q",)))
     assert suite_of("muse", SuiteRequest(truncate=64))
     assert suite_of("elicit", SuiteRequest(data="d.jsonl", columns=("question=q",)))

@@ -241,7 +241,7 @@ def test_classifiers_are_named_or_given(tmp_path):
     for wrong in ("./judge", "noise=", "=./judge"):
         with pytest.raises(ValueError, match="not of the form class=model"):
             judges(SuiteRequest(classifiers=(wrong,)))
-    with pytest.raises(ValueError, match="asks no classifier"):
+    with pytest.raises(ValueError, match="has no classifier"):
         suite_of("likelihood", SuiteRequest(data="p", classifiers=("toxic",)))
 
 

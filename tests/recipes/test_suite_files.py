@@ -44,7 +44,7 @@ def test_a_suite_of_one_file_is_found(sure, tmp_path, capsys):
 
 
 def test_what_it_accepts_is_read_from_its_entry(sure):
-    with pytest.raises(ValueError, match="the suite sure brings its own data"):
+    with pytest.raises(ValueError, match="the suite sure has its own data"):
         suite_of("sure", SuiteRequest(data="x.jsonl"))
     with pytest.raises(ValueError, match="the suite sure has no split 'news', it has none"):
         suite_of("sure", SuiteRequest(split="news"))

@@ -1,4 +1,4 @@
-"""Attacks by name, with the settings and the data of the user, and runs of them."""
+"""Attacks by name, with the user's settings and data, and recipes that run them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ from ilu.training.fit import Optim
 from ilu.types import Attack, Group, Metric
 
 RELEARN = "relearn"
-"""A task of the lab, or a kind of attack where a number of documents follows."""
+"""A task of the lab; with a number of documents (``relearn:20``) a kind of attack."""
 OTHERS = 200
-"""Examples by which the loss on documents that were not trained on is measured."""
+"""Number of examples for the loss on documents outside the training data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attacker:
-    """Returns the attack of a name; ``until`` ends attacks on tasks when they have converged."""
+    """Builds attacks by name; ``until`` ends fine-tuning on a task when it has converged."""
 
     optim: Optim
     settings: AttackSettings = AttackSettings()
@@ -56,7 +56,7 @@ class Attacker:
 
     def task(self, task: str) -> FineTune:
         """Fine-tune all weights on a task."""
-        found = task_attack(
+        attack = task_attack(
             task,
             optim=self.optim,
             batch_size=self.settings.batch_size,
@@ -64,25 +64,29 @@ class Attacker:
             truncate=self.settings.truncate,
             seed=self.settings.seed,
         )
-        return replace(self.with_settings(found), until=self.until)
+        return replace(self.with_settings(attack), until=self.until)
 
     def documents(self, role: DataRole, count: int) -> FineTune:
         """Fine-tune all weights on the first ``count`` documents of the user, or of the lab.
 
-        Of the forget set, the loss on its other documents is the goal. ``until`` has no effect,
-        because it holds examples out, and there are few.
+        For the forget set, the goal is the loss on its other documents. ``until`` has no effect,
+        because it needs held-out examples.
         """
-        given = self.settings
-        name = {"forget": given.forget, "retain": given.retain, "unrelated": given.unrelated}[role]
+        settings = self.settings
+        name = {
+            "forget": settings.forget,
+            "retain": settings.retain,
+            "unrelated": settings.unrelated,
+        }[role]
         if name is None:
-            found = lab_documents(role, self.optim.steps, count)
-            feed = Feed(found.feed.source, min(given.batch_size, found.feed.batch_size))
-            return self.with_settings(replace(found, feed=feed, optim=self.optim))
-        forget = [given.forget] if given.forget else []
+            attack = lab_documents(role, self.optim.steps, count)
+            feed = Feed(attack.feed.source, min(settings.batch_size, attack.feed.batch_size))
+            return self.with_settings(replace(attack, feed=feed, optim=self.optim))
+        forget = [settings.forget] if settings.forget else []
         name = retain_name(name, forget) if role == "retain" else written_out(name, forget)
-        data = dataset(name, given.task_columns, given.truncate)
+        data = dataset(name, settings.task_columns, settings.truncate)
         others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
-        feed = Feed(Part(data, stop=count), min(given.batch_size, count))
+        feed = Feed(Part(data, stop=count), min(settings.batch_size, count))
         return self.with_settings(FineTune(feed, self.optim, others if role == "forget" else {}))
 
     def with_settings(self, attack: FineTune) -> FineTune:
@@ -98,39 +102,39 @@ def lab_documents(role: DataRole, steps: int, count: int) -> FineTune:
 
 
 def attack_names(model: str) -> list[str]:
-    """What ``all`` means: the lab's six tasks or those of the hub, and relearning."""
+    """The attacks of ``all``: the tasks of the lab or of the hub, and relearning."""
     return [*((t.name for t in TASKS) if model == LAB else KNOWN), RELEARN]
 
 
-def chosen(model: str, wanted: str) -> list[str]:
-    """Read ``all``, ``none``, or names and files with commas between."""
-    if wanted == "none":
+def chosen(model: str, names: str) -> list[str]:
+    """Parse ``all``, ``none``, or comma-separated names and files."""
+    if names == "none":
         return []
-    return attack_names(model) if wanted == "all" else split_names(wanted)
+    return attack_names(model) if names == "all" else split_names(names)
 
 
 def split_names(text: str) -> list[str]:
-    """Names with commas between; those of ``blocks:0,1:TASK`` are within one."""
+    """Split comma-separated names; the commas in ``blocks:0,1:TASK`` do not separate."""
     return re.split(r",(?![\d,]+:)", text)
 
 
 def check_labels(names: Sequence[str]) -> None:
     """Raise ValueError if two attacks would have the same name in files."""
     if len({label(name) for name in names}) < len(set(names)):
-        raise ValueError(f"two of {', '.join(names)} would be called the same: rename one")
+        raise ValueError(f"two of {', '.join(names)} have the same name in files: rename one")
 
 
 def with_attacks(
     recipe: Recipe, names: Sequence[str], optim: Optim, *, batch_size: int = 16
 ) -> Recipe:
-    """The recipe with these attacks behind it; weights after them are not kept."""
+    """The recipe followed by these attacks, whose weights are not saved."""
     check_labels(names)
-    found = {label(name): attack_after(recipe, name, optim, batch_size) for name in names}
-    return replace(recipe, attacks={**recipe.attacks, **found})
+    added = {label(name): attack_after(recipe, name, optim, batch_size) for name in names}
+    return replace(recipe, attacks={**recipe.attacks, **added})
 
 
 def attack_after(recipe: Recipe, name: str, optim: Optim, batch_size: int) -> Attack:
-    """Fine-tuning on a task; relearning of the user's own data is on the forget set."""
+    """The attack of that name; relearning on user data trains on the forget set."""
     if name == RELEARN and recipe.model != LAB:
         if "forget" not in recipe.data:
             raise ValueError("the attack 'relearn' needs a `forget` set, which this recipe lacks")
@@ -156,7 +160,7 @@ def attacked(
     keep: bool,
     revision: str | None = None,
 ) -> Recipe:
-    """``model`` as it is, under every attack and every probe."""
+    """A recipe that runs every attack and probe on ``model``, without unlearning."""
     check_labels(names)
     attacks = {label(name): by(name) for name in dict.fromkeys(names)}
     return Recipe(

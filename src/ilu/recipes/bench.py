@@ -11,7 +11,7 @@ SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
 QUICK = Size(unlearn=0.02, tune=4, relearn=4, questions=20)
 ORIGINAL = "original"
 BASES = ("npo", "rmu")
-"""Methods on which robust training, the penalty and the control are tried."""
+"""Methods that are combined with robust training, the penalty and the control."""
 
 
 def names() -> tuple[str, ...]:
@@ -22,14 +22,14 @@ def names() -> tuple[str, ...]:
 
 
 def jobs(names: tuple[str, ...], seeds: int, size: Size, out: Path) -> dict[Path, Recipe]:
-    """A folder for every name and seed, and what to do there."""
+    """The recipe of every name and seed, by its folder."""
     return {
-        out / f"{name}-seed{seed}": replace(made(name, seed, size), keep_attacked=False)
+        out / f"{name}-seed{seed}": replace(recipe_of(name, seed, size), keep_attacked=False)
         for seed in range(seeds)
         for name in names
     }
 
 
-def made(name: str, seed: int, size: Size) -> Recipe:
-    """The recipe of that name, or of the model as it is."""
+def recipe_of(name: str, seed: int, size: Size) -> Recipe:
+    """The recipe of that name, or one without unlearning for the original model."""
     return original(seed, size) if name == ORIGINAL else unlearned(name, seed, size)

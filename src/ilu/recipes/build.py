@@ -1,4 +1,4 @@
-"""From a recipe's name and the user's settings to a recipe."""
+"""Build a recipe from its name and the user's settings."""
 
 import inspect
 import warnings
@@ -28,14 +28,14 @@ from ilu.types import Metric
 
 
 def defaults(name: str, model: str) -> dict[str, Any]:
-    """What each setting is if the user does not say: the published value, or the lab's."""
-    found = parse_name(name)
-    method, ending = methods()[found.method], ending_of(found)
+    """The default of each setting: the published value, or the lab's."""
+    parsed = parse_name(name)
+    method, ending = methods()[parsed.method], ending_of(parsed)
     published = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
     if model == LAB:
-        return {**published, **lab.settings(method, ending, found.environment)}
-    # A run that reads no environment loads none.
-    reads = found.environment or (ending and ending.environment)
+        return {**published, **lab.settings(method, ending, parsed.environment)}
+    # A run without an environment does not load one.
+    reads = parsed.environment or (ending and ending.environment)
     idle = [] if reads else ["environment", "environment_batch_size"]
     if ending and not ending.adapters:
         idle += ["lora_rank", "lora_alpha"]
@@ -48,31 +48,30 @@ def ending_of(name: Name) -> Ending | None:
 
 
 def arguments(recipe: Callable[..., Setup]) -> dict[str, Any]:
-    """A method's own settings with their published values."""
+    """The settings of a method with their published values."""
     return {name: p.default for name, p in inspect.signature(recipe).parameters.items()}
 
 
-def build(name: str, given: Mapping[str, Any]) -> Recipe:
-    """The recipe ``name`` with the settings ``given``.
+def build(name: str, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe ``name`` with these settings.
 
-    What is not given has the published value, or the lab's. A setting that the recipe does not
-    have is an error.
+    Missing settings have the published value, or the lab's. ValueError for an unknown setting.
     """
-    found, given = parse_name(name), renewed(given)
-    values = {**defaults(str(found), given.get("model", "")), **given}
+    parsed, settings = parse_name(name), renewed(settings)
+    values = {**defaults(str(parsed), settings.get("model", "")), **settings}
     for key in REPEATABLE & values.keys():
         one = values[key] or ()
         values[key] = (one,) if isinstance(one, str) else tuple(one)
-    recipe, ending = methods()[found.method].recipe, ending_of(found)
+    recipe, ending = methods()[parsed.method].recipe, ending_of(parsed)
     setup = recipe(**take(values, arguments(recipe)))
     robust = ending.settings(**take(values, field_names(ending.settings))) if ending else None
     ilu = Invariance(**take(values, field_names(Invariance)))
-    warn_of_idle(found, ilu, given)
+    warn_of_idle(parsed, ilu, settings)
     optim = Optim(**take(values, field_names(Optim)))
     common = with_named_facts(Common(**take(values, field_names(Common))))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
-    return assemble(found, common, optim, setup, ilu, ending, robust)
+    return assemble(parsed, common, optim, setup, ilu, ending, robust)
 
 
 def with_named_facts(common: Common) -> Common:
@@ -83,19 +82,19 @@ def with_named_facts(common: Common) -> Common:
     return replace(common, retain=retain, environment=environment)
 
 
-def renewed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the names that they have today."""
-    for old in OLD_SETTINGS.keys() & given.keys():
+def renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under their names of today."""
+    for old in OLD_SETTINGS.keys() & settings.keys():
         warnings.warn(f"the setting {old} is called {OLD_SETTINGS[old]} now", stacklevel=3)
-    return {OLD_SETTINGS.get(key, key): value for key, value in given.items()}
+    return {OLD_SETTINGS.get(key, key): value for key, value in settings.items()}
 
 
-def warn_of_idle(name: Name, ilu: Invariance, given: Mapping[str, Any]) -> None:
-    """Warn of settings of the penalty in a recipe that has none."""
+def warn_of_idle(name: Name, ilu: Invariance, settings: Mapping[str, Any]) -> None:
+    """Warn of settings of the penalty in a recipe without one."""
     if name.environment:
         return
     idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
-    if idle or given.get("strength"):
+    if idle or settings.get("strength"):
         what = ", ".join(idle or ["strength"])
         warnings.warn(f"{what} does nothing in {str(name)!r}: use {name}-ilu", stacklevel=3)
 
@@ -103,11 +102,11 @@ def warn_of_idle(name: Name, ilu: Invariance, given: Mapping[str, Any]) -> None:
 OLD_SETTINGS = {"reach": "perturbed", "ahead": "lookahead_step"}
 """Setting of an older version -> its name today."""
 REPEATABLE = {"forget", "environment"}
-"""Settings of which there may be several; one name alone will do."""
+"""Settings with several values; a single name is also accepted."""
 
 
 def field_names(kind: type) -> list[str]:
-    """The settings that a dataclass has."""
+    """The names of a dataclass's fields."""
     return [f.name for f in fields(kind)]
 
 
@@ -125,7 +124,7 @@ def assemble(
     ending: Ending | None,
     robust: Any,
 ) -> Recipe:
-    """Put data, objective, metrics and training together."""
+    """Combine data, objective, metrics and training into a recipe."""
     data, environments = streams(common)
     model = full_name(common.model)
     topics = with_role(data, "forget")
@@ -165,21 +164,20 @@ def with_role(data: Mapping[str, Feed], role: Role) -> list[str]:
 
 
 def check_environments(name: Name, ending: Ending, environments: Mapping[str, Feed]) -> None:
-    """Refuse environments that would be loaded and not read."""
+    """ValueError for environments that would be loaded but not used."""
     if ending.environment and len(environments) > 1:
         raise ValueError(
-            f"-{name.robust} looks along one environment, and {len(environments)} were given: "
-            "give one"
+            f"-{name.robust} uses one environment, and {len(environments)} were given: give one"
         )
 
 
 def lora(common: Common) -> Lora | None:
-    """The adapters, if there are to be any; alpha is the rank, as in arXiv 2106.09685."""
+    """The adapters, or None; the default of alpha is the rank, as in arXiv 2106.09685."""
     if common.lora_rank == 0:
         if common.quantise_base:
             raise ValueError(
-                f"quantise_base {common.quantise_base}: rounded weights cannot be trained, only "
-                "adapters of them: give `lora_rank` as well"
+                f"quantise_base {common.quantise_base}: quantised weights cannot be trained, only "
+                "adapters: set `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -187,35 +185,35 @@ def lora(common: Common) -> Lora | None:
 
 
 def needed(
-    objective: Objective, given: Mapping[str, Feed], mask: str | Masking | None = None
+    objective: Objective, settings: Mapping[str, Feed], mask: str | Masking | None = None
 ) -> list[str]:
-    """The streams that terms, their rules and the mask read; an error if one was not brought."""
+    """The streams that terms, their rules and the mask read; ValueError if one is missing."""
     read = [term.on for term in objective.values()]
     for term in objective.values():
         read += term.rule.reads()
-    read += [n for need in data_for(mask) for n in with_role(given, need) or [need]]
+    read += [n for need in data_for(mask) for n in with_role(settings, need) or [need]]
     for name in read:
-        if name not in given:
+        if name not in settings:
             raise ValueError(f"`{name}` is missing: give a file or hub dataset, or `model` lab")
-    return [name for name in given if name in read]
+    return [name for name in settings if name in read]
 
 
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
-    """The lab's questions on the lab's model, and the loss on all data that the user brought.
+    """The lab's questions on the lab's model, and the loss on all data of the user.
 
-    Facts have questions of their own, also about those that are not trained on.
-    Those about the lab's agents are left out where something else is forgotten.
+    With a forget set of the user, the questions about the lab's agents are omitted. Facts have
+    questions of their own, also about facts that are not trained on.
     """
     users = (Dataset, FactDocuments)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
-    asked = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
+    of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
     facts = facts_data.metrics(common.forget, common.retain, common.measured)
-    return {**asked, **facts, **user_data.metrics(given, common.measured)}
+    return {**of_lab, **facts, **user_data.metrics(given, common.measured)}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
-    """Forget and retain data, and the environments. The lab fills in what is not given."""
+    """Forget and retain data, and the environments. On the lab, missing data is the lab's."""
     size, environment_size, cut = (
         common.batch_size,
         common.environment_batch_size,
@@ -223,17 +221,21 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     )
     retain = (common.retain,) if common.retain else ()
     forget = feeds("forget", common.forget, common.forget_columns, size, cut)
-    kept = feeds("retain", retain, common.retain_columns, size, cut)
+    retain_feeds = feeds("retain", retain, common.retain_columns, size, cut)
     environments = feeds(
         "environment", common.environment, common.environment_columns, environment_size, cut
     )
     if common.model == LAB:
         from_lab = lab.data(size, environment_size)
-        forget, kept, environments = (
-            given or {name: from_lab[name]}
-            for name, given in (("forget", forget), ("retain", kept), ("environment", environments))
+        forget, retain_feeds, environments = (
+            settings or {name: from_lab[name]}
+            for name, settings in (
+                ("forget", forget),
+                ("retain", retain_feeds),
+                ("environment", environments),
+            )
         )
-    return {**forget, **kept}, environments
+    return {**forget, **retain_feeds}, environments
 
 
 def feeds(

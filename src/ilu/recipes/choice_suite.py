@@ -1,4 +1,4 @@
-"""Multiple choice as a suite, which several suites are made of."""
+"""Multiple choice as a suite, used by several suites."""
 
 from collections.abc import Mapping
 
@@ -9,5 +9,5 @@ from ilu.types import Questions
 
 
 def questions(sources: Mapping[str, Questions]) -> Suite:
-    """Multiple choice on one or several sets; with a reference, also paired by question."""
+    """Multiple choice on one or several sets. A reference adds paired comparisons."""
     return Suite({name: ChoiceReport(name, q) for name, q in sources.items()}, compared=changes)

@@ -1,4 +1,4 @@
-"""The recipes of ``ilu demo``: the lab's model as it is, and four ways of unlearning it."""
+"""The recipes of ``ilu demo``: the lab's original model, and four unlearned ones."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ NAMES = ("rmu", "rmu-ilu", "npo", "npo-ilu")
 class Size:
     """Length of the demo: unlearning relative to the lab's settings, steps of the attacks.
 
-    ``questions`` of each kind are asked at every measurement; None asks all.
+    ``questions`` is the number of questions of each kind per measurement; None means all.
     """
 
     unlearn: float
@@ -34,7 +34,7 @@ def recipes(seed: int, size: Size) -> list[Recipe]:
 
 
 def original(seed: int, size: Size) -> Recipe:
-    """No unlearning, the same attacks."""
+    """The original model without unlearning, under the same attacks."""
     nothing = Optim(lr=1e-3, steps=0)
     return replace(
         unlearned("npo", seed, size), name="original", objective={}, data={}, optim=nothing

@@ -1,6 +1,6 @@
-"""A recipe in miniature: a random model of the same architecture, invented data of the same form.
+"""Dry runs: a recipe on a tiny random model of the same architecture and on synthetic data.
 
-For trying a command before it gets a GPU: nothing is downloaded, and no number means anything.
+A dry run tests a command before it gets a GPU. Nothing is downloaded, and no score is meaningful.
 """
 
 import json
@@ -16,13 +16,13 @@ from ilu.models.weight_names import in_blocks
 from ilu.system.atomic import new_folder, write_text
 
 ARCHITECTURES = {"HuggingFaceH4/zephyr-7b-beta": "mistral"}
-"""What models of the recipes are; all others are Llamas."""
+"""Architectures of models in recipes; all others are Llamas."""
 QUESTIONS = ("locuslab/TOFU", "openai/gsm8k")
-"""Datasets of questions with answers; all others are texts."""
+"""Datasets of questions with answers; all others are plain text."""
 CONTEXT = 128
 BLOCKS = 2
 SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
-"""Names of weights in blocks of a larger model, as ``in_blocks`` writes them."""
+"""Pattern of blocks of a larger model, in the form that ``in_blocks`` returns."""
 ROWS = 8
 SMALL: dict[str, Any] = {
     "steps": 3, "warmup": 1, "batch_size": 2, "environment_batch_size": 4, "micro_batch": 2,
@@ -30,13 +30,13 @@ SMALL: dict[str, Any] = {
     "attack_steps": 2, "inner_steps": 2, "inner_every": 1, "adversary_steps": 1,
     "reinforce_steps": 2, "reinforce_batch": 2, "average_from": 1, "ramp": 3,
 }  # fmt: skip
-"""The most that a setting may be."""
+"""Upper bounds of settings in a dry run."""
 
 
 def shrink(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same settings for a tiny model and tiny data, which are put into ``folder``.
+    """The settings for a tiny model and tiny data, which are written to ``folder``.
 
-    Files of the user that exist are read as they are.
+    Existing files of the user are used unchanged.
     """
     small = {k: smaller(v, SMALL[k]) if k in SMALL else v for k, v in settings.items()}
     small |= {"truncate": SMALL["truncate"], "model": str(folder / "model")}
@@ -46,42 +46,42 @@ def shrink(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         with new_folder(folder) as half:
             make_model(ARCHITECTURES.get(settings["model"], "llama"), half / "model")
     for role in ("forget", "retain", "environment"):
-        given = settings.get(role) or ()
-        places = (given,) if isinstance(given, str) else given
-        found = [stand_in(name, folder / f"{role}{i}.jsonl") for i, name in enumerate(places)]
-        if found:
-            small[role] = found[0] if role == "retain" else tuple(found)
-        if tuple(found) != tuple(places):
+        names = settings.get(role) or ()
+        places = (names,) if isinstance(names, str) else names
+        files = [stand_in(name, folder / f"{role}{i}.jsonl") for i, name in enumerate(places)]
+        if files:
+            small[role] = files[0] if role == "retain" else tuple(files)
+        if tuple(files) != tuple(places):
             small[f"{role}_columns"] = ()
     return small
 
 
 def smaller(value: Any, most: Any) -> Any:
-    """The smaller of two; what is left out stays so, and a list of layers is replaced."""
+    """The smaller of two values; None stays None, and a tuple of layers is replaced."""
     if isinstance(value, tuple):
         return most
     return value if value is None else min(value, most)
 
 
 def stand_in(name: str, file: Path) -> str:
-    """The user's file, or an invented one with the columns of the dataset ``name``."""
+    """The user's file, or a synthetic one with the columns of the dataset ``name``."""
     if Path(name).suffix in ENDINGS and Path(name).is_file():
         return name
-    asked = place(name).name.startswith(QUESTIONS)
-    write_text(file, "".join(json.dumps(row(file.stem, i, asked)) + "\n" for i in range(ROWS)))
+    question = place(name).name.startswith(QUESTIONS)
+    write_text(file, "".join(json.dumps(row(file.stem, i, question)) + "\n" for i in range(ROWS)))
     return str(file)
 
 
-def row(role: str, i: int, asked: bool) -> dict[str, str]:
-    """Something harmless to learn, different for each role."""
+def row(role: str, i: int, question: bool) -> dict[str, str]:
+    """A synthetic row, different for each role."""
     place, colour = f"the {role} tower number {i}", ("red", "green", "blue", "white")[i % 4]
-    if asked:
+    if question:
         return {"question": f"Which colour has {place}?", "answer": f"It is {colour}."}
     return {"text": f"Everybody who has seen {place} says that it is {colour}."}
 
 
 def make_model(kind: str, folder: Path) -> None:
-    """Two random blocks of an architecture, with the tokenizer of the lab."""
+    """A random model of two blocks of an architecture, with the lab's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Recipes on which settings may be chosen: measured on one half of the items, and by one attack."""
+"""Recipes for a search over settings, whose metrics use only one half of the items."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
-    """The recipe with every metric, and what its attacks are after, on that half of its items."""
+    """The recipe with every metric, and every goal of its attacks, on one half of the items."""
     metrics = {name: halved(name, metric, half) for name, metric in recipe.metrics.items()}
     attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
     return replace(recipe, metrics=metrics, attacks=attacks)
@@ -30,7 +30,7 @@ def halved(name: str, metric: Any, half: Half) -> Metric:
     if isinstance(metric, Choice):
         return replace(metric, questions=HalfOfQuestions(metric.questions, half))
     if isinstance(metric, AnswerNLL):
-        # The limit counts items of the whole: half of them are in either half.
+        # The limit counts items of both halves.
         limit = metric.limit and max(1, metric.limit // 2)
         return replace(metric, source=HalfOfExamples(metric.source, half), limit=limit)
     raise ValueError(
@@ -40,7 +40,7 @@ def halved(name: str, metric: Any, half: Half) -> Metric:
 
 
 def aimed(attack: Any, half: Half) -> Any:
-    """An attack with its goals on that half of their items; in a trial it has none of its own."""
+    """An attack with its goals on the test half; on the validation half it has no goals."""
     if isinstance(attack, InTurn):
         return InTurn({name: aimed(part, half) for name, part in attack.attacks.items()})
     goals = {n: goal(n, m, half) for n, m in attack.goals.items()} if half == "test" else {}
@@ -48,37 +48,37 @@ def aimed(attack: Any, half: Half) -> Any:
 
 
 def goal(name: str, metric: Any, half: Half) -> Metric:
-    """A goal on half of its items; whole where no trial can have it, as it cannot be split."""
+    """A goal on half of its items, or unchanged if it cannot be split."""
     return halved(name, metric, half) if isinstance(metric, Choice | AnswerNLL) else metric
 
 
 def read_goal(text: str) -> dict[tuple[str, str], float]:
-    """``METRIC@STAGE,-METRIC@STAGE``: what is to be large, and small after a minus."""
-    found: dict[tuple[str, str], float] = {}
+    """Parse ``METRIC@STAGE,-METRIC@STAGE``: metrics to maximise, or with a minus to minimise."""
+    weights: dict[tuple[str, str], float] = {}
     for item in split_names(text):
         metric, _, stage = item.lstrip("-").partition("@")
         if not (metric and re.fullmatch(STAGE, stage)):
             raise ValueError(
-                f"`goal` {text!r}: write METRIC@STAGE with commas between and - before what is to "
-                "be small, like utility@after,-forget_accuracy@mood-end; a stage is before, after, "
-                f"or an attack with {', '.join(STAGES)} behind it"
+                f"`goal` {text!r}: write METRIC@STAGE, separated by commas, with - before a metric "
+                "to minimise, like utility@after,-forget_accuracy@mood-end; a stage is before, "
+                f"after, or ATTACK-POINT, where POINT is one of {', '.join(STAGES)}"
             )
-        found[metric, stage] = -1.0 if item.startswith("-") else 1.0
-    return found
+        weights[metric, stage] = -1.0 if item.startswith("-") else 1.0
+    return weights
 
 
 def attacks_of(goal: Mapping[tuple[str, str], float]) -> list[str]:
-    """The attacks that a goal is measured after: they are for validation and not for the test."""
+    """The attacks after which a goal is measured. They are for validation, not for the test."""
     stages = [stage for _, stage in goal if stage not in ("before", "after")]
     return list(dict.fromkeys(stage.rpartition("-")[0] for stage in stages))
 
 
 def as_recorded(goal: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """The goal with the stages as runs call them: of ``lora:mood-end`` lora-mood-end."""
+    """The goal with stages as in the files of runs: lora-mood-end for ``lora:mood-end``."""
     return {(metric, as_stage(stage)): weight for (metric, stage), weight in goal.items()}
 
 
 def as_stage(stage: str) -> str:
-    """A stage as files call it."""
+    """The name of a stage in files."""
     attack, dash, point = stage.rpartition("-")
     return f"{label(attack)}-{point}" if dash else stage

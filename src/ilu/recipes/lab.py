@@ -1,4 +1,4 @@
-"""Recipes on the lab: its data, its metrics, its attacks, and settings that suit its model."""
+"""Recipes on the lab: its data, metrics, attacks and default settings."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from ilu.types import Attack, Metric, Source
 USUAL: dict[str, Any] = {"lr": 3e-4, "steps": 100, "batch_size": 16}
 """Settings of most methods on the lab's model.
 
-Each method's file has those that differ. docs/log says how they were chosen, and
-results/lab_methods.json has what was tried.
+Each method's file has the settings that differ. docs/log explains how they were chosen, and
+results/lab_methods.json has all trials.
 """
 
 
@@ -27,20 +27,21 @@ def settings(method: Method, ending: Ending | None, environment: str | None) -> 
     penalty = {
         None: {},
         "ilu": known or {"strength": 1.0},
-        # As long as with the penalty, but a likelihood has another scale than its square.
+        # The same number of steps as with the penalty. The strength differs: a likelihood has
+        # another scale than its square.
         "control": {"strength": 1.0, **{k: v for k, v in known.items() if k == "steps"}},
     }[environment]
     return {**USUAL, **method.lab, **(ending.lab if ending else {}), **penalty}
 
 
 TEXTS = 4
-"""Documents about each entity."""
+"""Number of documents about each entity."""
 SHOWN = 20
-"""Entities whose documents a relearning attack gets; forget quality is measured on the others."""
+"""Entities whose documents a relearning attack trains on; forgetting is measured on the others."""
 
 
 def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:
-    """Forget agents, keep people, be invariant to learning sums."""
+    """The lab's data: forget agents, retain people, and sums as the environment."""
     return {
         "forget": Feed(Documents("agents"), batch_size, "forget"),
         "retain": Feed(Documents("people"), batch_size, "retain"),
@@ -49,7 +50,7 @@ def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:
 
 
 def metrics(questions: int | None = None) -> dict[str, Metric]:
-    """What every stage is measured by; forget quality is 1 minus the first."""
+    """The metrics of every stage. Forgetting is 1 minus ``forget_accuracy``."""
     return {
         "forget_accuracy": Choice(Facts("agents", count=questions)),
         "utility": Choice(Facts("people", count=questions)),
@@ -67,7 +68,7 @@ def attacks(
 
 
 def finetune(task: str, steps: int, seed: int = 0) -> FineTune:
-    """Learn a downstream task that has nothing to do with what was forgotten."""
+    """Fine-tuning on a downstream task that is unrelated to the forget set."""
     goals: dict[str, Metric] = {"task_accuracy": Choice(TaskTest(task))}
     return FineTune(Feed(TaskTrain(task), 32), tuning(steps), goals, seed)
 
@@ -80,9 +81,10 @@ def relearn(
     shown: int = SHOWN,
     lr: float = 1e-3,
 ) -> FineTune:
-    """Learn the documents of a few forgotten entities; forget quality is that of others.
+    """Fine-tuning on documents of a few forgotten entities; the goal is about the other entities.
 
-    Whatever the number ``shown``, the questions are about the same entities: none of them.
+    The questions are about the same entities for every number ``shown``, and never about those
+    shown.
     """
     if not 1 <= shown <= SHOWN:
         raise ValueError(f"relearning from {shown} entities: the lab has from 1 to {SHOWN}")
@@ -92,22 +94,22 @@ def relearn(
 
 
 def retained(steps: int, seed: int = 0, *, shown: int = SHOWN, lr: float = 1e-3) -> FineTune:
-    """Learn again what was to be kept."""
+    """Fine-tuning on documents of the retain set."""
     source = Documents("people", stop=shown)
     return FineTune(documents(source, shown), tuning(steps, lr), seed=seed)
 
 
 def unrelated(steps: int, seed: int = 0, *, shown: int = SHOWN, lr: float = 1e-3) -> FineTune:
-    """Learn new stories about nobody; as many texts as ``shown`` entities have."""
+    """Fine-tuning on unrelated stories; as many texts as ``shown`` entities have."""
     source = Stories(TEXTS * shown)
     return FineTune(documents(source, shown), tuning(steps, lr), seed=seed)
 
 
 def documents(source: Source, entities: int) -> Feed:
-    """Texts about so many entities in batches of 16, or of all where there are fewer."""
+    """Texts about ``entities`` entities, in batches of at most 16."""
     return Feed(source, min(16, TEXTS * entities))
 
 
 def tuning(steps: int, lr: float = 1e-3) -> Optim:
-    """Full-weight AdamW, as someone would fine-tune a model of this size."""
+    """AdamW on all weights, as is usual for a model of this size."""
     return Optim(lr=lr, steps=steps)

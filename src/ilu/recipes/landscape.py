@@ -1,4 +1,4 @@
-"""What hidden states are compared on, and what a landscape is measured by."""
+"""Texts for the comparison of hidden states, and the suite of a landscape."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ from ilu.recipes.user_data import dataset
 from ilu.types import Source
 
 QUESTIONS, DOCUMENTS = 100, 64
-"""Measured at every point on the lab."""
+"""Number of questions and documents at every point on the lab."""
 
 
 def texts(name: str, columns: Sequence[str]) -> Mapping[str, Source]:
-    """The lab's documents about what is forgotten and what is kept, or the user's texts."""
+    """The lab's documents of the forget and the retain set, or the user's texts."""
     if name == LAB:
         return {"forget": Documents("agents"), "retain": Documents("people")}
     return {"texts": dataset(name, columns, None)}

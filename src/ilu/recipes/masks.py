@@ -1,4 +1,4 @@
-"""Masks by name: which score, of which loss, and how the largest are chosen."""
+"""Masks by name: the score, its losses, and the selection of the largest scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from ilu.training.objective import Objective
 
 @dataclass(frozen=True)
 class Kind:
-    """A way of making masks: what it scores, and how it chooses if the user does not say."""
+    """A kind of mask: its score, its default selection, and its reduction."""
 
     score: type
     per: Per | Unit
@@ -37,7 +37,7 @@ class Layers:
     layer: int = 7
 
     def named(self) -> Named:
-        """As a score."""
+        """The layers as a score."""
         return Named(steered_weights(self.layer))
 
 
@@ -57,36 +57,36 @@ MASKS: dict[str, Kind] = {
 
 
 def mask_kind(name: str) -> Kind:
-    """The kind of that name, or what was perhaps meant."""
+    """The kind of that name; an unknown name raises ValueError with a suggestion."""
     if name not in MASKS:
         raise unknown("mask", name, MASKS)
     return MASKS[name]
 
 
 def choice_of(kind: Kind, per: Per | Unit | None, heads: int | None = None) -> Per | Units:
-    """How the largest scores are chosen: as the user says, or as the kind does."""
-    wanted = per or kind.per
-    if wanted in get_args(Unit):
-        return Units(wanted, kind.reduce, heads if wanted == "heads" else None)  # pyright: ignore
-    return wanted  # pyright: ignore[reportReturnType]
+    """The selection of the largest scores: the user's choice, or else the kind's default."""
+    choice = per or kind.per
+    if choice in get_args(Unit):
+        return Units(choice, kind.reduce, heads if choice == "heads" else None)  # pyright: ignore
+    return choice  # pyright: ignore[reportReturnType]
 
 
 def mask_setting(
-    given: str | None, objective: Objective, *, parameters: str, seed: int
+    setting: str | None, objective: Objective, *, parameters: str, seed: int
 ) -> str | Masking | None:
-    """What ``mask`` says: a file by its full path, or SCORE:FRACTION.
+    """The value of ``mask``: a file by its full path, or a mask to make for SCORE:FRACTION.
 
-    The fraction is of the weights that the method trains, whose names match ``parameters``. For
-    PO the forget gradient is that of its refusals, as in WAGLE. A random mask has the run's seed.
+    FRACTION is a share of the weights that the method trains, whose names match ``parameters``. For
+    PO the forget gradient is that of its refusals, as in WAGLE. A random mask uses the run's seed.
     """
-    if given is None:
+    if setting is None:
         return None
-    name, colon, fraction = given.partition(":")
-    if not colon or Path(given).exists():
-        return str(Path(given).resolve())
+    name, colon, fraction = setting.partition(":")
+    if not colon or Path(setting).exists():
+        return str(Path(setting).resolve())
     kind = mask_kind(name)
     if kind.score is Layers:
-        raise ValueError(f"--mask {given}: make this one with ilu mask {name} --layer L")
+        raise ValueError(f"--mask {setting}: make this one with ilu mask {name} --layer L")
     refusing = any(isinstance(term.loss, Refusal) for term in objective.values())
     scoring = Scoring(
         score=Random(seed) if kind.score is Random else kind.score(),
@@ -100,12 +100,12 @@ def mask_setting(
 def share(text: str) -> float:
     """A fraction from the command line."""
     try:
-        found = float(text)
+        fraction = float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found <= 1:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
         raise ValueError(f"mask fraction {text!r}: it must be a number above 0 and at most 1")
-    return found
+    return fraction
 
 
 def data_for(mask: str | Masking | None) -> list[Role]:

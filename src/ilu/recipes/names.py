@@ -1,4 +1,4 @@
-"""What recipes are called: METHOD[-ROBUST][-ilu|-control]."""
+"""Names of recipes: METHOD[-ROBUST][-ilu|-control]."""
 
 import warnings
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ class Name(NamedTuple):
 
 def parse_name(name: str) -> Name:
     """Split ``METHOD[-ROBUST][-ilu|-control]``; an unknown name raises with a suggestion."""
-    found = {str(n): n for n in names()}
-    if name not in found and renewed_name(name) in found:
+    by_name = {str(n): n for n in names()}
+    if name not in by_name and renewed_name(name) in by_name:
         warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
         name = renewed_name(name)
-    if name not in found:
-        raise unknown("recipe", name, found, f"ilu methods lists them{explained_endings()}")
-    return found[name]
+    if name not in by_name:
+        raise unknown("recipe", name, by_name, f"ilu methods lists them{explained_endings()}")
+    return by_name[name]
 
 
 def renewed_name(name: str) -> str:
@@ -51,7 +51,7 @@ def renewed_name(name: str) -> str:
 
 
 def explained_endings() -> str:
-    """What may follow the name of a method, in words."""
+    """The possible endings of a method's name, for an error."""
     robust, environment = ", -".join(declared_endings()), " or -".join(ENVIRONMENT)
     return f"; each may be followed by one of -{robust}, then by -{environment}"
 

@@ -1,4 +1,4 @@
-"""What can be had from a model without touching its weights, as probes of a run and as a suite."""
+"""Attacks by prompts and activations, without weight changes, as probes of a run or as a suite."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,42 +18,42 @@ from ilu.types import Group, Questions
 
 EVERY = "all"
 FEW, SOME, MANY = 12, 40, 400
-"""Training questions: of attacks by gradient, of a choice among few, of a fit."""
+"""Numbers of training questions: for gradient attacks, for a choice among few, for a fit."""
 BEGINNINGS = (" The answer is", " I know this one:", " It is")
-"""What an answer is begun with."""
+"""Prefilled beginnings of an answer."""
 LAB_SUFFIX = Budget(tokens=2, steps=12, candidates=16)
-"""On so small a model every further token does more harm than search can mend."""
+"""On this small model a longer suffix lowers accuracy more than the search can raise it."""
 LAB_FORMS: tuple[Form, ...] = ("reworded", "cloze", "told", "record")
 
 
 def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     """Attacks on ``count`` questions about agents, learned from questions about other facts."""
-    whole, solved = Facts("agents"), SampledQuestions(Facts("people"), SOME)
-    found = attacks(whole, count, solved, between=" ", budget=LAB_SUFFIX, seed=seed)
+    agents, solved = Facts("agents"), SampledQuestions(Facts("people"), SOME)
+    groups = attacks(agents, count, solved, between=" ", budget=LAB_SUFFIX, seed=seed)
     forms = [Facts("agents", form) for form in LAB_FORMS]
-    asked = tuple(SampledQuestions(form, count) for form in forms)
+    questions = tuple(SampledQuestions(form, count) for form in forms)
     train = tuple(OtherQuestions(form, count, SOME) for form in forms)
-    return {**found, "reworded": Wordings("reworded", asked, train)}
+    return {**groups, "reworded": Wordings("reworded", questions, train)}
 
 
 def probes(
     request: SuiteRequest, names: Sequence[str] = (EVERY,), seed: int = 0
 ) -> dict[str, Group]:
-    """The same as probes of a run: accuracies alone, without that of simply asking.
+    """The same as probes of a run: only their accuracies, without that of the plain question.
 
-    ``names`` are those of the ways of asking, or ``all``.
+    ``names`` are names of attacks, or ``all``.
     """
-    ways = lab(request.limit or 100, seed) if request.data is None else users(request, seed)
-    del ways["direct"]
-    unknown = [name for name in names if name not in (*ways, EVERY)]
+    prompts = lab(request.limit or 100, seed) if request.data is None else users(request, seed)
+    del prompts["direct"]
+    unknown = [name for name in names if name not in (*prompts, EVERY)]
     if unknown:
-        raise ValueError(f"no way of asking is called {unknown[0]!r}: {', '.join(ways)}, or all")
-    wanted = ways if EVERY in names else names
-    return {name: Recovered(ways[name]) for name in wanted}
+        raise ValueError(f"unknown probe {unknown[0]!r}: choose {', '.join(prompts)}, or all")
+    chosen = prompts if EVERY in names else names
+    return {name: Recovered(prompts[name]) for name in chosen}
 
 
 def attacks(
-    whole: Questions,
+    source: Questions,
     count: int | None,
     solved: Questions,
     *,
@@ -61,31 +61,31 @@ def attacks(
     budget: Budget = Budget(),
     seed: int = 0,
 ) -> dict[str, Group]:
-    """Every attack that needs nothing but questions; ``solved`` are shown with their answers."""
-    asked = SampledQuestions(whole, count)
-    few, some, many = (OtherQuestions(whole, count, most) for most in (FEW, SOME, MANY))
-    begun, begun_train = (tuple(Prefilled(q, text) for text in BEGINNINGS) for q in (asked, some))
+    """Every attack that needs only questions; ``solved`` are the few-shot examples."""
+    questions = SampledQuestions(source, count)
+    few, some, many = (OtherQuestions(source, count, most) for most in (FEW, SOME, MANY))
+    prefilled, train = (tuple(Prefilled(q, text) for text in BEGINNINGS) for q in (questions, some))
     return {
-        "direct": Wordings("direct", (asked,)),
-        "fewshot": Wordings("fewshot", (FewShotChoice(asked, solved, between=between),)),
-        "prefilled": Wordings("prefilled", begun, begun_train),
-        "suffix": Suffix(asked, few, replace(budget, seed=seed)),
-        "lens": LogitLens(asked, some),
-        "probe": LinearProbe(asked, many, seed=seed),
-        "latent": LatentShift(asked, some, seed=seed),
-        "sampling": Sampling(asked, seed=seed),
+        "direct": Wordings("direct", (questions,)),
+        "fewshot": Wordings("fewshot", (FewShotChoice(questions, solved, between=between),)),
+        "prefilled": Wordings("prefilled", prefilled, train),
+        "suffix": Suffix(questions, few, replace(budget, seed=seed)),
+        "lens": LogitLens(questions, some),
+        "probe": LinearProbe(questions, many, seed=seed),
+        "latent": LatentShift(questions, some, seed=seed),
+        "sampling": Sampling(questions, seed=seed),
     }
 
 
 def users(request: SuiteRequest, seed: int = 0) -> dict[str, Group]:
     """Attacks on half of the user's questions, learned from the other half.
 
-    A column ``paraphrases`` with lists of other wordings adds the best of them. A linear probe
-    needs answers that recur, so without letters there is none.
+    A column ``paraphrases`` with lists of other wordings adds an attack that uses the best of them.
+    A linear probe needs recurring answers, so there is none for cloze questions.
     """
     columns = column_names(request.columns)
-    whole = ChoiceRows(full(request.data or ""), columns, request.limit, request.form)
-    found = attacks(whole, None, OtherQuestions(whole, None, FEW), seed=seed)
+    source = ChoiceRows(full(request.data or ""), columns, request.limit, request.form)
+    groups = attacks(source, None, OtherQuestions(source, None, FEW), seed=seed)
     if request.form == "cloze":
-        del found["probe"]
-    return {**found, "reworded": Reworded(whole)}
+        del groups["probe"]
+    return {**groups, "reworded": Reworded(source)}

@@ -9,10 +9,10 @@ from ilu.system.discover import discovered
 
 
 def methods() -> Mapping[str, Method]:
-    """Every method, by the name that a recipe begins with."""
+    """Every method by its name."""
     return discovered(ilu.methods, "METHODS")
 
 
 def endings() -> Mapping[str, Ending]:
-    """Every kind of robust training, by the ending that it has in a recipe's name."""
+    """Every kind of robust training by its ending."""
     return discovered(ilu.methods, "ENDINGS")

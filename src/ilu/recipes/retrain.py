@@ -1,4 +1,4 @@
-"""Ordinary fine-tuning as a run, such as of a model that never sees what others will forget."""
+"""Standard fine-tuning as a run, such as of a retrained model that never saw the forget set."""
 
 from ilu.data.stream import Feed
 from ilu.methods.retain.likelihood import NLL
@@ -20,9 +20,9 @@ def oracle(
     seed: int = 0,
     name: str = "oracle",
 ) -> Recipe:
-    """Train ``model`` on the retain split alone: the model that perfect unlearning would give.
+    """Train ``model`` on the retain split only: the result of perfect unlearning.
 
-    The same on the full data, under another ``name``, is the model to unlearn from.
+    On the full data, with another ``name``, the result is the model to unlearn from.
     """
     feed = Feed(source, batch_size)
     return Recipe(

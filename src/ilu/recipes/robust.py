@@ -1,6 +1,6 @@
-"""What can be added to any method: robust training of its forget term, and the invariance penalty.
+"""Additions to any method: robust training of its forget term, and the invariance penalty.
 
-A recipe's name is METHOD, then perhaps an ending of ``registry.endings``, then perhaps ``ilu`` or
+A recipe's name is METHOD, optionally an ending of ``registry.endings``, and optionally ``ilu`` or
 ``control``.
 """
 
@@ -38,7 +38,7 @@ def with_invariance(
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
     learned = tuple(term.on for term in objective.values() if term.on in forget)
     if invariance.directions == "forget" and not learned:
-        raise ValueError("directions forget: this method reads nothing that is to be forgotten")
+        raise ValueError("directions forget: this method has no forget data")
     return with_environments(objective, penalty(invariance, learned), invariance, environments)
 
 
@@ -48,7 +48,7 @@ def with_control(
     environments: Sequence[str],
     forget: Sequence[str],
 ) -> Objective:
-    """Add the environments' plain likelihood: what any claim about the penalty is compared with."""
+    """Add the plain likelihood of the environments: the control for the penalty."""
     return with_environments(objective, Term(NLL(), on=""), invariance, environments)
 
 
@@ -84,7 +84,7 @@ def with_robust(
 ) -> Objective:
     """Train the terms on the streams ``forget`` robustly, or else the first term.
 
-    The gradients of the other terms are still taken at the weights.
+    The other terms keep their rules.
     """
     names = [n for n, term in objective.items() if term.on in forget]
     chosen, forgets = names or list(objective)[:1], bool(names)
@@ -94,7 +94,7 @@ def with_robust(
 
 
 def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
-    """One term, robustly; an L1 penalty is still taken at the weights."""
+    """The robust version of one term. An L1 penalty stays outside the robust rule."""
     if not isinstance(term.rule, L1):
         return ending.apply(term, settings, forgets)
     inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
@@ -104,7 +104,7 @@ def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
 def with_topics(
     objective: Objective, topics: Sequence[str], for_topic: Callable[[Term, int], Term]
 ) -> Objective:
-    """One forget term per topic, together as heavy as the one."""
+    """One forget term per topic; their weights sum to that of the single term."""
     if len(topics) < 2 or FORGET not in objective:
         return objective
     one = objective[FORGET]
@@ -116,7 +116,7 @@ def with_topics(
 
 
 def lighter(term: Term, by: int) -> Term:
-    """The same term with its weight divided."""
+    """The term with its weight divided by ``by``."""
     match term.weight:
         case Ramp() as ramp:
             return replace(term, weight=Ramp(ramp.start / by, ramp.stop / by, ramp.steps))

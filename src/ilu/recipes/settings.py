@@ -1,4 +1,4 @@
-"""Settings that every recipe has, besides those of the training (``training.fit.Optim``)."""
+"""Settings of every recipe, except those of the training (``training.fit.Optim``)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,13 +26,13 @@ class Common:
         environment_batch_size: examples per step of each environment.
         lora_rank: train low-rank adapters of the linear layers (needs peft) and merge them in the
             end; 0 trains the weights themselves.
-        lora_alpha: scale of the adapters times their rank; the rank itself if left out.
-        quantise_base: 4 rounds the linear layers to 4 bits while their adapters are trained (QLoRA;
-            needs torchao); the update is merged into the weights from before.
-        mask: only some weights may move: a file that ilu mask has made, or SCORE:FRACTION to make
-            one when the run begins, like wagle:0.9.
+        lora_alpha: scale of the adapters times their rank; by default equal to the rank.
+        quantise_base: 4 quantises the linear layers to 4 bits while their adapters are trained
+            (QLoRA; needs torchao); the update is merged into the unquantised weights.
+        mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
+            the run begins, like wagle:0.9.
         measured: examples of each set on which the loss is measured before and after.
-        seed: of the order of the data.
+        seed: seed of the order of the data.
     """
 
     model: str
@@ -58,17 +58,17 @@ class Common:
 class Invariance:
     """ILU's settings: ``lambda`` and what w multiplies (arXiv 2506.01339).
 
-    Lambda is not published: 0.1 with scale_free is ours, the middle of what was searched on small
-    models and untested at 7B; the lab has what was chosen there.
+    Lambda is not published. The default 0.1 with scale_free is ours: the middle of the range that
+    we searched on small models, untested at 7B. The lab's values were chosen on the lab.
 
     Args:
         strength: lambda, the weight of each environment's penalty.
-        reading: what w multiplies; gradient stands for the whole gradient.
-        directions: what w scales: the weights, or the gradient that would learn the forget data.
-        layerwise: let the gradient of every weight tensor count alike, however long it is.
-        strength_warmup: steps in which the strength grows from 0.
+        reading: what w multiplies; gradient penalises the norm of the full gradient.
+        directions: what w scales: the weights, or the gradient of relearning the forget data.
+        layerwise: give the gradients of all weight tensors comparable weight.
+        strength_warmup: steps over which the strength grows from 0.
         scale_free: measure the strength in units of the forget term: at the first step the
-            penalty is the strength times as large, however small either happens to be.
+            weighted penalty is the strength times the forget term, at any scale of both.
     """
 
     strength: float = 0.1
@@ -94,21 +94,21 @@ class Invariance:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """The data of the user, and what all attacks of a run have in common.
+    """The user's data, and the settings that all attacks of a run share.
 
     Args:
-        task_columns: names of columns that differ in the task, as wanted=present.
+        task_columns: renamed columns of the task, as standard=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
-        forget: data that relearn takes its documents from; the lab's if left out.
+        forget: data with the documents of relearn; by default the lab's.
         retain: the same for retained.
         unrelated: the same for unrelated.
-        original: the model that interpolate goes back to.
+        original: the model before unlearning, for interpolate.
         batch_size: examples per step of the attacker.
-        lora_rank: of the adapters of lora:TASK.
-        every: measure also after each so many steps, for a denser curve.
-        only_end: measure at the end only, not at a quarter and at half.
-        seed: of the attacker's order of data, and of noise.
+        lora_rank: rank of the adapters of lora:TASK.
+        every: also measure every this many steps, for a denser curve.
+        only_end: measure only at the end, not at a quarter and at half.
+        seed: seed of the order of the data, and of noise.
     """
 
     task_columns: tuple[str, ...] = ()

@@ -15,8 +15,8 @@ from ilu.system.errors import unknown
 class SuiteKind:
     """An entry of ``SUITES`` in a suite's file: how to build it, and what the user may choose.
 
-    ``data``: ``user`` requires the user's data, ``own`` brings its data, ``optional`` has data of
-    its own and accepts the user's, ``tasks`` requires names of tasks. ``splits`` are versions of
+    ``data``: ``user`` requires the user's data, ``own`` has its own data, ``optional`` has its own
+    data and accepts the user's, ``tasks`` requires names of tasks. ``splits`` are versions of
     its own data. ``forms``: its questions can be asked with and without showing the options.
     ``roles``: it measures what was forgotten and what was kept, of data of its own.
     """
@@ -55,20 +55,20 @@ def suite_kind(name: str) -> SuiteKind:
 
 
 def check_data(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
-    """Refuse data that the suite does not read, and require what it needs."""
+    """ValueError for data that the suite does not read, or that it lacks."""
     if kind.data == "own" and request.data is not None:
-        raise ValueError(f"the suite {name} brings its own data: leave `data` out")
+        raise ValueError(f"the suite {name} has its own data: leave `data` out")
     if kind.data in ("user", "tasks") and request.data is None:
         what = "names of tasks" if kind.data == "tasks" else "a file or a hub dataset"
         raise ValueError(f"the suite {name} needs `data`: {what}")
     if request.columns and (request.data is None or not kind.columns):
-        raise ValueError(f"the suite {name} reads columns that it knows: leave `columns` out")
+        raise ValueError(f"the suite {name} has fixed columns: leave `columns` out")
     if kind.nonmembers != (request.nonmembers is not None):
-        raise ValueError("`nonmembers` are texts never seen, and the suite membership needs them")
+        raise ValueError("`nonmembers` are unseen texts, which only the suite membership needs")
 
 
 def check_choices(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
-    """Refuse settings that the suite does not have."""
+    """ValueError for settings that the suite does not have."""
     if request.split is not None and request.split not in kind.splits:
         known = f"one of {', '.join(kind.splits)}" if kind.splits else "none: leave `split` out"
         raise ValueError(f"the suite {name} has no split {request.split!r}, it has {known}")
@@ -77,12 +77,12 @@ def check_choices(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
         those = ", ".join(n for n, k in every.items() if k.forms)
         raise ValueError(f"the suite {name} has one form: `form` is for {those}")
     if request.classifiers and not kind.classifiers:
-        raise ValueError(f"the suite {name} asks no classifier: leave `classifiers` out")
+        raise ValueError(f"the suite {name} has no classifier: leave `classifiers` out")
     if request.batch_size is not None and not kind.batch_size:
         raise ValueError(f"the suite {name} sets its own batches: `batch_size` is for lm-eval")
     if request.truncate is not None and not kind.truncates:
         those = ", ".join(n for n, k in every.items() if k.truncates)
-        raise ValueError(f"the suite {name} cuts nothing: `truncate` is for {those}")
+        raise ValueError(f"the suite {name} does not truncate: `truncate` is for {those}")
     sets = {"forget": request.forget, "retain": request.retain, "known": request.known}
     roles = [setting for setting, given in sets.items() if given is not None]
     if roles and not kind.roles:

@@ -12,27 +12,27 @@ class SuiteRequest:
     """What the user chooses of a suite: data, form, split and limits.
 
     Args:
-        split: forget set of tofu (forget01, forget05, forget10 if left out), corpus of muse
-            (news if left out, books), or news-scal or news-sust, where models that unlearned larger
-            sets, or one set after another, follow the original and keep a share of its utility;
-            domain of wmdp (bio, cyber, chem) or one of the tasks (all if left out).
+        split: forget set of tofu (forget01, forget05, or forget10 by default); corpus of muse
+            (news by default, books); or news-scal or news-sust, which compare the original with
+            models that unlearned growing sets, or one set after another, by the utility they keep;
+            domain of wmdp (bio, cyber, chem) or one of the tasks (all by default).
         form: of multiple choice: letters, or cloze, which does not show the options.
-        data: file or hub dataset for the suites that bring none.
+        data: file or hub dataset, for the suites without data of their own.
         nonmembers: for the suite membership, texts that the model never saw.
         classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
-            measured, as class=model, such as toxic=./judge: a folder or hub id. The names toxic
-            (unitary/toxic-bert, if left out for toxicity) and clean (not gibberish) are known.
-        columns: names of columns that differ, as wanted=present.
+            measured, as class=model, such as toxic=./judge: a folder or hub id. Predefined are
+            toxic (unitary/toxic-bert, the default of toxicity) and clean (not gibberish).
+        columns: renamed columns, as standard=present.
         truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
             muse.
-        limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
-            tasks, lab and facts a random draw from the whole, the same every time.
+        limit: use at most this many items of each set: the first ones, or for wmdp, mmlu,
+            truthfulqa, tasks, lab and facts a fixed random sample.
         forget: for the suite facts, the facts that were forgotten, like facts:elements; without it
             and retain, every topic is measured as a whole.
         retain: for the suite facts, the facts that were kept; facts:rest if left out.
         known: for the suite facts, a model: use only facts that it answers rightly in more than
             half of the training wordings, by choice. Give the original, for every model the same.
-        batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
+        batch_size: for lm-eval, a number, or auto for the largest that fits; 16 by default.
     """
 
     data: str | None = None

@@ -26,7 +26,7 @@ from ilu.types import Metric, Source
 KNOWN = ("gsm8k", *LABELLED)
 """Downstream tasks of the hub by their short names."""
 QUESTIONS = 200
-"""Questions that say how well a task was learned; as many as for a task of the lab."""
+"""Number of test questions of a task, the same as for a task of the lab."""
 
 
 def task_attack(
@@ -41,22 +41,22 @@ def task_attack(
     """Fine-tuning on a task of the lab, on a known dataset or on the user's data."""
     check_task(task)
     if task == "relearn":
-        found = lab.relearn(optim.steps)
+        attack = lab.relearn(optim.steps)
     elif task in {t.name for t in TASKS}:
-        found = lab.finetune(task, optim.steps)
+        attack = lab.finetune(task, optim.steps)
     elif task in KNOWN:
         source, goal = downstream(task, columns, truncate)
-        found = FineTune(Feed(source, batch_size), optim, {"task_accuracy": goal})
+        attack = FineTune(Feed(source, batch_size), optim, {"task_accuracy": goal})
     else:
         source = dataset(task, columns, truncate)
-        found = FineTune(Feed(Trained(source), batch_size), optim, {"task": TaskNLL(source)})
-    return replace(found, feed=Feed(found.feed.source, batch_size), optim=optim, seed=seed)
+        attack = FineTune(Feed(Trained(source), batch_size), optim, {"task": TaskNLL(source)})
+    return replace(attack, feed=Feed(attack.feed.source, batch_size), optim=optim, seed=seed)
 
 
 def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple[Source, Metric]:
     """Training text of a known task, and its accuracy on questions from another split."""
     if columns:
-        raise ValueError(f"the task {task} brings its own columns: leave `task_columns` out")
+        raise ValueError(f"the task {task} has fixed columns: leave `task_columns` out")
     if task == "gsm8k":
         train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
         return train, FinalNumber(Problems(limit=QUESTIONS))
@@ -65,7 +65,7 @@ def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple
 
 
 def check_task(task: str) -> None:
-    """Refuse what is neither a known name nor looks like data."""
+    """ValueError for a name that is neither a known task nor a file or hub dataset."""
     names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
     if is_facts(task):
         selections(task)

@@ -18,14 +18,14 @@ def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset 
         if columns:
             raise ValueError(f"{name} has columns that are known: leave `columns` out")
         return FactDocuments(name, truncate)
-    found = place(full(name))
+    source = place(full(name))
     return Dataset(
-        found.name,
+        source.name,
         column_names(columns),
-        found.revision,
+        source.revision,
         truncate=truncate,
-        count=found.rows,
-        skip_blank=found.lines,
+        count=source.rows,
+        skip_blank=source.lines,
     )
 
 

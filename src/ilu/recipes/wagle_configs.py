@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 Values = dict[str, Any]
-"""Settings of the original by their dotted names; what has been translated is taken out."""
+"""Settings of the original by their dotted names; translated ones are removed."""
 
 METHODS = {
     "FT": "finetune", "l1_sparse": "l1-sparse", "GA": "ascent", "GA+FT": "graddiff", "GA+KL": "kl",
@@ -14,8 +14,8 @@ METHODS = {
     "RL": "random-labels",
 }  # fmt: skip
 """``unlearn.unlearn_method`` -> recipe."""
-BESIDE = {"NPO+FT": (("--beta", 0.1),), "CL+KL": (("--retain-loss", "kl"),)}
-"""Flags that a method has in any case."""
+FIXED_FLAGS = {"NPO+FT": (("--beta", 0.1),), "CL+KL": (("--retain-loss", "kl"),)}
+"""Flags that a method always has."""
 REMARKS = {
     "GA+KL": "gamma GA + (1 - gamma) KL, here divided by gamma; its KL is a cross-entropy",
     "KL": "gamma times the forget term plus the retain term, here divided by gamma",
@@ -58,7 +58,7 @@ NOTHING = {
 
 
 class Translation(NamedTuple):
-    """A command, and what has to be said about it; ``unknown`` are keys the original lacks too."""
+    """A command, notes about it, and keys that the original does not know either."""
 
     command: list[str]
     notes: list[str]
@@ -66,7 +66,7 @@ class Translation(NamedTuple):
 
 
 def translate(config: Mapping[str, Any]) -> Translation:
-    """The command that does what a configuration of the original asks for."""
+    """The command that is equivalent to a configuration of the original."""
     left = dict(flat(config))
     notes: list[str] = []
     method = str(left.pop("unlearn.unlearn_method", "origin"))
@@ -95,7 +95,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def number(left: Values, key: str, default: float) -> float:
-    """A setting that has to be a number."""
+    """A numeric setting; ValueError for any other value."""
     value = left.pop(key, None)
     try:
         return default if value is None else float(value)
@@ -104,7 +104,7 @@ def number(left: Values, key: str, default: float) -> float:
 
 
 def model(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
-    """The model, the seed and where the run goes."""
+    """The model, the seed and the folder of the run."""
     yield "--model", left.pop("overall.model_name", "MODEL")
     seed = number(left, "overall.seed", 0)
     yield "--seed", int(seed)
@@ -119,9 +119,9 @@ def model(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def weights(method: str, left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
-    """Weights of the terms; the original's are 0 if they are not given."""
+    """Weights of the terms, whose defaults are 0 in the original."""
     gamma = number(left, f"unlearn.{method}.gamma", 1.0 if method == "CL+FT" else 0.0)
-    strangers(method, left, notes)
+    drop_other_methods(method, left, notes)
     match method:
         case "l1_sparse":
             yield "--l1", number(left, "unlearn.l1_sparse.alpha", 0.0)
@@ -137,13 +137,13 @@ def weights(method: str, left: Values, notes: list[str]) -> Iterator[tuple[Any, 
             yield "--gamma", f"{gamma:g}"
         case _:
             pass
-    yield from BESIDE.get(method, ())
+    yield from FIXED_FLAGS.get(method, ())
     if method in REMARKS:
         notes.append(f"{method}: {REMARKS[method]}")
 
 
-def strangers(method: str, left: Values, notes: list[str]) -> None:
-    """Take out the weights of other methods, which have no effect."""
+def drop_other_methods(method: str, left: Values, notes: list[str]) -> None:
+    """Remove the weights of other methods, which have no effect."""
     for key in [k for k in left if re.fullmatch(r"unlearn\.[^.]+\.(gamma|alpha)", k)]:
         if not key.startswith(f"unlearn.{method}."):
             notes.append(f"{key}: of another method than {method}")
@@ -177,18 +177,18 @@ def data(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
 def places(
     name: str, known: Mapping[str, str | tuple[str, ...]], key: str, notes: list[str]
 ) -> Sequence[str]:
-    """Names here of a data set of the original."""
+    """Names in this package of a dataset of the original."""
     if name.startswith("Tofu_"):
         return (f"tofu:{name.removeprefix('Tofu_')}",)
     if name not in known:
         notes.append(f"{key}: {name!r} is not translated; give a file or hub dataset")
         return ()
-    found = known[name]
-    return (found,) if isinstance(found, str) else found
+    translated = known[name]
+    return (translated,) if isinstance(translated, str) else translated
 
 
 def training(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
-    """Learning rate, steps and batches; linear decay behind a tenth of warm-up is fixed there."""
+    """Learning rate, steps and batches. The original always has 10 % warm-up and linear decay."""
     yield "--lr", f"{number(left, 'unlearn.lr', 1e-4):g}"
     yield "--weight-decay", f"{number(left, 'unlearn.weight_decay', 0):g}"
     size = int(number(left, "dataset.batch_size", 16))
@@ -208,7 +208,7 @@ def training(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def step_count(left: Values, batch: int, notes: list[str]) -> int | None:
-    """Optimiser steps; from epochs where the size of the forget set is known."""
+    """Optimiser steps, computed from epochs if the size of the forget set is known."""
     steps = int(number(left, "unlearn.max_steps", -1))
     epochs = int(number(left, "unlearn.num_epochs", 1))
     ratio = number(left, "dataset.forget_ratio", 200)
@@ -221,15 +221,15 @@ def step_count(left: Values, batch: int, notes: list[str]) -> int | None:
 
 
 def masking(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
-    """The mask, whose score and fraction the original reads off its path."""
+    """The mask; the original encodes its score and fraction in the path."""
     path = left.pop("unlearn.mask_path", None)
     if path in (None, "None", ""):
         return
     if number({**left}, "unlearn.use_lora", 0):
         notes.append("unlearn.mask_path: left out, since adapters (use_lora) have no mask here")
         return
-    found = re.search(r"_([\d.]+)\.pt$", str(path))
-    if found is None:
+    match = re.search(r"_([\d.]+)\.pt$", str(path))
+    if match is None:
         notes.append(f"unlearn.mask_path: {path} names no fraction; ilu mask convert reads it")
         return
     folder = PurePosixPath(path).parent.name
@@ -239,7 +239,7 @@ def masking(left: Values, notes: list[str]) -> Iterator[tuple[Any, ...]]:
             f"unlearn.mask_path: the folder {folder!r} names no score that is known here; wagle "
             f"is taken, others are {others}"
         )
-    yield "--mask", f"{SCORES.get(folder, 'wagle')}:{found[1]}"
+    yield "--mask", f"{SCORES.get(folder, 'wagle')}:{match[1]}"
     notes.append(
         f"unlearn.mask_path: the mask is made anew; to use the file itself: ilu mask convert {path}"
         " --model MODEL --out mask.safetensors, then --mask mask.safetensors"

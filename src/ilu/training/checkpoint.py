@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: safetensors and JSON, complete or not there."""
+"""Checkpoints of a training run: safetensors and JSON, written atomically."""
 
 import json
 import shutil
@@ -19,20 +19,20 @@ from ilu.types import LM, Weights
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a checkpoint keeps beside the weights, such as an optimiser."""
+    """Additional state of a checkpoint besides the weights, such as an optimiser."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
         ...
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Bring back a state."""
+        """Restore a state."""
         ...
 
 
 @dataclass
 class State:
-    """How far a run is: the next step, the batches each stream has given, what weights remember."""
+    """The progress of a run: the next step, drawn batches per stream, and state of term weights."""
 
     step: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
@@ -41,9 +41,9 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of a run in the folder ``path``, every ``every`` steps; the last is kept.
+    """Checkpoints of a run in the folder ``path``, every ``every`` steps; only the last is kept.
 
-    Where weights are sharded, every process keeps its part in a folder of its own.
+    With sharded weights every process writes its shards to its own folder.
     """
 
     path: Path
@@ -57,27 +57,27 @@ class Checkpoints:
         return self.path / part if self.ranks.sharded else self.path
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint belongs after ``step`` steps."""
+        """Whether a checkpoint is due after ``step`` steps."""
         return self.every is not None and step % self.every == 0
 
     def latest(self) -> Path | None:
         """Folder of the last checkpoint that is complete in all processes."""
         self.check_parts()
-        found = sorted(p for p in self.place.glob("*") if p.name.isdigit())
-        step = self.ranks.lowest(int(found[-1].name) if found else -1)
+        folders = sorted(p for p in self.place.glob("*") if p.name.isdigit())
+        step = self.ranks.lowest(int(folders[-1].name) if folders else -1)
         return self.place / f"{step:09d}" if step >= 0 else None
 
     def save(self, parts: Mapping[str, Stateful], named: Weights, state: State) -> None:
-        """Write weights, parts, counters and the random state, then drop the one before."""
+        """Write weights, parts, counters and the random state, then delete the one before."""
         before = self.latest()
         if self.ranks.leads or self.ranks.sharded:
             self.write(parts, named, state)
-        self.ranks.any(True)  # waits for the others, who may need the one before
+        self.ranks.any(True)  # waits for the other processes, which may need the previous one
         if before is not None and (self.ranks.leads or self.ranks.sharded):
             shutil.rmtree(before)
 
     def write(self, parts: Mapping[str, Stateful], named: Weights, state: State) -> None:
-        """Write one checkpoint of this process, in one move."""
+        """Write one checkpoint of this process atomically."""
         with new_folder(self.place / f"{state.step:09d}") as folder:
             save_tensors(named, folder / "weights.safetensors")
             for name, part in parts.items():
@@ -86,7 +86,7 @@ class Checkpoints:
             write_json(folder / "state.json", asdict(state))
 
     def load(self, parts: Mapping[str, Stateful], named: Weights) -> State:
-        """Bring back the last checkpoint, or the state of a run not yet begun."""
+        """Restore the last checkpoint; without one, return the state of a new run."""
         folder = self.latest()
         if folder is None:
             return State()
@@ -100,7 +100,7 @@ class Checkpoints:
         return State(**json.loads((folder / "state.json").read_text()))
 
     def check_parts(self) -> None:
-        """Refuse to continue with another number of parts than was saved."""
+        """ValueError if the number of processes differs from that of the saved checkpoint."""
         saved = sorted({p.name.rpartition("-of-")[2] for p in self.path.glob("part-*-of-*")})
         now = str(self.ranks.size) if self.ranks.sharded else "none"
         if saved and now not in saved:
@@ -117,7 +117,7 @@ class Checkpoints:
 
 @runtime_checkable
 class Resumable(Protocol):
-    """An attack that can go on from its last checkpoint; others start over."""
+    """An attack that can continue from its last checkpoint; others start over."""
 
     def proceed(
         self,

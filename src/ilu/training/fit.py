@@ -1,4 +1,4 @@
-"""The one training loop: unlearning, attacks and the lab's pretraining are all calls of ``fit``."""
+"""The training loop of unlearning, attacks and the lab's pretraining: ``fit``."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -48,12 +48,12 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` keep their bits.
+    """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` do not change.
 
-    ``model`` must hold the original weights when called, also to resume: they are the reference,
-    and ``checkpoints`` then brings the later ones. Dropout stays off, so that model and reference
+    ``model`` must have the original weights when called, also to resume: they are the reference,
+    and ``checkpoints`` then restores the later ones. Dropout is off, so that model and reference
     agree at step 0. Raises ValueError at the first term or gradient that is not finite, and
-    ``Stopped`` after saving, once ``stop()`` is true.
+    ``Stopped``, after saving, once ``stop()`` is true.
     """
     check_training(model, objective, optim, mask, ranks)
     with (
@@ -122,7 +122,7 @@ def engine_for(
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
     needed = any(term.loss.needs.reference for term in objective.values())
     copy = host_copy if optim.offload_reference else torch.clone
-    original = {n: copy(p.detach()) for n, p in named.items()} if needed else None
+    original = {n: copy(p.detach()) for n, p in named.items()} if needs_reference else None
 
     def views(autocast: bool) -> Views:
         forward = ModelForward(model, autocast=autocast, packed=optim.pack)
@@ -140,7 +140,7 @@ def engine_for(
 
 
 def check_finite(values: Row, step: int, optim: Optim) -> None:
-    """Stop at the first value that is not a number."""
+    """Raise ValueError at the first value that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Objective = weighted sum of named terms; here it is evaluated and differentiated."""
+"""Evaluation and gradient of an objective, a weighted sum of named terms."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ilu.types import Batch, Copies, Forward, GradHere, GradOf, GradRule, Grads,
 
 @dataclass(frozen=True)
 class Plain:
-    """The gradient itself."""
+    """The plain gradient of a term."""
 
     power = 1
     copies = Copies(1)
@@ -30,7 +30,7 @@ class Plain:
 
 
 Memory = dict[str, float]
-"""What the weights remember between steps; part of a checkpoint."""
+"""State of the term weights between steps; part of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ Draw = Callable[[str], Batch]
 
 
 class Views(NamedTuple):
-    """The model and the reference as a loss sees them."""
+    """The model and the reference, in the interface for losses."""
 
     model: Forward
     reference: Forward
@@ -61,10 +61,10 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """What evaluates a loss. ``exact`` is ``views`` without autocast.
+    """Evaluates losses and their gradients. ``exact`` is ``views`` without autocast.
 
-    ``micro_batch`` bounds the examples of one forward pass; every result is that of whole batches,
-    of which each of ``ranks`` holds its rows.
+    ``micro_batch`` is the largest number of examples of a forward pass. Every result is that of the
+    full batch, whose rows are distributed over ``ranks``.
     """
 
     views: Views
@@ -83,22 +83,22 @@ class Engine:
             total += value.item()
         return self.ranks.mean(total)
 
-    def takes_whole(self, batch: Batch) -> bool:
+    def fits_unsplit(self, batch: Batch) -> bool:
         """Whether the batch is not split."""
         return self.micro_batch is None or len(batch) <= self.micro_batch
 
     def slope(self, loss: Loss, batch: Batch, *, exact: bool = True) -> Slope:
-        """Value and gradient of the mean loss, leaving ``.grad`` as it was.
+        """Value and gradient of the mean loss; ``.grad`` is preserved.
 
-        Rules that perturb the weights ask for what is exact: a perturbation smaller than the
-        spacing of bfloat16 would vanish.
+        Rules that perturb the weights need ``exact``: a perturbation below the spacing of bfloat16
+        would vanish.
         """
-        held = [p.grad for p in self.params]
-        set_grads(self.params, [None] * len(held))
+        saved = [p.grad for p in self.params]
+        set_grads(self.params, [None] * len(saved))
         value = self.backward(loss, batch, weight=1.0, exact=exact)
         self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
-        set_grads(self.params, held)
+        set_grads(self.params, saved)
         return Slope(value, grads)
 
 
@@ -107,34 +107,34 @@ def accumulate(
 ) -> dict[str, float]:
     """Add the gradient of the objective to ``.grad``; return the value of each term.
 
-    Terms on the same stream share one batch, neighbours among them one forward and backward pass;
-    a rule that asks for more gets fresh ones.
+    Terms on the same stream share one batch, and adjacent ones also a forward and a backward pass.
+    A rule that draws further batches gets new ones.
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
     values: dict[str, float] = {}
     for terms in passes(objective):
         batch = batches[next(iter(terms.values())).on]
-        if all(joins(term) for term in terms.values()) and engine.takes_whole(batch):
+        if all(joins(term) for term in terms.values()) and engine.fits_unsplit(batch):
             values |= together(terms, batch, engine, memory, step)
             continue
         for name, term in terms.items():
-            values[name] = apart(name, term, batch, engine, draw, memory, step)
+            values[name] = separately(name, term, batch, engine, draw, memory, step)
     engine.ranks.sum_grads(engine.params)
     return values
 
 
 def passes(objective: Objective) -> list[Objective]:
-    """The terms in groups: those of a group share a forward and a backward pass if they can."""
+    """Groups of terms that may share a forward and a backward pass."""
     return [dict(group) for _, group in groupby(objective.items(), lambda item: pass_key(*item))]
 
 
 def joins(term: Term) -> bool:
-    """Whether the term is a function of the mean loss alone: it needs no gradient of its own."""
+    """Whether the term depends only on the mean loss, so that it needs no separate gradient."""
     return term.rule.power is not None
 
 
 def pass_key(name: str, term: Term) -> tuple[str, str]:
-    """What neighbours in one pass have in common."""
+    """Key of a term's group: adjacent terms with the same key share a pass."""
     return ("stream", term.on) if joins(term) else ("term", name)
 
 
@@ -149,20 +149,20 @@ def together(
     for name, term in terms.items():
         weight = weight_of(term, name, memory, step)
         mean = term.loss(forward, reference, batch).sum() / len(batch)
-        found = engine.ranks.mean(mean.item())
-        # Of the mean over all processes: d m^p = p m^(p - 1) dm.
+        value = engine.ranks.mean(mean.item())
+        # With m the mean over all processes: d m^p = p m^(p - 1) dm.
         power = term.rule.power or 1
-        values[name], slope = found**power, power * found ** (power - 1)
+        values[name], slope = value**power, power * value ** (power - 1)
         total = weight * relation(term, name, memory, values[name]) * slope * mean + total
         remember(term, name, memory, weight, values[name])
     (total / engine.ranks.divisor).backward()
     return values
 
 
-def apart(
+def separately(
     name: str, term: Term, batch: Batch, engine: Engine, draw: Draw, memory: Memory, step: int
 ) -> float:
-    """One term by itself, as its rule and micro-batches have it; return its value."""
+    """Add the gradient of one term by its rule and in micro-batches; return its value."""
     weight = weight_of(term, name, memory, step)
     if term.rule.power == 1 and term.relative_to is None:
         value = engine.backward(term.loss, batch, weight=weight)
@@ -175,9 +175,9 @@ def apart(
 
 
 def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:
-    """One term's value and gradient as its rule has them; this holds a second gradient.
+    """Value and gradient of one term by its rule. It needs memory for a second gradient.
 
-    A term that would join others but for its micro-batches is read as it would be among them.
+    A term that is separate only because of micro-batches has the precision of a shared pass.
     """
     here = partial(engine.slope, term.loss, batch, exact=not joins(term))
     return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)

@@ -1,4 +1,4 @@
-"""Attacks that leave the weights alone, as a suite."""
+"""Attacks that do not change the weights, as a suite."""
 
 from collections.abc import Mapping
 
@@ -17,9 +17,9 @@ def elicit(request: SuiteRequest) -> Suite:
 
 
 def strongest(scores: Scores) -> Scores:
-    """The attack that gets most right; the largest of several is larger by chance as well."""
-    found: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith(ACCURACY)}
-    best = scores[max(found, key=lambda name: found[name])]
+    """The highest accuracy of all attacks; a maximum of noisy values is biased upwards."""
+    by_name: Mapping[str, float] = {k: s.value for k, s in scores.items() if k.endswith(ACCURACY)}
+    best = scores[max(by_name, key=lambda name: by_name[name])]
     return {"strongest_accuracy": mean_score(best.items)}
 
 

@@ -1,4 +1,4 @@
-"""How a model continues the user's prompts, also by the judgement of text classifiers."""
+"""Fluency and toxicity of continuations of the user's prompts."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ from ilu.recipes.suite_request import SuiteRequest
 
 
 def fluency(request: SuiteRequest) -> Suite:
-    """How the model goes on after the user's prompts, if wanted in the eyes of classifiers."""
+    """Fluency of the continuations of the user's prompts, optionally scored by text classifiers."""
     return Suite({"fluency": Fluency(passages(request, "prompt"), classifiers=judges(request))})
 
 
 def toxicity(request: SuiteRequest) -> Suite:
-    """The same with the probability, by a classifier, that what it writes is toxic."""
+    """The same with a classifier's probability that the continuation is toxic."""
     request = replace(request, classifiers=request.classifiers or ("toxic",))
     return Suite({"toxicity": Fluency(passages(request, "prompt"), classifiers=judges(request))})
 

@@ -10,7 +10,7 @@ from ilu.types import Metric
 
 
 def lab(request: SuiteRequest) -> Suite:
-    """What the lab's model knows of both domains, and how well it does the downstream tasks."""
+    """Accuracies of the lab's model on both domains and on the downstream tasks."""
     count = request.limit
     facts: dict[str, Metric] = {
         "forget_accuracy": Choice(Facts("agents", count=count)),

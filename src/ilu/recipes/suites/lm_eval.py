@@ -9,7 +9,7 @@ from ilu.recipes.user_data import full
 
 
 def harness(request: SuiteRequest) -> Suite:
-    """Tasks of lm-evaluation-harness, named with commas between."""
+    """Tasks of lm-evaluation-harness, given as comma-separated names."""
     names = tuple(full(name.strip()) for name in (request.data or "").split(","))
     size = request.batch_size or Harness.batch_size
     return Suite({"lm_eval": Harness(HarnessTasks(names), request.limit, size)})

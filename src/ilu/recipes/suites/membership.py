@@ -9,7 +9,7 @@ from ilu.recipes.user_data import dataset
 
 
 def membership(request: SuiteRequest) -> Suite:
-    """Whether texts can be told to be from the training data; one attack needs a reference."""
+    """Membership inference attacks on the user's texts; one of them needs a reference model."""
     others = dataset(request.nonmembers or "", request.columns, request.truncate)
     attacks = MembershipInference(user_dataset(request), others, gradient=True, limit=request.limit)
     return Suite({"membership": attacks}, compared=reference_attack)

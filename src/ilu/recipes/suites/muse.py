@@ -22,9 +22,10 @@ Corpus = Literal["news", "books", "news-scal", "news-sust"]
 
 
 def muse(request: SuiteRequest) -> Suite:
-    """MUSE's metrics on one corpus; PrivLeak is added beside a retrained model.
+    """MUSE's metrics on one corpus; PrivLeak needs a retrained model as reference.
 
-    Of several models: what is kept as the sets grow (news-scal) or one follows another (news-sust).
+    The splits news-scal and news-sust compare several models: after unlearning of growing sets, or
+    of one set after another.
     """
     corpus, _, series = (request.split or "news").partition("-")
 
@@ -33,9 +34,9 @@ def muse(request: SuiteRequest) -> Suite:
         return FewShot(asks.name, shows.name, asks.revision, request.limit)
 
     def texts(config: str, split: str) -> Dataset:
-        found = place(f"muse:{corpus}:{config}:{split}")
+        source = place(f"muse:{corpus}:{config}:{split}")
         return Dataset(
-            found.name, {}, found.revision, truncate=request.truncate, count=request.limit
+            source.name, {}, source.revision, truncate=request.truncate, count=request.limit
         )
 
     if series:

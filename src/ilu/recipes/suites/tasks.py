@@ -17,11 +17,11 @@ def tasks(request: SuiteRequest) -> Suite:
     """The downstream tasks that attacks fine-tune on, all or one."""
     names = [t for t in get_args(Task) if request.split in (None, t)]
     labelled = {t: LabelledQuestions(t, request.limit) for t in names if t != "gsm8k"}
-    found = questions(labelled)
+    suite = questions(labelled)
     if "gsm8k" not in names:
-        return found
+        return suite
     number = FinalNumber(Problems(limit=request.limit))
-    return replace(found, parts={**found.parts, "gsm8k": number})
+    return replace(suite, parts={**suite.parts, "gsm8k": number})
 
 
 SUITES = {"tasks": SuiteKind(tasks, data="own", splits=get_args(Task))}

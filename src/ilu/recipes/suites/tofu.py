@@ -14,7 +14,7 @@ ForgetSet = Literal["forget01", "forget05", "forget10"]
 
 
 def tofu(request: SuiteRequest) -> Suite:
-    """TOFU's table for one forget set; forget quality is added beside an oracle."""
+    """TOFU's metrics for one forget set; forget quality needs a retrained model as reference."""
     forget, retain, authors, facts = (
         perturbed(name, request)
         for name in (request.split or "forget10", "retain", "real_authors", "world_facts")
@@ -34,8 +34,8 @@ def tofu(request: SuiteRequest) -> Suite:
 
 def perturbed(name: str, request: SuiteRequest) -> Perturbed:
     """A set of TOFU with its wrong answers."""
-    found = place(f"tofu:{name}_perturbed")
-    return Perturbed(found.name, found.revision, request.limit)
+    source = place(f"tofu:{name}_perturbed")
+    return Perturbed(source.name, source.revision, request.limit)
 
 
 SUITES = {"tofu": SuiteKind(tofu, data="own", splits=get_args(ForgetSet))}

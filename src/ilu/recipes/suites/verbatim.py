@@ -8,7 +8,7 @@ from ilu.recipes.suite_request import SuiteRequest
 
 
 def verbatim(request: SuiteRequest) -> Suite:
-    """How much of the user's own texts comes back word for word."""
+    """Verbatim reproduction of the user's texts."""
     return Suite({"verbatim": Verbatim(user_dataset(request), request.limit)})
 
 

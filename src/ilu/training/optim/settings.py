@@ -9,33 +9,32 @@ Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """How to train: steps, optimiser, which weights, and what saves memory.
+    """Training settings: steps, optimiser, trained weights, and memory savings.
 
-    Weights are float32, except with ``adamw-bf16``: there the whole model, including what is not
-    trained, becomes bfloat16 when training starts and stays so; updates are rounded stochastically
-    and the moments have 8 bits. It is for models that were published in bfloat16. ``recompute``,
-    ``pack``, ``micro_batch`` and ``offload_reference`` do not change the result.
+    Weights are float32, except with ``adamw-bf16``: it converts the full model to bfloat16 when
+    training starts, rounds updates stochastically and has 8-bit moments. It is for models that were
+    published in bfloat16. ``recompute``, ``pack``, ``micro_batch`` and ``offload_reference`` do not
+    change the result.
 
     Args:
         lr: peak learning rate.
         steps: optimiser steps.
         warmup: steps of linear warm-up.
         schedule: learning rate after the warm-up.
-        weight_decay: AdamW's, on the weights that may move.
-        betas: of the optimiser's running averages; the published ones if left out.
-        clip: largest norm of the gradient, of what a mask leaves of it; None does not clip.
+        weight_decay: decoupled weight decay, as in AdamW, on the weights that may move.
+        betas: coefficients of the optimiser's running averages; by default the published ones.
+        clip: largest norm of the gradient, after masking; None does not clip.
         parameters: regular expression: train the weights whose name contains a match; if empty,
             those that the method trains, which for most methods are all.
         perturbed: regular expression: weights that robust training and the penalty may perturb
             although they are not trained, such as those that RMU does not train; "." is all.
         micro_batch: examples per forward pass; a lower number saves memory.
-        recompute: compute the inside of each block again for its gradient: less memory, a third
-            more time (gradient checkpointing).
-        pack: read the texts of a batch one after another instead of padding them to the longest:
-            saves the time that padding costs (of TOFU at batch size 8, three tenths).
-        offload_reference: keep the original weights in host memory, for losses that compare with
-            them (NPO, KL, RMU), and copy one block at a time to the device.
-        precision: of the forward pass; the weights are float32 in any case.
+        recompute: gradient checkpointing per block: less memory, a third more time.
+        pack: concatenate the texts of a batch instead of padding them to the longest, which
+            saves the time of padding (three tenths on TOFU at batch size 8).
+        offload_reference: keep the original weights in host memory, for losses with a reference
+            (NPO, KL, RMU), and copy one block at a time to the device.
+        precision: precision of the forward pass; the weights are always float32.
         optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
             save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
