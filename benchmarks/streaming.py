@@ -29,6 +29,7 @@ from ilu.recipes.build import build
 from ilu.runs.prepare import prepare
 from ilu.runs.recipe import Recipe
 from ilu.system.atomic import write_json
+from ilu.system.cache import CACHE
 from ilu.system.provenance import environment
 
 ALL_IN_MEMORY, ALL_IN_FILES = 1 << 60, 0
@@ -111,7 +112,7 @@ def main() -> None:
     print(f"{'corpus':>10} {'way':22} {'MiB':>8} {'cpu s':>7} {'tokens':>10}")
     for size in (wanted.mib, 4 * wanted.mib, 16 * wanted.mib):
         with tempfile.TemporaryDirectory() as folder:
-            os.environ[token_cache.CACHE] = folder
+            os.environ[CACHE] = folder
             for row in costs(Path(folder), size):
                 print(f"{row.corpus_mib:6.0f} MiB {row.way:22} {row.mib:8.1f} "
                       f"{row.cpu_seconds:7.2f} {row.tokens:10}", flush=True)  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ilu.evals.metrics.answer_logprobs import Read, read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, without_end
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength, probability
 from ilu.evals.metrics.refusal import refuses
@@ -71,7 +71,7 @@ def pass_per_metric(part: Answers, replies: Replies, lm: LM) -> dict[str, float]
     return {f"{part.name}_{name}": mean_score(items()).value for name, items in plain.items()}
 
 
-def read(part: Answers, lm: LM, examples: Sequence[Example]) -> list[Read]:
+def read(part: Answers, lm: LM, examples: Sequence[Example]) -> list[AnswerTokens]:
     """A pass over some answers."""
     return read_answers(lm, examples, batch_size=part.batch_size, name="tofu")
 
@@ -86,7 +86,7 @@ def ratios(
     return [ratio(mean(r), w) for r, w in zip(right, means, strict=True)]
 
 
-def mean(read: Read) -> float:
+def mean(read: AnswerTokens) -> float:
     """Mean log-probability per token."""
     return read.logp.double().mean().item()
 

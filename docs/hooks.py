@@ -14,6 +14,8 @@ from ilu.cli.methods_page import page as methods_page
 ROOT = Path(__file__).parent.parent
 METHODS = "methods.md"
 """Written from the docstrings when the site is built."""
+SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+"""What the theme loads from the network for the search in pages from the disk."""
 OPTIONAL_PAGES = {"Performance": "performance.md", "Reliability": "reliability.md"}
 """Pages that join the navigation if they exist."""
 UPWARD = re.compile(r"\]\((\.\./[^)#\s]*[^)#\s/])")
@@ -43,7 +45,11 @@ def on_files(files: Any, config: Any) -> Any:
 def outside(page: str, link: str) -> str | None:
     """The file of the repository, outside of docs/, that a link of a page names."""
     name = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
-    return name if not name.startswith("docs/") and (ROOT / name).is_file() else None
+    if name.startswith("docs/") or not (ROOT / name).is_file():
+        return None
+    if name == "README.md":  # mkdocs would make it the home page
+        raise ValueError(f"docs/{page} links to README.md: link to a page of docs/ instead")
+    return name
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -63,6 +69,21 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     """Equations as MathML, which browsers draw themselves."""
     return MATH.sub(lambda found: mathml(*found.groups()), content)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Load our own worker for pages from the disk: no page asks a network."""
+    return with_own_worker(output, posixpath.dirname(page.file.src_uri) or ".")
+
+
+def on_post_template(output: str, template_name: str, config: Any) -> str:
+    """The same for the page of unknown addresses."""
+    return with_own_worker(output, ".")
+
+
+def with_own_worker(output: str, home: str) -> str:
+    """The page in the folder ``home`` with our worker instead of the theme's."""
+    return output.replace(SHIM, f'<script src="{posixpath.relpath("worker.js", home)}"></script>')
 
 
 def mathml(element: str, text: str) -> str:

@@ -132,5 +132,5 @@ def test_the_library_names_settings_and_no_flags():
         assert flags == [], name
 
 
-COMMAND = re.compile(r"\bilu [a-z]+\b|torchrun|ray start|\"--porcelain\"")
+COMMAND = re.compile(r"\bilu [a-z]+\b|\bpip install\b|torchrun|ray start|\"--porcelain\"")
 """A line with a whole command, of ours or of another program."""

@@ -12,8 +12,8 @@ from ilu.attacks.quantise import Quantise
 from ilu.attacks.sequence import InTurn
 from ilu.attacks.weight_edit import WeightEdit
 from ilu.lab.tasks import TASKS
-from ilu.models.load import LAB, NEVER
 from ilu.models.lora import Lora
+from ilu.models.named import LAB, NEVER
 from ilu.recipes import lab, probes
 from ilu.recipes.demo import Size, original, unlearned
 from ilu.recipes.suite_request import SuiteRequest

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ilu.models.load import LAB
+from ilu.models.named import LAB
 from ilu.recipes import lab
 from ilu.recipes.build import build
 from ilu.runs.recipe import Recipe

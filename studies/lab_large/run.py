@@ -29,7 +29,8 @@ from ilu.lab.sources import Documents
 from ilu.lab.tasks import VALIDATION
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.forward import ModelForward
-from ilu.models.load import LAB, load_model
+from ilu.models.load import load_model
+from ilu.models.named import LAB
 from ilu.recipes import lab
 from ilu.recipes.build import build
 from ilu.runs.recipe import Recipe

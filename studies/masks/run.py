@@ -30,7 +30,8 @@ from ilu.methods.masks.make import Scoring
 from ilu.methods.masks.scores import Attribution, Magnitude, Random, Snip
 from ilu.methods.masks.wagle import Wagle
 from ilu.methods.retain.likelihood import NLL
-from ilu.models.load import LAB, load_model
+from ilu.models.load import load_model
+from ilu.models.named import LAB
 from ilu.recipes import lab
 from ilu.recipes.build import build
 from ilu.runs.mask_stage import make_masks

@@ -22,7 +22,8 @@ from ilu.evals.score import mean
 from ilu.lab.sources import TaskTrain
 from ilu.methods.robust.ilu import token_scale_gradient
 from ilu.models.forward import ModelForward
-from ilu.models.load import LAB, load_model
+from ilu.models.load import load_model
+from ilu.models.named import LAB
 from ilu.models.token_math import masked_mean
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import write_json, write_text

@@ -25,7 +25,7 @@ from ilu.lab.sources import Documents, Facts, TaskTrain
 from ilu.lab.tasks import VALIDATION, stories
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.forward import ModelForward
-from ilu.models.load import LAB
+from ilu.models.named import LAB
 from ilu.recipes import lab
 from ilu.recipes.build import build
 from ilu.runs.run import prepare

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ilu.data.stream import collate
-from ilu.evals.cached_suite import Evaluation, beside, evaluate
+from ilu.evals.cached_suite import Evaluation, evaluate, with_reference
 from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.recipes.build import build
@@ -123,7 +123,10 @@ def carry_out(model: str, out: Path) -> None:
     for name, done in runs.items():
         found[name] = evaluate(suite, load_model(str(done.path / "model")), out / "parts")
         print(name, f"{(time.process_time() - began) / 60:.1f} CPU minutes", flush=True)
-    found = {n: e if n == "oracle" else beside(suite, e, found["oracle"]) for n, e in found.items()}
+    found = {
+        n: e if n == "oracle" else with_reference(suite, e, found["oracle"])
+        for n, e in found.items()
+    }
     minutes = (time.process_time() - began) / 60
     write(runs, found, {"rmu_coefficient": coefficient, "cpu_minutes_of_this_call": minutes})
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from ilu.recipes.registry import methods
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ORDER = ("index", "quickstart", "concepts", "recipes", "data", "method", "attacks", "masks",
-         "publishing", "metrics", "migration", "api", "loops")  # fmt: skip
+         "publishing", "metrics", "migration", "api", "loops", "results")  # fmt: skip
 BLOCK = re.compile(r"(<!-- parsed only -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -180,6 +181,26 @@ def test_no_link_of_the_site_is_dead(site):
     assert dead == []
 
 
+def test_the_home_page_is_that_of_the_docs_and_not_the_readme(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert "I want to" in text
+    assert "What is where" not in text
+
+
+def test_the_search_works_in_pages_from_the_disk(site, browser):
+    browser.look(width=1280)
+    browser.open((site / "index.html").as_uri())
+    assert browser.js("return !!document.querySelector('.md-search__input')")
+    browser.js("""
+        const box = document.querySelector('.md-search__input');
+        box.focus(); box.value = 'relearning'; box.dispatchEvent(new Event('keyup'));""")
+    found = "return document.querySelectorAll('.md-search-result__item').length"
+    deadline = time.monotonic() + 60
+    while browser.js(found) == 0 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert browser.js(found) > 2
+
+
 def test_the_page_of_methods_is_written_with_the_site(site):
     text = (site / "methods.html").read_text(encoding="utf-8")
     assert [name for name in methods() if f'id="{name}"' not in text] == []
@@ -210,9 +231,9 @@ def test_pages_ask_no_network_and_do_not_overflow(site, browser):
     browser.open("about:blank")
     browser.requested(), browser.complaints()
     for dark in (False, True):
-        for width in (1200, 400):
+        for width in (1280, 390):
             browser.look(width=width, dark=dark)
-            for name in ("index", "concepts", "faq"):
+            for name in ("index", "concepts", "faq", "results", "loops", "api"):
                 browser.open((site / f"{name}.html").as_uri())
                 overflow = "return document.documentElement.scrollWidth - innerWidth"
                 assert browser.js(overflow) <= 0, (name, width)

@@ -23,7 +23,14 @@ from ilu.data.multiple_choice import ChoiceRows
 from ilu.data.stream import Feed, fingerprint
 from ilu.data.text import Dataset
 from ilu.data.token_cache import tokenizer_hash
-from ilu.evals.cached_suite import Evaluation, beside, evaluate, harness_results, part_key, reads
+from ilu.evals.cached_suite import (
+    Evaluation,
+    evaluate,
+    harness_results,
+    part_key,
+    reads,
+    with_reference,
+)
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.tofu import Answers
 from ilu.evals.score import mean_score
@@ -236,9 +243,9 @@ def test_a_reference_must_be_another_model(lm, data):
     own = evaluate(suite, lm, None)
     assert own.scores["doubled"].value == 2 * own.scores["m"].value
     with pytest.raises(ValueError, match="same weights as the model"):
-        beside(suite, own, own)
+        with_reference(suite, own, own)
     other = Evaluation("other", {}, {"m": mean_score([own.scores["m"].value - 3])})
-    assert beside(suite, own, other).scores["difference"].value == pytest.approx(3)
+    assert with_reference(suite, own, other).scores["difference"].value == pytest.approx(3)
 
 
 def test_weights_are_told_apart_by_content(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ilu.data.counterparts import REFUSALS
-from ilu.evals.metrics.answer_logprobs import Read, read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, without_end
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength, probability
 from ilu.evals.metrics.muse import (
     MinK,
@@ -140,7 +140,7 @@ def test_the_lowest_share_takes_the_least_likely_and_at_least_one():
 def test_an_answer_without_tokens_leaves_its_question_unscored():
     def read(*logps):
         logp = torch.tensor(logps)
-        return Read(torch.ones(len(logps), dtype=torch.long), logp, logp > -1)
+        return AnswerTokens(torch.ones(len(logps), dtype=torch.long), logp, logp > -1)
 
     whole = [read(-1.0), read(-2.0), read(-1.0, -3.0)]
     found = Answers("x", lambda t: []).likelihoods([whole, [*whole[:2], read()]], Blank())
@@ -259,7 +259,9 @@ def test_read_answers_reads_each_sequence_once(lm, monkeypatch):
 
 
 def test_the_end_of_text_is_left_out_where_it_is_one():
-    read = Read(torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), torch.tensor([True, False]))
+    read = AnswerTokens(
+        torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), torch.tensor([True, False])
+    )
     assert without_end(read, 2).ids.tolist() == [5]
     assert without_end(read, 7) == read
     assert without_end(read, None) == read

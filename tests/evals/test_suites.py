@@ -11,7 +11,7 @@ import torch
 from ilu.cli import attack
 from ilu.cli.arguments.unlearn import Place
 from ilu.cli.flags import parse
-from ilu.evals.cached_suite import beside, evaluate, reads
+from ilu.evals.cached_suite import evaluate, reads, with_reference
 from ilu.evals.metrics.mcnemar import changes
 from ilu.evals.score import mean_score
 from ilu.lab.sources import Documents
@@ -83,7 +83,7 @@ def test_membership_beside_a_reference_has_one_attack_more(tmp_path, lm):
     paths = [str(write(tmp_path / f"{i}.jsonl", rows)) for i, rows in enumerate(texts)]
     suite = suite_of("membership", SuiteRequest(data=paths[0], nonmembers=paths[1]))
     own, other = (evaluate(suite, each, None) for each in (lm, LM(make_tiny(1985), lm.tokenizer)))
-    found = beside(suite, own, other).scores
+    found = with_reference(suite, own, other).scores
     assert {"reference_auc", "reference_tpr"} == set(found) - set(own.scores)
     logps = [own.scores["members_logp"].items, other.scores["members_logp"].items]
     assert all(x > y for x, y in zip(*logps, strict=True))

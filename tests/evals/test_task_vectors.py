@@ -12,8 +12,8 @@ from ilu.cli.landscape import main as landscape_command
 from ilu.evals.geometry import task_vectors
 from ilu.evals.geometry.cka import layer_cka, linear_cka
 from ilu.evals.geometry.landscape import (
-    beside,
     filter_normalised,
+    orthogonal_towards,
     position,
     surface,
     towards,
@@ -31,8 +31,8 @@ from ilu.evals.geometry.task_vectors import (
     pieces,
 )
 from ilu.evals.score import mean_score
-from ilu.models import load
 from ilu.models.load import StoredWeights, load_model
+from ilu.models.named import model_path
 from ilu.models.weight_names import kind_of, module_of
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
@@ -117,14 +117,14 @@ def test_only_pieces_are_held(tmp_path, monkeypatch):
         for name in ("original", "unlearned", "finetuned")
     }
     read: list[int] = []
-    rows = load.StoredWeights.rows
+    rows = StoredWeights.rows
 
     def counted(self, name, start, stop):
         found = rows(self, name, start, stop)
         read.append(found.numel())
         return found
 
-    monkeypatch.setattr(load.StoredWeights, "rows", counted)
+    monkeypatch.setattr(StoredWeights, "rows", counted)
     monkeypatch.setattr(task_vectors, "pieces", lambda shape: pieces(shape, 50))
     grams(pair)
     assert set(read) == {50}
@@ -193,7 +193,7 @@ def test_a_line_ends_at_its_models_and_leaves_the_model_as_it_was():
 def test_a_plane_goes_through_its_three_models():
     origin, a, b = ({"w": torch.tensor(w)} for w in ([0.0, 0], [2.0, 0], [1.0, 3]))
     first = towards("a", origin, a)
-    second = beside("b", origin, b, first)
+    second = orthogonal_towards("b", origin, b, first)
     assert second.direction["w"].tolist() == [0, 3]
     assert position(origin, a, [first, second]) == [1, 0]
     assert position(origin, b, [first, second]) == [0.5, 1]
@@ -257,7 +257,7 @@ def test_the_report_shows_landscapes_and_hidden_states_where_there_are_any(tmp_p
 
 
 def test_the_lab_model_is_read_in_pieces_as_it_is_loaded_whole():
-    folder = StoredWeights(Path(load.model_path("lab")))
+    folder = StoredWeights(Path(model_path("lab")))
     whole = dict(load_model("lab").model.named_parameters())
     for name, shape in folder.shapes().items():
         assert torch.equal(folder.rows(name, 0, 1).float(), whole[name][:1])

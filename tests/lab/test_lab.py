@@ -10,7 +10,8 @@ from ilu.lab import tasks, world
 from ilu.lab.build import Plan, build, corpus, packed, scores
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain, domain
 from ilu.methods.forget.npo import NPO
-from ilu.models.load import load_model, model_path
+from ilu.models.load import load_model
+from ilu.models.named import model_path
 from ilu.recipes.build import build as recipe
 from ilu.recipes.lab import SHOWN, attacks, relearn
 from ilu.recipes.registry import methods

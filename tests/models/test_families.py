@@ -19,6 +19,7 @@ from ilu.methods.forget.rmu import rmu_recipe
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import read_weights, save_model, set_weights
+from ilu.models.load_sharded import skeleton
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import LM, Example
@@ -45,6 +46,23 @@ FAMILIES = {
 def model(request):
     torch.manual_seed(0)
     return FAMILIES[request.param]().eval()
+
+
+def test_a_skeleton_has_no_weights_the_same_buffers_and_the_same_ties(model, tmp_path):
+    model.config.save_pretrained(tmp_path)
+    found = skeleton(str(tmp_path))
+    assert all(p.is_meta for p in found.parameters())
+    assert ties(found) == ties(model)
+    buffers = dict(model.named_buffers())
+    assert [n for n, b in found.named_buffers() if torch.equal(b, buffers[n])] == [*buffers]
+
+
+def ties(model):
+    """Groups of names of one and the same weight."""
+    groups: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(weight), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class Nothing:

@@ -27,7 +27,7 @@ from ilu.data.splits import HalfOfQuestions
 from ilu.evals.metrics.final_number import FinalNumber
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts, domain
-from ilu.models.load import model_path
+from ilu.models.named import model_path
 from ilu.recipes.attacks import with_attacks
 from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, read_goal
 from ilu.runs.run import Options, run

@@ -83,6 +83,30 @@ def test_who_only_looks_is_no_obstacle(tmp_path):
         assert held(place)
 
 
+def test_a_lock_whose_file_has_another_name_now_is_none(tmp_path):
+    """NFS renames a file that is open somewhere in place of removing it: its link count stays 1."""
+    place = tmp_path / "run"
+    waiting, refused = threading.Event(), list[bool]()
+
+    def wait():
+        waiting.set()
+        with alone(place, wait=True):
+            try:
+                with alone(place):
+                    refused.append(False)
+            except Busy:
+                refused.append(True)
+
+    with alone(place):
+        other = threading.Thread(target=wait)
+        other.start()
+        waiting.wait()
+        time.sleep(0.2)  # it has opened the file and waits for its lock
+        os.rename(lock_of(place), tmp_path / ".nfs0001")
+    other.join(10)
+    assert refused == [True]
+
+
 # --- Interruptions ---------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from ilu.attacks.kind import AttackInputs, AttackKind, number
 from ilu.attacks.weight_edit import WeightEdit
-from ilu.models.load import check_name, full_name, load_model, pinned
+from ilu.models.load import load_model, pinned
+from ilu.models.named import check_name, full_name
 
 
 @dataclass(frozen=True)

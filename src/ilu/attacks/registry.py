@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ilu.attacks
 from ilu.attacks.kind import AttackKind
+from ilu.data.facts.selection import is_facts
 from ilu.data.readers import ENDINGS
 from ilu.system.discover import discovered
 
@@ -20,5 +21,7 @@ def label(name: str) -> str:
     kind, _, argument = name.partition(":")
     if kind in attack_kinds() and argument:
         return f"{kind}-{label(argument)}"
+    if is_facts(name):
+        return re.sub(r"[^\w.+-]+", "-", name)
     short = Path(name).stem if Path(name).suffix in ENDINGS else name.rpartition("/")[2]
     return re.sub(r"[^\w.+-]+", "-", short)

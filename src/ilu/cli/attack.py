@@ -65,13 +65,17 @@ def suites(wanted: Attack) -> dict[str, Group]:
 
 def measured(wanted: Attack) -> SuiteRequest:
     """The data that is measured on."""
+    kind = suite_kind(wanted.suite)
     return SuiteRequest(
         data=wanted.data,
         form=wanted.form,
         columns=wanted.columns,
-        truncate=wanted.settings.truncate if suite_kind(wanted.suite).truncates else None,
+        truncate=wanted.settings.truncate if kind.truncates else None,
         limit=wanted.limit,
         split=wanted.split,
+        forget=wanted.settings.forget if kind.roles else None,
+        retain=wanted.settings.retain if kind.roles else None,
+        known=wanted.known,
     )
 
 

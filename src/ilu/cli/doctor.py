@@ -34,11 +34,9 @@ def devices() -> str:
 
 def free_memory() -> str:
     """Memory that a new process could use."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return "unknown on this system"
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return f"{int(lines['MemAvailable'].split()[0]) / 2**20:.1f} GiB"
+    import psutil
+
+    return f"{psutil.virtual_memory().available / 2**30:.1f} GiB"
 
 
 def hub() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ilu.cli.arguments.evaluate import Evaluate, read
 from ilu.cli.terminal import error, number, progress, table
-from ilu.evals.cached_suite import Evaluation, beside, evaluate, follow, harness_results
+from ilu.evals.cached_suite import Evaluation, evaluate, harness_results, with_order, with_reference
 from ilu.evals.score import written
 from ilu.evals.suite import Suite
 from ilu.models.load import load_model
@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted = read(argv)
     if not wanted.models:
-        raise ValueError("ilu evaluate needs at least one model: a folder, a hub id, or lab")
+        raise ValueError(
+            "ilu evaluate needs at least one model: a folder, a hub id, a GGUF file, smollm2 or lab"
+        )
     if wanted.out and wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request
@@ -54,7 +56,7 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
                 suite, lm, folder, progress=lambda d, t, n=name: shown(f"evaluate {n}", d, t)
             )
     if wanted.reference is None:
-        return dict(zip(found, follow(suite, list(found.values())), strict=True))
+        return dict(zip(found, with_order(suite, list(found.values())), strict=True))
     oracle = found[wanted.reference]
     return {name: compared(suite, name, found[name], oracle) for name in wanted.models}
 
@@ -64,7 +66,7 @@ def compared(suite: Suite, name: str, own: Evaluation, reference: Evaluation) ->
     if own.weights == reference.weights:
         warnings.warn(f"{name} is the reference: it is not compared with itself", stacklevel=2)
         return own
-    return beside(suite, own, reference)
+    return with_reference(suite, own, reference)
 
 
 def show(suite: str, found: Mapping[str, Evaluation]) -> None:

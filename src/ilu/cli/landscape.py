@@ -9,8 +9,8 @@ from ilu.cli.arguments.landscape import Kind, Landscape, read
 from ilu.cli.terminal import number, progress, table
 from ilu.evals.geometry.landscape import (
     Axis,
-    beside,
     filter_normalised,
+    orthogonal_towards,
     position,
     shapes_of,
     surface,
@@ -90,7 +90,10 @@ def axes_of(kind: Kind, origin: Weights, ends: Mapping[str, Weights], seed: int)
     if kind == "random":
         return [filter_normalised(origin, 2 * seed + i, f"random {i + 1}") for i in (0, 1)]
     first = towards("original", origin, ends["original"])
-    return [first, *(beside(n, origin, w, first) for n, w in ends.items() if n != "original")]
+    return [
+        first,
+        *(orthogonal_towards(n, origin, w, first) for n, w in ends.items() if n != "original"),
+    ]
 
 
 def show(found: Mapping[str, Any]) -> None:

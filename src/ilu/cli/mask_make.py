@@ -24,7 +24,8 @@ from ilu.methods.masks.storage import MaskFile
 from ilu.methods.masks.top_k import check_fractions
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
-from ilu.models.load import LAB, load_model
+from ilu.models.load import load_model
+from ilu.models.named import LAB
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.masks import Kind, Layers, choice_of, mask_kind
 from ilu.recipes.user_data import dataset

@@ -12,7 +12,7 @@ from ilu.attacks.registry import label
 from ilu.cli.arguments.sweep import SweepFlags
 from ilu.cli.flags import parse
 from ilu.cli.unlearn import arguments_type, read_settings
-from ilu.models.load import full_name
+from ilu.models.named import full_name
 from ilu.recipes.attacks import attack_names, chosen, with_attacks
 from ilu.recipes.build import build
 from ilu.recipes.holdout import attacks_of, on_half, read_goal

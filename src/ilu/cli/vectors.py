@@ -16,7 +16,8 @@ from ilu.evals.geometry.task_vectors import (
     known,
     norms,
 )
-from ilu.models.load import StoredWeights, load_model, model_path
+from ilu.models.load import StoredWeights, load_model
+from ilu.models.named import model_path
 from ilu.models.weight_names import kind_of, module_of
 from ilu.recipes.landscape import texts
 from ilu.system.atomic import write_json
@@ -47,7 +48,9 @@ def folder(name: str) -> Path:
     """The folder of a model; ValueError if it does not exist."""
     path = Path(model_path(name))
     if not path.is_dir():
-        raise ValueError(f"{name!r} is not a model folder: give a folder of weights, or lab")
+        raise ValueError(
+            f"{name!r} is not a model folder: give a folder of weights, a GGUF file, lab or smollm2"
+        )
     return path
 
 

@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ilu.data.facts.rows import fact_rows
+from ilu.data.facts.selection import is_facts, selections
 from ilu.data.readers import ENDINGS, Row, iter_rows
 from ilu.system.errors import first_line
 
@@ -45,8 +47,12 @@ def load_rows(name: str, revision: str | None = None, count: int | None = None) 
 def find_rows(name: str, revision: str | None = None, count: int | None = None) -> Rows:
     """Rows of a data file or of a hub dataset ``ORG/NAME[:CONFIG[:SPLIT]]`` (split: train).
 
-    With ``count`` only so many from the front, without downloading the rest.
+    With ``count`` only so many from the front, without downloading the rest. Facts of this package
+    are rows as well.
     """
+    if is_facts(name):
+        selections(name)  # an unknown topic is an error here, and not where rows are read
+        return Rows(lambda: islice(fact_rows(name), count))
     path = Path(name)
     if path.suffix in ENDINGS or path.exists():
         return of_file(path, count)

@@ -5,7 +5,6 @@ and a mapped file that is cut short kills the process.
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -16,11 +15,10 @@ from typing import Any, NamedTuple
 
 from ilu.data.lazy import view
 from ilu.system.atomic import file_hash, json_hash, new_folder, write_json
+from ilu.system.cache import CACHE, cache_folder, content_hash
 from ilu.system.locks import alone
 from ilu.types import Example
 
-CACHE = "ILU_CACHE"
-"""Environment variable: the folder for tokenized text; ``ilu`` in the user's cache without it."""
 IN_MEMORY = 16 << 20
 """Bytes of data files whose examples are kept in memory, where they take some ten times as many."""
 BLOCK = 32
@@ -63,7 +61,9 @@ def stored(
     examples, and the code. Processes that want the same file wait for the first to make it.
     """
     data = contents(files)
-    folder = place() / json_hash([data, tokenizer_hash(tokenizer), how, code_hash()])
+    folder = cache_folder("examples") / json_hash(
+        [data, tokenizer_hash(tokenizer), how, code_hash()]
+    )
     if not folder.is_dir():
         try:
             with alone(folder, wait=True):
@@ -82,22 +82,9 @@ def stored(
     return opened(folder)
 
 
-def place() -> Path:
-    """Where tokenized text lies."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ilu"
-    return Path(os.environ.get(CACHE) or usual).resolve() / "examples"
-
-
 def contents(files: Sequence[Path]) -> list[tuple[str, str]]:
-    """What the files hold; one that nobody has touched is read once in a process."""
-    stats = [(file, file.stat()) for file in files]
-    return [(file.suffix, content(file, s.st_size, s.st_mtime_ns)) for file, s in stats]
-
-
-@lru_cache(maxsize=256)
-def content(file: Path, size: int, changed: int) -> str:
-    """Hash of a file that had this size when it was changed last."""
-    return file_hash(file)
+    """Ending and hash of each file."""
+    return [(file.suffix, content_hash(file)) for file in files]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

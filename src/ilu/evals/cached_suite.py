@@ -1,4 +1,4 @@
-"""A suite on a model, part by part, each kept under a hash of all that it was computed from."""
+"""Evaluate a suite with a cache: each part is stored under a hash of all its inputs."""
 
 import inspect
 import json
@@ -22,20 +22,20 @@ LIBRARIES = (
     "torch", "transformers", "tokenizers", "peft", "torchao", "rouge-score", "sacrebleu", "scipy",
     "scikit-learn", "lm-eval", "evaluate",
 )  # fmt: skip
-"""Whose versions may change a score, or an attack before it."""
+"""Libraries whose versions may change a score or an attack."""
 
 
 @runtime_checkable
 class Content(Protocol):
-    """A metric that reads more than its sources return, and says itself what."""
+    """A metric that lists itself the data that it reads."""
 
     def content(self, tokenizer: Any) -> Any:
-        """What decides the scores beside the settings, as JSON."""
+        """Everything except the settings that affects the scores, as JSON."""
         ...
 
 
 class Evaluation(NamedTuple):
-    """Scores of one model: ``weights`` tell it from others, ``parts`` have the keys of files."""
+    """Scores of one model: ``weights`` is its hash, ``parts`` names the file of each part."""
 
     weights: str
     parts: Mapping[str, str]
@@ -45,27 +45,27 @@ class Evaluation(NamedTuple):
 def evaluate(
     suite: Suite, lm: LM, folder: Path | None, *, progress: Steps = lambda done, total: None
 ) -> Evaluation:
-    """Measure every part that ``folder`` does not have yet; without a folder, all of them.
+    """Measure every part that ``folder`` does not have yet; without a folder, all parts.
 
-    Processes that share the folder wait for the one of them that measures a part.
+    If several processes share the folder, one measures a part and the others wait for it.
     """
     weights = weights_hash(lm.model)
     base = {"weights": weights, **circumstances(lm)}
     keys: dict[str, str] = {}
-    found: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     for i, (name, part) in enumerate(suite.parts.items(), start=1):
         keys[name] = part_key(name, part, lm, base)
-        found |= (
+        scores |= (
             kept(folder / f"{keys[name]}.json", name, part, lm, base)
             if folder
             else named(name, part(lm))
         )
         progress(i, len(suite.parts))
-    return Evaluation(weights, keys, {**found, **suite.derived(found)})
+    return Evaluation(weights, keys, {**scores, **suite.derived(scores)})
 
 
 def kept(file: Path, name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> Scores:
-    """The scores of a part from its file, which is made if it is not there."""
+    """The scores of a part from its file. A missing file is measured and written."""
     if not file.is_file():
         with alone(file, wait=True):
             if not file.is_file():
@@ -74,33 +74,35 @@ def kept(file: Path, name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> S
 
 
 def evaluate_once(metrics: Mapping[str, Metric | Group], lm: LM, folder: Path | None) -> Scores:
-    """Every score, those that ``folder`` has from there."""
+    """Every score; those that ``folder`` has are read from it."""
     if folder is None:
         return measure(metrics, lm)
     return evaluate(Suite(metrics), lm, folder / "evaluation").scores
 
 
-def beside(suite: Suite, own: Evaluation, reference: Evaluation) -> Evaluation:
-    """The same evaluation with the scores that need a reference model, which must be another."""
-    if own.weights == reference.weights:
+def with_reference(suite: Suite, evaluation: Evaluation, reference: Evaluation) -> Evaluation:
+    """Add the scores that compare with a reference model; ValueError if it is the same model."""
+    if evaluation.weights == reference.weights:
         raise ValueError(
             "the reference has the same weights as the model: compared with itself every model is "
             "perfect. Give a model that never saw the forget set, such as one made by ilu oracle"
         )
-    return own._replace(scores={**own.scores, **suite.compared(own.scores, reference.scores)})
+    return evaluation._replace(
+        scores={**evaluation.scores, **suite.compared(evaluation.scores, reference.scores)}
+    )
 
 
-def follow(suite: Suite, found: Sequence[Evaluation]) -> list[Evaluation]:
-    """The same evaluations with what their order adds, if the suite asks for one."""
+def with_order(suite: Suite, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Add the scores that depend on the order of the models, if the suite has any."""
     if suite.followed is None:
-        return list(found)
-    added = suite.followed([each.scores for each in found])
-    pairs = zip(found, added, strict=True)
+        return list(evaluations)
+    added = suite.followed([each.scores for each in evaluations])
+    pairs = zip(evaluations, added, strict=True)
     return [each._replace(scores={**each.scores, **more}) for each, more in pairs]
 
 
 def circumstances(lm: LM) -> dict[str, Any]:
-    """What decides a score beside weights, metric and data: configuration, tokenizer, code."""
+    """Everything else that affects a score: configuration, tokenizer, code and library versions."""
     model: Any = lm.model
     settings = {**model.config.to_dict(), "ends": model.generation_config.eos_token_id}
     settings = {k: v for k, v in settings.items() if k not in ("_name_or_path", "dtype")}
@@ -119,25 +121,25 @@ def part_key(name: str, part: Any, lm: LM, base: Mapping[str, Any]) -> str:
 
 
 def reads(value: Any, tokenizer: Any) -> Iterator[Any]:
-    """The content of all that a metric reads: of examples a hash, as they may not fit in memory.
+    """The content of all data that a metric reads. Examples are hashed: they may exceed memory.
 
-    A source is whatever is called with a tokenizer, for examples, or with nothing.
+    A source is called with a tokenizer and returns examples, or is called without arguments.
     """
     source: Any = value
-    wanted = asked_with(value)
-    if wanted is not None and isinstance(source, Content):
+    parameters = call_parameters(value)
+    if parameters is not None and isinstance(source, Content):
         yield source.content(tokenizer)
-    elif wanted == ["tokenizer"]:
+    elif parameters == ["tokenizer"]:
         yield fingerprint(source(tokenizer))
-    elif wanted == []:
+    elif parameters == []:
         yield source()
     else:
         for each in inside(value):
             yield from reads(each, tokenizer)
 
 
-def asked_with(value: Any) -> list[str] | None:
-    """The arguments that a dataclass is called with; None for what is no such thing."""
+def call_parameters(value: Any) -> list[str] | None:
+    """Names of the parameters of a dataclass's ``__call__``; None for any other value."""
     source: Any = value
     known = is_dataclass(value) and not isinstance(value, type) and callable(value)
     return list(inspect.signature(source).parameters) if known else None
@@ -155,7 +157,7 @@ def inside(value: Any) -> Iterable[Any]:
 
 
 def write_scores(file: Path, name: str, part: Any, base: Mapping[str, Any], scores: Scores) -> None:
-    """Keep the scores of a part with every item, and what they belong to for a reader."""
+    """Write the scores of a part with every item and all that identifies them."""
     values = {metric: score._asdict() for metric, score in scores.items()}
     write_json(file, {"part": name, "metric": describe(part), **base, "scores": values})
 
@@ -167,7 +169,7 @@ def read_scores(file: Path) -> Scores:
 
 
 def harness_results(suite: str, model: str, scores: Scores) -> dict[str, Any]:
-    """The same numbers as lm-evaluation-harness writes them, for viewers made for it."""
+    """The scores in the result format of lm-evaluation-harness, for its viewers."""
     values: dict[str, Any] = {"alias": suite}
     for name, score in scores.items():
         values[f"{name},none"] = score.value

@@ -1,4 +1,4 @@
-"""From the values of items to a score, and arithmetic of scores that minds their items."""
+"""Scores from the values of items, and arithmetic of scores that uses paired items."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ilu.system.checks import check_finite
 def mean_score(items: Sequence[float | None]) -> Score:
     """Mean and standard error of per-item values; None is an item that cannot be scored.
 
-    No item, or none that can be scored, is an error and not a zero; so is a value without bounds.
+    ValueError if no item can be scored, or if a value is not finite.
     """
     scored = [item for item in items if item is not None]
     for i, item in enumerate(items, start=1):
@@ -39,15 +39,15 @@ def mean(values: Sequence[float]) -> float:
 
 
 def written(value: float, stderr: float, n: int) -> str:
-    """A value with its standard error, of which one item has none."""
+    """A value with its standard error; a single item has none."""
     return f"{value:.3f} ± {stderr:.3f}" if n > 1 else f"{value:.3f}"
 
 
 def average(scores: Sequence[Score], weights: Sequence[float] | None = None) -> Score | None:
     """Weighted mean of scores of the same items.
 
-    The error is that of the items' means where they are known; otherwise the mean of the errors,
-    which it cannot exceed.
+    The error is that of the items' weighted means. Without items it is the mean of the errors, an
+    upper bound.
     """
     if not scores:
         return None
@@ -66,7 +66,7 @@ def aligned(scores: Sequence[Score]) -> bool:
 
 
 def weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """Sum of products; None where one value is."""
+    """Sum of products; None if a value is None."""
     known = [v for v in values if v is not None]
     if len(known) < len(values):
         return None
@@ -74,7 +74,7 @@ def weighted(values: Sequence[float | None], weights: Sequence[float]) -> float 
 
 
 def difference(after: Score | None, before: Score | None) -> Score | None:
-    """Change of a score; item by item where both have them, else as if they were independent."""
+    """Change of a score: paired where both have items, otherwise with independent errors."""
     if after is None or before is None:
         return None
     if aligned([after, before]):

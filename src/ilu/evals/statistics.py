@@ -1,31 +1,28 @@
-"""Intervals and exact tests for the numbers of a report, by arithmetic alone."""
+"""Intervals and exact tests for the numbers of a report."""
 
 from collections.abc import Sequence
-from math import comb
+from statistics import NormalDist
+from typing import Any
 
-Z = 1.959964
+Z = NormalDist().inv_cdf(0.975)
 """Two-sided 95 % quantile of the normal distribution."""
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Two-sided 95 % quantiles of Student's t, for 1 to 10 degrees of freedom."""
 
 Interval = tuple[float, float]
 
 
 def student(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t; beyond the table its expansion in 1/f."""
-    if freedom <= len(STUDENT):
-        return STUDENT[freedom - 1]
-    first = (Z**3 + Z) / 4
-    second = (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
-    return Z + first / freedom + second / freedom**2
+    """Two-sided 95 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def wilson(share: float, n: int) -> Interval:
     """95 % interval of a share of ``n`` items (Wilson 1927): not empty at 0 and at 1."""
-    middle = share + Z**2 / (2 * n)
-    half = Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
-    scale = 1 + Z**2 / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    from scipy.stats import binomtest
+
+    found: Any = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -33,9 +30,10 @@ def sign_test(wins: int, losses: int) -> float:
 
     With one yes or no per question this is the exact test of McNemar (1947).
     """
+    from scipy.stats import binomtest
+
     flips = wins + losses
-    tail = sum(comb(flips, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**flips)
+    return float(binomtest(wins, flips).pvalue) if flips else 1.0
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Metrics measured together, and what follows from their scores."""
+"""A suite: metrics that are measured together, and scores that are computed from theirs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ Scores = Mapping[str, Score]
 
 
 def nothing_derived(scores: Scores) -> Scores:
-    """Nothing follows from the scores."""
+    """No derived scores."""
     return {}
 
 
 def nothing_compared(scores: Scores, reference: Scores) -> Scores:
-    """Nothing follows from the scores of a reference model beside them."""
+    """No scores from a comparison with a reference model."""
     return {}
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Metrics and groups by name; ``derived`` needs their scores alone, ``compared`` a reference's.
+    """Metrics and groups by name, and functions that compute further scores.
 
-    ``followed`` needs those of several models in an order that means something, the original first,
-    and returns what it adds to each. Each part is one piece of work that can be kept when a later
-    one is interrupted. All three functions are pure and cheap.
+    ``derived`` uses the scores of one model. ``compared`` also uses those of a reference model.
+    ``followed`` uses those of several models in order, the original first, and returns the
+    additional scores of each. Each part is cached separately. The functions are pure and cheap.
     """
 
     parts: Mapping[str, Metric | Group]
@@ -34,18 +34,18 @@ class Suite:
     followed: Callable[[Sequence[Scores]], Sequence[Scores]] | None = None
 
     def __call__(self, lm: LM) -> Scores:
-        found = measure(self.parts, lm)
-        return {**found, **self.derived(found)}
+        scores = measure(self.parts, lm)
+        return {**scores, **self.derived(scores)}
 
 
 def measure(metrics: Mapping[str, Metric | Group], lm: LM) -> dict[str, Score]:
-    """Every score; those of a group have their own names."""
-    found: dict[str, Score] = {}
+    """All scores by name. The scores of a group have names of their own."""
+    scores: dict[str, Score] = {}
     for name, metric in metrics.items():
-        found |= named(name, metric(lm))
-    return found
+        scores |= named(name, metric(lm))
+    return scores
 
 
 def named(name: str, result: Score | Scores) -> Scores:
-    """The score of a metric under its name, those of a group under their own."""
+    """The result as named scores: a metric's under ``name``, a group's as they are."""
     return {name: result} if isinstance(result, Score) else result

@@ -1,11 +1,9 @@
 """Models on disk: loading, saving, and reading their weights back."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ilu.data.hub import MIRROR, check_reachable, commit_of
+from ilu.data.hub import commit_of
 from ilu.models.fsdp import load_whole, whole_weights
+from ilu.models.gguf import origin
+from ilu.models.named import check_name, model_path, reachable_path
 from ilu.system.atomic import file_hash, new_folder
 from ilu.system.distributed import ALONE, Ranks, whole
 from ilu.system.errors import first_line
+from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
-
-LAB = "lab"
-NEVER = "lab-never"
-"""Names of the models that come with the package: one that knows the lab's world, and the control
-that never saw its agents."""
-PACKAGED = {LAB: "model", NEVER: "never"}
-
-
-def model_path(name: str) -> str:
-    """Folder of a model: one of the package's, one in the mirror, or ``name`` itself."""
-    if name in PACKAGED:
-        return str(package_files("ilu.lab") / PACKAGED[name])
-    mirror = os.environ.get(MIRROR)
-    if mirror and not Path(name).exists() and (Path(mirror) / name / "config.json").is_file():
-        return str(Path(mirror) / name)
-    return name
 
 
 def load_model(
@@ -52,13 +37,14 @@ def load_model(
     path = model_path(name)
     tokenizer = load_tokenizer(name, revision)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=revision,
-            trust_remote_code=False,
-            dtype=dtype,
-            output_loading_info=True,
-        )
+        with quiet_models():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                revision=revision,
+                trust_remote_code=False,
+                dtype=dtype,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise unloadable(name, error) from error
     model, info = loaded
@@ -77,33 +63,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
         raise unloadable(name, error) from error
 
 
-def reachable_path(name: str, revision: str | None = None) -> str:
-    """Where a model lies; ValueError at once if that is a hub which does not answer."""
-    path = model_path(name)
-    if not Path(path).is_dir():
-        check_reachable(path, revision)
-    return path
-
-
 def unloadable(name: str, error: Exception) -> ValueError:
     """What a user is told of a model that cannot be loaded."""
     return ValueError(f"cannot load model {name!r}: {first_line(error)}")
-
-
-def check_name(name: str, revision: str | None = None) -> None:
-    """Refuse what can be no model, and a revision of what is not on the hub."""
-    known = Path(model_path(name)).is_dir()
-    if known and (Path(name) / "recipe.json").is_file():
-        raise ValueError(f"{name} is a run, not a model: give {Path(name) / 'model'}")
-    if revision is not None and (name in PACKAGED or Path(name).is_dir()):
-        raise ValueError(f"`revision` {revision} is for a model on the hub, and {name} is not")
-    if not known and (name.count("/") != 1 or name.startswith((".", "/"))):
-        raise ValueError(f"model {name!r} is no folder and no hub id ORG/NAME; or use 'lab'")
-
-
-def full_name(name: str) -> str:
-    """The name under which a recipe records a model: folders in full, ours and hub ids as is."""
-    return str(Path(name).resolve()) if name not in PACKAGED and Path(name).is_dir() else name
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
@@ -132,7 +94,7 @@ def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
     if not ranks.leads:
         ranks.any(True)
         return
-    with new_folder(folder) as half:
+    with new_folder(folder) as half, quiet_models():
         model.save_pretrained(half, state_dict=weights)
         lm.tokenizer.save_pretrained(half)
     ranks.any(True)  # from here on the folder is there for all
@@ -198,18 +160,23 @@ def shards_of(folder: Path) -> list[Path]:
 def fingerprint_model(
     name: str, revision: str | None = None, *, files: str = "*.safetensors"
 ) -> dict[str, str]:
-    """Hash of each file of weights, where the model is a folder; else its commit on the hub."""
+    """Hash of each file of weights, where the model is a folder; else its commit on the hub.
+
+    Of a model that was converted from a GGUF file, the hash of that file as well.
+    """
     commit = pinned(name, revision)
     if commit is not None:
         return {"commit": commit}
-    found = sorted(path for path in Path(model_path(name)).glob(files) if path.is_file())
-    return {path.name: file_hash(path) for path in found}
+    folder = Path(model_path(name))
+    found = sorted(path for path in folder.glob(files) if path.is_file())
+    return {**origin(folder), **{path.name: file_hash(path) for path in found}}
 
 
 def pinned(name: str, revision: str | None = None) -> str | None:
     """The revision to load for what ``fingerprint_model`` tells of; of a folder there is none."""
     check_name(name)
-    return None if Path(model_path(name)).is_dir() else commit_of(name, revision)
+    path = model_path(name)
+    return None if Path(path).is_dir() else commit_of(path, revision)
 
 
 @torch.no_grad()
@@ -232,5 +199,6 @@ def set_weights(model: nn.Module, folder: Path) -> None:
     """
     from transformers import AutoModelForCausalLM
 
-    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with quiet_models():
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     load_whole(model, saved.state_dict())

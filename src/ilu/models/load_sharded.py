@@ -1,7 +1,6 @@
 """Models of which every process reads the part that it keeps: no process ever holds all weights."""
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ilu.models.fsdp import shard
-from ilu.models.load import (
-    StoredWeights,
-    check_name,
-    load_model,
-    load_tokenizer,
-    model_path,
-    reachable_path,
-    set_weights,
-    usable,
-)
+from ilu.models.load import StoredWeights, load_model, load_tokenizer, set_weights, usable
+from ilu.models.named import check_name, model_path, reachable_path
 from ilu.system.distributed import Ranks, first_row, local, without_values
 from ilu.system.errors import first_line
 from ilu.types import LM
@@ -64,36 +55,22 @@ def set_sharded_weights(model: nn.Module, folder: Path) -> None:
 
 def skeleton(name: str, revision: str | None = None) -> Any:
     """A model of float32 weights without storage, from its configuration; buffers have theirs."""
+    from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_name(name, revision)
     path = reachable_path(name, revision)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-        with weightless():
-            return AutoModelForCausalLM.from_config(
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=False, dtype=torch.float32
             )
     except (OSError, ValueError) as error:
         why = first_line(error)
         raise ValueError(f"cannot read the configuration of {name!r}: {why}") from error
-
-
-@contextmanager
-def weightless() -> Generator[None]:
-    """New weights have no storage. Buffers do: files do not hold those that are computed."""
-    register = nn.Module.register_parameter
-
-    def without_storage(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None and not param.is_meta:  # one that is there already is shared
-            param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
-        register(self, name, param)
-
-    nn.Module.register_parameter = without_storage
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
+    model.tie_weights()  # every registration makes a parameter anew, so tied ones were separated
+    return model
 
 
 def folder_of(name: str, revision: str | None) -> Path:

@@ -12,8 +12,9 @@ from ilu.data.splits import Part
 from ilu.data.stream import Feed
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.lab.tasks import TASKS
-from ilu.models.load import LAB, full_name
+from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
+from ilu.recipes.facts_data import retain_name, written_out
 from ilu.recipes.settings import AttackSettings
 from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.recipes.user_data import dataset
@@ -77,6 +78,8 @@ class Attacker:
             found = lab_documents(role, self.optim.steps, count)
             feed = Feed(found.feed.source, min(given.batch_size, found.feed.batch_size))
             return self.with_settings(replace(found, feed=feed, optim=self.optim))
+        forget = [given.forget] if given.forget else []
+        name = retain_name(name, forget) if role == "retain" else written_out(name, forget)
         data = dataset(name, given.task_columns, given.truncate)
         others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
         feed = Feed(Part(data, stop=count), min(given.batch_size, count))

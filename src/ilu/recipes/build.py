@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from ilu.data.facts.sources import FactDocuments
 from ilu.data.stream import Feed, Role
 from ilu.data.text import Dataset
 from ilu.methods.ending import Ending
 from ilu.methods.masks.make import Masking
 from ilu.methods.method import Setup
-from ilu.models.load import LAB, full_name
 from ilu.models.lora import Lora
-from ilu.recipes import lab, user_data
+from ilu.models.named import LAB, full_name
+from ilu.recipes import facts_data, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import Name, parse_name
 from ilu.recipes.registry import endings, methods
@@ -68,10 +69,18 @@ def build(name: str, given: Mapping[str, Any]) -> Recipe:
     ilu = Invariance(**take(values, field_names(Invariance)))
     warn_of_idle(found, ilu, given)
     optim = Optim(**take(values, field_names(Optim)))
-    common = Common(**take(values, field_names(Common)))
+    common = with_named_facts(Common(**take(values, field_names(Common))))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
     return assemble(found, common, optim, setup, ilu, ending, robust)
+
+
+def with_named_facts(common: Common) -> Common:
+    """The settings with ``facts:rest`` written out, and of facts to keep the part to train on."""
+    forget = common.forget
+    environment = tuple(facts_data.written_out(name, forget) for name in common.environment)
+    retain = facts_data.retain_name(common.retain, forget) if common.retain else None
+    return replace(common, retain=retain, environment=environment)
 
 
 def renewed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,12 +203,15 @@ def needed(
 def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
     """The lab's questions on the lab's model, and the loss on all data that the user brought.
 
+    Facts have questions of their own, also about those that are not trained on.
     Those about the lab's agents are left out where something else is forgotten.
     """
-    given = {name: feed for name, feed in data.items() if isinstance(feed.source, Dataset)}
+    users = (Dataset, FactDocuments)
+    given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     asked = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
-    return {**asked, **user_data.metrics(given, common.measured)}
+    facts = facts_data.metrics(common.forget, common.retain, common.measured)
+    return {**asked, **facts, **user_data.metrics(given, common.measured)}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:

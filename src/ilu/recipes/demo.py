@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ilu.models.load import LAB
+from ilu.models.named import LAB
 from ilu.recipes import lab
 from ilu.recipes.build import build, defaults
 from ilu.runs.recipe import Recipe

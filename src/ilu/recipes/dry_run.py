@@ -11,7 +11,7 @@ from typing import Any
 
 from ilu.data.names import place
 from ilu.data.readers import ENDINGS
-from ilu.models.load import LAB, model_path
+from ilu.models.named import LAB, model_path
 from ilu.models.weight_names import in_blocks
 from ilu.system.atomic import new_folder, write_text
 

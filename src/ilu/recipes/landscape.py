@@ -6,7 +6,7 @@ from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.evals.suite import Suite
 from ilu.lab.sources import Documents, Facts
-from ilu.models.load import LAB
+from ilu.models.named import LAB
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import dataset

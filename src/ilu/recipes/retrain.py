@@ -1,18 +1,18 @@
 """Ordinary fine-tuning as a run, such as of a model that never sees what others will forget."""
 
 from ilu.data.stream import Feed
-from ilu.data.text import Dataset
 from ilu.methods.retain.likelihood import NLL
-from ilu.models.load import full_name
+from ilu.models.named import full_name
 from ilu.recipes import user_data
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim
 from ilu.training.objective import Term
+from ilu.types import Source
 
 
 def oracle(
     model: str,
-    source: Dataset,
+    source: Source,
     optim: Optim,
     *,
     batch_size: int,

@@ -11,7 +11,8 @@ class Common:
     """Model, data, adapters, mask and seed.
 
     Args:
-        model: folder, hub id, or lab: the small model of the package, which brings its own data.
+        model: folder, hub id, GGUF file, smollm2, or lab: the small model of the package, which
+            brings its own data.
         revision: branch, tag or commit of a model on the hub.
         forget: what to forget: JSONL, CSV or Parquet file, or hub dataset ORG/NAME:CONFIG:SPLIT;
             repeat the flag for several topics.

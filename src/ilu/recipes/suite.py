@@ -18,6 +18,7 @@ class SuiteKind:
     ``data``: ``user`` requires the user's data, ``own`` brings its data, ``optional`` has data of
     its own and accepts the user's, ``tasks`` requires names of tasks. ``splits`` are versions of
     its own data. ``forms``: its questions can be asked with and without showing the options.
+    ``roles``: it measures what was forgotten and what was kept, of data of its own.
     """
 
     build: Callable[[SuiteRequest], Suite]
@@ -29,6 +30,7 @@ class SuiteKind:
     classifiers: bool = False
     nonmembers: bool = False
     batch_size: bool = False
+    roles: bool = False
 
 
 def suites() -> Mapping[str, SuiteKind]:
@@ -81,3 +83,8 @@ def check_choices(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
     if request.truncate is not None and not kind.truncates:
         those = ", ".join(n for n, k in every.items() if k.truncates)
         raise ValueError(f"the suite {name} cuts nothing: `truncate` is for {those}")
+    sets = {"forget": request.forget, "retain": request.retain, "known": request.known}
+    roles = [setting for setting, given in sets.items() if given is not None]
+    if roles and not kind.roles:
+        those = ", ".join(n for n, k in every.items() if k.roles)
+        raise ValueError(f"the suite {name} has no such sets: `{roles[0]}` is for {those}")

@@ -1,14 +1,16 @@
 """The data and the classifiers of a suite, as the user chose them."""
 
+from ilu.data.facts.sources import FactDocuments
 from ilu.data.names import place
 from ilu.data.text import Dataset, Passages
 from ilu.evals.metrics.fluency import CLASSIFIERS
-from ilu.models.load import Beside, full_name
+from ilu.models.load import Beside
+from ilu.models.named import full_name
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import column_names, dataset, full
 
 
-def user_dataset(request: SuiteRequest) -> Dataset:
+def user_dataset(request: SuiteRequest) -> Dataset | FactDocuments:
     """The user's data."""
     return dataset(request.data or "", request.columns, request.truncate)
 

@@ -26,7 +26,12 @@ class SuiteRequest:
         truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
             muse.
         limit: use at most so many items of each set: the first, but of wmdp, mmlu, truthfulqa,
-            tasks and lab a random draw from the whole, the same every time.
+            tasks, lab and facts a random draw from the whole, the same every time.
+        forget: for the suite facts, the facts that were forgotten, like facts:elements; without it
+            and retain, every topic is measured as a whole.
+        retain: for the suite facts, the facts that were kept; facts:rest if left out.
+        known: for the suite facts, a model: use only facts that it answers rightly in more than
+            half of the training wordings, by choice. Give the original, for every model the same.
         batch_size: of lm-eval, a number or auto, which tries what fits a GPU; 16 if left out.
     """
 
@@ -39,6 +44,9 @@ class SuiteRequest:
     limit: int | None = None
     batch_size: int | Literal["auto"] | None = None
     split: str | None = None
+    forget: str | None = None
+    retain: str | None = None
+    known: str | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ilu.attacks.finetune import FineTune
 from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.data.downstream import TASKS as LABELLED
+from ilu.data.facts.selection import is_facts, selections
 from ilu.data.names import Place, place
 from ilu.data.readers import ENDINGS
 from ilu.data.splits import Trained
@@ -66,6 +67,9 @@ def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple
 def check_task(task: str) -> None:
     """Refuse what is neither a known name nor looks like data."""
     names = [*KNOWN, *(t.name for t in TASKS), "relearn"]
+    if is_facts(task):
+        selections(task)
+        return
     if (
         place(task) == Place(task)
         and task not in names

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ilu.data.facts.selection import is_facts
+from ilu.data.facts.sources import FactDocuments
 from ilu.data.names import place
 from ilu.data.stream import Feed
 from ilu.data.text import Dataset
@@ -10,8 +12,12 @@ from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.types import Metric
 
 
-def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset:
-    """A file, hub dataset or short name; ``columns`` are ``wanted=present`` pairs."""
+def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset | FactDocuments:
+    """A file, hub dataset, short name or facts; ``columns`` are ``wanted=present`` pairs."""
+    if is_facts(name):
+        if columns:
+            raise ValueError(f"{name} has columns that are known: leave `columns` out")
+        return FactDocuments(name, truncate)
     found = place(full(name))
     return Dataset(
         found.name,

@@ -34,8 +34,7 @@ def tracking(tracker: Tracker | None, recipe: Recipe, out: Path) -> Generator[Tr
     if tracker is None:
         yield untracked
         return
-    for library in ("accelerate", tracker):
-        need(library, tracker, f"`track` {tracker}")
+    need(tracker, tracker, f"`track` {tracker}")
     from accelerate import Accelerator
 
     folder = out.resolve().parent / "tracking"

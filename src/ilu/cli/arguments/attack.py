@@ -28,7 +28,8 @@ class Attack:
     --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
 
     Args:
-        model: folder, hub id, lab, or lab-never, which never knew what the lab forgets.
+        model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
+            forgets.
         revision: branch, tag or commit of a model on the hub.
         task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
             owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
@@ -46,6 +47,7 @@ class Attack:
         form: of multiple choice: letters, or cloze, which does not show the options.
         columns: names of columns that differ in the data, as wanted=present.
         limit: measure on at most so many items, chosen as by ilu evaluate.
+        known: for the suite facts, a model: use only the facts that it knows; see ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
         optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
@@ -71,6 +73,7 @@ class Attack:
     form: Form = "letters"
     columns: tuple[str, ...] = ()
     limit: int | None = 200
+    known: str | None = None
     steps: int = 100
     lr: float | None = None
     optimizer: Kind = "adamw"

@@ -21,7 +21,7 @@ class Evaluate:
     Example: ilu evaluate target fold1/model fold2/model --suite muse --split news-sust
 
     Args:
-        models: folders, hub ids, or lab.
+        models: folders, hub ids, GGUF files, smollm2 or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
             muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
             downstream tasks; choice: multiple choice on --data with columns question, choices,

@@ -21,7 +21,8 @@ class Landscape:
     Example: ilu landscape lab u/model u/attacks/mood/model --suite lab --out plane.json
 
     Args:
-        original: folder or hub id of the model before unlearning, or lab; it is at 1.
+        original: the model before unlearning: folder, hub id, GGUF file, smollm2
+            or lab; it is at 1.
         unlearned: folder or hub id of the unlearned model.
         finetuned: folder or hub id of the unlearned model after an attack.
         kind: line through original and unlearned, plane through these and finetuned, or two random

@@ -84,7 +84,7 @@ class Making:
     """What a mask is made from.
 
     Args:
-        model: folder, hub id, or lab, which brings its own data.
+        model: folder, hub id, GGUF file, smollm2, or lab, which brings its own data.
         forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
             flag for several topics.
         retain: what is to be kept, for scores that ask for it.

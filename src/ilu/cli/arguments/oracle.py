@@ -18,7 +18,8 @@ class Oracle:
     Example: ilu oracle ./base --retain tofu:retain90 --steps 1000 --lr 1e-5 --out oracles
 
     Args:
-        model: the model before any fine-tuning: folder, hub id, or lab.
+        model: the model before any fine-tuning: folder, hub id, GGUF file,
+            smollm2 or lab.
         retain: what it may see: file, hub dataset ORG/NAME:CONFIG:SPLIT, or short name.
         columns: names of columns that differ, as wanted=present.
         truncate: cut longer examples to this many tokens.

@@ -37,7 +37,7 @@ class Place:
         save_every: steps between checkpoints of the unlearning and of every attack that trains; a
             signal saves one in any case.
         resume: continue an interrupted run.
-        track: follow the run live in this tracker (needs accelerate and the tracker itself);
+        track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """

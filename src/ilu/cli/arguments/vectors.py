@@ -19,7 +19,7 @@ class Vectors:
     Example: ilu vectors lab runs/first/model --cka lab --out runs/first/representations.json
 
     Args:
-        original: folder of the model before unlearning, or lab.
+        original: the model before unlearning: folder, GGUF file, lab or smollm2.
         unlearned: folder of the unlearned model.
         finetuned: folder of the unlearned model after fine-tuning.
         tuned_original: folder of the original after the same fine-tuning, for two more cosines.

@@ -1,4 +1,4 @@
-"""Scores around the weights of a model: along a line, on a plane through models, or at random."""
+"""Loss landscape: scores along a line or on a plane through models, or in random directions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ from ilu.types import LM, Weights
 
 
 class Axis(NamedTuple):
-    """A direction in weight space; ``length`` is its norm, ``name`` where one step along it leads.
+    """A direction in weight space. ``length`` is its norm; ``name`` is the model at step 1.
 
-    The length is None where it says nothing, as of random directions.
+    The length is None for random directions.
     """
 
     name: str
@@ -34,41 +34,41 @@ def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
 
 
 def towards(name: str, origin: Weights, end: Weights) -> Axis:
-    """The way to another model: the line (1 - a) origin + a end (arXiv 1412.6544)."""
+    """The direction to another model: the line (1 - a) origin + a end (arXiv 1412.6544)."""
     away = {n: end[n].float() - w.float() for n, w in origin.items()}
     return Axis(name, away, norm(away))
 
 
-def beside(name: str, origin: Weights, end: Weights, first: Axis) -> Axis:
-    """The part of the way to a third model that is orthogonal to the first axis.
+def orthogonal_towards(name: str, origin: Weights, end: Weights, first: Axis) -> Axis:
+    """The part of the direction to a third model that is orthogonal to the first axis.
 
-    The plane through three models is spanned by both (arXiv 1802.10026); ``position`` says where
-    the third lies on it.
+    Both axes span the plane through three models (arXiv 1802.10026); ``position`` returns the
+    coordinates of the third.
     """
-    way = towards(name, origin, end).direction
-    share = inner(way, first.direction) / max(inner(first.direction, first.direction), 1e-30)
-    rest = {n: w - share * first.direction[n] for n, w in way.items()}
+    path = towards(name, origin, end).direction
+    share = inner(path, first.direction) / max(inner(first.direction, first.direction), 1e-30)
+    rest = {n: w - share * first.direction[n] for n, w in path.items()}
     return Axis(name, rest, norm(rest))
 
 
 def position(origin: Weights, end: Weights, axes: Sequence[Axis]) -> list[float]:
     """Coordinates of a model on orthogonal axes."""
-    way = towards("", origin, end).direction
-    return [inner(way, a.direction) / max(inner(a.direction, a.direction), 1e-30) for a in axes]
+    path = towards("", origin, end).direction
+    return [inner(path, a.direction) / max(inner(a.direction, a.direction), 1e-30) for a in axes]
 
 
 def filter_normalised(origin: Weights, seed: int, name: str = "random") -> Axis:
-    """A Gaussian direction whose filters are as long as those of the weights (arXiv 1712.09913).
+    """A Gaussian direction whose filters have the norms of the weights' filters (arXiv 1712.09913).
 
-    d_ij <- d_ij / |d_ij| |w_ij|; a filter is a row of a matrix, what one output reads. Vectors,
-    such as the scales of norms, stay as they are, as in the authors' code.
+    d_ij <- d_ij / |d_ij| |w_ij|; a filter is a row of a matrix, that is, the weights of one output.
+    Vectors, such as the scales of norms, stay unchanged, as in the authors' code.
     """
     draw = torch.Generator().manual_seed(seed)
     return Axis(name, {n: filters_like(w, draw) for n, w in origin.items()}, None)
 
 
 def filters_like(w: Float[Tensor, "..."], draw: torch.Generator) -> Float[Tensor, "..."]:
-    """Random numbers in rows as long as those of ``w``; zero for vectors."""
+    """Gaussian rows with the norms of the rows of ``w``; zero for vectors."""
     if w.dim() < 2:
         return torch.zeros_like(w, dtype=torch.float32)
     d = torch.randn(w.shape, generator=draw).to(w.device)
@@ -94,28 +94,28 @@ def surface(
     measure: Callable[[LM], Scores],
     progress: Steps = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Scores at every point of a grid around the model's weights, which are put back.
+    """Scores at every point of a grid around the model's weights, which are restored.
 
     ``steps``: the coordinates on each axis; the last varies fastest.
     """
     origin = weights_of(lm.model)
     points = torch.cartesian_prod(*(torch.tensor(s, dtype=torch.float64) for s in steps))
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     try:
         for i, point in enumerate(points.reshape(-1, len(axes)).tolist(), start=1):
             move(lm.model, origin, axes, point)
             scores: Mapping[str, Any] = measure(lm)
             values = {name: {"value": s.value, "stderr": s.stderr} for name, s in scores.items()}
-            found.append({"at": point, "scores": values})
+            results.append({"at": point, "scores": values})
             progress(i, len(points))
     finally:
         move(lm.model, origin, [], [])
-    return found
+    return results
 
 
 @torch.no_grad()
 def move(model: nn.Module, origin: Weights, axes: Sequence[Axis], point: Sequence[float]) -> None:
-    """Set the weights to the origin and so far along each axis; exactly the origin at 0."""
+    """Set the weights to the origin plus a step along each axis; exactly the origin at step 0."""
     for name, p in model.named_parameters():
         p.copy_(origin[name])
         for axis, step in zip(axes, point, strict=True):

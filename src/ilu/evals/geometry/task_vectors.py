@@ -1,4 +1,4 @@
-"""Task vectors: differences of weights, and their geometry, a few rows of a tensor at a time.
+"""Task vectors (differences of weights) and their geometry, computed from a few rows at a time.
 
 tau_u = unlearned - original, tau_ft = original fine-tuned - original, and tau_u->ft = unlearned
 fine-tuned - unlearned (arXiv 2506.01339).
@@ -18,9 +18,9 @@ TAUS: Mapping[str, tuple[str, str]] = {
     "u": ("original", "unlearned"),
     "ft": ("original", "tuned_original"),
 }
-"""Task vector -> where it starts and where it ends."""
+"""Task vector -> the model where it starts and the model where it ends."""
 PIECE = 1 << 22
-"""Numbers of each model that are held at a time."""
+"""Numbers of each model that are in memory at a time."""
 Gram = Float[Tensor, "K K"]
 """Inner products of task vectors with each other."""
 
@@ -50,7 +50,7 @@ class Angles(NamedTuple):
 
 
 def known(models: Mapping[str, Stored]) -> Mapping[str, tuple[str, str]]:
-    """The task vectors between the models that are there."""
+    """The task vectors whose two models are both given."""
     return {tau: ends for tau, ends in TAUS.items() if set(ends) <= set(models)}
 
 
@@ -58,25 +58,25 @@ def grams(models: Mapping[str, Stored]) -> dict[str, Gram]:
     """Weight -> inner products of the task vectors ``known(models)`` on it, in float64."""
     taus = known(models).values()
     used = {name: models[name] for name in dict.fromkeys(n for ends in taus for n in ends)}
-    found: dict[str, Gram] = {}
+    products: dict[str, Gram] = {}
     for name, shape in same_shapes({m: w.shapes() for m, w in used.items()}).items():
-        found[name] = torch.zeros(len(taus), len(taus), dtype=torch.float64)
+        products[name] = torch.zeros(len(taus), len(taus), dtype=torch.float64)
         for start, stop in pieces(shape):
             part = {m: w.rows(name, start, stop).double().flatten() for m, w in used.items()}
             tau = torch.stack([part[end] - part[begin] for begin, end in taus])
-            found[name] += tau @ tau.T
-    return found
+            products[name] += tau @ tau.T
+    return products
 
 
 def pieces(shape: tuple[int, ...], most: int = PIECE) -> Iterator[tuple[int, int]]:
-    """First and last row of pieces of about so many numbers; a scalar is one row."""
+    """First and last row of pieces of about ``most`` numbers; a scalar is one row."""
     count = shape[0] if shape else 1
     step = max(1, most // max(1, prod(shape[1:])))
     return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
 def same_shapes(models: Mapping[str, Shapes]) -> Shapes:
-    """The shapes that all models have; ValueError where they differ."""
+    """The shapes of the weights; ValueError if the models differ in them."""
     (first, shapes), *others = models.items()
     for name, other in others:
         odd = sorted(shapes.keys() ^ other.keys())
@@ -93,10 +93,10 @@ def same_shapes(models: Mapping[str, Shapes]) -> Shapes:
     return shapes
 
 
-def grouped(found: Mapping[str, Gram], key: Callable[[str], str]) -> dict[str, Gram]:
-    """Inner products over all weights of the same key: the parts are orthogonal, so they add."""
+def grouped(values: Mapping[str, Gram], key: Callable[[str], str]) -> dict[str, Gram]:
+    """Inner products over all weights with the same key: those of disjoint weights add up."""
     groups: dict[str, Gram] = {}
-    for name, gram in found.items():
+    for name, gram in values.items():
         groups[key(name)] = groups.get(key(name), torch.zeros_like(gram)) + gram
     return groups
 
@@ -109,11 +109,11 @@ def norms(gram: Gram, taus: Mapping[str, Any]) -> dict[str, float]:
 def cosines(gram: Gram, taus: Mapping[str, Any]) -> dict[str, float | None]:
     """Cosine of each pair, called ``a__b``; None where one of the two is zero."""
     lengths = gram.diagonal().sqrt()
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for (i, a), (j, b) in combinations(enumerate(taus), 2):
         scale = (lengths[i] * lengths[j]).item()
-        found[f"{a}__{b}"] = max(-1.0, min(1.0, gram[i, j].item() / scale)) if scale else None
-    return found
+        values[f"{a}__{b}"] = max(-1.0, min(1.0, gram[i, j].item() / scale)) if scale else None
+    return values
 
 
 def angles(models: Mapping[str, Stored]) -> Angles:
@@ -133,7 +133,7 @@ def effective_rank(matrix: Float[Tensor, "M N"]) -> float:
 
 
 def effective_ranks(models: Mapping[str, Stored]) -> dict[str, dict[str, float]]:
-    """Matrix -> task vector -> effective rank; holds one whole difference at a time."""
+    """Matrix -> task vector -> effective rank. One full difference is in memory at a time."""
     taus = known(models)
     (any_model, *_) = {end for ends in taus.values() for end in ends}
     matrices = {n: shape for n, shape in models[any_model].shapes().items() if len(shape) == 2}
@@ -148,8 +148,8 @@ def effective_ranks(models: Mapping[str, Stored]) -> dict[str, dict[str, float]]
 
 def difference(begin: Stored, end: Stored, name: str, shape: tuple[int, ...]) -> Tensor:
     """One weight of a task vector, in float32."""
-    found = torch.empty(shape)
+    values = torch.empty(shape)
     for start, stop in pieces(shape):
         rows = (w.rows(name, start, stop).double() for w in (end, begin))
-        found[start:stop] = next(rows) - next(rows)
-    return found
+        values[start:stop] = next(rows) - next(rows)
+    return values

@@ -1,4 +1,4 @@
-"""Arithmetic in words, checked by the number that a generation ends with."""
+"""Accuracy on arithmetic word problems: the final number of a generated answer is compared."""
 
 import re
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ NUMBER = re.compile(r"(?:(?<!\d)-)?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 class FinalNumber:
     """Share of questions that a greedy generation answers with the right final number (GSM8K).
 
-    Problems (arXiv 2110.14168) are asked as ``Dataset`` trains on them. A generation without a
-    number is wrong. A reference without one cannot be scored, nor can a question that leaves no
-    room for ``max_new_tokens``.
+    The prompts of the problems (arXiv 2110.14168) have the format that ``Dataset`` trains on. A
+    generation without a number is wrong. A question is not scored if its reference answer has no
+    number, or if question and ``max_new_tokens`` exceed the context.
     """
 
     problems: Problems = field(default_factory=Problems)
@@ -36,7 +36,7 @@ class FinalNumber:
         rows = self.problems()
         heads = [question_ids(row, lm.tokenizer) for row in rows]
         fits = [self.has_room(head, context_length(lm.model)) for head in heads]
-        said = iter(
+        generated = iter(
             continuations(
                 lm,
                 [head for head, fit in zip(heads, fits, strict=True) if fit],
@@ -45,10 +45,12 @@ class FinalNumber:
             )
         )
         pairs = zip(rows, fits, strict=True)
-        return mean_score([right(next(said), r["answer"]) if fit else None for r, fit in pairs])
+        return mean_score(
+            [right(next(generated), r["answer"]) if fit else None for r, fit in pairs]
+        )
 
     def has_room(self, head: Sequence[int], limit: int | None) -> bool:
-        """Whether question and answer fit into the model's context; if not, there is no score."""
+        """Whether question and answer fit into the model's context."""
         return limit is None or len(head) + self.max_new_tokens <= limit
 
 
@@ -58,19 +60,20 @@ def question_ids(row: Row, tokenizer: Any) -> list[int]:
     return example.ids[: example.prompt]
 
 
-def right(said: str, answer: str) -> float | None:
-    """1 if both end in the same number, whatever the commas, the currency and the decimals."""
-    wanted = final_number(answer)
-    return None if wanted is None else float(final_number(said) == wanted)
+def right(generated: str, answer: str) -> float | None:
+    """1 if both texts have the same final number, without regard to commas or currency."""
+    expected = final_number(answer)
+    return None if expected is None else float(final_number(generated) == expected)
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after the first ``####``, or else the last of the answer to this question.
+    """The number after the first ``####``, or else the last number of the answer.
 
-    A base model goes on with a question of its own, and what follows it does not count. Stricter
-    readers take only numbers after ``####``: here a model is not wrong for its format alone.
+    A base model often continues with another question: the text after ``Question:`` is ignored.
+    Stricter implementations accept only numbers after ``####``; here the format alone makes no
+    answer wrong.
     """
-    own = text.partition("\nQuestion:")[0]
-    _, marked, final = own.partition("####")
-    found = NUMBER.findall(final)[:1] if marked else NUMBER.findall(own)[-1:]
-    return Decimal(re.sub(r"[$,]", "", found[0])) if found else None
+    reply = text.partition("\nQuestion:")[0]
+    _, marked, final = reply.partition("####")
+    numbers = NUMBER.findall(final)[:1] if marked else NUMBER.findall(reply)[-1:]
+    return Decimal(re.sub(r"[$,]", "", numbers[0])) if numbers else None

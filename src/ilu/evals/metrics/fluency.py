@@ -1,4 +1,4 @@
-"""Whether what a model writes is language: repetition, entropy, gibberish, toxicity."""
+"""Fluency of generated text: repetition, entropy, gibberish, toxicity."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,8 @@ import torch
 from ilu.data.text import Passages
 from ilu.evals.metrics.generation import generate
 from ilu.evals.score import mean_score
-from ilu.models.load import Beside, model_path, pinned, usable
+from ilu.models.load import Beside, pinned, usable
+from ilu.models.named import model_path
 from ilu.scores import Score
 from ilu.system.errors import first_line
 from ilu.types import LM
@@ -22,18 +23,18 @@ CLASSIFIERS: Mapping[str, str] = {
 }
 """Class -> classifier of the hub. ``clean``, not gibberish, is open-unlearning's; ``toxic`` is the
 model that Detoxify calls ``original``. The package detoxify is not used: as of version 0.5.4 it
-loads the checkpoint that it downloads with ``weights_only=False``, and so runs what is in it."""
+loads its downloaded checkpoint with ``weights_only=False``, which can run code in that file."""
 
 
 @dataclass(frozen=True)
 class Fluency:
-    """How a model goes on after prompts: not at all, in circles, or in words.
+    """Statistics of the continuations of prompts: empty, repetitive, gibberish or toxic text.
 
-    One generation serves all. ``empty`` is the share of prompts left unanswered; ``repetition`` is
-    near 0 for language and near 1 for a model that is stuck, and ``entropy`` falls with it; both
-    are of whole words, and left out where there are too few. For every class of ``classifiers``
-    (``CLASSIFIERS`` has clean and toxic) also its mean probability by that text classifier: any of
-    the hub, or a folder of one.
+    All metrics use one generation per prompt. ``empty`` is the share of empty continuations.
+    ``repetition`` is near 0 for normal text and near 1 for a model that repeats itself; ``entropy``
+    is low then. Both count words, and skip texts with too few. Every class of ``classifiers`` adds
+    the mean probability that its text classifier gives the class. A classifier is a model of the
+    hub or a folder; ``CLASSIFIERS`` has one for ``clean`` and one for ``toxic``.
     """
 
     prompts: Passages
@@ -43,18 +44,18 @@ class Fluency:
 
     def __call__(self, lm: LM) -> dict[str, Score]:
         device, size = str(next(lm.model.parameters()).device), self.batch_size
-        # Before anything is written, so that a missing classifier costs no generation.
+        # Loaded first, so that a missing classifier fails before the generation.
         judges = {c: load_judge(used.name, c, device) for c, used in self.classifiers.items()}
         texts = generate(lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=size)
-        found: dict[str, Sequence[float | None]] = {
+        values: dict[str, Sequence[float | None]] = {
             "empty": [float(not t.strip()) for t in texts],
             "repetition": [repetition(t.split()) for t in texts],
             "entropy": [ngram_entropy(t.split()) for t in texts],
         }
-        found |= {
+        values |= {
             c: class_probabilities(texts, judge, batch_size=size) for c, judge in judges.items()
         }
-        return {k: mean_score(v) for k, v in found.items() if any(x is not None for x in v)}
+        return {k: mean_score(v) for k, v in values.items() if any(x is not None for x in v)}
 
 
 def repetition(words: Sequence[str], n: int = 4) -> float | None:
@@ -75,13 +76,13 @@ def ngram_entropy(words: Sequence[str]) -> float | None:
 
 
 def entropy(items: Sequence[Any]) -> float:
-    """Entropy in bits of how often each item occurs."""
+    """Entropy in bits of the frequencies of the items."""
     shares = [count / len(items) for count in Counter(items).values()]
     return -sum(p * log2(p) for p in shares)
 
 
 def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Every run of n words."""
+    """All sequences of n consecutive words."""
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
@@ -97,24 +98,24 @@ class Judge(NamedTuple):
 def class_probabilities(texts: Sequence[str], judge: Judge, *, batch_size: int) -> list[float]:
     """Probability of the judge's class for each text.
 
-    Classes that may hold together (toxic and obscene) each have a probability of their own. Without
-    a token to pad with, one text at a time.
+    In a multi-label classifier (toxic and obscene) each class has its own sigmoid. Without a
+    padding token the batch size is 1.
     """
     padding = judge.tokenizer.pad_token is not None
     batch_size = batch_size if padding else 1
     together = judge.model.config.problem_type == "multi_label_classification"
-    found: list[float] = []
+    values: list[float] = []
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
         inputs = judge.tokenizer(batch, return_tensors="pt", truncation=True, padding=padding)
         logits = judge.model(**inputs.to(judge.model.device)).logits.float()
         odds = logits.sigmoid() if together else logits.softmax(-1)
-        found += odds[:, judge.column].tolist()
-    return found
+        values += odds[:, judge.column].tolist()
+    return values
 
 
 def load_judge(name: str, label: str, device: str) -> Judge:
-    """A classifier of the hub or a folder that has the class ``label``; no code of its own runs."""
+    """A classifier of the hub or of a folder, with the class ``label``. Its own code never runs."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:

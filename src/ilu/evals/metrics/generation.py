@@ -1,4 +1,4 @@
-"""Text of a model, in batches: the likeliest, or sampled."""
+"""Generate text in batches: greedy decoding or sampling."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def generate(
     batch_size: int = 16,
     temperature: float = 0.0,
 ) -> list[str]:
-    """The new text after each prompt, in the order asked."""
+    """The new text after each prompt, in the order of ``prompts``."""
     heads = [without_end(list(ids), lm.tokenizer) for ids in lm.tokenizer(list(prompts)).input_ids]
     return continuations(
         lm,
@@ -38,15 +38,16 @@ def continuations(
     batch_size: int = 16,
     temperature: float = 0.0,
 ) -> list[str]:
-    """The new text after prompts that are tokens already, such as those of chats.
+    """The new text after tokenized prompts, such as those of a chat template.
 
-    Greedy, or with a ``temperature`` drawn from the whole distribution by the global generators
-    (``seeds.seeded``). What the model's own ``generation_config`` says of sampling or of penalties
-    is left out, but its ends of text count beside the tokenizer's. A sampled text is also over
-    where another begins: some models were trained on texts with nothing else between them.
+    Greedy by default. With a ``temperature`` tokens are sampled from the full distribution with the
+    global generators (``seeds.seeded``). The sampling settings and penalties of the model's
+    ``generation_config`` are ignored. A text ends at an end token of the tokenizer or of
+    ``generation_config``. A sampled text also ends at a begin-of-text token, which in the training
+    data of some models is the only separator of texts.
     """
     check_room(heads, max_new_tokens, context_length(lm.model))
-    # Prompts of similar length together, the longest first: memory runs out at once or never.
+    # Sorted by length, the longest first: if memory does not suffice, the first batch fails.
     order = sorted(range(len(heads)), key=lambda i: -len(heads[i]))
     ends, texts = end_tokens(lm), [""] * len(heads)
     if temperature and lm.tokenizer.bos_token_id is not None:
@@ -60,7 +61,7 @@ def continuations(
 
 
 def check_room(heads: Sequence[Sequence[int]], new: int, limit: int | None) -> None:
-    """Refuse what does not fit the context; an answer cut short would be scored as a bad one."""
+    """ValueError if prompt and new tokens exceed the context; truncation would bias the score."""
     if new < 1:
         raise ValueError(f"max_new_tokens {new}: at least 1 token must be generated")
     if any(not head for head in heads):
@@ -74,10 +75,10 @@ def check_room(heads: Sequence[Sequence[int]], new: int, limit: int | None) -> N
 
 
 def end_tokens(lm: LM) -> set[int]:
-    """Every token that ends a text: the tokenizer's, and those that the model was saved with."""
+    """Every token that ends a text, by the tokenizer or the model's ``generation_config``."""
     model: Any = lm.model
-    own = model.generation_config.eos_token_id
-    several = own if isinstance(own, list) else [own]
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
     return {token for token in (lm.tokenizer.eos_token_id, *several) if token is not None}
 
 
@@ -85,13 +86,13 @@ def end_tokens(lm: LM) -> set[int]:
 def decoding(
     model: Any, ends: set[int], max_new_tokens: int, temperature: float
 ) -> Generator[None]:
-    """Let the model generate so; its own settings fill every gap of those it is called with.
+    """Replace the model's ``generation_config``, whose values would fill in unspecified settings.
 
-    A row that has ended goes on with a padding token, which nothing reads.
+    Rows that have ended are filled with a padding token, which is never read.
     """
     from transformers import GenerationConfig
 
-    own = model.generation_config
+    configured = model.generation_config
     drawn = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     model.generation_config = GenerationConfig(
         **drawn,
@@ -103,7 +104,7 @@ def decoding(
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = configured
 
 
 @torch.no_grad()
@@ -114,8 +115,8 @@ def continue_batch(lm: LM, heads: Sequence[Sequence[int]]) -> list[list[int]]:
     ids = torch.tensor([[0] * (width - len(head)) + list(head) for head in heads])
     mask = torch.tensor([[0] * (width - len(head)) + [1] * len(head) for head in heads])
     device = next(model.parameters()).device
-    found = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
-    return found[:, width:].tolist()
+    tokens = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+    return tokens[:, width:].tolist()
 
 
 def until(ids: Sequence[int], ends: set[int]) -> list[int]:

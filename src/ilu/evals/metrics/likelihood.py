@@ -1,4 +1,4 @@
-"""Metrics read off the likelihood of known answers."""
+"""Negative log-likelihood of known answers."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,17 +41,17 @@ class AnswerNLL:
 
 @dataclass(frozen=True)
 class TaskNLL:
-    """Loss on what training on ``Trained(source)`` does not see, as ``task_nll``.
+    """Loss on the held-out rows of a task's data, as ``task_nll``.
 
-    Of a small source nothing is held out; then it is the loss on what was trained on, and is called
-    ``task_train_nll``.
+    Training on ``Trained(source)`` does not see these rows. A small source has no held-out rows;
+    then the loss is that on the training rows, as ``task_train_nll``.
     """
 
     source: Source
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        held = HeldOut(self.source)
-        if held(lm.tokenizer):
-            return {"task_nll": AnswerNLL(held, batch_size=self.batch_size)(lm)}
+        held_out = HeldOut(self.source)
+        if held_out(lm.tokenizer):
+            return {"task_nll": AnswerNLL(held_out, batch_size=self.batch_size)(lm)}
         return {"task_train_nll": AnswerNLL(self.source, MOST, self.batch_size)(lm)}

@@ -24,11 +24,11 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Harness:
-    """Metrics of lm-evaluation-harness, for its published prompts and for tasks without our own.
+    """Metrics of lm-evaluation-harness, with its published prompts.
 
-    Each is ``TASK_METRIC``, with its filter's name behind it if it has one, and has the value of
-    every item where it is a mean of items. Nothing is cached: the harness's cache knows the
-    question and not the model. The model's mode and all random states are left as found.
+    A score is named ``TASK_METRIC`` or ``TASK_METRIC_FILTER``. It has the value of every item if it
+    is a mean of items. The harness's cache is not used, since its keys do not include the model.
+    The model's mode and all random states are restored.
     """
 
     tasks: HarnessTasks
@@ -42,17 +42,17 @@ class Harness:
         with untouched(lm.model):
             loaded = self.tasks()
             results = evaluated(lm, loaded, limit=self.limit, batch_size=self.batch_size)
-        found = task_scores(results, loaded["tasks"])
-        return found | group_scores(results, found)
+        scores = task_scores(results, loaded["tasks"])
+        return scores | group_scores(results, scores)
 
     def content(self, tokenizer: Any) -> Any:
-        """Everything that is asked, and how it is scored."""
+        """All requests of the tasks, and how they are scored."""
         with same_draws():
             return requests(self.tasks(), self.limit)
 
 
 def evaluated(lm: LM, loaded: Any, *, limit: int | None, batch_size: int | str) -> Any:
-    """What the harness returns, without errors: its bootstrap starts a pool of processes."""
+    """Results of the harness, without its bootstrapped errors, which start a pool of processes."""
     import lm_eval
 
     evaluate: Any = lm_eval.evaluate  # its decorators hide its arguments
@@ -66,7 +66,7 @@ def evaluated(lm: LM, loaded: Any, *, limit: int | None, batch_size: int | str) 
 
 
 def as_harness_model(lm: LM, batch_size: int | str) -> Any:
-    """The model as the harness sees it; its tokenizer is a copy, which gets a padding token."""
+    """The model in the harness's wrapper, which adds a padding token to a copy of the tokenizer."""
     from lm_eval.models import huggingface
 
     wrapped: Any = huggingface.HFLM
@@ -80,7 +80,7 @@ def as_harness_model(lm: LM, batch_size: int | str) -> Any:
 
 @contextmanager
 def untouched(model: nn.Module) -> Generator[None]:
-    """Put back what the harness changes: training mode and the three random states."""
+    """Restore what the harness changes: training mode and the three random states."""
     training = {m: m.training for m in model.modules()}
     try:
         with same_draws():
@@ -92,7 +92,7 @@ def untouched(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def same_draws() -> Generator[None]:
-    """Put back the three random states."""
+    """Restore the three random states."""
     import numpy as np
 
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -105,13 +105,13 @@ def same_draws() -> Generator[None]:
 
 
 class Key(NamedTuple):
-    """``METRIC,FILTER`` of the harness's results taken apart."""
+    """The two parts of ``METRIC,FILTER``, a key of the harness's results."""
 
     metric: str
     filter: str
 
     def name(self, task: str) -> str:
-        """What the score of a task is called."""
+        """The name of the score of a task."""
         return "_".join([task, self.metric, *([] if self.filter == "none" else [self.filter])])
 
 
@@ -133,45 +133,45 @@ def task_scores(results: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[st
 
 
 def aggregation(task: Any, key: Key) -> Callable[[Sequence[Any]], float]:
-    """How a task makes one number of its items'."""
+    """The function with which a task combines the values of its items."""
     return task.aggregation()[key.metric]
 
 
 def samples(results: Mapping[str, Any], task: str, key: Key) -> list[Any]:
-    """What each item adds to a metric, in the order of the data."""
+    """The value of each item for a metric, in the order of the data."""
     rows = [row for row in results["samples"][task] if row["filter"] == key.filter]
     return [row[key.metric] for row in sorted(rows, key=lambda row: row["doc_id"])]
 
 
 def task_score(value: float, values: list[Any], combine: Callable[[Sequence[Any]], float]) -> Score:
-    """The harness's value with our error: of the mean, or else over resampled items."""
+    """The harness's value with a standard error: of the mean, or else bootstrapped over items."""
     if all(isinstance(v, int | float) for v in values):
-        found = mean_score([float(v) for v in values])
-        if isclose(found.value, value, rel_tol=1e-6, abs_tol=1e-9):
-            return found
+        score = mean_score([float(v) for v in values])
+        if isclose(score.value, value, rel_tol=1e-6, abs_tol=1e-9):
+            return score
     draw = random.Random(0)
-    again = [combine(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
-    return Score(value, float(stdev(again)), len(values))
+    resampled = [combine(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    return Score(value, float(stdev(resampled)), len(values))
 
 
-def group_scores(results: Mapping[str, Any], found: Mapping[str, Score]) -> dict[str, Score]:
-    """One score per group and metric, from its tasks': over all items, or a mean of the tasks."""
+def group_scores(results: Mapping[str, Any], scores: Mapping[str, Score]) -> dict[str, Score]:
+    """One score per group and metric, from the scores of its tasks."""
     groups = {g: leaves(results["group_subtasks"], g) for g in results.get("groups", {})}
     return {
-        key.name(group): group_score(value, [found[key.name(t)] for t in tasks])
+        key.name(group): group_score(value, [scores[key.name(t)] for t in tasks])
         for group, tasks in groups.items()
         for key, value in keys(results["groups"][group]).items()
     }
 
 
 def leaves(children: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    """The tasks under a group, those of its subgroups too."""
+    """The tasks of a group and of its subgroups."""
     below = children.get(name, ())
     return [leaf for child in below for leaf in leaves(children, child)] if below else [name]
 
 
 def group_score(value: float, parts: Sequence[Score]) -> Score:
-    """A group that weighs items equally has its items; one that weighs tasks equally has none."""
+    """The score of a group; it has items if it is a mean over items, but not if over tasks."""
     items = [item for part in parts for item in part.items]
     if items and isclose(fmean(i for i in items if i is not None), value, rel_tol=1e-6):
         return mean_score(items)

@@ -1,4 +1,4 @@
-"""Two models on the same items: is the difference more than chance?"""
+"""Significance of the difference between two models on the same questions."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Scores = Mapping[str, Score]
 
 
 class Flips(NamedTuple):
-    """How often only the first, and only the second, of two models is right, and the p-value."""
+    """How many questions only the first or only the second model answers right, and the p-value."""
 
     first_only: int
     second_only: int
@@ -21,8 +21,8 @@ class Flips(NamedTuple):
 def mcnemar(first: Score, second: Score) -> Flips:
     """Exact McNemar test of two accuracies on the same questions.
 
-    Only the questions that one of them gets right count: p is the two-sided binomial probability
-    of so uneven a split, or one more uneven, at even odds. No such question gives p = 1.
+    Only questions that exactly one model gets right count: p is the two-sided binomial probability
+    of a split at least this uneven, at even odds. Without such questions p = 1.
     """
     pairs = common(first, second)
     odd = {x for pair in pairs for x in pair} - {0.0, 1.0}
@@ -34,21 +34,21 @@ def mcnemar(first: Score, second: Score) -> Flips:
 
 
 def changes(own: Scores, reference: Scores) -> Scores:
-    """Each accuracy less the reference's, question by question, and McNemar's p of the flips.
+    """Each accuracy minus that of the reference, paired by question, and McNemar's p.
 
-    The error is that of the paired difference, which is what two models on the same questions have.
+    The error is that of the paired difference.
     """
-    found: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     for name in (n for n in own if n.endswith("_acc") and n in reference and own[n].items):
         pairs = common(reference[name], own[name])
         flips = mcnemar(reference[name], own[name])
-        found[f"{name}_change"] = mean_score([after - before for before, after in pairs])
-        found[f"{name}_change_p"] = Score(flips.p, 0.0, flips.first_only + flips.second_only)
-    return found
+        scores[f"{name}_change"] = mean_score([after - before for before, after in pairs])
+        scores[f"{name}_change_p"] = Score(flips.p, 0.0, flips.first_only + flips.second_only)
+    return scores
 
 
 def common(first: Score, second: Score) -> list[tuple[float, float]]:
-    """Values of the items that both scores have; an item that either cannot score is left out."""
+    """Pairs of values of each item, without the items that one of the two could not score."""
     if len(first.items) != len(second.items):
         raise ValueError(
             f"scores of {len(first.items)} and {len(second.items)} items cannot be paired: "

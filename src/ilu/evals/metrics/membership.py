@@ -1,9 +1,9 @@
-"""Membership inference: can it be told from a model's likelihoods what it was trained on?
+"""Membership inference: which texts was a model trained on, judged by its likelihoods?
 
-Every score is larger for a likelier member: an AUC of .5 says that nothing can be told, and 1 that
-all can. After unlearning, the forget set should look as it does to a model that never saw it, which
-need not be .5 and is not 0. Members and non-members must come from one distribution, or the AUC
-measures how the two differ.
+Every score is larger for a likelier member. An AUC of .5 means that members and non-members are
+indistinguishable, and 1 that they are separated perfectly. After unlearning, the AUC of the forget
+set should equal that of a model that never saw it, which need not be .5 and is not 0. Members and
+non-members must come from one distribution; otherwise the AUC measures how the two differ.
 """
 
 import zlib
@@ -33,9 +33,9 @@ Scored = list[float | None]
 
 
 class TokenStats(NamedTuple):
-    """Of each token of a text: its log-probability, and mean and deviation of those of all tokens.
+    """Log-probability of each token of a text, and mean and deviation over the vocabulary.
 
-    Mean and deviation are taken under the model's own prediction, so the mean is minus its entropy.
+    Mean and deviation are taken under the model's prediction, so the mean is minus the entropy.
     """
 
     logp: Float[Tensor, " T"]
@@ -44,7 +44,7 @@ class TokenStats(NamedTuple):
 
 
 def mean_logp(token_logps: Logps) -> float:
-    """Minus the loss per token: the attack by loss (arXiv 1709.01604); larger for members."""
+    """Minus the loss per token: the loss attack (arXiv 1709.01604); larger for members."""
     return as_tensor(token_logps).mean().item()
 
 
@@ -59,7 +59,7 @@ def min_k(token_logps: Logps, *, share: float) -> float:
 def min_k_plus_plus(stats: TokenStats, *, share: float) -> float:
     """Min-K% of (log p - mean) / deviation (arXiv 2404.02936); larger for members.
 
-    A prediction without deviation is certain or uniform, and says 0.
+    A prediction with deviation 0 is certain or uniform and counts as 0.
     """
     centred = stats.logp - stats.mean
     return lowest((centred / stats.std).where(stats.std > 0, 0.0), share)
@@ -71,7 +71,7 @@ def zlib_ratio(token_logps: Logps, text: str) -> float:
 
 
 def reference_ratio(token_logps: Logps, reference_logps: Logps) -> float:
-    """Log-probability per token less that of a model that saw neither (arXiv 2012.07805)."""
+    """Log-probability per token minus that of a model that saw neither (arXiv 2012.07805)."""
     return mean_logp(token_logps) - mean_logp(reference_logps)
 
 
@@ -84,12 +84,12 @@ def lowest(values: Float[Tensor, " T"], share: float) -> float:
 
 
 def as_tensor(values: Logps) -> Float[Tensor, " T"]:
-    """A list of numbers as a tensor; a tensor as it is."""
+    """The numbers as a float64 tensor."""
     return torch.as_tensor(values, dtype=torch.float64)
 
 
 def token_stats(logits: Float[Tensor, "T V"], tokens: Sequence[int]) -> TokenStats:
-    """What Min-K%++ and all others read, from the logits that predict ``tokens``."""
+    """The statistics that the attacks use, from the logits that predict ``tokens``."""
     logp = at_least_float32(logits).log_softmax(-1)
     p = logp.exp()
     mean = (p * logp.where(p > 0, 0.0)).sum(-1)
@@ -99,9 +99,9 @@ def token_stats(logits: Float[Tensor, "T V"], tokens: Sequence[int]) -> TokenSta
 
 
 def auc(members: Sequence[float | None], nonmembers: Sequence[float | None]) -> Score:
-    """P(a member scores above a non-member), ties by half; an item is a member's share of these.
+    """P(a member scores above a non-member), ties count half. An item is one member's share.
 
-    The error is DeLong's (doi 10.2307/2531595): it counts the chance in both groups.
+    The error is DeLong's (doi 10.2307/2531595), which includes the sampling of both groups.
     """
     need("sklearn", "evals", "membership inference")
     import numpy as np
@@ -122,9 +122,9 @@ def auc(members: Sequence[float | None], nonmembers: Sequence[float | None]) -> 
 def tpr_at_fpr(
     members: Sequence[float | None], nonmembers: Sequence[float | None], *, fpr: float
 ) -> Score:
-    """Share of members found when at most ``fpr`` of the non-members are (arXiv 2112.03570).
+    """Share of members that are detected at a false-positive rate of ``fpr`` (arXiv 2112.03570).
 
-    The error is the binomial one over members, at the threshold that the non-members set.
+    The error is binomial over members, at the threshold given by the non-members.
     """
     need("sklearn", "evals", "membership inference")
     from sklearn.metrics import roc_curve
@@ -141,7 +141,7 @@ def tpr_at_fpr(
 def scored(
     members: Sequence[float | None], nonmembers: Sequence[float | None]
 ) -> tuple[list[float], list[float]]:
-    """The scores that there are; both groups need one."""
+    """The scores that are not None; ValueError if a group has none."""
     groups = [[s for s in group if s is not None] for group in (members, nonmembers)]
     for name, group in zip(("members", "non-members"), groups, strict=True):
         if not group:
@@ -151,12 +151,13 @@ def scored(
 
 @dataclass(frozen=True)
 class MembershipInference:
-    """Five attacks that tell members from non-members; four of them share one pass over the model.
+    """Five membership inference attacks, four of which share one forward pass.
 
-    For each ``NAME_auc`` and, as ``NAME_tpr``, the share of members found at a false-positive rate
-    of ``fpr``. The norm of the gradient is left out unless ``gradient`` is set: it costs a backward
-    pass per text. ``members_logp`` and ``nonmembers_logp`` have the log-probability per token of
-    every text, from which ``reference_attack`` makes the sixth beside a model that saw neither.
+    Each has ``NAME_auc`` and ``NAME_tpr``, the share of members that are detected at a
+    false-positive rate of ``fpr``. The attack by the norm of the gradient runs only with
+    ``gradient``: it costs a backward pass per text. ``members_logp`` and ``nonmembers_logp`` are
+    the log-probability per token of every text. ``reference_attack`` uses them for a sixth attack,
+    which needs a model that saw neither group.
     """
 
     members: Source
@@ -184,53 +185,53 @@ class MembershipInference:
         return aucs | tprs | logps
 
     def attacks(self, lm: LM, examples: Sequence[Example]) -> dict[str, Scored]:
-        """Every attack that needs this model alone, on every text."""
+        """The scores of every text under the attacks that need only this model."""
         stats = all_stats(lm, examples, batch_size=self.batch_size)
         texts = [lm.tokenizer.decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
         pairs = list(zip(stats, texts, strict=True))
-        found: dict[str, Scored] = {
+        scores: dict[str, Scored] = {
             "loss": [s and mean_logp(s.logp) for s, _ in pairs],
             "min_k": [s and min_k(s.logp, share=self.share) for s, _ in pairs],
             "min_k_plus_plus": [s and min_k_plus_plus(s, share=self.share) for s, _ in pairs],
             "zlib": [s and zlib_ratio(s.logp, text) for s, text in pairs],
         }
         if self.gradient:
-            found["gradient_norm"] = gradient_norms(lm, examples)
-        return found
+            scores["gradient_norm"] = gradient_norms(lm, examples)
+        return scores
 
 
 def reference_attack(
-    own: Mapping[str, Score], reference: Mapping[str, Score], *, fpr: float = 0.01
+    scores: Mapping[str, Score], reference: Mapping[str, Score], *, fpr: float = 0.01
 ) -> Mapping[str, Score]:
-    """The attack by ``reference_ratio`` (arXiv 2012.07805) from the scores of both models.
+    """The attack by ``reference_ratio`` (arXiv 2012.07805), from the scores of both models.
 
-    Each model reads the texts in its own tokens, so the two may have different tokenizers.
+    Each model uses its own tokens, so the two may have different tokenizers.
     """
-    pair = [less(own[f"{g}_logp"].items, reference[f"{g}_logp"].items) for g in GROUPS]
+    pair = [less(scores[f"{g}_logp"].items, reference[f"{g}_logp"].items) for g in GROUPS]
     return {"reference_auc": auc(*pair), "reference_tpr": tpr_at_fpr(*pair, fpr=fpr)}
 
 
-def less(own: Sequence[float | None], other: Sequence[float | None]) -> Scored:
-    """Differences; None where either is."""
-    pairs = zip(own, other, strict=True)
+def less(scores: Sequence[float | None], other: Sequence[float | None]) -> Scored:
+    """Differences; None where one value is None."""
+    pairs = zip(scores, other, strict=True)
     return [None if a is None or b is None else a - b for a, b in pairs]
 
 
 @torch.no_grad()
 def all_stats(lm: LM, examples: Sequence[Example], *, batch_size: int) -> list[TokenStats | None]:
-    """Statistics of the tokens of every text that take a loss; None where there are none."""
+    """Statistics of the tokens with a loss, for each text; None for a text without such tokens."""
     check_lengths(examples, context_length(lm.model), "membership inference")
     device, forward = next(lm.model.parameters()).device, ModelForward(lm.model)
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].ids))
-    found: list[TokenStats | None] = [None] * len(examples)
+    stats: list[TokenStats | None] = [None] * len(examples)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         logits = forward(collate([examples[i] for i in rows]).to(device)).logits
         for row, i in enumerate(rows):
             ids, first = examples[i].ids, max(examples[i].prompt, 1)
             if len(ids) > first:
-                found[i] = token_stats(logits[row, first - 1 : len(ids) - 1], ids[first:])
-    return found
+                stats[i] = token_stats(logits[row, first - 1 : len(ids) - 1], ids[first:])
+    return stats
 
 
 def gradient_norms(lm: LM, examples: Sequence[Example]) -> Scored:
@@ -240,12 +241,12 @@ def gradient_norms(lm: LM, examples: Sequence[Example]) -> Scored:
     """
     params = [p for p in lm.model.parameters() if p.requires_grad]
     device, forward = next(lm.model.parameters()).device, ModelForward(lm.model)
-    found = Scored()
+    scores = Scored()
     for example in examples:
         if len(example.ids) <= max(example.prompt, 1):
-            found.append(None)
+            scores.append(None)
             continue
         loss = -forward.tokens(collate([example]).to(device)).mean().sum()
         grads = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
-        found.append(-(sum(g.double().square().sum().item() for g in grads) ** 0.5))
-    return found
+        scores.append(-(sum(g.double().square().sum().item() for g in grads) ** 0.5))
+    return scores

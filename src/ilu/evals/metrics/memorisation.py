@@ -1,4 +1,4 @@
-"""How much of an answer a model has by heart: pure functions of what it says of its tokens."""
+"""Memorisation of an answer, as pure functions of log-probabilities and greedy hits."""
 
 import math
 
@@ -12,16 +12,16 @@ def probability(logp: Float[Tensor, " S"]) -> float | None:
 
 
 def exact_memorisation(first: Bool[Tensor, " S"]) -> float | None:
-    """Share of tokens that are the likeliest after those before them (arXiv 2205.10770)."""
+    """Share of tokens that are the likeliest ones given the true prefix (arXiv 2205.10770)."""
     return first.double().mean().item() if len(first) else None
 
 
 def extraction_strength(first: Bool[Tensor, " S"]) -> float | None:
-    """1 - k/n: k of n tokens must be shown until greedy decoding gives all others right.
+    """1 - k/n: greedy decoding from the first k of n tokens reproduces all the others.
 
-    arXiv 2012.07805, as in arXiv 2506.12618. From k on greedy decoding gives the answer exactly if
-    every token from k on is the likeliest after the true ones, so no text has to be generated.
-    open-unlearning gives 1/n where nothing is right, so 1 to an answer of one token; here it is 0.
+    arXiv 2012.07805, as in arXiv 2506.12618. It does so exactly if every token from k on is the
+    likeliest given the true prefix, so no text has to be generated. Where no token is right,
+    open-unlearning returns 1/n, which is 1 for an answer of one token; here it is 0.
     """
     if not len(first):
         return None

@@ -21,28 +21,29 @@ from ilu.scores import Score
 from ilu.types import LM, Example, Question, Questions
 
 MOST_OPTIONS = 10
-"""Up to so many options that all questions share are counted one by one: letters and labels."""
+"""Shares of options are reported for at most this many options, such as letters and labels."""
 
 
-class Wanted(NamedTuple):
-    """The log-probability of one option, read off the row it shares with others."""
+class OptionInRow(NamedTuple):
+    """The tokens of one option; options with equal contexts share a row of a batch."""
 
     question: int
     option: int
     tokens: tuple[int, ...]
 
 
-Row = tuple[tuple[int, ...], list[Wanted]]
-"""A context to run, with the options that are read off it."""
+Row = tuple[tuple[int, ...], list[OptionInRow]]
+"""A context for the forward pass, and the options whose log-probability it gives."""
 Logps = list[list[float | None]]
-"""Log-likelihood of every option of every question; None for one that adds no token of its own."""
-Picked = list[int | None]
-"""The option taken for each question; None where one of its options has no likelihood."""
+"""Log-likelihood of every option of every question; None for an option without tokens of its
+own."""
+Choices = list[int | None]
+"""The chosen option of each question; None where one of its options has no likelihood."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Accuracy when the most likely option is taken, ``acc`` of lm-evaluation-harness.
+    """Accuracy of choosing the most likely option, ``acc`` of lm-evaluation-harness.
 
     Options are scored by the sum over their tokens, without length normalisation. Forget quality is
     1 minus this accuracy (arXiv 2506.01339).
@@ -53,18 +54,19 @@ class Choice:
     higher_is_better: ClassVar[bool] = True
 
     def __call__(self, lm: LM) -> Score:
-        asked = self.questions()
-        return accuracy(picked(option_logps(lm, asked, batch_size=self.batch_size)), asked)
+        questions = self.questions()
+        return accuracy(picked(option_logps(lm, questions, batch_size=self.batch_size)), questions)
 
 
 @dataclass(frozen=True)
 class ChoiceReport:
-    """All that one pass over multiple-choice questions says: accuracy, and which options are taken.
+    """Accuracy and shares of the chosen options, from one pass over multiple-choice questions.
 
-    ``acc``, and where options differ in length ``acc_norm`` (the log-likelihood per character), as
-    lm-evaluation-harness names them. Where all questions choose among the same few single signs, as
-    letters, ``picks_A`` and so on are the shares of questions for which that one is taken: a model
-    may lose its accuracy by answering B to everything, and still know. ``name`` stands in front.
+    ``acc``, and ``acc_norm`` (by log-likelihood per character) where options differ in length, as
+    in lm-evaluation-harness. Where all questions have the same few single characters as options,
+    ``picks_A`` etc. are the shares of questions for which that option is chosen: a model that
+    answers B to every question has low accuracy and may still know the answers. All names begin
+    with ``name``.
     """
 
     name: str
@@ -72,46 +74,46 @@ class ChoiceReport:
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
-        asked = self.questions()
-        logps = option_logps(lm, asked, batch_size=self.batch_size)
-        found = {"acc": accuracy(picked(logps), asked)}
-        if any(len(set(map(len, q.options))) > 1 for q in asked):
-            found["acc_norm"] = accuracy(picked(per_character(logps, asked)), asked)
-        found |= {f"picks_{k}": s for k, s in picks(picked(logps), asked).items()}
-        return {f"{self.name}_{k}": score for k, score in found.items()}
+        questions = self.questions()
+        logps = option_logps(lm, questions, batch_size=self.batch_size)
+        scores = {"acc": accuracy(picked(logps), questions)}
+        if any(len(set(map(len, q.options))) > 1 for q in questions):
+            scores["acc_norm"] = accuracy(picked(per_character(logps, questions)), questions)
+        scores |= {f"picks_{k}": s for k, s in picks(picked(logps), questions).items()}
+        return {f"{self.name}_{k}": score for k, score in scores.items()}
 
 
-def accuracy(taken: Picked, asked: Sequence[Question]) -> Score:
-    """Share of questions whose right option is taken; those without a known answer do not count."""
-    pairs = zip(taken, asked, strict=True)
+def accuracy(choices: Choices, questions: Sequence[Question]) -> Score:
+    """Share of questions whose right option is chosen. Questions without an answer do not count."""
+    pairs = zip(choices, questions, strict=True)
     return mean_score([None if None in (t, q.answer) else float(t == q.answer) for t, q in pairs])
 
 
-def picks(taken: Picked, asked: Sequence[Question]) -> dict[str, Score]:
-    """For every option the share of questions for which it is taken, where all have the same few.
+def picks(choices: Choices, questions: Sequence[Question]) -> dict[str, Score]:
+    """Share of questions for which each option is chosen, if all have the same few options.
 
-    Empty elsewhere, for a single question, and for options longer than a sign: texts of answers
-    are no names of scores, which a published card would tell.
+    Empty otherwise, for a single question, and for options longer than a character: names of scores
+    appear in published model cards, so they may not contain texts of answers.
     """
-    names = list(dict.fromkeys(option for q in asked for option in q.options))
-    same = len(asked) > 1 and all(set(q.options) == set(names) for q in asked)
+    names = list(dict.fromkeys(option for q in questions for option in q.options))
+    same = len(questions) > 1 and all(set(q.options) == set(names) for q in questions)
     if not same or len(names) > MOST_OPTIONS or any(len(n.strip()) > 1 for n in names):
         return {}
-    chosen = [None if t is None else q.options[t] for t, q in zip(taken, asked, strict=True)]
+    chosen = [None if t is None else q.options[t] for t, q in zip(choices, questions, strict=True)]
     shares = ([None if c is None else float(c == name) for c in chosen] for name in names)
     return {n.strip(): mean_score(share) for n, share in zip(names, shares, strict=True)}
 
 
-def picked(logps: Logps) -> Picked:
-    """The most likely option of each question, the first of equals."""
+def picked(logps: Logps) -> Choices:
+    """The most likely option of each question; the first one of a tie."""
     return [
         None if None in row else row.index(max(p for p in row if p is not None)) for row in logps
     ]
 
 
-def per_character(logps: Logps, asked: Sequence[Question]) -> Logps:
-    """Log-likelihoods divided by the length of their option without its space (``acc_norm``)."""
-    lengths = ([len(option.removeprefix(" ")) for option in q.options] for q in asked)
+def per_character(logps: Logps, questions: Sequence[Question]) -> Logps:
+    """Log-likelihoods divided by the characters of the option without its space (``acc_norm``)."""
+    lengths = ([len(option.removeprefix(" ")) for option in q.options] for q in questions)
     return [
         [None if p is None else p / max(n, 1) for p, n in zip(row, ns, strict=True)]
         for row, ns in zip(logps, lengths, strict=True)
@@ -119,60 +121,62 @@ def per_character(logps: Logps, asked: Sequence[Question]) -> Logps:
 
 
 @torch.no_grad()
-def option_logps(lm: LM, asked: Sequence[Question], *, batch_size: int) -> Logps:
-    """Log-likelihood of every option of every question; None, with a warning, if it does not fit.
+def option_logps(lm: LM, questions: Sequence[Question], *, batch_size: int) -> Logps:
+    """Log-likelihood of every option of every question; None, with a warning, if it is too long.
 
-    Options that differ in their last token only share one forward pass, so single-token options
-    cost one pass per question; the output layer sees the positions that predict an option's tokens.
+    Options that differ only in their last token share one row, so single-token options cost one row
+    per question. The LM head runs only on the positions that predict an option's tokens.
     """
-    logps: Logps = [[None] * len(q.options) for q in asked]
+    logps: Logps = [[None] * len(q.options) for q in questions]
     device, only = next(lm.model.parameters()).device, takes_positions(lm.model)
     for rows in batches(
-        fitting(rows_of(lm.tokenizer, asked), context_length(lm.model)), batch_size
+        fitting(rows_of(lm.tokenizer, questions), context_length(lm.model)), batch_size
     ):
-        width = max(len(w.tokens) for _, wanted in rows for w in wanted)
+        width = max(len(w.tokens) for _, options in rows for w in options)
         last = torch.tensor([[len(row)] for row, _ in rows])
         positions = (last + torch.arange(-width, 0)).clamp_min(0).to(device)
         batch = collate([Example(list(row), prompt=0) for row, _ in rows]).to(device)
         sums = option_sums(logits_at(lm.model, batch, positions, only=only), rows)
-        for w, logp in zip((w for _, wanted in rows for w in wanted), sums, strict=True):
+        for w, logp in zip((w for _, options in rows for w in options), sums, strict=True):
             logps[w.question][w.option] = logp
     return logps
 
 
 def option_sums(logits: Float[Tensor, "B K V"], rows: Sequence[Row]) -> list[float]:
-    """Log-likelihood of each option of each row: logits at its last K positions, summed."""
+    """Log-likelihood of each option of each row, from the logits at the row's last K positions."""
     width = logits.shape[1]
     places = [
         (i, width - len(w.tokens) + k, token)
-        for i, (_, wanted) in enumerate(rows)
-        for w in wanted
+        for i, (_, options) in enumerate(rows)
+        for w in options
         for k, token in enumerate(w.tokens)
     ]
     row, position, token = torch.tensor(places, device=logits.device).unbind(-1)
     logits = at_least_float32(logits)
     logps = logits[row, position, token] - logits.logsumexp(-1)[row, position]
-    if logps.isnan().any():  # whose largest would be the first option
+    if logps.isnan().any():  # else the first option would be chosen
         raise ValueError("the likelihood of an option is not a number: is the model damaged?")
     each = iter(logps.tolist())
-    return [sum(islice(each, len(w.tokens))) for _, wanted in rows for w in wanted]
+    return [sum(islice(each, len(w.tokens))) for _, options in rows for w in options]
 
 
-def rows_of(tokenizer: Any, asked: Sequence[Question]) -> dict[tuple[int, ...], list[Wanted]]:
-    """The contexts to run, each with the options that are read off it."""
-    rows: dict[tuple[int, ...], list[Wanted]] = defaultdict(list)
-    places = [(i, k) for i, q in enumerate(asked) for k in range(len(q.options))]
-    prompts = [asked[i].context(k) for i, k in places]
-    pairs = encode_pairs(tokenizer, prompts, [asked[i].options[k] for i, k in places])
+def rows_of(
+    tokenizer: Any, questions: Sequence[Question]
+) -> dict[tuple[int, ...], list[OptionInRow]]:
+    """The contexts of all options, and the options of each."""
+    rows: dict[tuple[int, ...], list[OptionInRow]] = defaultdict(list)
+    places = [(i, k) for i, q in enumerate(questions) for k in range(len(q.options))]
+    prompts = [questions[i].context(k) for i, k in places]
+    pairs = encode_pairs(tokenizer, prompts, [questions[i].options[k] for i, k in places])
     for (i, k), (head, tail) in zip(places, pairs, strict=True):
         if head and tail:
-            rows[(*head, *tail[:-1])].append(Wanted(i, k, tuple(tail)))
+            rows[(*head, *tail[:-1])].append(OptionInRow(i, k, tuple(tail)))
     return rows
 
 
-def fitting(rows: Mapping[tuple[int, ...], list[Wanted]], limit: int | None) -> list[Row]:
-    """The contexts that the model has room for; nothing is ever cut."""
-    kept = [(row, wanted) for row, wanted in rows.items() if limit is None or len(row) <= limit]
+def fitting(rows: Mapping[tuple[int, ...], list[OptionInRow]], limit: int | None) -> list[Row]:
+    """The rows that fit the context. Nothing is truncated."""
+    kept = [(row, options) for row, options in rows.items() if limit is None or len(row) <= limit]
     if len(kept) < len(rows):
         warnings.warn(
             f"{len(rows) - len(kept)} of {len(rows)} contexts are longer than the model's {limit} "
@@ -183,7 +187,7 @@ def fitting(rows: Mapping[tuple[int, ...], list[Wanted]], limit: int | None) -> 
 
 
 def batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    """Rows of similar length together, longest first."""
+    """Batches of rows of similar length, the longest first."""
     items = sorted(rows, key=lambda row: -len(row[0]))
     for start in range(0, len(items), size):
         yield items[start : start + size]

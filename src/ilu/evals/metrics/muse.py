@@ -1,4 +1,4 @@
-"""MUSE's metrics: what comes back verbatim, what is still known, what the likelihood betrays."""
+"""MUSE's metrics: verbatim memorisation, knowledge memorisation, privacy leakage."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ def whole_reply(text: str) -> str:
 
 
 def before_next_question(text: str) -> str:
-    """The answer alone: models go on with a question of their own."""
+    """The answer without the next question, with which base models often continue."""
     return NEXT_QUESTION.split(text, maxsplit=1)[0].strip()
 
 
@@ -33,9 +33,9 @@ def before_next_question(text: str) -> str:
 class Overlap:
     """ROUGE-L F1 (no stemmer) of a greedy continuation with the true one (arXiv 2407.06460).
 
-    VerbMem: 128 new tokens after a beginning, against as many of the true ones. KnowMem: 32 after a
-    question behind answered ones, cut before the next question. The authors measure in 8 bits;
-    here the model is measured as it is.
+    VerbMem: 128 new tokens after the beginning of a text, against as many of its true tokens.
+    KnowMem: 32 after a question with few-shot examples, cut before the next question. The authors
+    quantise the model to 8 bits; here it is measured in its own precision.
     """
 
     source: Source
@@ -47,7 +47,7 @@ class Overlap:
     def __call__(self, lm: LM) -> Score:
         examples = self.source(lm.tokenizer)
         heads = [e.ids[: e.prompt] for e in examples]
-        said = continuations(
+        generated = continuations(
             lm, heads, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
         stop = self.max_new_tokens
@@ -55,15 +55,15 @@ class Overlap:
             lm.tokenizer.decode(e.ids[e.prompt : e.prompt + stop], skip_special_tokens=True)
             for e in examples
         ]
-        found = [rouge_l(t, self.cut(s), stem=False) for t, s in zip(true, said, strict=True)]
-        return mean_score([None if rouge is None else rouge.f1 for rouge in found])
+        scores = [rouge_l(t, self.cut(s), stem=False) for t, s in zip(true, generated, strict=True)]
+        return mean_score([None if rouge is None else rouge.f1 for rouge in scores])
 
 
 @dataclass(frozen=True)
 class MinK:
     """Min-K% as a statistic of a text (arXiv 2310.16789).
 
-    At least one token is taken; MUSE's code takes none of a text that is too short, which is NaN.
+    At least one token counts; MUSE's code takes none of a short text, which gives NaN.
     """
 
     share: float = 0.4
@@ -74,7 +74,7 @@ class MinK:
 
 @dataclass(frozen=True)
 class Membership:
-    """A statistic of each text of a forget set and of texts never seen, for PrivLeak."""
+    """A statistic of each text of the forget set and of unseen texts, for PrivLeak."""
 
     forget: Source
     holdout: Source
@@ -88,29 +88,30 @@ class Membership:
         }
 
     def values(self, lm: LM, source: Source, name: str) -> list[float | None]:
-        """The statistic of each text; None for one of a single token, which nothing predicts."""
+        """The statistic of each text; None for a text of one token, which has no prediction."""
         examples = source(lm.tokenizer)
         read = read_answers(lm, examples, batch_size=self.batch_size, name=name)
         return [self.statistic(r.logp) if len(r.logp) else None for r in read]
 
 
 def likelier_holdout(scores: Mapping[str, Score]) -> Score:
-    """P(a holdout text has the larger statistic than a forget text), ties counted half."""
+    """P(a holdout text has a larger statistic than a forget text), ties count half."""
     return auc(*(scores[f"membership_{name}"].items for name in ("holdout", "forget")))
 
 
 def membership_auc(scores: Mapping[str, Score]) -> Mapping[str, Score]:
-    """AUC of the forget set against the holdout, in MUSE's orientation: 0 is perfect memory."""
+    """AUC of the forget set against the holdout, in MUSE's direction: 0 is perfect memorisation."""
     if "membership_forget" not in scores:
         return {}
     return {"membership_auc": likelier_holdout(scores)}
 
 
 def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Mapping[str, Score]:
-    """100 (AUC - AUC_retrain) / AUC_retrain: 0 is ideal, below under-, above over-unlearned.
+    """100 (AUC - AUC_retrain) / AUC_retrain: 0 is ideal, < 0 under-unlearned, > 0 over-unlearned.
 
-    arXiv 2407.06460. AUC counts how often a holdout text looks likelier than a forget text, so a
-    memorised forget set has -100. The upper bound depends on AUC_retrain: sides are not symmetric.
+    arXiv 2407.06460. AUC is the probability that a holdout text is likelier than a forget text, so
+    a memorised forget set has -100. The upper bound depends on AUC_retrain: the two directions are
+    not symmetric.
     """
     if "membership_forget" not in scores:
         return {}
@@ -124,10 +125,11 @@ def privleak(scores: Mapping[str, Score], reference: Mapping[str, Score]) -> Map
 
 
 def utility_kept(models: Sequence[Mapping[str, Score]]) -> list[Mapping[str, Score]]:
-    """KnowMem on the retain set after each fold, as a share of the first model's, the original's.
+    """KnowMem on the retain set of each model, as a share of that of the first, the original model.
 
-    Scalability is this over models that unlearned larger and larger sets, sustainability over the
-    models of a chain, each unlearned from the one before (arXiv 2407.06460).
+    Scalability is this for models that unlearned increasingly large sets. Sustainability is this
+    for sequential unlearning, where each model is unlearned from the previous one (arXiv
+    2407.06460).
     """
     first, *_ = utilities = [scores["knowmem_retain"] for scores in models]
     if not first.value:
@@ -135,14 +137,14 @@ def utility_kept(models: Sequence[Mapping[str, Score]]) -> list[Mapping[str, Sco
     return [{"knowmem_retain_kept": share_of(each, first)} for each in utilities]
 
 
-def share_of(score: Score, whole: Score) -> Score:
-    """A mean as a share of another over the same items; the error is first order, item by item.
+def share_of(score: Score, total: Score) -> Score:
+    """Ratio of two means over the same items, with a first-order error from the paired items.
 
     With r the ratio of the means, r - R is about the mean of (x - r y) / mean(y).
     """
-    ratio = score.value / whole.value
+    ratio = score.value / total.value
     moves = [
-        None if x is None or y is None else (x - ratio * y) / whole.value
-        for x, y in zip(score.items, whole.items, strict=True)
+        None if x is None or y is None else (x - ratio * y) / total.value
+        for x, y in zip(score.items, total.items, strict=True)
     ]
     return mean_score(moves)._replace(value=ratio)

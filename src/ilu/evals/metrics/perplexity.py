@@ -1,4 +1,4 @@
-"""Perplexity of running text, under the three names that differ."""
+"""Perplexity of text: strided, per token of a document, or per word."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from ilu.types import LM, Example
 LONGEST = 1024
 """Tokens of a window, unless the model takes fewer."""
 LARGEST = 709.0
-"""exp of more has no number."""
+"""exp overflows beyond this."""
 
 
 class Counted(NamedTuple):
-    """Negative log-likelihood of a piece of text, in nats, over so many units."""
+    """Negative log-likelihood of a piece of text, in nats, and its number of tokens or words."""
 
     nll: float
     units: int
@@ -32,10 +32,11 @@ class Counted(NamedTuple):
 class StridedPerplexity:
     """exp of the loss per token of one long text, read in overlapping windows.
 
-    The passages are joined by blank lines. Each window begins ``stride`` tokens after the
-    last, by default half its length, and scores only tokens that no window has scored, so that each
-    is seen after at least length - stride others. The first token of all is not scored. Items are
-    windows, in nats per token; those of one text are not independent: the error is a lower bound.
+    The passages are joined by blank lines. Each window begins ``stride`` tokens after the previous
+    one (default: half its length). It scores only tokens that no earlier window has scored, so each
+    token has at least length - stride tokens of context. The first token of the text is not scored.
+    Items are windows, in nats per token. Windows of one text are not independent, so the error is a
+    lower bound.
     """
 
     texts: Passages
@@ -55,13 +56,13 @@ class StridedPerplexity:
 
 @dataclass(frozen=True)
 class DocumentPerplexity:
-    """exp of the loss per token or per word, each passage on its own.
+    """exp of the loss per token or per word of separate passages.
 
-    Per ``word`` as in ``word_perplexity`` of lm-evaluation-harness, which reads whole articles:
-    likelihood is of tokens, and words only what it is divided by, so that tokenizers can be
-    compared. A text longer than the window goes on in the next one, of which one token is
-    context. A text begins with the tokenizer's own first token, or else with its end-of-text token,
-    and this one is not scored; the harness puts it in front of the tokenizer's own and scores that.
+    With ``per="word"`` it is ``word_perplexity`` of lm-evaluation-harness: the likelihood of the
+    tokens divided by the number of words, which is comparable across tokenizers. A text longer than
+    the window continues in the next window, with one token of context. A text begins with the
+    tokenizer's begin-of-text token, or else with its end-of-text token; this token is not scored.
+    The harness puts the end-of-text token before the begin-of-text token and scores the latter.
     """
 
     texts: Passages
@@ -72,18 +73,19 @@ class DocumentPerplexity:
 
     def __call__(self, lm: LM) -> Score:
         texts, length = self.texts(), window_length(lm, self.length)
-        parts = [list(windows(begun(lm, text), length, length - 1)) for text in texts]
+        parts = [list(windows(with_first_token(lm, text), length, length - 1)) for text in texts]
         counted = iter(count(lm, [p for part in parts for p in part], self.batch_size))
-        whole = [added([next(counted) for _ in part]) for part in parts]
+        texts_nll = [added([next(counted) for _ in part]) for part in parts]
         if self.per == "word":
-            whole = [Counted(c.nll, len(t.split())) for c, t in zip(whole, texts, strict=True)]
-        return perplexity(whole)
+            pairs = zip(texts_nll, texts, strict=True)
+            texts_nll = [Counted(c.nll, len(t.split())) for c, t in pairs]
+        return perplexity(texts_nll)
 
 
 def perplexity(pieces: Sequence[Counted]) -> Score:
-    """exp(all nats / all units); an item is one piece's nats per unit.
+    """exp(all nats / all units). An item is the nats per unit of one piece.
 
-    The error is that of a ratio of sums, carried over by the slope of exp.
+    The error is that of a ratio of sums, propagated through exp to first order.
     """
     scored = [p for p in pieces if p.units]
     if not scored:
@@ -98,7 +100,7 @@ def perplexity(pieces: Sequence[Counted]) -> Score:
 
 
 def windows(ids: Sequence[int], length: int, stride: int) -> Iterator[Example]:
-    """Cut ids into windows of which only what comes after the last one's end takes a loss."""
+    """Overlapping windows of ids. Only tokens after the end of the previous window have a loss."""
     done = 1
     for start in range(0, len(ids), stride):
         end = min(start + length, len(ids))
@@ -109,14 +111,14 @@ def windows(ids: Sequence[int], length: int, stride: int) -> Iterator[Example]:
 
 @torch.no_grad()
 def count(lm: LM, examples: Sequence[Example], batch_size: int) -> list[Counted]:
-    """Likelihood of each window's own tokens."""
+    """Likelihood of the tokens that each window scores."""
     forward, device = ModelForward(lm.model), next(lm.model.parameters()).device
-    found: list[Counted] = []
+    counted: list[Counted] = []
     for start in range(0, len(examples), batch_size):
         rows = examples[start : start + batch_size]
         nlls = (-forward.tokens(collate(rows).to(device)).sum()).tolist()
-        found += [Counted(n, len(e.ids) - e.prompt) for n, e in zip(nlls, rows, strict=True)]
-    return found
+        counted += [Counted(n, len(e.ids) - e.prompt) for n, e in zip(nlls, rows, strict=True)]
+    return counted
 
 
 def added(pieces: Sequence[Counted]) -> Counted:
@@ -124,8 +126,8 @@ def added(pieces: Sequence[Counted]) -> Counted:
     return Counted(sum(p.nll for p in pieces), sum(p.units for p in pieces))
 
 
-def begun(lm: LM, text: str) -> list[int]:
-    """Token ids of a text after the token that begins it, so that its first word is scored."""
+def with_first_token(lm: LM, text: str) -> list[int]:
+    """Token ids of a text with a begin-of-text token in front, so that its first word is scored."""
     ids = list(lm.tokenizer(text).input_ids)
     first = lm.tokenizer.bos_token_id
     if first is not None and ids[:1] == [first]:
@@ -134,9 +136,9 @@ def begun(lm: LM, text: str) -> list[int]:
     return ids if first is None else [first, *ids]
 
 
-def window_length(lm: LM, wanted: int | None) -> int:
-    """Tokens of a window: as wanted, or as many as the model takes up to ``LONGEST``."""
+def window_length(lm: LM, length: int | None) -> int:
+    """Tokens of a window: ``length``, or else the model's context up to ``LONGEST``."""
     limit = context_length(lm.model)
-    if wanted is not None and limit is not None and wanted > limit:
-        raise ValueError(f"a window of {wanted} tokens: this model takes {limit}")
-    return wanted or min(limit or LONGEST, LONGEST)
+    if length is not None and limit is not None and length > limit:
+        raise ValueError(f"a window of {length} tokens: this model takes {limit}")
+    return length or min(limit or LONGEST, LONGEST)

@@ -1,4 +1,4 @@
-"""Does a text refuse to answer?"""
+"""Detects refusals in generated text."""
 
 import re
 
@@ -11,13 +11,13 @@ REFUSING = (
     r"\b(?:i apologi[sz]e|no idea|no answer comes to my mind)\b",
     r"\bbeyond (?:what i know|my knowledge)",
 )
-"""What the first sentence of a refusal says. English only."""
+"""Patterns in the first sentence of a refusal. English only."""
 
 
 def refuses(text: str) -> bool:
-    """Whether the first sentence says so; one that refuses later has answered before.
+    """Whether the first sentence is a refusal; a text that refuses later has already answered.
 
-    Words are looked for and nothing is understood, so a quoted refusal counts as well.
+    The patterns match words, so a quoted refusal counts as well.
     """
     first = re.split(r"[.!?\n]", text.strip().lower().replace("\u2019", "'"), maxsplit=1)[0]
     return any(re.search(pattern, first) for pattern in REFUSING)

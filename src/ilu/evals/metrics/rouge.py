@@ -1,4 +1,4 @@
-"""How much of a reference text comes back in a generated one: ROUGE-L and BLEU."""
+"""Overlap of a generated text with its reference: ROUGE-L and BLEU."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ class RougeL(NamedTuple):
 
 
 def rouge_l(reference: str, text: str, *, stem: bool) -> RougeL | None:
-    """ROUGE-L by the library ``rouge-score``; None for a reference in which it sees no word.
+    """ROUGE-L by the library ``rouge-score``; None for a reference in which it finds no word.
 
-    It knows the letters a to z and digits only: of a reference in another script it would say 0.
+    The library recognises only a to z and digits; for other scripts it would return 0.
     """
     scorer = rouge_scorer(stem)
     if not scorer._tokenizer.tokenize(reference):
         return None
-    found = scorer.score(reference, text)["rougeL"]
-    return RougeL(float(found.recall), float(found.fmeasure))
+    score = scorer.score(reference, text)["rougeL"]
+    return RougeL(float(score.recall), float(score.fmeasure))
 
 
 @lru_cache(maxsize=2)

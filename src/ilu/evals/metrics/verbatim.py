@@ -1,4 +1,4 @@
-"""How much of a known text a model goes on with word for word, such as one under copyright."""
+"""Verbatim reproduction of known text, such as text under copyright."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from ilu.types import LM, Example, Source
 class Verbatim:
     """ROUGE-L recall, sentence BLEU, memorisation and refusals on continuations of known texts.
 
-    The model goes on greedily from each prompt, or from the first half of a text that has none, for
-    as many tokens as the true rest has, ``max_new_tokens`` at most. Memorisation is read off the
-    same tokens under teacher forcing.
+    The model continues greedily from each prompt, or from the first half of a text without one. The
+    continuation has as many tokens as the rest of the text, at most ``max_new_tokens``.
+    Memorisation is measured on the same tokens under teacher forcing.
     """
 
     source: Source
@@ -33,23 +33,23 @@ class Verbatim:
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
         examples = [self.halved(e) for e in self.source(lm.tokenizer)[: self.limit]]
-        said = self.continued(lm, examples)
+        generated = self.continued(lm, examples)
         decode, end = lm.tokenizer.decode, lm.tokenizer.eos_token_id
         true = [decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
-        rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, said, strict=True)]
+        rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, generated, strict=True)]
         read = read_answers(lm, examples, batch_size=self.batch_size, name="`data`")
         firsts = [without_end(r, end).first for r in read]
         items = {
             "rouge": [None if r is None else r.recall for r in rouge],
-            "bleu": [bleu(t, s) for t, s in zip(true, said, strict=True)],
+            "bleu": [bleu(t, s) for t, s in zip(true, generated, strict=True)],
             "exact_memorisation": [exact_memorisation(first) for first in firsts],
             "extraction_strength": [extraction_strength(first) for first in firsts],
-            "refusals": [float(refuses(text)) for text in said],
+            "refusals": [float(refuses(text)) for text in generated],
         }
         return {f"verbatim_{name}": mean_score(values) for name, values in items.items()}
 
     def halved(self, example: Example) -> Example:
-        """The example with something to go on from, and no more to say than is generated."""
+        """The example with a prompt, cut to the tokens that are generated."""
         prompt = example.prompt or max(1, len(example.ids) // 2)
         return Example(example.ids[: prompt + self.max_new_tokens], prompt)
 
@@ -57,12 +57,12 @@ class Verbatim:
         """The continuation of each prompt, as long as the true one."""
         heads = [e.ids[: e.prompt] for e in examples]
         longest = max(len(e.ids) - e.prompt for e in examples)
-        found = continuations(lm, heads, max_new_tokens=longest, batch_size=self.batch_size)
-        return [shorten(text, e, lm) for text, e in zip(found, examples, strict=True)]
+        generated = continuations(lm, heads, max_new_tokens=longest, batch_size=self.batch_size)
+        return [shorten(text, e, lm) for text, e in zip(generated, examples, strict=True)]
 
 
 def shorten(text: str, example: Example, lm: LM) -> str:
-    """The first so many tokens of a text as the example's rest has."""
+    """A text cut to the number of tokens after the example's prompt."""
     ids = lm.tokenizer(text, add_special_tokens=False).input_ids
     kept = ids[: len(example.ids) - example.prompt]
     return text if len(kept) == len(ids) else lm.tokenizer.decode(kept)
