@@ -1,8 +1,10 @@
 """What a command imports: flags, help and errors in them need no torch."""
 
+import re
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -10,6 +12,7 @@ import ilu.attacks
 import ilu.methods
 import ilu.recipes.suites
 from ilu.cli.commands import COMMANDS
+from ilu.cli.main import run
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.masks import MASKS
 from ilu.system.declared import declared
@@ -19,6 +22,7 @@ from tests.fabricate import make_run
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy")
 CODE = f"""
 import sys
+from contextlib import suppress
 from ilu.cli.main import run
 try:
     code = run(sys.argv[1:])
@@ -95,6 +99,7 @@ def test_the_page_of_runs_needs_no_torch(tmp_path):
     make_run(tmp_path / "run", "npo", (1,) * 8, (0,) * 8, {})
     code = f"""
 import sys
+from contextlib import suppress
 from pathlib import Path
 from ilu.cli.view import Live
 live = Live(Path({str(tmp_path)!r}))
@@ -128,3 +133,31 @@ def test_what_is_read_off_the_source_is_what_is_imported(package, table):
 
 def test_every_mask_has_a_summary():
     assert list(SUMMARIES) == list(MASKS)
+
+
+@pytest.mark.parametrize("words", ["", *COMMANDS, "unlearn npo --model lab", "mask show"], ids=str)
+def test_no_help_is_wider_than_80_columns(words, capsys):
+    with suppress(SystemExit):
+        run([*words.split(), "--help"])
+    text = capsys.readouterr().out
+    assert text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert "{None}" not in text
+    assert "[[" not in text
+
+
+def test_the_help_of_a_recipe_is_short_and_all_of_it_can_be_had(capsys):
+    shown = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            run(["unlearn", "npo", "--model", "lab", flag])
+        assert ended.value.code == 0
+        shown[flag] = capsys.readouterr().out
+    flags = {name: set(re.findall(r"^  (--\S+)", text, re.M)) for name, text in shown.items()}
+    assert flags["--help"] < flags["--help-all"]
+    assert len(flags["--help"]) < 22
+    assert {"--model", "--forget", "--steps", "--lr", "--beta", "--out"} <= flags["--help"]
+    assert {"--pack", "--betas", "--strength", "--track"} <= flags["--help-all"]
+    titles = re.findall(r"^(\w[^:\n]*):$", shown["--help-all"], re.M)
+    assert titles[:5] == ["Data", "Training", "Penalty", "Method", "Memory"]
+    assert titles[-1] == "Output"

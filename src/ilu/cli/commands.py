@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
-        "Run", "--out DIR", "unlearn and attack the built-in lab model",
+        "Run", "--out DIR", "unlearn and attack the lab model",
         "demo:main", "arguments.demo:read",
     ),
     "unlearn": Command(
@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, Command] = {
         "unlearn:main", "arguments.unlearn:check", "arguments.unlearn:overview",
     ),
     "sweep": Command(
-        "Run", "RECIPE --grid K=V,...", "run every combination, also in Ray or Slurm",
+        "Run", "RECIPE --grid K=V,...", "run every combination of settings",
         "sweep:main", "arguments.sweep:check", "arguments.sweep:overview",
     ),
     "mask": Command(
@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Command] = {
         "mask:main", "arguments.mask:check", "arguments.mask:overview",
     ),
     "oracle": Command(
-        "Run", "MODEL --retain D", "train the model that never saw the forget set",
+        "Run", "MODEL --retain D", "train a model without the forget set",
         "oracle:main", "arguments.oracle:read",
     ),
     "rerun": Command(
@@ -53,7 +53,7 @@ COMMANDS: Mapping[str, Command] = {
         "ask:main", "arguments.ask:read",
     ),
     "attack": Command(
-        "Measure", "MODEL --task T", "attack a model and measure what comes back",
+        "Measure", "MODEL --task T", "attack a model, measure what comes back",
         "attack:attack", "arguments.attack:read",
     ),
     "vectors": Command(
@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Command] = {
         "vectors:vectors", "arguments.vectors:read",
     ),
     "landscape": Command(
-        "Measure", "ORIGINAL UNLEARNED", "measure scores between models and around one",
+        "Measure", "ORIGINAL UNLEARNED", "measure scores between models",
         "landscape:main", "arguments.landscape:read",
     ),
     "bench": Command(
@@ -73,20 +73,20 @@ COMMANDS: Mapping[str, Command] = {
         "report:report", "arguments.report:read_report",
     ),
     "view": Command(
-        "Look", "RUNS_DIR", "show that page in the browser while runs go on", "view:view",
+        "Look", "RUNS_DIR", "show that page while runs go on", "view:view",
     ),
     "methods": Command("Look", "", "list what can be used by name", "methods:methods"),
     "card": Command("Publish", "RUN [ATTACK...]", "write a model card", "publish:card"),
     "push": Command(
-        "Publish", "RUN --repo ORG/NAME", "upload model, card and report to the hub",
+        "Publish", "RUN --repo ORG/NAME", "upload model, card and report",
         "publish:push",
     ),
     "plan": Command(
-        "Tools", "RECIPE --model M", "predict memory and find settings that fit",
+        "Tools", "RECIPE --model M", "predict memory, find settings that fit",
         "plan:main", "arguments.plan:check", "arguments.plan:overview",
     ),
     "import-config": Command(
-        "Tools", "FILE.json", "translate a configuration of the original code",
+        "Tools", "FILE.json", "translate a WAGLE configuration",
         "import_config:main",
     ),
     "lab": Command(
@@ -103,7 +103,7 @@ COMMANDS: Mapping[str, Command] = {
 
 def usage() -> str:
     """The text of ``ilu --help``."""
-    width = max(len(f"{name} {c.usage}") for name, c in COMMANDS.items())
+    width = max(len(f"ilu {name} {c.usage}") for name, c in COMMANDS.items())
     lines = [
         "Usage: ilu COMMAND ...",
         "",
@@ -114,10 +114,10 @@ def usage() -> str:
         if command.group != group:
             group = command.group
             lines += ["", f"{group}:"]
-        lines.append(f"  {f'{name} {command.usage}':{width}}  {command.summary}")
+        lines.append(f"  {f'ilu {name} {command.usage}':{width}}  {command.summary}")
     lines += [
         "",
-        "ilu COMMAND --help shows the flags of a command. ilu --version shows the version.",
+        "ilu COMMAND --help shows the flags of a command, ilu --version the version.",
         "--debug with any command prints the traceback of an error.",
         "First steps: ilu demo --out demo",
     ]

@@ -1,27 +1,49 @@
 """Flags from types, by tyro, the same way for every command."""
 
 import re
+import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import tyro
+
+from ilu.cli.help import help_text
 
 Positional = tyro.conf.Positional
 SETTING = re.compile(r"`([a-z][a-z_]*)`")
 """A setting as messages of the library name it."""
 OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 """Flag of an older version -> its name today."""
+HELP = {"-h", "--help", "--help-all"}
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
-def parse(kind: Any, prog: str, argv: Sequence[str], description: str | None = None) -> Any:
-    """Read ``argv`` into the dataclass or function ``kind``; a wrong flag exits with code 2.
+def parse(
+    kind: Any,
+    prog: str,
+    argv: Sequence[str],
+    description: str | None = None,
+    groups: Mapping[str, Sequence[str]] = {},
+    basic: Sequence[str] = (),
+) -> Any:
+    """Read ``argv`` into the dataclass ``kind``; a wrong flag exits with code 2.
 
-    ``description`` is printed above the flags, by default the docstring of ``kind``.
+    ``description`` is printed above the flags, by default the docstring of ``kind``. ``groups`` and
+    ``basic``: see ``help_text``.
     """
     words = [renewed(word) for word in argv]
+    if HELP & set(words):
+        print_help(
+            help_text(kind, prog, description, groups, () if "--help-all" in words else basic)
+        )
     return tyro.cli(kind, prog=prog, args=words, config=CONFIG, description=description)
+
+
+def print_help(text: str) -> NoReturn:
+    """Print the help of a command and end it."""
+    print(text, end="")  # noqa: T201
+    sys.exit(0)
 
 
 def renewed(word: str) -> str:

@@ -17,7 +17,7 @@ from ilu.system.locks import Busy
 from ilu.system.optional import quiet_libraries
 from ilu.system.secrets import without_secrets
 
-HELP = ("-h", "--help")
+HELP = ("-h", "--help", "--help-all")
 
 
 def main() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import tyro
 
-from ilu.cli.arguments.unlearn import Place, Trial, check
+from ilu.cli.arguments.sweep import SweepFlags, Where
+from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_names
 from ilu.cli.carry_out import carry_out
 from ilu.cli.flags import flags, parse
 from ilu.cli.terminal import console, error, number, table
 from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import shrink
-from ilu.recipes.names import parse_name
+from ilu.recipes.names import declared_endings, declared_methods, parse_name
 from ilu.recipes.registry import endings, methods
 from ilu.recipes.settings import Common, Invariance
 from ilu.runs.recipe import Recipe
@@ -22,6 +23,7 @@ from ilu.runs.report.card import missing_from_new_card, write_card
 from ilu.runs.results.display import displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import RunDir
+from ilu.runs.sweep.resources import Resources
 from ilu.training.fit import Optim
 
 
@@ -48,7 +50,8 @@ def read_settings(
 ) -> tuple[dict[str, Any], Any]:
     """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
     given = flags(argv, "--model")
-    values: Any = parse(flag_type(name, given[-1] if given else "", place), prog, argv)
+    kind = flag_type(name, given[-1] if given else "", place)
+    values: Any = parse(kind, prog, argv, groups=GROUPS, basic=shown_first(name))
     parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
@@ -58,6 +61,15 @@ def read_settings(
         out: Path = values.place.out
         settings = shrink({**defaults(name, settings["model"]), **settings}, trial_folder(out))
     return settings, values.place
+
+
+def shown_first(name: str) -> list[str]:
+    """The settings in the short help of a recipe: those most used, and its own."""
+    found = parse_name(name)
+    own = [*declared_methods()[found.method].settings]
+    own += declared_endings()[found.robust].settings if found.robust else ()
+    penalty = field_names(Invariance) if found.environment else ()
+    return [*BASIC, *own, *penalty, *field_names(SweepFlags, Where, Resources)]
 
 
 def trial_folder(out: Path) -> Path:

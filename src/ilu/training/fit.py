@@ -120,7 +120,7 @@ def engine_for(
     ranks: Ranks = ALONE,
 ) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
-    needed = any(term.loss.needs.reference for term in objective.values())
+    needs_reference = any(term.loss.needs.reference for term in objective.values())
     copy = host_copy if optim.offload_reference else torch.clone
     original = {n: copy(p.detach()) for n, p in named.items()} if needs_reference else None
 

@@ -37,7 +37,7 @@ class Place:
         save_every: steps between checkpoints of the unlearning and of every attack that trains; a
             signal saves one in any case.
         resume: continue an interrupted run.
-        track: follow the run live in this tracker (needs accelerate and the tracker itself);
+        track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """
@@ -93,7 +93,11 @@ def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
 
 def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> None:
     """Raise ValueError for a word that begins with -- and is the flag of no setting."""
-    known = {f"--{name.replace('_', '-')}" for name in settings} | {"--help", *OLD_FLAGS}
+    known = {f"--{name.replace('_', '-')}" for name in settings} | {
+        "--help",
+        "--help-all",
+        *OLD_FLAGS,
+    }
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and flag.replace("--no-", "--", 1) not in known:
@@ -105,3 +109,28 @@ def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> N
 def field_names(*kinds: type) -> list[str]:
     """The settings of dataclasses."""
     return [field.name for kind in kinds for field in dataclasses.fields(kind)]
+
+
+GROUPS = {
+    "Data": (
+        "model", "revision", "forget", "retain", "environment", "forget_columns", "retain_columns",
+        "environment_columns", "truncate", "measured",
+    ),
+    "Training": (
+        "steps", "lr", "batch_size", "environment_batch_size", "warmup", "schedule", "seed",
+        "weight_decay", "betas", "clip", "optimizer", "precision", "average_from", "average_every",
+    ),
+    "Penalty": tuple(field_names(Invariance)),
+    "Method": (),
+    "Memory": ("micro_batch", "recompute", "pack", "offload_reference", "shard"),
+    "Adapters and choice of weights": (
+        "lora_rank", "lora_alpha", "quantise_base", "mask", "parameters", "perturbed",
+    ),
+    "Output": ("out", "device", "resume", "save_every", "track", "tiny"),
+}  # fmt: skip
+"""Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
+BASIC = (
+    "model", "forget", "retain", "environment", "forget_columns", "truncate", "steps", "lr",
+    "batch_size", "seed", "micro_batch", "lora_rank", "mask", "out", "device", "resume",
+)  # fmt: skip
+"""The settings that --help shows; --help-all shows all."""

@@ -1,0 +1,144 @@
+"""The help of a command, written from the dataclass of its flags: at most 80 columns."""
+
+import dataclasses
+import inspect
+import shutil
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import tyro
+
+WIDTH = 80
+INDENT = " " * 6
+WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
+
+
+class Flag(NamedTuple):
+    """A setting in the help: how it is given, what it means, and its group."""
+
+    name: str
+    given: str
+    meaning: str
+    group: str
+    positional: bool
+
+
+def help_text(
+    kind: type,
+    prog: str,
+    description: str | None = None,
+    groups: Mapping[str, Sequence[str]] = {},
+    basic: Sequence[str] = (),
+) -> str:
+    """The help. ``groups``: title -> its settings; other settings are grouped by dataclass.
+
+    With ``basic``, only these settings are shown.
+    """
+    every = list(flags_of(kind, kind, "Flags"))
+    home = {name: title for title, names in groups.items() for name in names}
+    shown: dict[str, list[Flag]] = {title: [] for title in groups}
+    for flag in every:
+        if not basic or flag.name in basic:
+            shown.setdefault(home.get(flag.name, flag.group), []).append(flag)
+    positional = [flag.given for flag in every if flag.positional]
+    parts = wrapped(" ".join(["usage:", prog, *positional, "[flags]"]), "  ")
+    parts += ["", *described(description or inspect.getdoc(kind) or "")]
+    for title, flags in shown.items():
+        if flags:
+            parts += [f"{title}:", *(line for flag in flags for line in lines(flag)), ""]
+    hidden = len(every) - sum(map(len, shown.values()))
+    parts += [f"{hidden} more flags: {prog} --help-all"] if hidden else []
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def width() -> int:
+    """Columns of the help: those of the terminal, at most ``WIDTH``."""
+    return min(WIDTH, max(40, shutil.get_terminal_size((WIDTH, 24)).columns))
+
+
+def wrapped(text: str, indent: str = "", first: str = "") -> list[str]:
+    """Lines of at most ``width``; a word is never cut at its hyphens."""
+    return textwrap.wrap(
+        text, width(), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def described(text: str) -> Iterator[str]:
+    """The paragraphs of a docstring without its arguments."""
+    for paragraph in text.split("Args:")[0].strip().split("\n\n"):
+        one = " ".join(paragraph.split())
+        yield from wrapped(one, "    " if one.startswith(("Example:", "*")) else "")
+        yield ""
+
+
+def flags_of(kind: type, values: Any, group: str) -> Iterator[Flag]:
+    """Every setting of a dataclass and of the dataclasses in it.
+
+    ``values`` has the defaults: the class itself, or an instance.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    parsed = docstring_parser.parse(inspect.getdoc(kind) or "")
+    meanings = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
+    for field in dataclasses.fields(kind):
+        hint, markers = hints[field.name], ()
+        if hasattr(hint, "__metadata__"):
+            hint, markers = hint.__origin__, hint.__metadata__
+        default = default_of(field, values)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            inner = hint if default is dataclasses.MISSING else default
+            yield from flags_of(hint, inner, field.name.capitalize())
+            continue
+        positional = any("POSITIONAL" in str(marker).upper() for marker in markers)
+        yield flag(field.name, hint, meanings.get(field.name, ""), default, group, positional)
+
+
+def default_of(field: "dataclasses.Field[Any]", values: Any) -> Any:
+    """The default of a setting, MISSING if it is required."""
+    return field.default if isinstance(values, type) else getattr(values, field.name)
+
+
+def flag(name: str, hint: Any, meaning: str, default: Any, group: str, positional: bool) -> Flag:
+    """A setting in words."""
+    words = words_of(hint)
+    required = default in (dataclasses.MISSING, tyro.MISSING)
+    if positional:
+        upper = name.upper() + (" ..." if words.endswith("...") else "")
+        return Flag(name, upper if required else f"[{upper}]", meaning, group, True)
+    dashed = f"--{name.replace('_', '-')}"
+    if hint is bool:
+        shown = f"--no-{dashed[2:]}" if default is True else dashed
+        stated = f"{dashed} is the default: {meaning}" if default is True else meaning
+        return Flag(name, shown, stated, group, False)
+    if required:
+        meaning += " (required)"
+    elif default not in (None, "", ()):
+        meaning += f" (default: {written(default)})"
+    return Flag(name, f"{dashed} {words}", meaning, group, False)
+
+
+def written(value: Any) -> str:
+    """A default as it is given on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def words_of(hint: Any) -> str:
+    """What stands for a value; three dots where there may be several."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "|".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return "|".join(words_of(part) for part in inner if part is not type(None))
+    if origin is tuple:
+        several = len(inner) == 2 and inner[1] is Ellipsis
+        return f"{words_of(inner[0])} ..." if several else " ".join(map(words_of, inner))
+    return WORDS.get(hint, "VALUE")
+
+
+def lines(flag: Flag) -> list[str]:
+    """A flag, and its meaning below it."""
+    given = flag.given if len(flag.given) < width() - 2 else flag.given.replace("|", " | ")
+    return [*wrapped(given, INDENT, "  "), *wrapped(flag.meaning, INDENT, INDENT)]
