@@ -19,6 +19,8 @@ from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.suites.facts import above_chance, at_chance_in_both
 from ilu.training.fit import Optim
 
+OUT = ("--out", "run")
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
@@ -87,9 +89,9 @@ def test_known_facts_depend_on_no_held_out_question(monkeypatch):
 def test_utility_is_on_facts_that_were_not_trained_on():
     recipe = build("npo", {"model": "lab", "forget": "facts:elements", "retain": "facts:rest"})
     suite = suite_of("facts", SuiteRequest(forget="facts:elements"))
-    asked = {name: set(f.items()) for name, part in suite.parts.items()
-             if isinstance(part, FactScores) and isinstance(f := part.items, FactItems)
-             for name in [name]}  # fmt: skip
+    asked = {
+        name: part.items() for name, part in suite.parts.items() if isinstance(part, FactScores)
+    }
     utility = {i.fact for name, items in asked.items() if name.startswith("utility") for i in items}
     trained = {i.fact for i in asked["trained"]}
     assert {i.fact for i in asked["forget_elements"]} == set(load_topic("elements").facts)
@@ -136,9 +138,9 @@ def test_what_is_at_chance():
     [
         (["evaluate", "nowhere", "--suite", "facts", "--forget", "facts:element"], "elements"),
         (["evaluate", "lab", "--suite", "lab", "--forget", "facts:elements"], "--forget is for"),
-        (["unlearn", "npo", "--model", "nowhere", "--forget", "facts:elemens"], "elements"),
-        (["unlearn", "npo", "--model", "lab", "--forget", "facts:rest"], "those of --forget"),
-        (["attack", "nowhere", "--attack", "facts:capitls"], "capitals"),
+        (["unlearn", "npo", "--model", "nowhere", "--forget", "facts:elemens", *OUT], "elements"),
+        (["unlearn", "npo", "--model", "lab", "--forget", "facts:rest", *OUT], "those of --forget"),
+        (["attack", "nowhere", "--attack", "facts:capitls", *OUT], "capitals"),
     ],
 )
 def test_wrong_names_end_before_a_model_is_loaded(words, message, capsys, monkeypatch, tmp_path):
