@@ -95,6 +95,16 @@ def test_the_page_renders_sorts_and_filters(opened, demo):
     assert texts(page, ".strip h3") == ["npo-ilu"]
 
 
+def test_the_meaning_of_a_column_opens_at_a_touch_and_sorts_nothing(opened, demo):
+    page = opened(demo, width=390)
+    assert texts(page, "[popover]") == []
+    click(page, "#models th:nth-child(4) .tip button")
+    (meaning,) = texts(page, "[popover]")
+    assert meaning.startswith("forgotten: share of the questions")
+    assert texts(page, NAMES)[0] == "original: lab"
+    assert page.js("return document.querySelectorAll('[aria-sort]').length") == 0
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nothing_sticks_out_and_colours_follow_the_reader(opened, demo, width, dark):

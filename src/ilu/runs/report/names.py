@@ -57,10 +57,12 @@ def short(model: str) -> str:
 
 
 def known_row(rows: Mapping[str, Measured], wanted: str) -> str:
-    """The label of the row that ``wanted`` names: by label, or by its recipe or model alone."""
+    """The label of the row that ``wanted`` names: by label, by its recipe, or an original model."""
     if wanted in rows:
         return wanted
-    named = [k for k, m in rows.items() if wanted in (m.recipe["name"], short(model_of(m)))]
+    names = {k: [m.recipe["name"]] for k, m in rows.items()}
+    models = {k: [short(model_of(m))] for k, m in rows.items() if not m.recipe["objective"]}
+    named = [k for k in rows if wanted in [*names[k], *models.get(k, [])]]
     if len(named) != 1:
         raise ValueError(f"`against` {wanted}: no such model here; one of {', '.join(rows)}")
     return named[0]

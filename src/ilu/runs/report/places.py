@@ -24,7 +24,7 @@ def shortened(path: str, home: Path) -> str:
     if "\\" in path:
         return PureWindowsPath(path).name
     relative = Path(os.path.relpath(path, home))
-    return str(relative) if relative.parts.count("..") < 2 else Path(path).name
+    return str(relative) if relative.parts.count("..") < 2 else Path(path).name or path
 
 
 def local_record(value: Any, home: Path) -> Any:

@@ -75,7 +75,7 @@ def figure(
 
 def draw_guessing(ax: Any, value: float) -> None:
     """A line over the whole width at the value that guessing gives."""
-    ax.axhline(value, color=GUESSING.colour, ls=GUESSING.dash, lw=1)
+    ax.axhline(value, color=GUESSING.colour, ls=GUESSING.dash, lw=1.3)
 
 
 def draw(ax: Any, line: Line, look: Look, *, marked: bool) -> None:

@@ -90,9 +90,9 @@ def after_worst(row: Row) -> str:
     if worst is None:
         return ""
     names = dict.fromkeys(each[0] for m in row.runs if (each := worst_case(m)))
-    base = "" if worst.n == row.cells["forgotten"].n else f" of {worst.n} of them"
+    base = "" if worst.n == row.cells["forgotten"].n else f" of {worst.n} questions"
     if all(name in after_relearning(row.first) for name in names):
-        base = f" of the {worst.n} that it was not trained on"
+        base = f" of the {worst.n} questions that the attack did not train on"
     name = printable(", ".join(names))
     return f", after the worst attack ({name}) {percent(1 - worst.value)}{base}"
 
