@@ -150,14 +150,15 @@ def fitted(text: str) -> str:
 
 
 def broken(line: str) -> list[str]:
-    """A line in parts of at most ``width``, the later ones indented further."""
+    """A line in parts of at most ``width``, of a command the later ones indented."""
     if len(line) <= width():
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
+    further = "    " if line.lstrip().startswith(("usage: ", "ilu ")) else ""
     end = " \\" if line.startswith("  ilu ") else ""
     parts = textwrap.wrap(
         line.strip().removesuffix("\\"), width() - len(end), initial_indent=indent,
-        subsequent_indent=f"{indent}    ", break_on_hyphens=False,
+        subsequent_indent=indent + further, break_on_hyphens=False,
     )  # fmt: skip
     last = parts[-1] + (" \\" if line.endswith("\\") else "")
     return [*(f"{part}{end}" for part in parts[:-1]), last]
