@@ -13,6 +13,7 @@ import ilu.methods
 import ilu.recipes.suites
 from ilu.cli.commands import COMMANDS
 from ilu.cli.main import run
+from ilu.cli.view import serve
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.masks import MASKS
 from ilu.system.declared import declared
@@ -24,6 +25,7 @@ CODE = f"""
 import sys
 from contextlib import suppress
 from ilu.cli.main import run
+from ilu.cli.view import serve
 try:
     code = run(sys.argv[1:])
 except SystemExit as error:
@@ -161,3 +163,11 @@ def test_the_help_of_a_recipe_is_short_and_all_of_it_can_be_had(capsys):
     titles = re.findall(r"^(\w[^:\n]*):$", shown["--help-all"], re.M)
     assert titles[:5] == ["Data", "Training", "Penalty", "Method", "Memory"]
     assert titles[-1] == "Output"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with (
+        serve(tmp_path, 0) as first,
+        pytest.raises(ValueError, match=r"choose another with --port"),
+    ):
+        serve(tmp_path, first.server_port)

@@ -142,3 +142,23 @@ def lines(flag: Flag) -> list[str]:
     """A flag, and its meaning below it."""
     given = flag.given if len(flag.given) < width() - 2 else flag.given.replace("|", " | ")
     return [*wrapped(given, INDENT, "  "), *wrapped(flag.meaning, INDENT, INDENT)]
+
+
+def fitted(text: str) -> str:
+    """A text whose long lines are broken; those of a command end in what a shell joins them by."""
+    return "".join(f"{part}\n" for line in text.splitlines() for part in broken(line))
+
+
+def broken(line: str) -> list[str]:
+    """A line in parts of at most ``width``, of a command the later ones indented."""
+    if len(line) <= width():
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    further = "    " if line.lstrip().startswith(("usage: ", "ilu ")) else ""
+    end = " \\" if line.startswith("  ilu ") else ""
+    parts = textwrap.wrap(
+        line.strip().removesuffix("\\"), width() - len(end), initial_indent=indent,
+        subsequent_indent=indent + further, break_on_hyphens=False,
+    )  # fmt: skip
+    last = parts[-1] + (" \\" if line.endswith("\\") else "")
+    return [*(f"{part}{end}" for part in parts[:-1]), last]

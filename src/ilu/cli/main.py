@@ -54,6 +54,7 @@ def run(argv: Sequence[str]) -> int:
 
 def dispatch(name: str, argv: Sequence[str]) -> None:
     """Check the flags of a command, then import and call it: most commands import torch."""
+    from ilu.cli.help import fitted
     from ilu.cli.terminal import console, warn_in_a_line
 
     warn_in_a_line()
@@ -61,7 +62,7 @@ def dispatch(name: str, argv: Sequence[str]) -> None:
         raise unknown("command", name, COMMANDS)
     command = COMMANDS[name]
     if command.help and argv and argv[0] in HELP:
-        console.print(imported(command.help)(), markup=False, end="", soft_wrap=True)
+        console.print(fitted(imported(command.help)()), markup=False, end="", soft_wrap=True)
         return
     if command.check:
         imported(command.check)(argv)

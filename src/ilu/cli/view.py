@@ -93,7 +93,14 @@ def serve(root: Path, port: int) -> ThreadingHTTPServer:
         "do_GET": lambda request: answer(request, live),
         "log_message": lambda *_: None,
     }
-    server = ThreadingHTTPServer((HOST, port), type("Page", (BaseHTTPRequestHandler,), answers))
+    handler = type("Page", (BaseHTTPRequestHandler,), answers)
+    try:
+        server = ThreadingHTTPServer((HOST, port), handler)
+    except OSError as error:
+        raise ValueError(
+            f"port {port} cannot be used ({error.strerror}): choose another with --port, or leave "
+            "--port out for a free one"
+        ) from None
     server.daemon_threads = True
     server.timeout = 0.5
     return server
