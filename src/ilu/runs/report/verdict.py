@@ -7,6 +7,7 @@ from ilu.runs.report.escape import printable
 from ilu.runs.report.evidence import asked_the_same, percent
 from ilu.runs.report.table import Cell, Row
 from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.outcome import outcome
 from ilu.runs.results.run_metrics import (
     after_relearning,
     forgotten,
@@ -101,6 +102,9 @@ def cautions(row: Row) -> Iterator[str]:
     """Reasons not to rely on the numbers of a row."""
     if row.damaged:
         yield "Utility is lost as well: a damaged model also answers the forget questions wrongly."
+    found = outcome(row.first.recipe, *(row.first.stages.get(s, {}) for s in ("before", "after")))
+    if found and found.nothing:
+        yield f"Nothing was forgotten: {found.sentence}."
     seeds = len(row.runs)
     if seeds == 1:
         yield "One seed: intervals are over questions and ignore the variation over seeds."
