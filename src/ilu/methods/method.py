@@ -68,8 +68,8 @@ class Method:
     further defaults, such as adapters, or the model and the data of a published run.
 
     For a model that no publication is about, ``measured`` replaces published defaults by values
-    that were measured on real models, ``by_depth`` by functions of the number of decoder blocks, and
-    ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's small
+    that were measured on real models, ``by_depth`` by functions of the number of decoder blocks,
+    and ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's small
     model, and ``lab_ilu`` those with the invariance penalty there.
     """
 

@@ -121,7 +121,8 @@ GROUPS = {
     ),
     "Training": (
         "steps", "lr", "batch_size", "environment_batch_size", "warmup", "schedule", "seed",
-        "published", "weight_decay", "betas", "clip", "optimizer", "precision", "average_from", "average_every",
+        "published", "weight_decay", "betas", "clip", "optimizer", "precision", "average_from",
+        "average_every",
     ),
     "Penalty": tuple(field_names(Invariance)),
     "Method": (),
