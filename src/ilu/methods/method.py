@@ -69,8 +69,8 @@ class Method:
 
     For a model that no publication is about, ``measured`` replaces published defaults by values
     that were measured on real models, ``by_depth`` by functions of the number of decoder blocks,
-    and ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's small
-    model, and ``lab_ilu`` those with the invariance penalty there.
+    and ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's
+    small model, and ``lab_ilu`` those with the invariance penalty there.
     """
 
     recipe: Callable[..., Setup]
