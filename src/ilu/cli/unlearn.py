@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ilu.cli.arguments.sweep import SweepFlags, Where
 from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_names
 from ilu.cli.carry_out import carry_out
 from ilu.cli.flags import flags, parse
-from ilu.cli.terminal import console, error, number, table
+from ilu.cli.terminal import console, error, errors, number, table
 from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import shrink
 from ilu.recipes.names import declared_endings, declared_methods, parse_name
@@ -50,11 +49,11 @@ def check_outcome(out: RunDir, required: float | None) -> None:
         return
     console.print(found.sentence, markup=False, soft_wrap=True)
     if found.nothing:
-        warnings.warn(
-            "nothing was forgotten: train longer, with a larger `lr`, or by another method; the "
-            "model is not an unlearned one",
-            stacklevel=2,
-        )
+        errors.print(
+            "warning: nothing was forgotten: train longer, with a larger --lr, or by another "
+            "method; the model is not an unlearned one",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     if required is not None and found.share < required:
         raise TooLittleForgotten(
             f"{found.share:.2f} was forgotten, and `require_forgotten` is {required:g}"

@@ -54,10 +54,10 @@ def unranked(rows: Sequence[Row]) -> bool:
     return not asked_the_same([row.first for row in judged(rows)])
 
 
-def rank(row: Row) -> tuple[bool, float]:
-    """Order of rows: ``forgotten`` after the worst attack, those that cannot be best last."""
+def rank(row: Row) -> tuple[bool, float, float]:
+    """Order of rows: ``forgotten`` after the worst attack, then before; ineligible ones last."""
     worst = row.cells.get("worst_case")
-    return row.eligible, worst.value if worst else -1.0
+    return row.eligible, worst.value if worst else -1.0, row.cells["forgotten"].value
 
 
 def verdict(row: Row) -> Verdict:
