@@ -86,7 +86,7 @@ def test_another_model_of_a_grid_has_its_own_defaults(tmp_path):
     wish = lab("--grid", f"model=lab,{model_path('lab')}", *data, name="npo")
     ours, own = planned(wish).values()
     assert (ours.optim.lr, ours.optim.steps) == (3e-4, 100)
-    assert (own.optim.lr, own.optim.steps) == (2e-5, 60)
+    assert (own.optim.lr, own.optim.steps) == (2e-5, 30)
 
 
 def test_cells_that_come_to_the_same_recipe_are_one_run():

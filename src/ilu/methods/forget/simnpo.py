@@ -76,7 +76,7 @@ METHODS = {
         "TOFU forget10 runs of the authors",
         measured={
             "lr": 2e-5,
-            "steps": 60,
+            "steps": 30,
             "batch_size": 8,
             "beta": BETA_OF_A_TOKEN,
             "forget_weight": 1.0,
