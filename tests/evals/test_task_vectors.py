@@ -162,6 +162,13 @@ def test_cka_knows_rotations_and_independence():
     assert linear_cka(a, b) == pytest.approx(1 / (2 * 2))  # |b'a|^2 = 1, both norms 2
 
 
+def test_blocks_are_in_the_order_of_their_numbers():
+    gram = torch.ones(1, 1)
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in ("0", "1", "10", "11", "2", "9")]
+    groups = grouped(dict.fromkeys([*names, "model.norm.weight"], gram), module_of)
+    assert list(groups) == [*(f"block {i}" for i in (0, 1, 2, 9, 10, 11)), "norm"]
+
+
 def test_cka_by_layer_leaves_padding_and_first_tokens_out():
     one, other = LM(make_tiny(), None), LM(make_tiny(), None)
     examples = [Example([1, 2, 3, 4], 0), Example([1, 5], 0)]

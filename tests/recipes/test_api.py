@@ -92,3 +92,18 @@ def test_importing_the_package_loads_no_torch_and_prints_nothing():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'unlern'"):
         ilu.unlern  # noqa: B018
+
+
+def test_a_task_is_an_environment_by_its_short_name():
+    from ilu.data.downstream import LabelledText
+    from ilu.data.text import Dataset
+    from ilu.recipes.build import build
+
+    settings = {"model": "org/model", "forget": "f.jsonl", "retain": "r.jsonl"}
+    for name, kind in (("gsm8k", Dataset), ("ag_news", LabelledText)):
+        recipe = build("npo-ilu", {**settings, "environment": name})
+        assert isinstance(recipe.data["environment"].source, kind)
+        assert recipe.data["environment"].role == "environment"
+        assert "environment_nll" in recipe.metrics
+    with pytest.raises(ValueError, match="the task ag_news has fixed columns"):
+        build("npo-ilu", {**settings, "environment": "ag_news", "environment_columns": ("a=b",)})

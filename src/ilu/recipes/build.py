@@ -4,8 +4,10 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+from ilu.data.downstream import LabelledText
 from ilu.data.facts.sources import FactDocuments
 from ilu.data.stream import Feed, Role
 from ilu.data.text import Dataset
@@ -21,11 +23,12 @@ from ilu.recipes.names import Name, parse_name
 from ilu.recipes.registry import endings, methods
 from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
 from ilu.recipes.settings import Common, Invariance
+from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
 from ilu.training.fit import Optim
 from ilu.training.objective import Objective
-from ilu.types import Metric
+from ilu.types import Metric, Source
 
 
 def defaults(
@@ -229,7 +232,7 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
     With a forget set of the user, the questions about the lab's agents are omitted. Facts have
     questions of their own, also about facts that are not trained on.
     """
-    users = (Dataset, FactDocuments)
+    users = (Dataset, FactDocuments, LabelledText)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
@@ -268,6 +271,13 @@ def feeds(
 ) -> dict[str, Feed]:
     """The user's data at ``places``, called ``role``, ``role2``, ..."""
     return {
-        f"{role}{i if i > 1 else ''}": Feed(user_data.dataset(place, columns, cut), size, role)
+        f"{role}{i if i > 1 else ''}": Feed(source(place, columns, cut), size, role)
         for i, place in enumerate(places, start=1)
     }
+
+
+def source(name: str, columns: Sequence[str], cut: int | None) -> Source:
+    """The training data of a known downstream task, or the user's data."""
+    if name in KNOWN and not Path(name).exists():
+        return downstream(name, columns, cut)[0]
+    return user_data.dataset(name, columns, cut)

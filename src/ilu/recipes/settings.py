@@ -17,7 +17,8 @@ class Common:
         forget: what to forget: JSONL, CSV or Parquet file, hub dataset ORG/NAME:CONFIG:SPLIT, or
             facts of the package, such as facts:elements; repeat the flag for several topics.
         retain: what to keep, of the same kinds; facts:rest is all facts but those to forget.
-        environment: what someone may fine-tune on later; repeat the flag for several.
+        environment: what someone may fine-tune on later: data of these kinds, or a task, such as
+            gsm8k or ag_news; repeat the flag for several.
         forget_columns: names of columns that differ, as wanted=present, like text=body.
         retain_columns: the same for the retain set.
         environment_columns: the same for the environments.

@@ -56,7 +56,7 @@ def task_attack(
 def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple[Source, Metric]:
     """Training text of a known task, and its accuracy on questions from another split."""
     if columns:
-        raise ValueError(f"the task {task} has fixed columns: leave `task_columns` out")
+        raise ValueError(f"the task {task} has fixed columns: give none")
     if task == "gsm8k":
         train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
         return train, FinalNumber(Problems(limit=QUESTIONS))

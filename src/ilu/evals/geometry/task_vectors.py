@@ -94,11 +94,20 @@ def same_shapes(models: Mapping[str, Shapes]) -> Shapes:
 
 
 def grouped(values: Mapping[str, Gram], key: Callable[[str], str]) -> dict[str, Gram]:
-    """Inner products over all weights with the same key: those of disjoint weights add up."""
+    """Inner products over all weights with the same key: those of disjoint weights add up.
+
+    Keys with numbers are in the order of these: block 2 before block 10.
+    """
     groups: dict[str, Gram] = {}
     for name, gram in values.items():
         groups[key(name)] = groups.get(key(name), torch.zeros_like(gram)) + gram
-    return groups
+    return {each: groups[each] for each in sorted(groups, key=by_number)}
+
+
+def by_number(name: str) -> tuple[str, int]:
+    """Sort key: the words of a name, then its number."""
+    words, _, number = name.rpartition(" ")
+    return (words, int(number)) if number.isdigit() else (name, -1)
 
 
 def norms(gram: Gram, taus: Mapping[str, Any]) -> dict[str, float]:
