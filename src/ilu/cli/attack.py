@@ -108,12 +108,12 @@ def show_stages(out: RunDir) -> None:
     metrics = list(dict.fromkeys(m for found in cells.values() for m in found))
     shown = [[number(v.value if (v := found.get(m)) else None) for m in metrics]
              for found in cells.values()]  # fmt: skip
-    if several:
-        rows = [(s.removesuffix("-end"), *each) for s, each in zip(stages, shown, strict=True)]
-        table(out.name, ("after", *metrics), rows)
+    titles = [stage.removesuffix("-end") if several else stage for stage in stages]
+    if len(titles) > len(metrics):
+        table(out.name, ("after", *metrics), [(t, *c) for t, c in zip(titles, shown, strict=True)])
     else:
         rows = [(m, *column) for m, *column in zip(metrics, *shown, strict=True)]
-        table(out.name, ("metric", *stages), rows)
+        table(out.name, ("metric", *titles), rows)
     if out.has(f"scores/{PROBES}") and (probed := out.scores(PROBES)):
         rows = [(name, number(complement(s).value)) for name, s in probed.items()]
         table("attacks that leave the weights unchanged", ("attack", FORGOTTEN), rows)

@@ -9,7 +9,7 @@ from ilu.evals.statistics import Interval, Z, overlap, student, wilson
 from ilu.runs.report.escape import printable
 from ilu.runs.report.evidence import asked_the_same, no_forgetting
 from ilu.runs.report.names import known_row, titles
-from ilu.runs.results.display import COLUMNS
+from ilu.runs.results.display import COLUMNS, FORGOTTEN
 from ilu.runs.results.forget_metric import PICKS, UTILITY
 from ilu.runs.results.run_metrics import Measured, gap, headline, worst_case
 from ilu.system.scores import Score
@@ -166,11 +166,12 @@ def other_metrics(m: Measured) -> dict[str, Score]:
     A run that unlearned nothing has the same values twice, so only one of them is returned.
     """
     stages = {"before": " before"} if m.recipe["objective"] else {}
+    headline = (UTILITY, FORGOTTEN if m.forget else None)
     return {
         printable(f"{metric}{ending}"): score
         for stage, ending in {**stages, "after": ""}.items()
-        for metric, score in m.stages.get(stage, {}).items()
-        if metric not in (UTILITY, m.forget)
+        for metric, score in m.displayed(stage).items()
+        if metric not in headline
     }
 
 

@@ -12,6 +12,8 @@ from ilu.system.scores import Score
 FORGOTTEN = "forgotten"
 UNSEEN = "forgotten (not in the attack's data)"
 """Shown for ``OTHERS``."""
+CLOZE, WITHOUT_OPTIONS = "forget_cloze", "forgotten (cloze)"
+"""Accuracy of the lab's forget questions without options, and what is shown for it."""
 COLUMNS = {
     "forgotten": FORGOTTEN,
     "utility": "utility",
@@ -48,7 +50,7 @@ def complement(score: Score) -> Score:
 
 def displayed(scores: Mapping[str, Score], metric: str | None = FORGET) -> dict[str, Score]:
     """Scores under the names that users see; ``metric`` is the one that measures forgetting."""
-    names = {metric: FORGOTTEN, OTHERS: UNSEEN}
+    names = {metric: FORGOTTEN, OTHERS: UNSEEN, CLOZE: WITHOUT_OPTIONS}
     return {
         names.get(name, name): complement(score) if name in names else score
         for name, score in scores.items()
