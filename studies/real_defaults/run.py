@@ -1,12 +1,12 @@
 """Do the default settings forget real knowledge in a real language model, and keep the rest?
 
     ILU_HUB=../shared/hub python -m studies.real_defaults.run DIR [--model smollm2]
-        [--topics elements capitals] [--methods npo rmu ...] [--limit 100] [--workers 1]
+        [--topics capitals authors] [--methods npo rmu ...] [--limit 100] [--workers 1]
         [--table results/real_defaults.json]
 
 Every method runs with nothing chosen but the model and the topic of `facts` to forget, on all
-weights and on low-rank adapters. The rules behind the defaults were found on the topic `states`,
-which is in no table. The questions have wordings that no document has. Utility is on facts that
+weights and on low-rank adapters. The rules behind the defaults were found on the topics `states`
+and `elements`, which are in no table. The questions have wordings that no document has. Utility is on facts that
 were not trained on; the perplexity is on the validation split of WikiText-2, where the hub or its
 mirror has it. The same command again does only what is missing.
 """
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, metavar="DIR")
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--topics", nargs="+", default=["elements", "capitals"])
+    parser.add_argument("--topics", nargs="+", default=["capitals", "authors"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--weights", nargs="+", choices=list(ADAPTERS), default=list(ADAPTERS))
     parser.add_argument("--limit", type=int, default=100)

@@ -205,7 +205,7 @@ METHODS = {
         "lr, alpha, coefficient, layer, 150 batches: WMDP notebook",
         measured={
             "lr": 5e-4,
-            "steps": 75,
+            "steps": 60,
             "batch_size": 8,
             "coefficient": None,
             "alpha": 10.0,
