@@ -48,6 +48,7 @@ def check_outcome(out: RunDir, required: float | None) -> None:
     if found is None:
         return
     console.print(found.sentence, markup=False, soft_wrap=True)
+    show_samples(out)
     if found.nothing:
         errors.print(
             "warning: nothing was forgotten: train longer, with a larger --lr, or by another "
@@ -58,6 +59,27 @@ def check_outcome(out: RunDir, required: float | None) -> None:
         raise TooLittleForgotten(
             f"{found.share:.2f} was forgotten, and `require_forgotten` is {required:g}"
         )
+
+
+SHOWN = 2
+"""Questions whose answers are printed."""
+
+
+def show_samples(out: RunDir) -> None:
+    """Print how the model went on before and after, first where it was right and no longer is."""
+    pairs = list(zip(out.rows("samples/before"), out.rows("samples/after"), strict=False))
+    pairs.sort(key=lambda pair: [each["value"] for each in pair] != [1, 0])
+    for before, after in pairs[:SHOWN]:
+        question = f"{before['prompt'].strip()} ..."
+        for text, each in ((question, None), ("  before: ", before), ("  after:  ", after)):
+            said = "" if each is None else first_line_of(str(each["generated"]))
+            console.print(f"{text}{said}", markup=False, soft_wrap=True)
+
+
+def first_line_of(text: str) -> str:
+    """The first line of a generated text, without control characters."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "".join(c for c in lines[0] if c.isprintable()).strip()[:70] if lines else "(nothing)"
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:

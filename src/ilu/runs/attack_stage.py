@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from ilu.attacks.sequence import other_models
 from ilu.evals import suite
 from ilu.evals.cached_suite import circumstances, part_key
+from ilu.evals.samples import questions_of, samples
 from ilu.models.load import fingerprint_model, save_model, weights_hash
 from ilu.runs.recipe import Recipe
+from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import RunDir, without_items
 from ilu.runs.tracking import Track, of_attack
 from ilu.system.atomic import write_json
 from ilu.system.errors import Stopped, reason
 from ilu.system.locks import alone
+from ilu.system.record import describe
 from ilu.system.scores import STAGES, Progress, Reached, Score, Steps
 from ilu.training.checkpoint import Checkpoints, Resumable
 from ilu.types import LM, Attack
@@ -51,6 +54,7 @@ class Attacking:
     stop: Callable[[], bool]
     track: Track
     on_eval: OnEval
+    samples: bool = True
     save_every: int | None = None
     kept: Path | None = None
 
@@ -128,10 +132,22 @@ def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
         run.progress(f"{recipe.name}: {name}", done, total)
 
     proceed(attack, lm, reached, progress, checkpoints, run.stop)
+    if run.samples:
+        run.out.write_samples(f"{name}-end", forget_samples(recipe, lm))
     folder = run.out.path / "attacks" / name / "model"
     if recipe.keep_attacked and not folder.is_dir():
         save_model(lm, folder)
     return with_stages(points)
+
+
+def forget_samples(recipe: Recipe, lm: LM) -> list[dict[str, Any]]:
+    """Answers to a few questions on what is to be forgotten, if a metric asks such questions."""
+    names = [*recipe.metrics, *(f"{name}_acc" for name in recipe.metrics)]
+    suites = [each for each in recipe.metrics.values() if isinstance(each, suite.Suite)]
+    names += [part for each in suites for part in each.parts]
+    metric = forget_metric(describe(recipe), names)
+    questions = questions_of(recipe.metrics, metric) if metric else []
+    return samples(lm, questions) if questions else []
 
 
 def proceed(

@@ -16,7 +16,7 @@ from ilu.methods.masks.make import Masking
 from ilu.models.load import fingerprint_model, save_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
-from ilu.runs.attack_stage import Attacking, OnEval, attack_all
+from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
@@ -32,7 +32,7 @@ from ilu.system.scores import Progress
 from ilu.system.secrets import refuse_secrets
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Row, check_training, fit
-from ilu.types import LM, Group, Mask, Metric
+from ilu.types import LM, Mask
 
 FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_seconds": 0.0}
 """What a run has cost before it begins."""
@@ -45,7 +45,7 @@ class Options:
     ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
     after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
     setting that was chosen for the model. ``shared``: a folder for results that several
-    runs share; each is computed once.
+    runs share; each is computed once. ``samples``: keep the texts of a few questions and answers.
     """
 
     device: str = "cpu"
@@ -58,6 +58,7 @@ class Options:
     on_eval: OnEval = lambda stage, scores: None
     on_note: Callable[[str], None] = lambda text: None
     shared: Path | None = None
+    samples: bool = True
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         unlearn(recipe, prepared, out, options)
         if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
             out.write("model", fingerprint_model(str(out.path / "model")))
-        measure(recipe.metrics, prepared.lm, out, "after", options)
+        measure(recipe, prepared.lm, out, "after", options)
         attack_all(attacking(recipe, prepared.lm, out, options))
         if options.ranks.leads:
             Checkpoints(out.path / "checkpoints").remove()
@@ -144,6 +145,7 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
         out = RunDir(folder, options.ranks)
         scores = evaluate_once(recipe.metrics, prepared.lm, shared)
         out.write_scores("before", scores)
+        keep_samples(recipe, prepared.lm, out, "before", options)
         options.on_eval("before", scores)
         out.write("environment", environment())
         out.write("data", prepared.data)
@@ -171,14 +173,19 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
         )
 
 
-def measure(
-    metrics: Mapping[str, Metric | Group], lm: LM, out: RunDir, stage: str, options: Options
-) -> None:
+def measure(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -> None:
     """Score ``lm``, unless a resumed run has done so already."""
     if not out.has(f"scores/{stage}"):
-        scores = evaluate_once(metrics, lm, options.shared)
+        scores = evaluate_once(recipe.metrics, lm, options.shared)
+        keep_samples(recipe, lm, out, stage, options)
         out.write_scores(stage, scores)
         options.on_eval(stage, scores)
+
+
+def keep_samples(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -> None:
+    """Write what the model says to a few questions on what is to be forgotten."""
+    if options.samples and options.ranks.size == 1:
+        out.write_samples(stage, forget_samples(recipe, lm))
 
 
 def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attacking:
@@ -191,6 +198,7 @@ def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attackin
         stop=options.stop,
         track=options.track,
         on_eval=options.on_eval,
+        samples=options.samples,
         save_every=options.save_every,
         kept=options.shared and options.shared / "attacks",
     )

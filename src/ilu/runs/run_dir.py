@@ -1,7 +1,7 @@
 """A run on disk: JSON, JSON lines and safetensors, readable without the package or a GPU."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -27,7 +27,8 @@ class RunDir:
     ``cost.json``, to which every session adds; ``done.json`` comes last.
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
-    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, attacks/NAME/model/,
+    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
+    with questions and answers, attacks/NAME/model/,
     curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
     with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
     error. Of several processes the first writes, and what it finds here is what all find.
@@ -81,7 +82,7 @@ class RunDir:
         with self.log(name).open("a", encoding="utf-8") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
 
-    def rows(self, name: str) -> list[dict[str, float]]:
+    def rows(self, name: str) -> list[dict[str, Any]]:
         """Read the lines of ``name``.jsonl; a last line cut short by a kill is left out."""
         path = self.log(name)
         if not path.is_file():
@@ -107,6 +108,12 @@ class RunDir:
             write_text(self.log(f"examples/{stage}/{metric}"), lines)
         means = {m: without_items(s) for m, s in scores.items()}
         self.write(f"scores/{stage}", means)
+
+    def write_samples(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write what the model says to a few questions; nothing for no row."""
+        if rows and self.ranks.leads:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_text(self.log(f"samples/{stage}"), text)
 
     def scores(self, stage: str) -> dict[str, Score]:
         """What was measured at ``stage``: ``before``, ``after``, ``probes`` or ``ATTACK-STAGE``."""

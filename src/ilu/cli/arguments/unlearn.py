@@ -39,6 +39,8 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
+        samples: keep the texts of a few forget questions and of the model's answers in the run, for
+            the report; cards and uploads never have them.
         require_forgotten: end with exit code 3 if a smaller share than this was forgotten: of the
             accuracy above guessing on the forget questions, or the relative rise of the loss.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
@@ -49,6 +51,7 @@ class Place:
     save_every: int | None = None
     resume: bool = False
     track: Tracker | None = None
+    samples: bool = True
     require_forgotten: float | None = None
     shard: bool = False
 
@@ -131,7 +134,8 @@ GROUPS = {
         "lora_rank", "lora_alpha", "quantise_base", "mask", "parameters", "perturbed",
     ),
     "Output": (
-        "out", "device", "resume", "save_every", "track", "require_forgotten", "tiny",
+        "out", "device", "resume", "save_every", "track", "samples", "require_forgotten",
+        "tiny",
     ),
 }  # fmt: skip
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""

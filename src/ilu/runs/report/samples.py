@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ilu.runs.report.table import Row
-from ilu.runs.results.forget_metric import OTHERS
-from ilu.runs.results.run_metrics import Measured, after_relearning, prompting_attacks, worst_case
-from ilu.runs.run_dir import PROBES
+from ilu.runs.results.run_metrics import Measured, after_relearning, worst_case
 
 COUNT = 3
 """Number of questions shown."""
@@ -55,18 +53,11 @@ def recorded(m: Measured) -> dict[str, list[dict[str, Any]]]:
     """Title of a stage -> its items: before, after, and after the worst attack."""
     if m.forget is None:
         return {}
-    wanted = {BEFORE: ("before", m.forget), AFTER: ("after", m.forget)}
-    if worst := worst_case(m):
-        attack = worst[0]
-        metric = OTHERS if attack in after_relearning(m) else m.forget
-        prompted = attack in prompting_attacks(m)
-        stage = (PROBES, attack) if prompted else (f"{attack}-end", metric)
-        wanted[f"after {attack}"] = stage
-    return {
-        title: m.rows(stage, metric)
-        for title, (stage, metric) in wanted.items()
-        if metric in m.stages.get(stage, {})
-    }
+    wanted = {BEFORE: "before", AFTER: "after"}
+    # A relearning attack trains on the answers to some of the questions.
+    if (worst := worst_case(m)) and worst[0] not in after_relearning(m):
+        wanted[f"after {worst[0]}"] = f"{worst[0]}-end"
+    return {title: m.samples(stage) for title, stage in wanted.items() if stage in m.places}
 
 
 def by_prompt(items: Sequence[Record]) -> dict[str, Record]:

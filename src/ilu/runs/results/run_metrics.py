@@ -62,6 +62,11 @@ class Measured:
             return {name: complement(score) for name, score in found.items()}
         return displayed(found, self.forget)
 
+    def samples(self, stage: str) -> list[dict[str, Any]]:
+        """What the model said to a few questions at a stage; empty if it was not kept."""
+        run, recorded = self.places[stage]
+        return run.rows(f"samples/{recorded}")
+
     def rows(self, stage: str, metric: str) -> list[dict[str, Any]]:
         """The record of each item."""
         run, recorded = self.places[stage]
