@@ -16,6 +16,7 @@ from ilu.recipes import lab
 from ilu.recipes.build import build, defaults
 from ilu.runs.choose import cautions, choose, small_steps
 from ilu.runs.run import Options, run
+from ilu.runs.sweep.worker import finished, recorded
 from ilu.training.fit import Optim
 from ilu.types import Example
 
@@ -141,3 +142,19 @@ def test_done_says_whether_anything_was_forgotten(tmp_path):
     done = json.loads(nothing.file("done").read_text())
     assert done["nothing_forgotten"] is True
     assert done["forgotten"] == pytest.approx(0, abs=0.02)
+
+
+def test_a_wrapped_loss_is_chosen_for_as_well(lm, streams):
+    recipe = build("npo-lat", {"model": "lab", "beta": None})
+    chosen = choose(recipe, lm, streams).recipe
+    assert chosen.objective["forget"].loss.loss.beta > 0
+
+
+def test_a_run_with_chosen_settings_is_known_as_finished(tmp_path):
+    recipe = build("npo", {"model": "lab", "steps": 1, "beta": None})
+    run(recipe, tmp_path / "run")
+    assert finished(tmp_path / "run", recorded(recipe))
+    other = build("npo", {"model": "lab", "steps": 1, "beta": None, "seed": 1})
+    assert not finished(tmp_path / "run", recorded(other))
+    unclipped = build("npo", {"model": "lab", "steps": 1, "beta": None, "clip": None})
+    assert not finished(tmp_path / "run", recorded(unclipped))

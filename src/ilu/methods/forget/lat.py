@@ -9,7 +9,7 @@ from torch import Tensor
 from ilu.methods.ending import Ending
 from ilu.methods.forget.ascent import Ascent
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward, Loss, Needs
+from ilu.types import Batch, Calibrated, Forward, Loss, Needs
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class Latent:
     @property
     def needs(self) -> Needs:
         return self.loss.needs
+
+    def calibrated(self, forward: Forward, batch: Batch) -> tuple[Loss, str]:
+        """Choose what the inner loss leaves open."""
+        if not isinstance(self.loss, Calibrated):
+            return self, ""
+        loss, note = self.loss.calibrated(forward, batch)
+        return replace(self, loss=loss), note
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         shift = worst_shift(self.loss, self.attack, forward, reference, batch)

@@ -1,6 +1,7 @@
 """One run of many, in a process of its own: on this machine, in Ray or on a cluster."""
 
 import json
+import re
 import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ilu.runs.run_dir import RunDir
 from ilu.system.errors import Stopped, reason
 from ilu.system.locks import Busy
 from ilu.system.optional import quiet_libraries
-from ilu.system.record import describe, renewed, restore
+from ilu.system.record import describe, differences, renewed, restore
 
 STOPPED = "stopped; what it has done is kept"
 """What a run says that was asked to stop: it did not fail."""
@@ -99,10 +100,19 @@ def noted(number: signal.Signals) -> Generator[Callable[[], bool]]:
 def finished(path: Path, record: Mapping[str, Any]) -> bool:
     """Whether the run of exactly this recipe lies there, carried to its end."""
     try:
-        same = renewed(RunDir(path).read("recipe")) == json.loads(json.dumps(record))
+        same = agrees(renewed(RunDir(path).read("recipe")), json.loads(json.dumps(record)))
     except (OSError, ValueError):
         return False
     return same and RunDir(path).has("done") and not RunDir(path).failures()
+
+
+CHOSEN = re.compile(r"recipe\.objective\.\S+\.loss\.\S+: .+ -> None", re.DOTALL)
+"""A difference in a setting of a loss that the run chose for its model."""
+
+
+def agrees(carried_out: Mapping[str, Any], requested: Mapping[str, Any]) -> bool:
+    """Whether a run is the requested one, with the open settings of its losses chosen."""
+    return all(CHOSEN.fullmatch(each) for each in differences(carried_out, requested))
 
 
 def recorded(recipe: Any) -> dict[str, Any]:
