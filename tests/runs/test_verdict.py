@@ -213,7 +213,7 @@ def test_the_shares_of_options_are_no_columns(tmp_path):
 
 def with_texts(path, picked=lambda right: int(not right)):
     """The run with texts of every question; the right option is the first."""
-    for file in path.glob("examples/*/*.jsonl"):
+    for file in path.glob("examples/*/forget_accuracy.jsonl"):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         lines = [
             json.dumps({
@@ -223,7 +223,9 @@ def with_texts(path, picked=lambda right: int(not right)):
             })
             for row in rows
         ]  # fmt: skip
-        file.write_text("\n".join(lines) + "\n")
+        sample = path / "samples" / f"{file.parent.name}.jsonl"
+        sample.parent.mkdir(exist_ok=True)
+        sample.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -246,15 +248,12 @@ def test_three_samples_stand_below_the_verdict(tmp_path):
     assert "mood-end 5" not in public
 
 
-def test_after_relearning_samples_are_of_what_it_was_not_trained_on(tmp_path):
+def test_after_relearning_there_is_no_sample_since_it_trains_on_answers(tmp_path):
     path = with_texts(defended(tmp_path / "a"), picked=lambda right: " yes" if right else " no")
-    file = path / "examples" / "relearn-end" / "others_accuracy.jsonl"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[6:]))
     (row,) = table_of(path).rows
     first, *_ = samples(row)
-    assert first.prompt == "Question 6?"  # the first of those that were measured at the end too
-    assert [s.stage for s in first.said] == ["before", "after unlearning", "after relearn"]
-    assert [s.picked for s in first.said] == ["yes", "no", "no"]
+    assert [s.stage for s in first.said] == ["before", "after unlearning"]
+    assert [s.picked for s in first.said] == ["yes", "no"]
 
 
 def test_runs_without_texts_have_no_samples_and_odd_texts_do_no_harm(tmp_path):
