@@ -78,8 +78,8 @@ ROBUSTLY += ["dpo-lat", "repnoise-lat", "rmu-tar"]
 
 
 @pytest.mark.parametrize("name", [*ALONE, *ROBUSTLY])
-@pytest.mark.filterwarnings("ignore:the gradient of the forget term")
 @pytest.mark.filterwarnings("ignore:the gradient of the forget term", "ignore:`beta` 4.5 is too")
+def test_every_recipe_runs_is_recorded_and_can_be_loaded(name, folder, tmp_path):
     made = recipe(folder, name)
     out = run(made, tmp_path / "run")
     rows = out.rows("train")
