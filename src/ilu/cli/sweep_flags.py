@@ -91,7 +91,8 @@ def read_file(path: Path, argv: Sequence[str]) -> Wish:
         more = [word for key, value in cell.items() for word in (flag(key), value)]
         return function(**vars(parse(kind, prog, [*argv, *more]).settings))
 
-    return Wish(parse(kind, prog, argv).flags, make, make({}).model)
+    found = parse(kind, prog, argv, head={"recipe": str(path)})
+    return Wish(found.flags, make, make({}).model)
 
 
 def recipe_function(path: Path) -> Callable[..., Recipe]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ilu.cli.arguments.unlearn import Trial, check_recipe, field_names
+from ilu.cli.arguments.unlearn import FILES, Trial, check_recipe, field_names, recipe_settings
 from ilu.cli.flags import Positional, parse
 from ilu.runs.sweep.resources import Resources
 
@@ -130,4 +130,14 @@ def check(argv: Sequence[str]) -> None:
     if argv[0] in SUBCOMMANDS:
         parse(SUBCOMMANDS[argv[0]], f"ilu sweep {argv[0]}", argv[1:])
     elif not argv[0].endswith(".py"):
-        check_recipe("ilu sweep", argv, field_names(SweepFlags, Where, Resources, Trial))
+        check_recipe("ilu sweep", argv, [*OWN, *FILES])
+
+
+OWN = field_names(SweepFlags, Where, Resources, Trial)
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set; of a Python file this is not known, and none."""
+    if lead and lead[0].endswith(".py"):
+        return set()
+    return recipe_settings("ilu sweep", lead, OWN)
