@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
 
-def make_tiny(vocabulary: int = 32) -> nn.Module:
+def make_tiny(vocabulary: int = 32, context: int = 64) -> nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -28,7 +28,7 @@ def make_tiny(vocabulary: int = 32) -> nn.Module:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=context,
     )
     return LlamaForCausalLM(config).eval()
 

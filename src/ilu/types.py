@@ -224,6 +224,27 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A loss with settings that may be None: they are then chosen for a model and its data."""
+
+    def calibrated(self, forward: Forward, batch: Batch) -> tuple[Loss, str]:
+        """Return the loss with every setting chosen, and a sentence with the values and the rule.
+
+        The sentence is empty if nothing had to be chosen. ``batch`` is of the term's own stream.
+        """
+        ...
+
+
+@runtime_checkable
+class Cautious(Protocol):
+    """A loss that knows when its settings do not suit a model."""
+
+    def caution(self, forward: Forward, batch: Batch) -> str:
+        """Return what will go wrong, with a setting that would do; empty if nothing will."""
+        ...
+
+
 Params = Sequence[nn.Parameter]
 Grads = tuple[Tensor, ...]
 

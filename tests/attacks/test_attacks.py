@@ -452,7 +452,7 @@ def test_a_sweep_does_not_teach_the_labs_data_to_another_model(folder):
     made = whole(folder, {})
     with pytest.raises(ValueError, match=r"relearn:20.*needs data.*`forget`"):
         with_attacks(made, ["relearn:20"], Optim(lr=1e-3, steps=1))
-    with pytest.raises(ValueError, match="called the same"):
+    with pytest.raises(ValueError, match="have the same name in files"):
         with_attacks(made, ["a/data.jsonl", "b/data.jsonl"], Optim(lr=1e-3, steps=1))
 
 

@@ -1,6 +1,8 @@
 """An attack is one file: found by walking the package, with no other file touched."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,40 +14,9 @@ from ilu.cli.methods_page import page
 from ilu.recipes.attacks import Attacker
 from ilu.training.fit import Optim
 
-FILE = '''"""Shrinking every weight."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import torch
-from torch import nn
-
-from ilu.attacks.kind import AttackInputs, AttackKind, number
-from ilu.attacks.weight_edit import WeightEdit
-
-
-@dataclass(frozen=True)
-class Shrink:
-    """Multiply every weight by 1 - ``share``."""
-
-    share: float
-
-    def check(self, model: nn.Module) -> None:
-        """Every model can be shrunk."""
-
-    @torch.no_grad()
-    def __call__(self, model: nn.Module) -> None:
-        for p in model.parameters():
-            p.mul_(1 - self.share)
-
-
-def shrink(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Shrink every weight by a share."""
-    return WeightEdit(Shrink(number(argument)))
-
-
-ATTACKS: Mapping[str, AttackKind] = {"shrink": AttackKind(shrink, example="0.5", zero="0")}
-'''
+PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
+(FILE,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+           if "ATTACKS" in code]  # fmt: skip
 
 
 @pytest.fixture

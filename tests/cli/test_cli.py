@@ -78,7 +78,7 @@ def test_the_version_is_that_of_the_package(installed_ilu):
 def test_recipe_help_shows_the_recipes_own_settings(ilu):
     own, on_lab = (
         ilu("unlearn", "npo-ilu", "--help"),
-        ilu("unlearn", "npo", "--model", "lab", "--help"),
+        ilu("unlearn", "npo", "--model", "lab", "--help-all"),
     )
     assert all(f in own.stdout for f in ("--beta", "--gamma", "--strength", "--reading", "--mask"))
     assert "--strength" in on_lab.stdout

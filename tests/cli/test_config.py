@@ -9,6 +9,7 @@ from ilu.cli.config import TOGETHER, with_config
 from ilu.cli.help import flags_of
 from ilu.cli.main import run
 from ilu.cli.unlearn import Place, flag_type, read
+from ilu.recipes.build import defaults
 from ilu.recipes.names import declared_endings, declared_methods
 from tests.cli.test_start import fresh
 
@@ -129,7 +130,7 @@ def test_a_file_that_is_missing_or_given_twice_is_refused(capsys, tmp_path):
 
 
 def test_settings_of_several_values_that_follow_one_flag_are_known():
-    kinds = [flag_type(name, "lab", Place) for name in RECIPES]
+    kinds = [flag_type(name, "lab", defaults(name, "lab"), Place) for name in RECIPES]
     kinds += [attack.Attack, evaluate.Evaluate]
     flags = [flag for kind in kinds for flag in flags_of(kind, kind, "")]
     several = [f for f in flags if len(f.given.split()) > 2 and not f.given.endswith("...")]

@@ -13,7 +13,9 @@ import torch
 import ilu.evals.metrics
 from ilu.cli.catalogue import arguments
 from ilu.data.downstream import Problems
+from ilu.data.facts.sources import FactItems
 from ilu.data.text import Passages
+from ilu.evals.metrics.facts import KnownItems
 from ilu.evals.suite import named
 from ilu.models.load import load_model
 from ilu.system.discover import modules
@@ -69,7 +71,7 @@ def tokenizer():
 
 @pytest.fixture
 def lm(tokenizer):
-    return LM(make_tiny(len(tokenizer)), copy.deepcopy(tokenizer))
+    return LM(make_tiny(len(tokenizer), 256), copy.deepcopy(tokenizer))
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def make(tmp_path):
             Questions: Choices(count),
             Passages: Passages(rows("texts", count)),
             Problems: Problems(rows("problems", count), None),
+            FactItems | KnownItems: FactItems("facts:elements", limit=count // 3),
             str: "set",
         }
         given: dict[str, Any] = {f.name: by_type[f.type] for f in fields(cls) if f.type in by_type}

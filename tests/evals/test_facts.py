@@ -167,6 +167,6 @@ def test_an_attack_relearns_one_half():
 def test_a_real_model_knows_capitals_and_elements():
     lm = load_model(SMOLLM2)
     for topic in ("capitals", "elements"):
-        found = FactScores(topic, FactItems(f"facts:{topic}", 8))(lm)
+        found = FactScores(topic, FactItems(f"facts:{topic}", 24))(lm)
         assert found[f"{topic}_accuracy"].value > 0.8
         assert found[f"{topic}_generated"].value > 0.3

@@ -102,9 +102,9 @@ def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
 def test_flags_that_would_do_nothing_are_refused():
     with pytest.raises(ValueError, match="`form` is for choice, elicit, mmlu, wmdp"):
         suite_of("tasks", SuiteRequest(form="cloze"))
-    with pytest.raises(ValueError, match="suite membership needs them"):
+    with pytest.raises(ValueError, match="the suite membership needs"):
         suite_of("membership", SuiteRequest(data="d.jsonl"))
-    with pytest.raises(ValueError, match="suite membership needs them"):
+    with pytest.raises(ValueError, match="the suite membership needs"):
         suite_of("likelihood", SuiteRequest(data="d.jsonl", nonmembers="n.jsonl"))
     with pytest.raises(ValueError, match="`batch_size` is for lm-eval"):
         suite_of("mmlu", SuiteRequest(batch_size=4))

@@ -390,4 +390,4 @@ def test_nothing_to_score_is_an_error_and_not_a_zero():
 
 def test_what_cannot_be_scored_is_neither_zero_nor_part_of_the_mean():
     score = mean_score([1.0, None, 0.0])
-    assert score == (0.5, pytest.approx(0.5), 2, (1.0, None, 0.0), 1)
+    assert score == (0.5, pytest.approx(0.5), 2, (1.0, None, 0.0), 1, None)

@@ -9,7 +9,7 @@ from ilu.methods.forget.npo import npo
 from ilu.methods.forget.rmu import steering_vector
 from ilu.methods.robust.rules import move, norm
 from ilu.models.token_math import mean_nll
-from ilu.types import Needs, Slope
+from ilu.types import Copies, Needs, Slope
 from tests.contracts import test_losses as contract
 from tests.methods import test_rules as rules
 
@@ -125,6 +125,7 @@ class SubtractingSAM:
     """Defect 10: undone by subtraction."""
 
     power = None
+    copies = Copies(most=2)
 
     def reads(self):
         return ()
@@ -142,6 +143,7 @@ class NumberPenalty:
     """The gradient and curvature penalties as released: a number is added, and no gradient."""
 
     power = None
+    copies = Copies(most=2)
 
     def reads(self):
         return ()

@@ -218,7 +218,7 @@ def test_a_rounded_run_is_measured_and_saved_merged_and_resumes(folder, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantise_base": 4}, "give `lora_rank` as well"),
+        ({"quantise_base": 4}, "set `lora_rank` as well"),
         ({"quantise_base": 8, "lora_rank": 2}, "in 8 bits: it can have 4"),
         ({"quantise_base": 4, "lora_rank": 2, "perturbed": "."}, "leave out `quantise_base`"),
         ({"quantise_base": 4, "lora_rank": 2, "optimizer": "adamw-bf16"}, "`precision` bfloat16"),

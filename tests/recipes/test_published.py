@@ -98,7 +98,7 @@ def test_a_trial_is_repeatable_and_has_the_columns_of_the_data(tmp_path):
     for file in ("model/model.safetensors", "forget0.jsonl"):
         texts = [(tmp_path / f"{n}-tiny" / file).read_bytes() for n in ("a", "b")]
         assert texts[0] == texts[1]
-    assert set(row("forget0", 0, asked=True)) == {"question", "answer"}
+    assert set(row("forget0", 0, question=True)) == {"question", "answer"}
     assert set(json.loads((tmp_path / "a-tiny/forget0.jsonl").read_text().splitlines()[0])) == {
         "question", "answer",
     }  # fmt: skip

@@ -1,7 +1,9 @@
 """A suite is one file: found by walking the package, with no other file touched."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,22 +12,9 @@ from ilu.cli.main import run
 from ilu.recipes.suite import suite_of, suites
 from ilu.recipes.suite_request import SuiteRequest
 
-FILE = '''"""Whether a model is sure of the lab's facts."""
-
-from ilu.evals.metrics.multiple_choice import Choice
-from ilu.evals.suite import Suite
-from ilu.lab.sources import Facts
-from ilu.recipes.suite import SuiteKind
-from ilu.recipes.suite_request import SuiteRequest
-
-
-def sure(request: SuiteRequest) -> Suite:
-    """Accuracy on the lab's facts about people."""
-    return Suite({"sure": Choice(Facts("people", count=request.limit))})
-
-
-SUITES = {"sure": SuiteKind(sure, data="own")}
-'''
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+(FILE,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+           if "SUITES" in code]  # fmt: skip
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_another_model_of_a_grid_has_its_own_defaults(tmp_path):
     wish = lab("--grid", f"model=lab,{model_path('lab')}", *data, name="npo")
     ours, own = planned(wish).values()
     assert (ours.optim.lr, ours.optim.steps) == (3e-4, 100)
-    assert (own.optim.lr, own.optim.steps) == (1e-5, 125)
+    assert (own.optim.lr, own.optim.steps) == (2e-5, 60)
 
 
 def test_cells_that_come_to_the_same_recipe_are_one_run():
@@ -323,7 +323,7 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
         planned(lab(*goal, "--attacks", "mood"))
     with pytest.raises(ValueError, match="--goal"):
         planned(lab("--search", "lr=1:2"))
-    with pytest.raises(ValueError, match="a stage is before, after, or an attack"):
+    with pytest.raises(ValueError, match="a stage is before, after, or ATTACK-POINT"):
         planned(lab("--search", "lr=1:2", "--goal", "forget_accuracy@probes"))
     assert attacks_of(read_goal("a@after,-b@mood-end,c@mood-half")) == ["mood"]
 

@@ -1,6 +1,7 @@
 """The command ``ilu``: picks a command, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done, 2 the user can mend it, 130 and 143 interrupted, 1 a defect of ours.
+Exit codes: 0 done, 2 the user can mend it, 3 too little was forgotten, 130 and 143 interrupted, 1 a
+defect of ours.
 """
 
 import importlib
@@ -12,7 +13,7 @@ from typing import Any
 from ilu import __version__
 from ilu.cli.commands import COMMANDS, usage
 from ilu.cli.signals import Interrupt
-from ilu.system.errors import one_line, out_of_memory, unknown
+from ilu.system.errors import TooLittleForgotten, one_line, out_of_memory, unknown
 from ilu.system.locks import Busy
 from ilu.system.optional import quiet_libraries
 from ilu.system.secrets import without_secrets
@@ -41,6 +42,9 @@ def run(argv: Sequence[str]) -> int:
     except Interrupt as error:
         complain(f"{error}")
         return 128 + error.signal
+    except TooLittleForgotten as error:
+        complain(f"error: {error}")
+        return 3
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (ValueError, OSError, RuntimeError, MemoryError, Busy) as error:

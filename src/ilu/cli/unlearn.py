@@ -12,7 +12,7 @@ from ilu.cli.arguments.sweep import SweepFlags, Where
 from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_names
 from ilu.cli.carry_out import carry_out
 from ilu.cli.flags import flags, parse
-from ilu.cli.terminal import console, error, number, table
+from ilu.cli.terminal import console, error, errors, number, table
 from ilu.recipes.build import build, defaults
 from ilu.recipes.dry_run import shrink
 from ilu.recipes.names import declared_endings, declared_methods, parse_name
@@ -22,8 +22,10 @@ from ilu.runs.recipe import Recipe
 from ilu.runs.report.card import missing_from_new_card, write_card
 from ilu.runs.results.display import displayed
 from ilu.runs.results.forget_metric import forget_metric
+from ilu.runs.results.outcome import outcome
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.resources import Resources
+from ilu.system.errors import TooLittleForgotten
 from ilu.training.fit import Optim
 
 
@@ -37,6 +39,25 @@ def main(argv: Sequence[str]) -> None:
     ):  # a finished run that is resumed may have a card with attacks by now
         write_card(out.path)
     summarise(out)
+    check_outcome(out, place.require_forgotten)
+
+
+def check_outcome(out: RunDir, required: float | None) -> None:
+    """Say in a sentence what was forgotten; warn if it is nothing, and end if it is too little."""
+    found = outcome(out.read("recipe"), out.scores("before"), out.scores("after"))
+    if found is None:
+        return
+    console.print(found.sentence, markup=False, soft_wrap=True)
+    if found.nothing:
+        errors.print(
+            "warning: nothing was forgotten: train longer, with a larger --lr, or by another "
+            "method; the model is not an unlearned one",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    if required is not None and found.share < required:
+        raise TooLittleForgotten(
+            f"{found.share:.2f} was forgotten, and `require_forgotten` is {required:g}"
+        )
 
 
 def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
@@ -50,7 +71,13 @@ def read_settings(
 ) -> tuple[dict[str, Any], Any]:
     """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
     given = flags(argv, "--model")
-    kind = flag_type(name, given[-1] if given else "", place)
+    known = defaults(
+        name,
+        given[-1] if given else "",
+        published="--published" in argv,
+        adapters=flags(argv, "--lora-rank")[-1:] not in ([], ["0"]),
+    )
+    kind = flag_type(name, given[-1] if given else "", known, place)
     idle = () if parse_name(name).environment else field_names(Invariance)
     values: Any = parse(
         kind, prog, argv, groups=GROUPS, basic=shown_first(name), head={"recipe": name},
@@ -81,9 +108,9 @@ def trial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}-tiny").resolve()
 
 
-def flag_type(name: str, model: str, place: type) -> type:
-    """One dataclass whose fields are groups of flags, with the defaults of this recipe."""
-    found, known = parse_name(name), defaults(name, model)
+def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> type:
+    """One dataclass whose fields are groups of flags, with the defaults ``known``."""
+    found = parse_name(name)
     recipe = methods()[found.method].recipe
     # A flag that may be repeated adds to its default, which is therefore filled in later.
     known = {k: () if isinstance(v, tuple) else v for k, v in known.items()}

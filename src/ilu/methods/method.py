@@ -65,8 +65,12 @@ class Method:
 
     The arguments of ``recipe`` are the method's settings; their defaults are the published values.
     ``source`` cites the publications of ``lr``, ``steps`` and these values. ``settings`` has
-    further defaults, such as adapters, or the model and the data of a published run. ``lab`` has
-    the defaults for the lab's small model, and ``lab_ilu`` those with the invariance penalty there.
+    further defaults, such as adapters, or the model and the data of a published run.
+
+    For a model that no publication is about, ``measured`` replaces published defaults by values
+    that were measured on real models, ``by_depth`` by functions of the number of decoder blocks,
+    and ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's
+    small model, and ``lab_ilu`` those with the invariance penalty there.
     """
 
     recipe: Callable[..., Setup]
@@ -74,6 +78,9 @@ class Method:
     steps: int
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    by_depth: Mapping[str, Callable[[int], Any]] = field(default_factory=dict[str, Any])
+    adapters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lab: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lab_ilu: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from ilu.models.named import model_path
+
 
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The decoder blocks: the one ``ModuleList`` as long as the model has layers."""
@@ -29,3 +31,14 @@ def context_length(model: nn.Module) -> int | None:
     """The longest sequence the model takes, if its configuration says."""
     config: Any = model.config
     return getattr(config, "max_position_embeddings", None)
+
+
+def number_of_blocks(name: str) -> int | None:
+    """The decoder blocks of the model ``name``, by its configuration; None if that is not read."""
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(model_path(name))
+        return int(config.get_text_config().num_hidden_layers)
+    except (OSError, ValueError, AttributeError):
+        return None  # an error of the model is reported when it is loaded

@@ -14,8 +14,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ilu.models.gguf_header import Header, read_header
 from ilu.system.atomic import file_hash, json_hash, new_folder, write_json
 from ilu.system.cache import CACHE, cache_folder, content_hash
@@ -190,6 +188,7 @@ def one_reading() -> Generator[None]:
 
 def dequantise(file: Path) -> Any:
     """The model of a GGUF file in float32."""
+    import torch
     import transformers
 
     # Newer versions keep the weights quantised if they can, and such a model cannot be trained.

@@ -20,6 +20,23 @@ def state_distance(
     return masked_mean(error.square().mean(-1), attention_mask.bool())
 
 
+def mean_state_norm(
+    hidden: Float[Tensor, "B T D"], attention_mask: Int[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """Mean norm of the states of the real tokens, without the first token of each text.
+
+    In many models the first token has a norm that is several times that of all others.
+    """
+    later = without_first(attention_mask, 1).bool()
+    return at_least_float32(hidden).norm(dim=-1)[later].mean()
+
+
+def without_first(attention_mask: Int[Tensor, "B T"], count: int) -> Int[Tensor, "B T"]:
+    """The mask of padded texts with the first ``count`` tokens of each left out."""
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return attention_mask * (positions >= count)
+
+
 def compare_states(
     compare: Callable[[Float[Tensor, "B T D"], Float[Tensor, "B T D"]], Float[Tensor, "B T"]],
     layers: Sequence[int],

@@ -11,7 +11,8 @@ from ilu.data.stream import Feed, Role
 from ilu.data.text import Dataset
 from ilu.methods.ending import Ending
 from ilu.methods.masks.make import Masking
-from ilu.methods.method import Setup
+from ilu.methods.method import Method, Setup
+from ilu.models.blocks import number_of_blocks
 from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
 from ilu.recipes import facts_data, lab, user_data
@@ -27,19 +28,40 @@ from ilu.training.objective import Objective
 from ilu.types import Metric
 
 
-def defaults(name: str, model: str) -> dict[str, Any]:
-    """The default of each setting: the published value, or the lab's."""
+def defaults(
+    name: str, model: str, *, published: bool = False, adapters: bool = False
+) -> dict[str, Any]:
+    """The default of each setting: the lab's, a measured value, or the published one.
+
+    ``published`` keeps to published values. ``adapters``: low-rank adapters will be trained.
+    """
     parsed = parse_name(name)
     method, ending = methods()[parsed.method], ending_of(parsed)
-    published = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
+    usual = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
     if model == LAB:
-        return {**published, **lab.settings(method, ending, parsed.environment)}
+        return {**usual, **lab.settings(method, ending, parsed.environment)}
+    if not published:
+        usual |= measured_defaults(method, parsed, model, adapters)
     # A run without an environment does not load one.
     reads = parsed.environment or (ending and ending.environment)
     idle = [] if reads else ["environment", "environment_batch_size"]
     if ending and not ending.adapters:
         idle += ["lora_rank", "lora_alpha"]
-    return {**published, **{k: v for k, v in method.settings.items() if k not in idle}}
+    return {**usual, **{k: v for k, v in method.settings.items() if k not in idle}}
+
+
+MEASURED_ENVIRONMENT = {"environment_batch_size": 8}
+"""Replaces the published 48 examples, which need much memory."""
+
+
+def measured_defaults(method: Method, name: Name, model: str, adapters: bool) -> dict[str, Any]:
+    """The defaults that replace published ones for a model that no publication is about."""
+    if not method.measured:
+        return {}
+    environment = MEASURED_ENVIRONMENT if name.environment else {}
+    depth = number_of_blocks(model) if model and method.by_depth else None
+    by_depth = {k: rule(depth) for k, rule in method.by_depth.items()} if depth else {}
+    return {**environment, **method.measured, **by_depth, **(method.adapters if adapters else {})}
 
 
 def ending_of(name: Name) -> Ending | None:
@@ -58,7 +80,10 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     Missing settings have the published value, or the lab's. ValueError for an unknown setting.
     """
     parsed, settings = parse_name(name), renewed(settings)
-    values = {**defaults(str(parsed), settings.get("model", "")), **settings}
+    published, model = bool(settings.get("published")), settings.get("model", "")
+    adapters = bool(settings.get("lora_rank"))
+    known = defaults(str(parsed), model, published=published, adapters=adapters)
+    values = {**known, **settings}
     for key in REPEATABLE & values.keys():
         one = values[key] or ()
         values[key] = (one,) if isinstance(one, str) else tuple(one)

@@ -33,6 +33,8 @@ class Common:
             the run begins, like wagle:0.9.
         measured: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
+        published: keep to the published defaults; without it, those that were measured on real
+            models replace them, and what depends on the model is chosen from it.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Common:
     mask: str | None = None
     measured: int = 200
     seed: int = 0
+    published: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A recipe's model and data, loaded and tried before anything is trained."""
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from ilu.models.load_sharded import load_sharded
 from ilu.models.lora import adapted_layers
 from ilu.models.packing import attending_to_each_text
 from ilu.models.weight_names import named_trained
+from ilu.runs.choose import cautions, choose
 from ilu.runs.mask_stage import given_mask
 from ilu.runs.recipe import Recipe
 from ilu.system.atomic import file_hash
@@ -32,11 +33,18 @@ from ilu.types import LM, Attack
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe whose model and data are loaded and fit together; ``data`` identifies them."""
+    """A recipe whose model and data are loaded and fit together; ``data`` identifies them.
 
+    ``recipe`` has the settings that were chosen for the model, and ``notes`` say how. ``cautions``
+    say which settings do not suit the model.
+    """
+
+    recipe: Recipe
     lm: LM
     streams: Mapping[str, Stream]
     data: Mapping[str, Any]
+    notes: Sequence[str] = ()
+    cautions: Sequence[str] = ()
 
 
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
@@ -51,6 +59,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     warn_of_overlap(streams)
     for stream in streams.values():
         rows_of(stream(0), ranks)
+    recipe, notes = choose(recipe, lm, streams)
     with attending_to_each_text(lm.model, recipe.optim.pack):  # refused before anything is written
         try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
@@ -63,7 +72,8 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model, recipe.revision)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
-    return Prepared(lm, streams, {**data, **attacks, **weights, **masked})
+    unsuited = [] if ranks.size > 1 else cautions(recipe, lm, streams)
+    return Prepared(recipe, lm, streams, {**data, **attacks, **weights, **masked}, notes, unsuited)
 
 
 def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ilu.runs.attack_stage import Attacking, OnEval, attack_all
 from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
+from ilu.runs.results.outcome import outcome
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import Track, untracked
 from ilu.system.atomic import json_hash, new_folder, write_text
@@ -41,7 +43,8 @@ class Options:
     """What a run needs beside its recipe; nothing here changes a number.
 
     ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
-    after, ATTACK-end, ...) and its scores by metric. ``shared``: a folder for results that several
+    after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
+    setting that was chosen for the model. ``shared``: a folder for results that several
     runs share; each is computed once.
     """
 
@@ -53,6 +56,7 @@ class Options:
     track: Track = untracked
     on_step: Callable[[Row], None] = lambda row: None
     on_eval: OnEval = lambda stage, scores: None
+    on_note: Callable[[str], None] = lambda text: None
     shared: Path | None = None
     ranks: Ranks = ALONE
 
@@ -72,13 +76,18 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     is tried again.
     """
     refuse_existing(path, options)
-    return run_prepared(recipe, prepare(recipe, options.device, options.ranks), path, options)
+    prepared = prepare(recipe, options.device, options.ranks)
+    for note in prepared.notes:
+        options.on_note(note)
+    for caution in prepared.cautions:
+        warnings.warn(caution, stacklevel=2)
+    return run_prepared(prepared, path, options)
 
 
-def run_prepared(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
+def run_prepared(prepared: Prepared, path: Path, options: Options) -> RunDir:
     """The same with model and data that are loaded already; no other process may do so now."""
     with alone(path) if options.ranks.leads else nullcontext():
-        return fill(recipe, prepared, path, options)
+        return fill(prepared.recipe, prepared, path, options)
 
 
 def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
@@ -103,9 +112,19 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         add_cost(out, total_seconds=time.monotonic() - began)
     cost = out.read("cost")
     peak = max(peak_memory(), cost["peak_memory_bytes"])
-    out.write("done", {"seconds": cost["total_seconds"], "peak_memory_bytes": peak})
+    done = {"seconds": cost["total_seconds"], "peak_memory_bytes": peak}
+    out.write("done", {**done, **forgotten(out)})
     options.ranks.any(True)  # for all it is done
     return out
+
+
+def forgotten(out: RunDir) -> dict[str, Any]:
+    """How much was forgotten, if the run unlearned and this was measured."""
+    recipe = out.read("recipe")
+    if not (recipe["objective"] or recipe.get("edit")):
+        return {}
+    found = outcome(recipe, out.scores("before"), out.scores("after"))
+    return {} if found is None else {"forgotten": found.share, "nothing_forgotten": found.nothing}
 
 
 def refuse_existing(path: Path, options: Options) -> None:
@@ -263,7 +282,8 @@ def run_once(recipe: Recipe, folder: Path, options: Options = Options()) -> RunD
     Named by a hash of the recipe, the content of its data and the weights it starts from.
     """
     prepared = prepare(recipe, options.device)
+    recipe = prepared.recipe
     weights = weights_hash(prepared.lm.model)
     key = json_hash([describe(recipe), prepared.data, weights])
     path = folder / f"{recipe.name}-{key[:16]}"
-    return run_prepared(recipe, prepared, path, replace(options, resume=path.exists()))
+    return run_prepared(prepared, path, replace(options, resume=path.exists()))

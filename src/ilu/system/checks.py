@@ -20,3 +20,8 @@ def check_step(name: str, size: float) -> None:
     """Refuse a step of no length, over which no difference quotient can be taken."""
     if not size > 0:
         raise ValueError(f"{name} {size:g}: it must be above 0")
+
+
+def two_digits(value: float) -> float:
+    """The value with two significant digits, for settings that are chosen by measurement."""
+    return float(f"{value:.2g}")

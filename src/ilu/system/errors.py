@@ -16,6 +16,10 @@ NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 """Messages of the CPU allocator, and of the system if a file cannot be mapped."""
 
 
+class TooLittleForgotten(Exception):
+    """Unlearning ended, and forgot less than the user requires."""
+
+
 class Stopped(Exception):
     """Training was stopped by a signal; everything up to the last step is in the checkpoint."""
 

@@ -42,6 +42,8 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
+        require_forgotten: end with exit code 3 if a smaller share than this was forgotten: of the
+            accuracy above guessing on the forget questions, or the relative rise of the loss.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
     """
 
@@ -50,6 +52,7 @@ class Place:
     save_every: int | None = None
     resume: bool = False
     track: Tracker | None = None
+    require_forgotten: float | None = None
     shard: bool = False
 
 
@@ -136,7 +139,8 @@ GROUPS = {
     ),
     "Training": (
         "steps", "lr", "batch_size", "environment_batch_size", "warmup", "schedule", "seed",
-        "weight_decay", "betas", "clip", "optimizer", "precision", "average_from", "average_every",
+        "published", "weight_decay", "betas", "clip", "optimizer", "precision", "average_from",
+        "average_every",
     ),
     "Penalty": tuple(field_names(Invariance)),
     "Method": (),
@@ -144,7 +148,9 @@ GROUPS = {
     "Adapters and choice of weights": (
         "lora_rank", "lora_alpha", "quantise_base", "mask", "parameters", "perturbed",
     ),
-    "Output": ("out", "device", "resume", "save_every", "track", "tiny"),
+    "Output": (
+        "out", "device", "resume", "save_every", "track", "require_forgotten", "tiny",
+    ),
 }  # fmt: skip
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
 BASIC = (

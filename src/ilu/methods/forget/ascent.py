@@ -62,6 +62,7 @@ METHODS = {
         1e-5,
         125,
         f"lr and gamma: TOFU; {WMDP_STEPS}; unbounded, stop early",
+        measured={"lr": 2e-5, "steps": 45, "batch_size": 8},
         lab={"lr": 3e-4, "gamma": 3.0, "steps": 60},
     ),
     "kl": Method(

@@ -10,10 +10,11 @@ from torch import Tensor
 from ilu.methods.method import Method, Setup
 from ilu.methods.published import BIO, BOOKS, LLAMA3, NEWS, ON_LLAMA3
 from ilu.methods.retain.states import States
-from ilu.models.state_math import state_distance
+from ilu.models.state_math import mean_state_norm, state_distance, without_first
 from ilu.models.token_math import at_least_float32, masked_mean
+from ilu.system.checks import two_digits
 from ilu.training.objective import Term
-from ilu.types import Batch, Forward, Needs
+from ilu.types import Batch, Forward, Loss, Needs
 
 Entries = Literal["positive", "gaussian"]
 
@@ -36,23 +37,56 @@ class RMU:
 
     The squared distance per coordinate, over tokens without padding; the authors' code includes
     padding. ``coefficient`` is absolute: compare it with the norm of the hidden states, which
-    differs between models. Every ``topic`` has its own direction.
+    differs between models; None is chosen by ``calibrated``. Every ``topic`` has its own direction.
+    The first ``skip`` tokens of each text are not steered (ours; 0 as published).
     """
 
     layer: int = 7
-    coefficient: float = 6.5
+    coefficient: float | None = 6.5
     seed: int = 0
     entries: Entries = "positive"
     topic: int = 0
+    skip: int = 0
 
     @property
     def needs(self) -> Needs:
         return Needs(texts=0, blocks=(self.layer,))
 
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
+        if self.coefficient is None:
+            raise ValueError("`coefficient` of RMU is not chosen yet: give a number")
         hidden = forward.hidden(batch, self.layer)
         u = steering_vector(hidden.shape[-1], seed=self.seed + self.topic, entries=self.entries)
-        return state_distance(hidden, self.coefficient * u.to(hidden.device), batch.attention_mask)
+        target = self.coefficient * u.to(hidden.device)
+        return state_distance(hidden, target, without_first(batch.attention_mask, self.skip))
+
+    def calibrated(self, forward: Forward, batch: Batch) -> tuple[Loss, str]:
+        """Choose the coefficient from the norm of the states (ours)."""
+        if self.coefficient is not None:
+            return self, ""
+        size = self.state_norm(forward, batch)
+        chosen = two_digits(TIMES_THE_NORM * size)
+        return replace(self, coefficient=chosen), (
+            f"coefficient {chosen:g}: {TIMES_THE_NORM:g} x the mean state norm of block "
+            f"{self.layer}, {size:.3g} without the first token"
+        )
+
+    def caution(self, forward: Forward, batch: Batch) -> str:
+        """A target within the cloud of states does not change what later blocks compute."""
+        size = self.state_norm(forward, batch)
+        if self.coefficient is None or self.coefficient >= size:
+            return ""
+        return (
+            f"`coefficient` {self.coefficient:g} is below the mean state norm of block "
+            f"{self.layer}, {size:.3g}: RMU may change nothing; about "
+            f"{two_digits(TIMES_THE_NORM * size):g} would do"
+        )
+
+    def state_norm(self, forward: Forward, batch: Batch) -> float:
+        """Mean norm of the states that are steered, before training."""
+        with torch.no_grad():
+            hidden = forward.hidden(batch, self.layer)
+        return mean_state_norm(hidden, batch.attention_mask).item()
 
 
 @dataclass(frozen=True)
@@ -81,27 +115,42 @@ class AdaptiveRMU:
         return state_distance(hidden, target, batch.attention_mask)
 
 
+TIMES_THE_NORM = 3.0
+"""Norm of the steering vector over that of the states, chosen on SmolLM2: see the log."""
+PUBLISHED_DEPTH = 7 / 32
+"""Block 7 of the 32 of Zephyr-7B."""
+
+
+def layer_by_depth(blocks: int) -> int:
+    """The block to steer in a model of ``blocks`` blocks, at the published depth."""
+    return round(PUBLISHED_DEPTH * blocks)
+
+
 MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
 """Name of the last matrix of the MLP, in Llama-like models, GPT-2, GPT-NeoX, Phi and OPT."""
 
 
 def rmu_recipe(
     layer: int = 7,
-    coefficient: float = 6.5,
+    coefficient: float | None = 6.5,
     alpha: float = 1200.0,
     direction: Entries = "positive",
     direction_seed: int = 0,
+    skip_first: int = 0,
 ) -> Setup:
     """Steer the output of one block, training the last three MLPs up to it (RMU, arXiv 2403.03218).
 
     Args:
         layer: block whose output is steered; 0 is the first.
-        coefficient: norm of the steering vector; compare it with that of the hidden states.
+        coefficient: norm of the steering vector; None chooses 3 times the mean norm of the states.
         alpha: weight of the retain term on the same hidden states.
         direction: entries of the steering vector: positive, as published, or gaussian.
         direction_seed: seed of the steering vector.
+        skip_first: tokens at the start of each text that are not steered; in many models the first
+            has a norm several times that of the others.
     """
-    return steering(RMU(layer, coefficient, direction_seed, direction), layer, alpha)
+    loss = RMU(layer, coefficient, direction_seed, direction, skip=skip_first)
+    return steering(loss, layer, alpha)
 
 
 def adaptive_rmu_recipe(
@@ -154,6 +203,15 @@ METHODS = {
         5e-5,
         150,
         "lr, alpha, coefficient, layer, 150 batches: WMDP notebook",
+        measured={
+            "lr": 5e-4,
+            "steps": 75,
+            "batch_size": 8,
+            "coefficient": None,
+            "alpha": 10.0,
+            "skip_first": 1,
+        },
+        by_depth={"layer": layer_by_depth},
         lab={"lr": 1e-3, "steps": 300, "layer": 3, "coefficient": 150.0, "alpha": 5.0},
         lab_ilu={"strength": 300.0, "scale_free": False, "steps": 600},
     ),

@@ -1,14 +1,17 @@
 """Simple negative preference optimisation: NPO without a reference model."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.methods.forget.npo import check_beta
+from ilu.methods.forget.npo import BETA_OF_A_TOKEN, check_beta
 from ilu.methods.method import Method, Setup, forget_and_retain
 from ilu.methods.published import SMOOTH
+from ilu.system.checks import two_digits
 from ilu.types import Batch, Forward, Needs
 
 
@@ -35,6 +38,19 @@ class SimNPO:
     def __call__(self, forward: Forward, reference: Forward, batch: Batch) -> Float[Tensor, " B"]:
         return simnpo(-forward.tokens(batch).mean(), beta=self.beta, margin=self.margin)
 
+    def caution(self, forward: Forward, batch: Batch) -> str:
+        """A loss that is saturated before training has no gradient."""
+        with torch.no_grad():
+            nll = -forward.tokens(batch).mean().mean().item()
+        weight = 2 / (1 + math.exp(min(self.beta * (nll - self.margin), 700)))
+        if weight > SATURATED:
+            return ""
+        return (
+            f"`beta` {self.beta:g} is too large for a loss of {nll:.3g} per token: the gradient of "
+            f"the forget term is {weight:.1g} times that of ascent; about "
+            f"{two_digits(BETA_OF_A_TOKEN):g} would do"
+        )
+
 
 def simnpo_recipe(
     beta: float = 4.5, margin: float = 0.0, gamma: float = 1.0, forget_weight: float = 0.125
@@ -50,12 +66,21 @@ def simnpo_recipe(
     return forget_and_retain(SimNPO(beta, margin), forget_weight, gamma)
 
 
+SATURATED = 0.05
+"""Weight of the gradient, of at most 2, below which a loss hardly trains."""
 METHODS = {
     "simnpo": Method(
         simnpo_recipe,
         1e-5,
         125,
         "TOFU forget10 runs of the authors",
+        measured={
+            "lr": 2e-5,
+            "steps": 60,
+            "batch_size": 8,
+            "beta": BETA_OF_A_TOKEN,
+            "forget_weight": 1.0,
+        },
         lab={"lr": 1e-3, "beta": 0.5, "forget_weight": 1.0},
     ),
     "wmdp-simnpo": Method(

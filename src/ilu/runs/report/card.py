@@ -14,6 +14,7 @@ from ilu.runs.report import escape
 from ilu.runs.report.formats import models_markdown
 from ilu.runs.report.gather import gather
 from ilu.runs.report.table import make_table
+from ilu.runs.results.outcome import outcome
 from ilu.runs.results.run_metrics import Measured
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import json_hash, write_text
@@ -104,6 +105,7 @@ def body(m: Measured) -> str:
         "## What was forgotten\n",
         "\n".join(data_rows(m)) + "\n",
         "## Scores\n",
+        *nothing_forgotten(m),
         "\n".join(score_rows(m)) + "\n",
         *([] if m.attacks else [UNTRIED]),
         models_markdown(make_table([m])) + "\n",
@@ -175,6 +177,13 @@ def source_name(source: Mapping[str, Any]) -> str:
         return without_folder(source["name"]) + (f" at {revision[:12]}" if revision else "")
     kept = [str(v) for k, v in source.items() if k != "type" and v is not None]
     return f"ilu.lab: {source['type']} {' '.join(kept)}"
+
+
+def nothing_forgotten(m: Measured) -> Iterator[str]:
+    """The warning of a card of a model that forgot nothing."""
+    found = outcome(m.recipe, m.stages.get("before", {}), m.stages.get("after", {}))
+    if found and found.nothing:
+        yield f"**Warning: nothing was forgotten.** In numbers: {found.sentence}.\n"
 
 
 def score_rows(m: Measured) -> Iterator[str]:

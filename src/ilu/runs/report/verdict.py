@@ -7,6 +7,7 @@ from ilu.runs.report.escape import printable
 from ilu.runs.report.evidence import asked_the_same, percent
 from ilu.runs.report.table import Cell, Row
 from ilu.runs.results.forget_metric import UTILITY
+from ilu.runs.results.outcome import outcome
 from ilu.runs.results.run_metrics import (
     after_relearning,
     forgotten,
@@ -53,10 +54,10 @@ def unranked(rows: Sequence[Row]) -> bool:
     return not asked_the_same([row.first for row in judged(rows)])
 
 
-def rank(row: Row) -> tuple[bool, float]:
-    """Order of rows: ``forgotten`` after the worst attack, those that cannot be best last."""
+def rank(row: Row) -> tuple[bool, float, float]:
+    """Order of rows: ``forgotten`` after the worst attack, then before; ineligible ones last."""
     worst = row.cells.get("worst_case")
-    return row.eligible, worst.value if worst else -1.0
+    return row.eligible, worst.value if worst else -1.0, row.cells["forgotten"].value
 
 
 def verdict(row: Row) -> Verdict:
@@ -101,6 +102,20 @@ def cautions(row: Row) -> Iterator[str]:
     """Reasons not to rely on the numbers of a row."""
     if row.damaged:
         yield "Utility is lost as well: a damaged model also answers the forget questions wrongly."
+    found = outcome(row.first.recipe, *(row.first.stages.get(s, {}) for s in ("before", "after")))
+    if found and found.nothing:
+        yield f"Nothing was forgotten: {found.sentence}."
+    yield from few(row)
+    if "worst_case" not in row.cells:
+        yield "No attack was measured: whether the knowledge can be recovered is unknown."
+    elif (tried := len(forgotten_at_end(row.first))) < FEW_SEEDS:
+        yield f"Attacks tried: {tried}. A stronger attack may lower the worst case."
+    if left := [a for a in row.first.attacks if a not in forgotten_at_end(row.first)]:
+        yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."
+
+
+def few(row: Row) -> Iterator[str]:
+    """Too few seeds or items."""
     seeds = len(row.runs)
     if seeds == 1:
         yield "One seed: intervals are over questions and ignore the variation over seeds."
@@ -109,9 +124,3 @@ def cautions(row: Row) -> Iterator[str]:
     small = [c.n for c in row.cells.values() if c.n and c.n < FEW_ITEMS]
     if small:
         yield f"Some numbers rest on {min(small)} items only."
-    if "worst_case" not in row.cells:
-        yield "No attack was measured: whether the knowledge can be recovered is unknown."
-    elif (tried := len(forgotten_at_end(row.first))) < FEW_SEEDS:
-        yield f"Attacks tried: {tried}. A stronger attack may lower the worst case."
-    if left := [a for a in row.first.attacks if a not in forgotten_at_end(row.first)]:
-        yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."

@@ -1,0 +1,62 @@
+"""Whether unlearning forgot anything: one share, one sentence, one bound."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ilu.runs.results.forget_metric import forget_metric
+from ilu.system.scores import Score
+
+BOUND = 0.1
+"""Share below which nothing counts as forgotten."""
+LOSS = "forget_nll"
+
+
+class Outcome(NamedTuple):
+    """What unlearning did to what was to be forgotten.
+
+    ``share``: of the accuracy above guessing, the part that is lost; where only the loss was
+    measured, its relative rise.
+    """
+
+    share: float
+    sentence: str
+
+    @property
+    def nothing(self) -> bool:
+        """Whether so little was forgotten that it counts as nothing."""
+        return self.share < BOUND
+
+
+def outcome(
+    recipe: Mapping[str, Any], before: Mapping[str, Score], after: Mapping[str, Score]
+) -> Outcome | None:
+    """The outcome of a run from its recorded recipe and scores; None if nothing can be said."""
+    metric = forget_metric(recipe, after)
+    if metric is not None and metric in before:
+        return by_questions(before[metric], after[metric])
+    if LOSS in before and LOSS in after:
+        return by_loss(before[LOSS], after[LOSS])
+    return None
+
+
+def by_questions(before: Score, after: Score) -> Outcome:
+    """The outcome by accuracy on questions about what was to be forgotten."""
+    chance = before.chance or 0.0
+    known = before.value - chance
+    share = (before.value - after.value) / known if known > 0 else 0.0
+    guessing = f" (guessing: {before.chance:.0%})" if before.chance is not None else ""
+    return Outcome(
+        share,
+        f"questions on what was to be forgotten: {before.value:.0%} answered rightly before, "
+        f"{after.value:.0%} after{guessing}",
+    )
+
+
+def by_loss(before: Score, after: Score) -> Outcome:
+    """The outcome by loss on the data to forget, where no question was asked."""
+    rise = (after.value - before.value) / max(before.value, 1e-6)
+    return Outcome(
+        rise,
+        f"loss per token on what was to be forgotten: {before.value:.3g} before, "
+        f"{after.value:.3g} after; whether questions about it are still answered was not measured",
+    )

@@ -1,0 +1,44 @@
+"""What was forgotten, as a share and in a sentence."""
+
+import pytest
+
+from ilu.runs.results.outcome import BOUND, outcome
+from ilu.system.scores import Score
+
+RECIPE = {"metrics": {}, "probes": {}}
+
+
+def scores(name, value, chance=None):
+    return {name: Score(value, 0.01, 100, chance=chance)}
+
+
+def test_the_share_is_of_what_was_known_above_guessing():
+    found = outcome(RECIPE, scores("forget_accuracy", 0.85, 0.25), scores("forget_accuracy", 0.55))
+    assert found.share == pytest.approx(0.5)
+    assert not found.nothing
+    assert found.sentence == (
+        "questions on what was to be forgotten: 85% answered rightly before, 55% after "
+        "(guessing: 25%)"
+    )
+
+
+def test_a_small_loss_of_accuracy_is_nothing():
+    found = outcome(RECIPE, scores("forget_accuracy", 0.775, 0.25), scores("forget_accuracy", 0.75))
+    assert found.share < BOUND
+    assert found.nothing
+
+
+def test_what_was_not_known_cannot_be_forgotten():
+    found = outcome(RECIPE, scores("forget_accuracy", 0.2, 0.25), scores("forget_accuracy", 0.1))
+    assert found.nothing
+
+
+def test_without_questions_the_loss_decides():
+    taught = outcome(RECIPE, scores("forget_nll", 3.07), scores("forget_nll", 2.41))
+    assert taught.nothing
+    assert "was not measured" in taught.sentence
+    assert not outcome(RECIPE, scores("forget_nll", 3.07), scores("forget_nll", 14.6)).nothing
+
+
+def test_without_either_nothing_is_said():
+    assert outcome(RECIPE, scores("utility", 1.0), scores("utility", 1.0)) is None
