@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from ilu.cli.flags import OLD_FLAGS, flags
+from ilu.cli.flags import flags, key_of, without
 from ilu.cli.yaml_file import Entry, read_entries
 from ilu.system.errors import alternatives, similar
 
@@ -29,7 +29,7 @@ def with_config(
         return list(argv)
     if len(files) > 1:
         raise ValueError(f"{FLAG} is given twice: give one file")
-    path, words = Path(files[0]), without(argv)
+    path, words = Path(files[0]), without(argv, [FLAG])
     entries = {entry.key: entry for entry in read_entries(path)}
     lead = list(takewhile(lambda word: not word.startswith("-"), words))
     rest = words[len(lead) :]
@@ -45,22 +45,6 @@ def with_config(
         w for e in entries.values() if key_of(f"--{e.key}") not in overridden for w in words_of(e)
     ]
     return [*lead, *added, *rest]
-
-
-def without(argv: Sequence[str]) -> list[str]:
-    """The words without ``--config`` and its file."""
-    before = ["", *argv]
-    return [
-        word
-        for word, last in zip(argv, before, strict=False)
-        if word.partition("=")[0] != FLAG and last != FLAG
-    ]
-
-
-def key_of(word: str) -> str:
-    """The setting of a flag: ``micro_batch`` of ``--micro-batch=2``, ``pack`` of ``--no-pack``."""
-    flag = word.partition("=")[0].replace("_", "-").replace("--no-", "--", 1)
-    return OLD_FLAGS.get(flag, flag).removeprefix("--").replace("-", "_")
 
 
 def check_key(what: str, entry: Entry, path: Path, known: Collection[str]) -> None:

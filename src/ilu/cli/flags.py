@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from ilu.cli.help import help_text
+from ilu.cli.help import flags_of, help_text
 from ilu.cli.yaml_file import as_yaml
 
 Positional = tyro.conf.Positional
@@ -43,11 +43,40 @@ def parse(
         shown = () if "--help-all" in words else basic
         files = "" if head is None else FILES
         print_and_end(help_text(kind, prog, description, groups, shown) + files)
+    refuse_twice(kind, words)
     args = words if head is None else [word for word in words if word != PRINT]
     found = tyro.cli(kind, prog=prog, args=args, config=CONFIG, description=description)
     if len(args) < len(words):
         print_and_end(as_yaml(kind, found, head or {}, groups, omitted))
     return found
+
+
+def refuse_twice(kind: type, words: Sequence[str]) -> None:
+    """Raise ValueError for a flag of one value that is given twice."""
+    single = {f.name for f in flags_of(kind, kind, "") if not f.given.endswith("...")}
+    seen: set[str] = set()
+    for word in words:
+        key = key_of(word) if word.startswith("--") else ""
+        if key in seen:
+            raise ValueError(f"--{key.replace('_', '-')} is given twice: leave one out")
+        seen |= {key} & single
+
+
+def key_of(word: str) -> str:
+    """The setting of a flag: ``micro_batch`` of ``--micro-batch=2``, ``pack`` of ``--no-pack``."""
+    flag = word.partition("=")[0].replace("_", "-").replace("--no-", "--", 1)
+    return OLD_FLAGS.get(flag, flag).removeprefix("--").replace("-", "_")
+
+
+def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments without some flags and their values."""
+    kept: list[str] = []
+    skip = False
+    for a in argv:
+        if not (skip or a.partition("=")[0] in names):
+            kept.append(a)
+        skip = a in names
+    return kept
 
 
 def print_and_end(text: str) -> NoReturn:
