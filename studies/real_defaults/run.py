@@ -6,9 +6,9 @@
 
 Every method runs with nothing chosen but the model and the topic of `facts` to forget, on all
 weights and on low-rank adapters. The rules behind the defaults were found on the topics `states`
-and `elements`, which are in no table. The questions have wordings that no document has. Utility is on facts that
-were not trained on; the perplexity is on the validation split of WikiText-2, where the hub or its
-mirror has it. The same command again does only what is missing.
+and `elements`, which are in no table. The questions have wordings that no document has. Utility is
+on facts that were not trained on; the perplexity is on the validation split of WikiText-2, where
+the hub or its mirror has it. The same command again does only what is missing.
 """
 
 import argparse

@@ -9,6 +9,8 @@ class Command(NamedTuple):
 
     ``runs`` carries it out. ``check`` parses its flags without torch, before ``runs`` is imported.
     ``help`` returns the text of --help for commands whose first argument decides their flags.
+    ``settings``, for commands that take --config, returns what a file may set from the words before
+    the flags, which the file has under the key ``first``.
     """
 
     group: str
@@ -17,6 +19,8 @@ class Command(NamedTuple):
     runs: str
     check: str = ""
     help: str = ""
+    first: str = ""
+    settings: str = ""
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -27,10 +31,12 @@ COMMANDS: Mapping[str, Command] = {
     "unlearn": Command(
         "Run", "RECIPE --model M", "unlearn your data from your model",
         "unlearn:main", "arguments.unlearn:check", "arguments.unlearn:overview",
+        "recipe", "arguments.unlearn:settings",
     ),
     "sweep": Command(
         "Run", "RECIPE --grid K=V,...", "run every combination of settings",
         "sweep:main", "arguments.sweep:check", "arguments.sweep:overview",
+        "recipe", "arguments.sweep:settings",
     ),
     "mask": Command(
         "Run", "SCORE --model M", "choose the weights that may change",
@@ -47,6 +53,7 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": Command(
         "Measure", "MODEL... --suite S", "measure what models know",
         "evaluate:main", "arguments.evaluate:read",
+        first="models", settings="arguments.evaluate:settings",
     ),
     "ask": Command(
         "Measure", "MODEL... PROMPT", "print the answers of models side by side",
@@ -55,6 +62,7 @@ COMMANDS: Mapping[str, Command] = {
     "attack": Command(
         "Measure", "MODEL --task T", "attack a model, measure what comes back",
         "attack:attack", "arguments.attack:read",
+        first="model", settings="arguments.attack:settings",
     ),
     "vectors": Command(
         "Measure", "ORIGINAL UNLEARNED", "compute angles between task vectors",

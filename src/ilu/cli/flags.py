@@ -3,12 +3,13 @@
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import tyro
 
-from ilu.cli.help import help_text
+from ilu.cli.help import flags_of, help_text
+from ilu.cli.yaml_file import as_yaml
 
 Positional = tyro.conf.Positional
 SETTING = re.compile(r"`([a-z][a-z_]*)`")
@@ -16,6 +17,8 @@ SETTING = re.compile(r"`([a-z][a-z_]*)`")
 OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 """Flag of an older version -> its name today."""
 HELP = {"-h", "--help", "--help-all"}
+PRINT = "--print-config"
+FILES = "\nSettings from a YAML file: --config FILE. All settings as such a file: --print-config\n"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
@@ -26,22 +29,58 @@ def parse(
     description: str | None = None,
     groups: Mapping[str, Sequence[str]] = {},
     basic: Sequence[str] = (),
+    head: Mapping[str, str] | None = None,
+    omitted: Collection[str] = (),
 ) -> Any:
     """Read ``argv`` into the dataclass ``kind``; a wrong flag exits with code 2.
 
     ``description`` is printed above the flags, by default the docstring of ``kind``. ``groups`` and
-    ``basic``: see ``help_text``.
+    ``basic``: see ``help_text``. ``head``: what precedes the flags, of commands that take
+    --config; ``omitted``: settings that --print-config leaves out.
     """
     words = [renewed(word) for word in argv]
     if HELP & set(words):
-        print_help(
-            help_text(kind, prog, description, groups, () if "--help-all" in words else basic)
-        )
-    return tyro.cli(kind, prog=prog, args=words, config=CONFIG, description=description)
+        shown = () if "--help-all" in words else basic
+        files = "" if head is None else FILES
+        print_and_end(help_text(kind, prog, description, groups, shown) + files)
+    refuse_twice(kind, words)
+    args = words if head is None else [word for word in words if word != PRINT]
+    found = tyro.cli(kind, prog=prog, args=args, config=CONFIG, description=description)
+    if len(args) < len(words):
+        print_and_end(as_yaml(kind, found, head or {}, groups, omitted))
+    return found
 
 
-def print_help(text: str) -> NoReturn:
-    """Print the help of a command and end it."""
+def refuse_twice(kind: type, words: Sequence[str]) -> None:
+    """Raise ValueError for a flag of one value that is given twice."""
+    single = {f.name for f in flags_of(kind, kind, "") if not f.given.endswith("...")}
+    seen: set[str] = set()
+    for word in words:
+        key = key_of(word) if word.startswith("--") else ""
+        if key in seen:
+            raise ValueError(f"--{key.replace('_', '-')} is given twice: leave one out")
+        seen |= {key} & single
+
+
+def key_of(word: str) -> str:
+    """The setting of a flag: ``micro_batch`` of ``--micro-batch=2``, ``pack`` of ``--no-pack``."""
+    flag = word.partition("=")[0].replace("_", "-").replace("--no-", "--", 1)
+    return OLD_FLAGS.get(flag, flag).removeprefix("--").replace("-", "_")
+
+
+def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments without some flags and their values."""
+    kept: list[str] = []
+    skip = False
+    for a in argv:
+        if not (skip or a.partition("=")[0] in names):
+            kept.append(a)
+        skip = a in names
+    return kept
+
+
+def print_and_end(text: str) -> NoReturn:
+    """Print a text and end the command."""
     print(text, end="")  # noqa: T201
     sys.exit(0)
 

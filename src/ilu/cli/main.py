@@ -58,6 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
 def dispatch(name: str, argv: Sequence[str]) -> None:
     """Check the flags of a command, then import and call it: most commands import torch."""
+    from ilu.cli.config import with_config
     from ilu.cli.help import fitted
     from ilu.cli.terminal import console, warn_in_a_line
 
@@ -68,6 +69,8 @@ def dispatch(name: str, argv: Sequence[str]) -> None:
     if command.help and argv and argv[0] in HELP:
         console.print(fitted(imported(command.help)()), markup=False, end="", soft_wrap=True)
         return
+    if command.settings:
+        argv = with_config(f"ilu {name}", argv, command.first, imported(command.settings))
     if command.check:
         imported(command.check)(argv)
     imported(command.runs)(argv)

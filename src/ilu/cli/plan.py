@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ilu.cli.arguments.plan import RESERVE, check
-from ilu.cli.flags import flags
+from ilu.cli.flags import flags, without
 from ilu.cli.terminal import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.models.load_sharded import skeleton
@@ -24,6 +24,8 @@ from ilu.training.fit import check_training
 GIB = 2**30
 DATA = ("--forget", "--retain", "--environment")
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "G": 2**30, "M": 2**20}
+ASSUMED = "80GiB"
+"""The memory of a device, where none is given."""
 SMALL = "--recompute --micro-batch 1"
 SAVINGS: dict[str, dict[str, Any]] = {
     "as asked": {},
@@ -62,7 +64,7 @@ class Row(NamedTuple):
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     check(argv)
-    room = bytes_of(taken(argv, "--device-memory", "80GiB"))
+    room = bytes_of(taken(argv, "--device-memory", ASSUMED))
     length = tokens_of(taken(argv, "--length", "512"))
     ranks = shared_by(taken(argv, "--shard", "1"))
     own = ("--device-memory", "--length", "--shard", "--out", *DATA)
@@ -75,22 +77,13 @@ def main(argv: Sequence[str]) -> None:
         print_json([{"settings": r.settings, "fits": r.fits, **r.memory._asdict()} for r in rows])
         return
     show(rows, recipe, length, room, ranks)
+    if not flags(argv, "--device-memory"):
+        console.print(f"assumed: a device of {ASSUMED}; give yours with --device-memory 24GiB")
 
 
 def taken(argv: Sequence[str], name: str, default: str) -> str:
     """The value of a flag of this command."""
     return (flags(argv, name) or [default])[-1]
-
-
-def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The arguments without some flags and their values."""
-    kept: list[str] = []
-    skip = False
-    for a in argv:
-        if not (skip or a.partition("=")[0] in names):
-            kept.append(a)
-        skip = a in names
-    return kept
 
 
 def tokens_of(text: str) -> int:

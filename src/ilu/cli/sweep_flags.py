@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.attacks.registry import label
-from ilu.cli.arguments.sweep import SweepFlags
-from ilu.cli.flags import parse
+from ilu.cli.arguments.sweep import SweepFlags, spread
+from ilu.cli.flags import parse, without
 from ilu.cli.unlearn import arguments_type, read_settings
 from ilu.models.named import full_name
 from ilu.recipes.attacks import attack_names, chosen, with_attacks
@@ -43,24 +43,12 @@ def read(head: str, argv: Sequence[str]) -> Wish:
     return read_file(Path(head), argv) if head.endswith(".py") else read_recipe(head, argv)
 
 
-def spread(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """``--grid a=1 b=2`` as ``--grid a=1 --grid b=2``."""
-    found: list[str] = []
-    open_flag = ""
-    for word in argv:
-        again = open_flag and not word.startswith("-") and found[-1] != open_flag
-        found += [open_flag, word] if again else [word]
-        if word.startswith("-"):
-            open_flag = word if word in names else ""
-    return found
-
-
 def read_recipe(name: str, argv: Sequence[str]) -> Wish:
     """Flags of ``ilu unlearn`` beside those of the sweep; a cell's values are more of the same."""
 
     @cache
     def settings(recipe: str, *more: str) -> dict[str, Any]:
-        return read_settings(recipe, [*argv, *more], f"{PROG} {recipe}", SweepFlags)[0]
+        return read_settings(recipe, replaced(argv, more), f"{PROG} {recipe}", SweepFlags)[0]
 
     def make(cell: Mapping[str, str]) -> Recipe:
         recipe = cell.get("recipe", name)
@@ -89,9 +77,15 @@ def read_file(path: Path, argv: Sequence[str]) -> Wish:
 
     def make(cell: Mapping[str, str]) -> Recipe:
         more = [word for key, value in cell.items() for word in (flag(key), value)]
-        return function(**vars(parse(kind, prog, [*argv, *more]).settings))
+        return function(**vars(parse(kind, prog, replaced(argv, more)).settings))
 
-    return Wish(parse(kind, prog, argv).flags, make, make({}).model)
+    found = parse(kind, prog, argv, head={"recipe": str(path)})
+    return Wish(found.flags, make, make({}).model)
+
+
+def replaced(argv: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The words ``argv`` with the flags of ``more`` in place of their own."""
+    return [*without(argv, more[::2]), *more]
 
 
 def recipe_function(path: Path) -> Callable[..., Recipe]:

@@ -100,7 +100,11 @@ def read_settings(
         adapters=flags(argv, "--lora-rank")[-1:] not in ([], ["0"]),
     )
     kind = flag_type(name, given[-1] if given else "", known, place)
-    values: Any = parse(kind, prog, argv, groups=GROUPS, basic=shown_first(name))
+    idle = () if parse_name(name).environment else field_names(Invariance)
+    values: Any = parse(
+        kind, prog, argv, groups=GROUPS, basic=shown_first(name), head={"recipe": name},
+        omitted=idle,
+    )  # fmt: skip
     parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):

@@ -50,6 +50,11 @@ def find_rows(name: str, revision: str | None = None, count: int | None = None) 
     With ``count`` only the first rows, without downloading the rest. Facts of this package are
     rows as well.
     """
+    return local_rows(name, count) or from_hub(hub_name(name), revision, count)
+
+
+def local_rows(name: str, count: int | None = None) -> Rows | None:
+    """The same of what is on this machine: a file, the mirror, facts. None for the hub's."""
     if is_facts(name):
         selections(name)  # an unknown topic is an error here, and not where rows are read
         return Rows(lambda: islice(fact_rows(name), count))
@@ -60,7 +65,7 @@ def find_rows(name: str, revision: str | None = None, count: int | None = None) 
     mirror = os.environ.get(MIRROR)
     if mirror:
         return of_file(mirrored(Path(mirror), hub), count)
-    return from_hub(hub, revision, count)
+    return None
 
 
 def of_file(path: Path, count: int | None) -> Rows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
-from ilu.data.hub import find_rows
+from ilu.data.hub import find_rows, local_rows
 from ilu.data.question_form import Form
 from ilu.data.readers import Row
 from ilu.data.text import renamed
@@ -40,6 +40,12 @@ class ChoiceRows:
 
     def __call__(self) -> list[Question]:
         return choice_questions(self.rows(), self.name, self.form)
+
+    def check(self) -> None:
+        """ValueError for a local file whose first row is no question. Nothing is downloaded."""
+        if rows := local_rows(self.name):
+            first = islice(renamed(rows.read(), self.columns, self.name), 1)
+            choice_questions(list(first), self.name, self.form)
 
     def rows(self) -> list[Row]:
         """The rows under their standard names."""

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ilu.data.hub import find_rows
+from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
 from ilu.data.readers import Row
 from ilu.data.token_cache import Encoded, fits_memory, in_memory, stored
@@ -60,6 +60,17 @@ class Dataset:
                 stacklevel=2,
             )
         return cached.examples
+
+    def check(self) -> None:
+        """ValueError for a local file whose columns or rows cannot be used; of a large file only
+        the first row is checked. Nothing is downloaded.
+        """
+        rows = local_rows(self.name, self.count)
+        if rows is None:
+            return
+        layout = find_layout(peeked(self.known(rows.read()))[0], self.name)
+        checked = None if fits_memory(rows.files) else 1
+        check_complete(islice(self.filled(rows.read(), layout), checked), layout, self.name)
 
     def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Encoded]:
         """Each row as tokens, after a check of all rows; None if no token is left to predict."""
@@ -207,11 +218,21 @@ class Passages:
     def __post_init__(self) -> None:
         check_limit(self.limit)
 
-    def __call__(self) -> list[str]:
-        first, rows = peeked(find_rows(self.name, self.revision).read())
+    def check(self) -> None:
+        """ValueError for a local file without the column. Nothing is downloaded."""
+        if rows := local_rows(self.name):
+            self.with_column(rows.read())
+
+    def with_column(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows; ValueError if the first lacks the column."""
+        first, every = peeked(rows)
         if self.column not in first:
             have = ", ".join(first)
             raise ValueError(f"{self.name} has the columns {have}; wanted: {self.column}")
+        return every
+
+    def __call__(self) -> list[str]:
+        rows = self.with_column(find_rows(self.name, self.revision).read())
         texts = (str(row.get(self.column) or "") for row in rows)
         found = list(islice((text for text in texts if text.strip()), self.limit))
         if not found:

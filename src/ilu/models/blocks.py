@@ -19,12 +19,17 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def block(model: nn.Module, layer: int) -> nn.Module:
     """Decoder block ``layer``, counted from 0."""
     found = blocks(model)
-    if not 0 <= layer < len(found):
-        raise ValueError(
-            f"layer {layer} is out of range: the model has {len(found)} blocks, "
-            f"0 to {len(found) - 1}. Choose with `layer`, or what the method calls it (`layers`)."
-        )
+    check_layer(layer, len(found))
     return found[layer]
+
+
+def check_layer(layer: int, depth: int) -> None:
+    """ValueError unless a model of ``depth`` blocks has block ``layer``."""
+    if not 0 <= layer < depth:
+        raise ValueError(
+            f"layer {layer} is out of range: the model has {depth} blocks, "
+            f"0 to {depth - 1}. Choose with `layer`, or what the method calls it (`layers`)."
+        )
 
 
 def context_length(model: nn.Module) -> int | None:

@@ -34,6 +34,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     check_name(name, revision)
+    place = usable(device)
     path = model_path(name)
     tokenizer = load_tokenizer(name, revision)
     try:
@@ -49,7 +50,7 @@ def load_model(
         raise unloadable(name, error) from error
     model, info = loaded
     check_whole(name, info["missing_keys"])
-    return LM(model.to(usable(device)).eval(), tokenizer)
+    return LM(model.to(place).eval(), tokenizer)
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
@@ -84,7 +85,15 @@ def usable(device: str) -> torch.device:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         why = first_line(error)
-        raise ValueError(f"cannot use device {device!r} ({why}): try cpu, cuda or mps") from None
+        raise ValueError(
+            f"cannot use device {device!r} ({why}); this machine has: {', '.join(devices())}"
+        ) from None
+
+
+def devices() -> list[str]:
+    """The devices of this machine by the names that ``device`` takes."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:

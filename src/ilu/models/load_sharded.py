@@ -27,14 +27,15 @@ def load_sharded(
     GPT-NeoX and of mixtures of experts, or quantised, every process first loads them whole.
     """
     check_name(name, revision)
+    place = usable(device)
     model, folder = skeleton(name, revision), folder_of(name, revision)
     sources = sources_of(model, folder)
     if sources is None:
         lm = load_model(name, revision=revision, device=device)
         shard(lm.model, ranks)
         return lm
-    shard(model, ranks, usable(device))
-    model.load_state_dict(allocated(model, usable(device)), assign=True)
+    shard(model, ranks, place)
+    model.load_state_dict(allocated(model, place), assign=True)
     fill(model, StoredWeights(folder), sources)
     settings = folder / "generation_config.json"
     if settings.is_file():

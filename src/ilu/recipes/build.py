@@ -118,9 +118,16 @@ def renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warn_of_idle(name: Name, ilu: Invariance, settings: Mapping[str, Any]) -> None:
-    """Warn of settings of the penalty in a recipe without one."""
+    """Warn of settings of the penalty, and of environments, in a recipe without them."""
     if name.environment:
         return
+    ending = ending_of(name)
+    if settings.get("environment") and not (ending and ending.environment):
+        warnings.warn(
+            f"`environment` does nothing in {str(name)!r} but being measured: use {name}-ilu or "
+            f"{name}-control",
+            stacklevel=3,
+        )
     idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
     if idle or settings.get("strength"):
         what = ", ".join(idle or ["strength"])

@@ -9,11 +9,10 @@ from ilu.attacks.prompting.logit_lens import LogitLens
 from ilu.attacks.prompting.prompts import FewShotChoice, Prefilled, Recovered, Reworded, Wordings
 from ilu.attacks.prompting.sampling import Sampling
 from ilu.attacks.prompting.suffix import Budget, Suffix
-from ilu.data.multiple_choice import ChoiceRows
 from ilu.data.splits import OtherQuestions, SampledQuestions
 from ilu.lab.sources import Facts, Form
+from ilu.recipes.suite_data import choice_rows
 from ilu.recipes.suite_request import SuiteRequest
-from ilu.recipes.user_data import column_names, full
 from ilu.types import Group, Questions
 
 EVERY = "all"
@@ -83,8 +82,7 @@ def users(request: SuiteRequest, seed: int = 0) -> dict[str, Group]:
     A column ``paraphrases`` with lists of other wordings adds an attack that uses the best of them.
     A linear probe needs recurring answers, so there is none for cloze questions.
     """
-    columns = column_names(request.columns)
-    source = ChoiceRows(full(request.data or ""), columns, request.limit, request.form)
+    source = choice_rows(request)
     groups = attacks(source, None, OtherQuestions(source, None, FEW), seed=seed)
     if request.form == "cloze":
         del groups["probe"]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ilu.system.checks import check_at_least_one
+
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 
 
@@ -56,6 +58,11 @@ class Common:
     measured: int = 200
     seed: int = 0
     published: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least_one("batch_size", self.batch_size)
+        check_at_least_one("environment_batch_size", self.environment_batch_size)
+        check_at_least_one("truncate", self.truncate)
 
 
 @dataclass(frozen=True)
@@ -126,3 +133,7 @@ class AttackSettings:
     every: int | None = None
     only_end: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least_one("batch_size", self.batch_size)
+        check_at_least_one("truncate", self.truncate)

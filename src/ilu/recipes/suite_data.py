@@ -1,6 +1,7 @@
 """The data and the classifiers of a suite, as the user chose them."""
 
 from ilu.data.facts.sources import FactDocuments
+from ilu.data.multiple_choice import ChoiceRows
 from ilu.data.names import place
 from ilu.data.text import Dataset, Passages
 from ilu.evals.metrics.fluency import CLASSIFIERS
@@ -11,8 +12,24 @@ from ilu.recipes.user_data import column_names, dataset, full
 
 
 def user_dataset(request: SuiteRequest) -> Dataset | FactDocuments:
-    """The user's data."""
-    return dataset(request.data or "", request.columns, request.truncate)
+    """The user's data; ValueError for a file that cannot be used."""
+    return checked(dataset(request.data or "", request.columns, request.truncate))
+
+
+def checked(data: Dataset | FactDocuments) -> Dataset | FactDocuments:
+    """The data, if its first row can be used."""
+    if isinstance(data, Dataset):
+        data.check()
+    return data
+
+
+def choice_rows(request: SuiteRequest) -> ChoiceRows:
+    """The user's questions; ValueError for a file that has none."""
+    rows = ChoiceRows(
+        full(request.data or ""), column_names(request.columns), request.limit, request.form
+    )
+    rows.check()
+    return rows
 
 
 def judges(request: SuiteRequest) -> dict[str, Beside]:
@@ -28,7 +45,9 @@ def judges(request: SuiteRequest) -> dict[str, Beside]:
 
 
 def passages(request: SuiteRequest, column: str) -> Passages:
-    """A column of the user's data."""
+    """A column of the user's data; ValueError for a file without it."""
     found = place(full(request.data or ""))
     column = column_names(request.columns).get(column, column)
-    return Passages(found.name, column, found.revision, request.limit)
+    texts = Passages(found.name, column, found.revision, request.limit)
+    texts.check()
+    return texts

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ilu.data.question_form import Form
-from ilu.system.checks import check_limit
+from ilu.system.checks import check_at_least_one, check_limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +50,4 @@ class SuiteRequest:
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
+        check_at_least_one("truncate", self.truncate)

@@ -16,11 +16,12 @@ from ilu.data.stream import Stream, fingerprint, open_stream, rows_of, split
 from ilu.methods.masks.make import Masking
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
-from ilu.models.load import fingerprint_model, load_model
+from ilu.models.load import fingerprint_model, load_model, usable
 from ilu.models.load_sharded import load_sharded
 from ilu.models.lora import adapted_layers
 from ilu.models.packing import attending_to_each_text
 from ilu.models.weight_names import named_trained
+from ilu.runs.check import check_inputs
 from ilu.runs.choose import cautions, choose
 from ilu.runs.mask_stage import given_mask
 from ilu.runs.recipe import Recipe
@@ -50,6 +51,8 @@ class Prepared:
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     """Load model, data and mask, open what the attacks need, and try every loss."""
     check_ranks(recipe, ranks)
+    usable(own_device(device))
+    check_inputs(recipe)
     lm = loaded(recipe, own_device(device), ranks)
     limit = context_length(lm.model)
     streams = {

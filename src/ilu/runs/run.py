@@ -17,6 +17,7 @@ from ilu.models.load import fingerprint_model, save_model, set_weights, weights_
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
+from ilu.runs.check import check_writable
 from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
@@ -134,6 +135,8 @@ def refuse_existing(path: Path, options: Options) -> None:
     if exists and not (options.resume and (path / "recipe.json").is_file()):
         hint = "it holds no run to resume" if options.resume else "continue it with `resume`"
         raise ValueError(f"{path} exists already: choose another `out`, delete it, or {hint}")
+    if options.ranks.leads:
+        check_writable(path)
 
 
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:

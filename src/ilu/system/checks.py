@@ -9,6 +9,12 @@ def check_limit(limit: int | None) -> None:
         raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")
 
 
+def check_at_least_one(name: str, value: int | None) -> None:
+    """ValueError for a number below 1; None is no number."""
+    if value is not None and value < 1:
+        raise ValueError(f"{name} {value}: it must be at least 1")
+
+
 def check_finite(value: float, what: str) -> float:
     """The value, if it is a number; a damaged model gives none, which is no result."""
     if not math.isfinite(value):

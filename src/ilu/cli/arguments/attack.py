@@ -10,6 +10,7 @@ import tyro
 
 from ilu.cli.arguments.unlearn import Place
 from ilu.cli.flags import Positional, parse
+from ilu.cli.help import flags_of
 from ilu.data.question_form import Form
 from ilu.recipes.settings import AttackSettings
 from ilu.system.declared import declared
@@ -86,7 +87,12 @@ class Attack:
 
 def read(argv: Sequence[str]) -> Attack:
     """Parse the flags."""
-    return parse(Attack, "ilu attack", argv, description())
+    return parse(Attack, "ilu attack", argv, description(), head={})
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set."""
+    return {flag.name for flag in flags_of(Attack, Attack, "")}
 
 
 def description() -> str:

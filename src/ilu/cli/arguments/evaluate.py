@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ilu.cli.flags import Positional, parse
+from ilu.cli.help import flags_of
 from ilu.recipes.suite_request import SuiteRequest
 
 
@@ -52,4 +53,9 @@ class Evaluate:
 
 def read(argv: Sequence[str]) -> Evaluate:
     """Parse the flags."""
-    return parse(Evaluate, "ilu evaluate", argv)
+    return parse(Evaluate, "ilu evaluate", argv, head={})
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set."""
+    return {flag.name for flag in flags_of(Evaluate, Evaluate, "")}

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ilu.cli.arguments.unlearn import Trial, check_recipe, field_names
-from ilu.cli.flags import Positional, parse
+from ilu.cli.arguments.unlearn import FILES, Trial, check_recipe, field_names, recipe_settings
+from ilu.cli.flags import Positional, flags, key_of, parse
 from ilu.runs.sweep.resources import Resources
+from ilu.system.errors import alternatives, similar
 
 HELP = """\
 usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
@@ -130,4 +131,41 @@ def check(argv: Sequence[str]) -> None:
     if argv[0] in SUBCOMMANDS:
         parse(SUBCOMMANDS[argv[0]], f"ilu sweep {argv[0]}", argv[1:])
     elif not argv[0].endswith(".py"):
-        check_recipe("ilu sweep", argv, field_names(SweepFlags, Where, Resources, Trial))
+        check_recipe("ilu sweep", argv, [*OWN, *FILES])
+        check_varied(argv)
+
+
+def check_varied(argv: Sequence[str]) -> None:
+    """Raise ValueError for a key of --grid or --search that is no setting of its recipes."""
+    words = spread(argv, ("--grid", "--search"))
+    items = [*flags(words, "--grid"), *flags(words, "--search")]
+    given = {key: values for key, _, values in (item.partition("=") for item in items)}
+    recipes = [argv[0], *given.get("recipe", argv[0]).split(",")]
+    known = {"recipe", "lambda"}.union(*(recipe_settings("ilu sweep", [r], ()) for r in recipes))
+    for key in given:
+        if key_of(f"--{key}") not in known:
+            near = similar(key.replace("-", "_"), known)
+            hint = f"; did you mean {alternatives(near)}?" if near else ""
+            raise ValueError(f"{key!r} is no setting of {', '.join(dict.fromkeys(recipes))}{hint}")
+
+
+def spread(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """``--grid a=1 b=2`` as ``--grid a=1 --grid b=2``."""
+    found: list[str] = []
+    open_flag = ""
+    for word in argv:
+        again = open_flag and not word.startswith("-") and found[-1] != open_flag
+        found += [open_flag, word] if again else [word]
+        if word.startswith("-"):
+            open_flag = word if word in names else ""
+    return found
+
+
+OWN = field_names(SweepFlags, Where, Resources, Trial)
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set; of a Python file this is not known, and none."""
+    if lead and lead[0].endswith(".py"):
+        return set()
+    return recipe_settings("ilu sweep", lead, OWN)

@@ -22,6 +22,9 @@ OUT/model is an ordinary Hugging Face folder.
   ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
       --environment openai/gsm8k:main --layer 7 --out runs/rmu
 
+  ilu unlearn npo-ilu --model lab --out runs/first --print-config > run.yaml
+  ilu unlearn --config run.yaml --steps 50 --out runs/second
+
 Recipes: {recipes}{endings}.
 Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults
 """
@@ -76,7 +79,16 @@ def overview() -> str:
 
 def check(argv: Sequence[str]) -> None:
     """Raise ValueError for an unknown recipe or flag."""
-    check_recipe("ilu unlearn", argv, field_names(Place, Trial))
+    check_recipe("ilu unlearn", argv, [*field_names(Place, Trial), *FILES])
+
+
+FILES = ("config", "print_config")
+"""Flags of the commands that read their settings from a file, and write them as one."""
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set."""
+    return recipe_settings("ilu unlearn", lead, field_names(Place, Trial))
 
 
 def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
@@ -84,6 +96,12 @@ def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
 
     ``own``: the settings of the command besides those of the recipe.
     """
+    settings = recipe_settings(command, argv, own)
+    check_flags(f"{command} {parse_name(argv[0])}", argv[1:], settings)
+
+
+def recipe_settings(command: str, argv: Sequence[str], own: Iterable[str]) -> set[str]:
+    """The settings of the recipe that is the first word, and ``own``; ValueError if it is none."""
     if not argv or argv[0].startswith("-"):
         raise ValueError(
             f"{command} needs a recipe first, such as {command} npo --model lab; "
@@ -94,7 +112,7 @@ def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
     settings |= {*declared_methods()[name.method].settings}
     if name.robust:
         settings |= {*declared_endings()[name.robust].settings}
-    check_flags(f"{command} {name}", argv[1:], settings)
+    return settings
 
 
 def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> None:

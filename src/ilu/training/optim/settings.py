@@ -1,6 +1,7 @@
 """How to train, as settings: this file needs no torch."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,6 +76,8 @@ class Optim:
             raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {self.betas}: both must be at least 0 and below 1")
+        for name, pattern in {"parameters": self.parameters, "perturbed": self.perturbed}.items():
+            check_pattern(name, pattern or "")
         self.check_average()
 
     def check_average(self) -> None:
@@ -98,3 +101,11 @@ class Optim:
             "cosine": 0.5 * (1 - math.cos(math.pi * left)),
         }
         return self.lr * shape[self.schedule]
+
+
+def check_pattern(name: str, pattern: str) -> None:
+    """ValueError for the setting ``name`` if it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None

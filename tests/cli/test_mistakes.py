@@ -1,0 +1,132 @@
+"""What a user can get wrong is found before a model is loaded."""
+
+import os
+import warnings
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ilu.cli.sweep_flags import replaced
+from ilu.recipes.build import build
+
+FILES = {
+    "good.jsonl": '{"text": "a"}\n',
+    "body.jsonl": '{"body": "x"}\n',
+    "broken.jsonl": "{text\n",
+    "list.jsonl": "[1]\n",
+    "blank.jsonl": '{"text": ""}\n{"text": "a"}\n',
+    "empty.jsonl": "",
+    "choice.jsonl": '{"question": "q", "choices": ["a"], "answer": 0}\n',
+}
+UNLEARN = "unlearn npo --model lab --out run"
+ATTACK = "attack lab --out run"
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    def load(*args, **named):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (f"{UNLEARN} --forget no.jsonl", "no.jsonl does not exist"),
+        (f"{UNLEARN} --retain no.csv", "no.csv does not exist"),
+        ("unlearn npo-ilu --model lab --out run --environment no.parquet", "does not exist"),
+        ("unlearn dpo --model lab --out run --forget no.jsonl", "no.jsonl does not exist"),
+        (f"{UNLEARN} --forget body.jsonl", "columns body; wanted"),
+        (f"{UNLEARN} --forget good.jsonl --forget-columns text=story", "no column 'story'"),
+        (f"{UNLEARN} --forget broken.jsonl", "broken.jsonl, line 1 is not JSON"),
+        (f"{UNLEARN} --forget list.jsonl", "line 1 holds a list"),
+        (f"{UNLEARN} --forget blank.jsonl", "1 rows have no text, the first is row 1"),
+        (f"{UNLEARN} --forget empty.jsonl", "is empty"),
+        (f"{UNLEARN} --device cuda", "this machine has: cpu"),
+        (f"{UNLEARN} --parameters [", "parameters '[' is no regular expression"),
+        (f"{UNLEARN} --perturbed (", "perturbed '(' is no regular expression"),
+        ("unlearn rmu --model lab --out run --layer 6", "layer 6 is out of range"),
+        ("unlearn npo-lat --model lab --out run --attack-layer 9", "layer 9 is out of range"),
+        ("unlearn circuit-breakers --model lab --out run --layers 1 --layers 7", "layer 7 is out"),
+        (f"{UNLEARN} --batch-size 0", "batch_size 0: it must be at least 1"),
+        (f"{UNLEARN} --environment-batch-size 0", "environment_batch_size 0: it must be"),
+        (f"{UNLEARN} --truncate 0", "truncate 0: it must be at least 1"),
+        (f"{UNLEARN} --steps -1", "steps must be at least 0"),
+        (f"{UNLEARN} --steps 1 --steps 2", "--steps is given twice"),
+        (f"{UNLEARN} --lr=1 --lr 2", "--lr is given twice"),
+        ("unlearn npo --model lab --out good.jsonl", "good.jsonl exists already"),
+        ("unlearn npo --model lab --out good.jsonl/run", "good.jsonl is a file"),
+        ("unlearn npo --model nowhere --out run --forget good.jsonl --retain good.jsonl",
+         "'nowhere' is no folder"),
+        (f"{ATTACK} --task no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --attack lora:no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --attack in-turn:mood+no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --attack relearn:1 --forget no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --task body.jsonl", "columns body; wanted"),
+        (f"{ATTACK} --task mood --suite likelihood --data no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --task mood --batch-size 0", "batch_size 0: it must be at least 1"),
+        (f"{ATTACK} --task mood --device cuda", "this machine has: cpu"),
+        (f"{ATTACK} --task mood --steps -1", "steps must be at least 0"),
+        ("evaluate lab --data no.jsonl", "no.jsonl does not exist"),
+        ("evaluate lab --data body.jsonl", "columns body; wanted"),
+        ("evaluate lab --suite verbatim --data blank.jsonl", "rows have no text"),
+        ("evaluate lab --suite perplexity --data body.jsonl", "columns body; wanted: text"),
+        ("evaluate lab --suite fluency --data good.jsonl", "wanted: prompt"),
+        ("evaluate lab --suite choice --data good.jsonl", "wanted: question"),
+        ("evaluate lab --suite choice --data choice.jsonl", "row 1: choices must be a list"),
+        ("evaluate lab --suite elicit --data no.jsonl", "no.jsonl does not exist"),
+        ("evaluate lab --suite membership --data good.jsonl --nonmembers no.jsonl", "no.jsonl"),
+        ("evaluate lab --suite lab --device cuda", "this machine has: cpu"),
+        ("evaluate lab --suite lab --limit 1 --limit 2", "--limit is given twice"),
+        ("sweep npo --model lab --out s --grid foo=1", "'foo' is no setting of npo"),
+        ("sweep npo --model lab --out s --grid seed=0:2 stesp=1", "'stesp' is no setting of npo;"),
+        ("sweep npo --model lab --out s --grid recipe=npo,nop", "did you mean 'npo'?"),
+        ("sweep npo --model lab --out s --search foo=0:1", "'foo' is no setting of npo"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message_and_no_model_is_loaded(words, says, ilu, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    done = ilu(*words.split())
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in said
+    assert "Traceback" not in said
+    assert "did you mean" not in said or said.count("'") <= 12  # at most three suggestions
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_folder_that_cannot_be_written_is_said_first(ilu, tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "locked")
+    done = ilu("unlearn", "npo", "--model", "lab", "--out", "locked/run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_an_environment_that_does_nothing_is_warned_of(tmp_path):
+    settings = {"model": "lab", "environment": "e.jsonl"}
+    with pytest.warns(UserWarning, match="use npo-ilu or npo-control"):
+        build("npo", settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build("npo-ilu", settings)
+        build("npo-control", settings)
+
+
+def test_a_cell_of_a_grid_replaces_the_flag():
+    words = ["--steps", "1", "--model=lab", "--lr", "2"]
+    assert replaced(words, ["--steps", "5", "--model", "x"]) == [
+        "--lr", "2", "--steps", "5", "--model", "x",
+    ]  # fmt: skip
+
+
+def test_the_plan_names_the_memory_that_it_assumes(ilu):
+    assert "assumed: a device of 80GiB" in ilu("plan", "npo", "--model", "lab").stdout
+    given = ilu("plan", "npo", "--model", "lab", "--device-memory", "8GiB")
+    assert "assumed" not in given.stdout
