@@ -228,7 +228,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(unlearn(ilu, "--layer", "9", recipe="rmu"), "layer 9", "0 to 5")
     failed(unlearn(ilu, "--device", "cuda:7"), "cannot use device 'cuda:7'")
     failed(
-        unlearn(ilu, "--model", "nowhere", "--forget", "a", "--retain", "b", recipe="npo"),
+        ilu(
+            *[
+                "unlearn",
+                "npo",
+                "--model",
+                "nowhere",
+                "--forget",
+                "a",
+                "--retain",
+                "b",
+                "--steps",
+                "2",
+                "--out",
+                "run",
+            ]
+        ),
         "model 'nowhere' is no folder",
     )
     failed(ilu("evaluate", "lab"), "needs --data")
