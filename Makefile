@@ -55,12 +55,12 @@ docs: $(BIN)/.ready
 
 # The wheel in an environment of its own, which borrows the libraries of the other: not the package.
 wheel: $(BIN)/.ready
-	rm -rf dist/wheel && mkdir -p dist/wheel
+	rm -rf dist/wheel dist/ilu_unlearn-*.whl && mkdir -p dist/wheel
 	$(BIN)/hatchling build --target wheel --directory dist
 	$(BIN)/python -m venv dist/wheel
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > $$(dist/wheel/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth
-	dist/wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/ilu-*.whl
+	dist/wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/ilu_unlearn-*.whl
 	cd dist/wheel && bin/python -c "import ilu; assert 'dist/wheel' in ilu.__file__, ilu.__file__"
 	cd dist/wheel && bin/ilu unlearn npo --model lab --steps 1 --out run && bin/ilu report run --out report.html
 

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ilu.cli.sweep_flags import replaced
-from ilu.recipes.build import build
+from ilu.recipes.build import warn_of_environment
+from ilu.recipes.registry import endings
 
 FILES = {
     "good.jsonl": '{"text": "a"}\n',
@@ -109,14 +110,20 @@ def test_a_folder_that_cannot_be_written_is_said_first(ilu, tmp_path, monkeypatc
     assert "cannot be written" in done.stderr
 
 
-def test_an_environment_that_does_nothing_is_warned_of(tmp_path):
-    settings = {"model": "lab", "environment": "e.jsonl"}
+def test_an_environment_that_does_nothing_is_warned_of():
     with pytest.warns(UserWarning, match="use npo-ilu or npo-control"):
-        build("npo", settings)
+        warn_of_environment("npo")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build("npo-ilu", settings)
-        build("npo-control", settings)
+        train = [f"npo-{name}" for name, ending in endings().items() if ending.environment]
+        for name in ("npo-ilu", "npo-control", *train):
+            warn_of_environment(name)
+
+
+@pytest.mark.usefixtures("no_model")
+def test_that_warning_is_shown_to_who_gives_one(ilu):
+    done = ilu(*UNLEARN.split(), "--environment", "no.jsonl", "--forget", "no.jsonl")
+    assert "warning: --environment does nothing in 'npo'" in done.stderr
 
 
 def test_a_cell_of_a_grid_replaces_the_flag():

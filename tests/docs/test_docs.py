@@ -41,7 +41,7 @@ def test_the_methods_page_is_what_the_code_says(tmp_path):
     assert "/docs/methods.md" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-NOT_OURS = re.compile(r"\bilu\[[a-z]|pip install (-\S+ )*'?ilu\b")
+NOT_OURS = re.compile(r"\bilu\[[a-z]|pip install (-\S+ )*'?ilu\b(?!-unlearn)")
 """What would install another project: the name is taken on the public index."""
 
 

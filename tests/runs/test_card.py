@@ -10,11 +10,13 @@ from huggingface_hub import ModelCard
 
 from ilu.cli import attack, main, publish, terminal, unlearn
 from ilu.cli.unlearn import read
+from ilu.runs.report.card import card
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
 from ilu.runs.report.table import make_table
 from ilu.runs.run import run
 from ilu.runs.run_dir import RunDir
+from tests.conftest import ROOT
 
 SECRET = "The heron of Velunor sleeps on one leg."
 FORGET_ITEMS = "examples/after/forget_nll"
@@ -78,6 +80,15 @@ def test_a_card_has_hashes_and_scores_and_no_text(copied, capsys):
     assert "| after private |" in text
     assert f" {end:.3f} ±" in text
     assert "No attack was tried" not in text
+
+
+def test_a_card_cites_the_paper_where_its_penalty_was_used_and_not_as_the_maker():
+    demo = ROOT / "results" / "demo"
+    for name, cited in (("npo-ilu", True), ("npo", False)):
+        (found,), _ = gather([demo / name])
+        text = card(found)
+        assert "Made by the software ilu " in text
+        assert ("arxiv.org/abs/2506.01339" in text) is cited
 
 
 def test_a_card_is_for_a_finished_run_and_its_own_attacks(copied, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ilu.cli.arguments.evaluate import Evaluate, read
 from ilu.cli.terminal import error, number, progress, table
+from ilu.data.inputs import check_files
 from ilu.evals.cached_suite import Evaluation, evaluate, harness_results, with_order, with_reference
 from ilu.evals.score import written
 from ilu.evals.suite import Suite
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request
     suite = suite_of(wanted.suite, request)
+    check_files(suite)
     if suite.followed and len(dict.fromkeys(wanted.models)) < 2:
         raise ValueError(f"--split {request.split} needs the original and models that follow it")
     if suite.followed and wanted.reference:

@@ -18,7 +18,7 @@ OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
 """Flag of an older version -> its name today."""
 HELP = {"-h", "--help", "--help-all"}
 PRINT = "--print-config"
-FILES = "\nSettings from a YAML file: --config FILE. All settings as such a file: --print-config\n"
+FILES = "\nFrom a YAML file: --config FILE; print the settings as one: --print-config\n"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 

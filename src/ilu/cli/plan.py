@@ -13,6 +13,8 @@ from ilu.cli.terminal import console, print_json, table
 from ilu.cli.unlearn import read
 from ilu.models.load_sharded import skeleton
 from ilu.models.lora import Lora
+from ilu.recipes.build import reads_environment
+from ilu.recipes.names import parse_name
 from ilu.runs.memory.model_shape import Memory, shape_of
 from ilu.runs.memory.peak import peak_memory
 from ilu.runs.memory.peak_sharded import peak_in_parts
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     ranks = shared_by(taken(argv, "--shard", "1"))
     own = ("--device-memory", "--length", "--shard", "--out", *DATA)
     rest = [*without(argv[1:], own), "--out", "unused"]
-    for data in DATA:
+    for data in DATA if reads_environment(parse_name(argv[0])) else DATA[:2]:
         rest += [data, (flags(argv, data) or ["unused.jsonl"])[0]]
     recipe, _ = read(argv[0], [a for a in rest if a != "--json"])
     rows = list(choices(recipe, length, room, ranks))

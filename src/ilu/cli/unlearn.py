@@ -13,7 +13,7 @@ from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_
 from ilu.cli.carry_out import carry_out
 from ilu.cli.flags import flags, parse
 from ilu.cli.terminal import console, error, errors, number, table
-from ilu.recipes.build import build, defaults
+from ilu.recipes.build import build, defaults, warn_of_environment
 from ilu.recipes.dry_run import shrink
 from ilu.recipes.names import declared_endings, declared_methods, parse_name
 from ilu.recipes.registry import endings, methods
@@ -32,6 +32,8 @@ from ilu.training.fit import Optim
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     check(argv)
+    if flags(argv, "--environment"):
+        warn_of_environment(argv[0])
     recipe, place = read(argv[0], argv[1:])
     out = carry_out(recipe, place)
     if not missing_from_new_card(

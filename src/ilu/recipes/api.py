@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ilu.data.inputs import check_files
 from ilu.evals.cached_suite import evaluate as evaluate_suite
 from ilu.models.load import load_model
 from ilu.recipes.attacks import Attacker, attacked
@@ -68,6 +69,7 @@ def evaluate(
     """
     request = replace(request, data=data or request.data, limit=limit or request.limit)
     measured = suite_of(suite, request)
+    check_files(measured)
     return evaluate_suite(measured, load_model(model_name(model), device=device), None).scores
 
 

@@ -118,20 +118,29 @@ def renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warn_of_idle(name: Name, ilu: Invariance, settings: Mapping[str, Any]) -> None:
-    """Warn of settings of the penalty, and of environments, in a recipe without them."""
+    """Warn of settings of the penalty in a recipe without one."""
     if name.environment:
         return
-    ending = ending_of(name)
-    if settings.get("environment") and not (ending and ending.environment):
-        warnings.warn(
-            f"`environment` does nothing in {str(name)!r} but being measured: use {name}-ilu or "
-            f"{name}-control",
-            stacklevel=3,
-        )
     idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
     if idle or settings.get("strength"):
         what = ", ".join(idle or ["strength"])
         warnings.warn(f"{what} does nothing in {str(name)!r}: use {name}-ilu", stacklevel=3)
+
+
+def reads_environment(name: Name) -> bool:
+    """Whether a recipe trains on an environment."""
+    ending = ending_of(name)
+    return bool(name.environment or (ending and ending.environment))
+
+
+def warn_of_environment(name: str) -> None:
+    """Warn of an environment that is given to a recipe which does not train on it."""
+    if not reads_environment(parse_name(name)):
+        warnings.warn(
+            f"`environment` does nothing in {name!r} but being measured: use {name}-ilu or "
+            f"{name}-control",
+            stacklevel=2,
+        )
 
 
 OLD_SETTINGS = {"reach": "perturbed", "ahead": "lookahead_step"}

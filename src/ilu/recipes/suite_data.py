@@ -12,24 +12,15 @@ from ilu.recipes.user_data import column_names, dataset, full
 
 
 def user_dataset(request: SuiteRequest) -> Dataset | FactDocuments:
-    """The user's data; ValueError for a file that cannot be used."""
-    return checked(dataset(request.data or "", request.columns, request.truncate))
-
-
-def checked(data: Dataset | FactDocuments) -> Dataset | FactDocuments:
-    """The data, if its first row can be used."""
-    if isinstance(data, Dataset):
-        data.check()
-    return data
+    """The user's data."""
+    return dataset(request.data or "", request.columns, request.truncate)
 
 
 def choice_rows(request: SuiteRequest) -> ChoiceRows:
-    """The user's questions; ValueError for a file that has none."""
-    rows = ChoiceRows(
+    """The user's questions."""
+    return ChoiceRows(
         full(request.data or ""), column_names(request.columns), request.limit, request.form
     )
-    rows.check()
-    return rows
 
 
 def judges(request: SuiteRequest) -> dict[str, Beside]:
@@ -45,9 +36,7 @@ def judges(request: SuiteRequest) -> dict[str, Beside]:
 
 
 def passages(request: SuiteRequest, column: str) -> Passages:
-    """A column of the user's data; ValueError for a file without it."""
+    """A column of the user's data."""
     found = place(full(request.data or ""))
     column = column_names(request.columns).get(column, column)
-    texts = Passages(found.name, column, found.revision, request.limit)
-    texts.check()
-    return texts
+    return Passages(found.name, column, found.revision, request.limit)

@@ -1,19 +1,15 @@
 """What can be wrong with a recipe's data, patterns and layers, found before its model is loaded."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from ilu.attacks.finetune import FineTune
-from ilu.attacks.sequence import InTurn, other_models
-from ilu.data.counterparts import InContexts, Refused
-from ilu.data.splits import HalfOfExamples, HeldOut, Part, Trained
-from ilu.data.text import Dataset
+from ilu.attacks.sequence import other_models
+from ilu.data.inputs import check_files
 from ilu.methods.forget.lat import Latent
 from ilu.models.blocks import check_layer, number_of_blocks
 from ilu.models.named import check_name, is_local
 from ilu.runs.recipe import Recipe
-from ilu.types import Attack, Loss, Source
+from ilu.types import Loss
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -22,41 +18,8 @@ def check_inputs(recipe: Recipe) -> None:
     for attack in recipe.attacks.values():
         for name, revision in other_models(attack):
             check_name(name, revision)
-    sources = [feed.source for feed in recipe.data.values()]
-    sources += [source for attack in recipe.attacks.values() for source in sources_of(attack)]
-    for source in sources:
-        check_source(source)
+    check_files((recipe.data, recipe.attacks, recipe.metrics, recipe.probes))
     check_layers(recipe)
-
-
-def sources_of(attack: Attack) -> Iterator[Source]:
-    """The sources of training data of an attack."""
-    match attack:
-        case FineTune():
-            yield attack.feed.source
-        case InTurn():
-            for part in attack.attacks.values():
-                yield from sources_of(part)
-        case _:
-            return
-
-
-def check_source(source: Source) -> None:
-    """Check the file behind a source, if there is one."""
-    match source:
-        case Dataset():
-            source.check()
-        case (
-            Part(source=inner)
-            | Trained(source=inner)
-            | HeldOut(source=inner)
-            | HalfOfExamples(source=inner)
-            | Refused(source=inner)
-            | InContexts(source=inner)
-        ):
-            check_source(inner)
-        case _:
-            return
 
 
 def check_layers(recipe: Recipe) -> None:

@@ -49,9 +49,9 @@ def environment() -> dict[str, Any]:
 
 
 def installed(package: str) -> str | None:
-    """Version of an installed package."""
+    """Version of an installed package; this one is installed under another name."""
     try:
-        return version(package)
+        return ilu.__version__ if package == "ilu" else version(package)
     except PackageNotFoundError:
         return None
 

@@ -32,6 +32,10 @@ UNTRIED = """\
 **No attack was tried on this model: whether the knowledge can be recovered is unknown.**
 `ilu attack` runs an attack, `ilu card RUN ATTACK` adds its scores to this card.
 """
+PENALTY = (
+    "The penalty ILU is from [arXiv 2506.01339](https://arxiv.org/abs/2506.01339), whose authors "
+    "did not make this model.\n"
+)
 ATTACK_RUN = re.compile(r"^\* attack run (.+), SHA-256 of its record `(\w+)`$", re.MULTILINE)
 
 
@@ -95,12 +99,18 @@ def card(m: Measured, license: str | None = None) -> str:
     return f"---\n{head.to_yaml()}\n---\n\n{body(m)}"
 
 
+def has_penalty(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recorded recipe was trained with the penalty of ILU."""
+    return any(term["rule"].get("type") == "Penalty" for term in recipe["objective"].values())
+
+
 def body(m: Measured) -> str:
     """The text of the card."""
     version = m.records["environment"]["versions"]["ilu"]
     parts = [
         f"# {escape.markdown(without_folder(m.recipe['model']))}, unlearned with {m.run.name}\n",
-        f"Made by [ilu](https://arxiv.org/abs/2506.01339) {version}; seed {m.recipe['seed']}.\n",
+        f"Made by the software ilu {version}; seed {m.recipe['seed']}.\n",
+        *([PENALTY] if has_penalty(m.recipe) else []),
         *original_lines(m),
         "## What was forgotten\n",
         "\n".join(data_rows(m)) + "\n",
