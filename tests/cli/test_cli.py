@@ -38,7 +38,13 @@ COMMANDS = (
     "doctor",
 )
 ENDS = ("original", "unlearned", "finetuned", "tuned_original")
-QUICK = ("--model", "lab", "--steps", "2", "--batch-size", "2", "--environment-batch-size", "4")
+SMALL = ("--model", "lab", "--batch-size", "2", "--environment-batch-size", "4")
+QUICK = (*SMALL, "--steps", "2")
+NOTHING = (
+    "warning: nothing was forgotten: train longer, with a larger --lr, or by another method; the "
+    "model is not an unlearned one\n"
+)
+"""What two steps deserve."""
 
 
 def unlearn(ilu, *more, recipe="npo-ilu", out="run"):
@@ -104,7 +110,7 @@ def test_recipes_begin_at_a_strength_in_units_of_the_forget_term():
 def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, installed_ilu, tmp_path):
     done = unlearn(installed_ilu, "--save-every", "1")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no library writes when it is imported
+    assert done.stderr == NOTHING  # no library writes when it is imported
     assert len((tmp_path / "run/train.jsonl").read_text().splitlines()) == 2
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
@@ -148,7 +154,8 @@ def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
     done = ilu("attack", "lab", *flags, "--ask", "fewshot", "--suite", "lab", "--limit", "8",
                "--steps", "2", "--out", "run")  # fmt: skip
     shown = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
-    assert shown == ["before", "head-sums", "noise-0.5", "fewshot"]
+    assert {"forgotten", "utility", "fewshot"} <= {*shown}
+    assert all(title in done.stdout for title in ("before", "head-sums", "noise-0.5"))
     (asked,) = json.loads((tmp_path / "run/scores/probes.json").read_text()).items()
     assert (asked[0], asked[1]["n"]) == ("fewshot", 8)
     assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
@@ -314,7 +321,7 @@ def test_overlap_is_warned_of(ilu, tmp_path):
     assert done.stderr == "warning: 2 retain examples are in the forget set as well\n"
 
 
-LONG = ("--steps", "30")
+LONG = (*SMALL, "--steps", "30")
 """Steps enough for a signal to come between two of them."""
 
 
@@ -322,7 +329,7 @@ LONG = ("--steps", "30")
 def uninterrupted(tmp_path_factory):
     """The run that the interrupted ones must end in."""
     place = tmp_path_factory.mktemp("uninterrupted")
-    command = ("unlearn", "npo-ilu", *QUICK, *LONG, "--out", "whole")
+    command = ("unlearn", "npo-ilu", *LONG, "--out", "whole")
     assert installed(command, place).returncode == 0
     return place / "whole"
 
@@ -332,7 +339,7 @@ def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
     number, code, installed_ilu, uninterrupted, tmp_path
 ):
     process = subprocess.Popen(
-        [INSTALLED, "unlearn", "npo-ilu", *QUICK, *LONG, "--out", "run"],
+        [INSTALLED, "unlearn", "npo-ilu", *LONG, "--out", "run"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -348,7 +355,8 @@ def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
     assert process.returncode == code, errors
     assert b"--resume continues" in errors
     assert not (tmp_path / "run/model").exists()
-    assert unlearn(installed_ilu, *LONG, "--resume").returncode == 0
+    again = installed_ilu("unlearn", "npo-ilu", *LONG, "--out", "run", "--resume")
+    assert again.returncode == 0
     for file in ("train.jsonl", "model/model.safetensors"):
         assert (uninterrupted / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
 

@@ -287,13 +287,15 @@ def feeds(
 ) -> dict[str, Feed]:
     """The user's data at ``places``, called ``role``, ``role2``, ..."""
     return {
-        f"{role}{i if i > 1 else ''}": Feed(source(place, columns, cut), size, role)
+        f"{role}{i if i > 1 else ''}": Feed(
+            source(place, columns, cut, f"{role}_columns"), size, role
+        )
         for i, place in enumerate(places, start=1)
     }
 
 
-def source(name: str, columns: Sequence[str], cut: int | None) -> Source:
+def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:
     """The training data of a known downstream task, or the user's data."""
     if name in KNOWN and not Path(name).exists():
-        return downstream(name, columns, cut)[0]
+        return downstream(name, columns, cut, setting)[0]
     return user_data.dataset(name, columns, cut)

@@ -53,10 +53,15 @@ def task_attack(
     return replace(attack, feed=Feed(attack.feed.source, batch_size), optim=optim, seed=seed)
 
 
-def downstream(task: str, columns: Sequence[str], truncate: int | None) -> tuple[Source, Metric]:
-    """Training text of a known task, and its accuracy on questions from another split."""
+def downstream(
+    task: str, columns: Sequence[str], truncate: int | None, setting: str = "task_columns"
+) -> tuple[Source, Metric]:
+    """Training text of a known task, and its accuracy on questions from another split.
+
+    ``setting``: what ``columns`` are called, for an error.
+    """
     if columns:
-        raise ValueError(f"the task {task} has fixed columns: give none")
+        raise ValueError(f"the task {task} has fixed columns: leave `{setting}` out")
     if task == "gsm8k":
         train = Dataset("openai/gsm8k:main:train", revision=GSM8K, truncate=truncate)
         return train, FinalNumber(Problems(limit=QUESTIONS))
