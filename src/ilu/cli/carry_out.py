@@ -30,7 +30,7 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
             resume=place.resume,
             progress=shown,
             stop=stop,
-            samples=place.samples,
+            samples=place.sample_texts,
             on_note=lambda text: console.print(text, markup=False, soft_wrap=True),
             track=track,
             ranks=ranks,

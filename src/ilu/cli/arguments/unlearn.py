@@ -42,7 +42,7 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
-        samples: keep the texts of a few forget questions and of the model's answers in the run, for
+        sample_texts: keep the texts of a few forget questions and of the model's answers in the run, for
             the report; cards and uploads never have them.
         require_forgotten: end with exit code 3 if a smaller share than this was forgotten: of the
             accuracy above guessing on the forget questions, or the relative rise of the loss.
@@ -54,7 +54,7 @@ class Place:
     save_every: int | None = None
     resume: bool = False
     track: Tracker | None = None
-    samples: bool = True
+    sample_texts: bool = True
     require_forgotten: float | None = None
     shard: bool = False
 
@@ -152,7 +152,7 @@ GROUPS = {
         "lora_rank", "lora_alpha", "quantise_base", "mask", "parameters", "perturbed",
     ),
     "Output": (
-        "out", "device", "resume", "save_every", "track", "samples", "require_forgotten",
+        "out", "device", "resume", "save_every", "track", "sample_texts", "require_forgotten",
         "tiny",
     ),
 }  # fmt: skip
