@@ -42,8 +42,8 @@ class Place:
         resume: continue an interrupted run.
         track: follow the run live in this tracker (needs the tracker itself);
             trackio works without a network.
-        sample_texts: keep the texts of a few forget questions and of the model's answers in the run, for
-            the report; cards and uploads never have them.
+        sample_texts: keep the texts of a few forget questions and of the model's answers in the
+            run, for the report; cards and uploads never have them.
         require_forgotten: end with exit code 3 if a smaller share than this was forgotten: of the
             accuracy above guessing on the forget questions, or the relative rise of the loss.
         shard: keep weights, gradients and optimiser state in parts on several processes (FSDP2).
