@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ilu.models.named import model_path
+from ilu.models.named import reachable_path
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -43,7 +43,7 @@ def number_of_blocks(name: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config: Any = AutoConfig.from_pretrained(model_path(name))
+        config: Any = AutoConfig.from_pretrained(reachable_path(name), trust_remote_code=False)
         return int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, AttributeError):
         return None  # an error of the model is reported when it is loaded
