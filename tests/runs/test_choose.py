@@ -144,6 +144,12 @@ def test_done_says_whether_anything_was_forgotten(tmp_path):
     assert done["forgotten"] == pytest.approx(0, abs=0.02)
 
 
+def test_every_seed_has_the_same_settings(lm, streams):
+    recipe = build("npo", {"model": "lab", "beta": None})
+    other = {role: Stream(stream.examples, 4, 7) for role, stream in streams.items()}
+    assert choose(recipe, lm, streams) == choose(recipe, lm, other)
+
+
 def test_a_wrapped_loss_is_chosen_for_as_well(lm, streams):
     recipe = build("npo-lat", {"model": "lab", "beta": None})
     chosen = choose(recipe, lm, streams).recipe

@@ -28,9 +28,11 @@ def test_a_small_loss_of_accuracy_is_nothing():
     assert found.nothing
 
 
-def test_what_was_not_known_cannot_be_forgotten():
-    found = outcome(RECIPE, scores("forget_accuracy", 0.2, 0.25), scores("forget_accuracy", 0.1))
-    assert found.nothing
+def test_of_what_was_not_known_before_only_the_loss_says_something():
+    before, after = scores("forget_accuracy", 0.26, 0.25), scores("forget_accuracy", 0.1)
+    assert outcome(RECIPE, before, after) is None
+    rise = (before | scores("forget_nll", 2.0), after | scores("forget_nll", 3.0))
+    assert outcome(RECIPE, *rise).share == pytest.approx(0.5)
 
 
 def test_without_questions_the_loss_decides():

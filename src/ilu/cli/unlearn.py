@@ -48,6 +48,8 @@ def check_outcome(out: RunDir, required: float | None) -> None:
     """Say in a sentence what was forgotten; warn if it is nothing, and end if it is too little."""
     found = outcome(out.read("recipe"), out.scores("before"), out.scores("after"))
     if found is None:
+        if required is not None:
+            raise ValueError("`require_forgotten`: nothing was measured on the forget data")
         return
     console.print(found.sentence, markup=False, soft_wrap=True)
     show_samples(out)
@@ -72,10 +74,15 @@ def show_samples(out: RunDir) -> None:
     pairs = list(zip(out.rows("samples/before"), out.rows("samples/after"), strict=False))
     pairs.sort(key=lambda pair: [each["value"] for each in pair] != [1, 0])
     for before, after in pairs[:SHOWN]:
-        question = f"{before['prompt'].strip()} ..."
+        question = f"{last_line_of(str(before['prompt']))} ..."
         for text, each in ((question, None), ("  before: ", before), ("  after:  ", after)):
             said = "" if each is None else first_line_of(str(each["generated"]))
             console.print(f"{text}{said}", markup=False, soft_wrap=True)
+
+
+def last_line_of(text: str) -> str:
+    """The end of a question, without control characters."""
+    return "".join(c for c in text.strip().rpartition("\n")[2] if c.isprintable())[-70:]
 
 
 def first_line_of(text: str) -> str:

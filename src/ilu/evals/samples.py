@@ -36,12 +36,13 @@ def samples(lm: LM, questions: Sequence[Question], count: int = COUNT) -> list[d
 
 
 def continued(lm: LM, prompts: Sequence[str]) -> list[str]:
-    """How the model goes on; empty texts where its context leaves no room."""
-    longest = max(len(ids) for ids in lm.tokenizer(list(prompts)).input_ids)
-    room = TOKENS if (limit := context_length(lm.model)) is None else limit - longest
-    if room < 1:
-        return [""] * len(prompts)
-    return generate(lm, prompts, max_new_tokens=min(TOKENS, room))
+    """How the model goes on; an empty text where its context leaves no room."""
+    limit = context_length(lm.model)
+    lengths = [len(ids) for ids in lm.tokenizer(list(prompts)).input_ids]
+    fits = [limit is None or length + TOKENS <= limit for length in lengths]
+    kept = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+    texts = iter(generate(lm, kept, max_new_tokens=TOKENS) if kept else [])
+    return [next(texts) if fit else "" for fit in fits]
 
 
 def questions_of(metrics: Mapping[str, Metric | Group], name: str) -> list[Question]:

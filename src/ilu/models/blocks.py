@@ -1,5 +1,6 @@
 """The decoder blocks of a Hugging Face model, and what its configuration says of its context."""
 
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -38,6 +39,7 @@ def context_length(model: nn.Module) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
+@cache
 def number_of_blocks(name: str) -> int | None:
     """The decoder blocks of the model ``name``, by its configuration; None if that is not read."""
     from transformers import AutoConfig

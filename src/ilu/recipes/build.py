@@ -80,7 +80,7 @@ def arguments(recipe: Callable[..., Setup]) -> dict[str, Any]:
 def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     """The recipe ``name`` with these settings.
 
-    Missing settings have the published value, or the lab's. ValueError for an unknown setting.
+    Missing settings have the value of ``defaults``. ValueError for an unknown setting.
     """
     parsed, settings = parse_name(name), renewed(settings)
     published, model = bool(settings.get("published")), settings.get("model", "")

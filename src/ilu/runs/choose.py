@@ -1,19 +1,22 @@
-"""Settings that depend on the model: chosen from it, or found not to suit it, before training."""
+"""Settings that depend on the model: choose the open ones, warn of those that do not suit it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from ilu.data.stream import Stream
+from ilu.data.stream import Stream, collate
 from ilu.models.forward import Frozen, ModelForward
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim
 from ilu.training.objective import Engine, Objective, Term, Views
-from ilu.training.trainable import training
+from ilu.training.trainable import recomputed, training
 from ilu.types import LM, Batch, Calibrated, Cautious, Params
 
+COUNT = 16
+"""Examples by which a setting is chosen."""
 WEAK = 1e-3
 """Share of the retain term's gradient below which the forget term is said to do nothing."""
 BFLOAT16 = 2.0**-8
@@ -28,35 +31,41 @@ class Chosen(NamedTuple):
 
 
 def choose(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> Chosen:
-    """Choose the settings that are None from the model and the first batch of each term."""
+    """Choose the settings that are None from the model and examples of each term."""
     objective: Objective = {}
     notes: list[str] = []
     for name, term in recipe.objective.items():
         if isinstance(term.loss, Calibrated):
-            loss, note = term.loss.calibrated(
-                ModelForward(lm.model), first_batch(term, streams, lm)
-            )
+            loss, note = term.loss.calibrated(ModelForward(lm.model), examples(term, streams, lm))
             term = replace(term, loss=loss)
             notes += [note] if note else []
         objective = {**objective, name: term}
     return Chosen(replace(recipe, objective=objective), notes)
 
 
-def first_batch(term: Term, streams: Mapping[str, Stream], lm: LM) -> Batch:
-    """The first batch of a term, on the device of the model."""
-    return streams[term.on](0).to(next(lm.model.parameters()).device)
+def examples(term: Term, streams: Mapping[str, Stream], lm: LM, count: int = COUNT) -> Batch:
+    """Examples spread over the data of a term, the same for every seed."""
+    every = streams[term.on].examples
+    count = min(count, len(every))
+    chosen = [every[i * len(every) // count] for i in range(count)]
+    return collate(chosen).to(next(lm.model.parameters()).device)
 
 
 def cautions(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> list[str]:
     """Sentences on settings that do not suit the model: what will go wrong, and what would do."""
     losses = [
-        term.loss.caution(ModelForward(lm.model), first_batch(term, streams, lm))
+        term.loss.caution(ModelForward(lm.model), examples(term, streams, lm))
         for term in recipe.objective.values()
         if isinstance(term.loss, Cautious)
     ]
     weak = "" if any(losses) else weak_forget_term(recipe, lm, streams)
-    small = small_steps(recipe.optim, list(lm.model.parameters()))
+    small = small_steps(recipe.optim, list(lm.model.parameters())) if full(recipe) else ""
     return [each for each in (*losses, weak, small) if each]
+
+
+def full(recipe: Recipe) -> bool:
+    """Whether the weights themselves are trained, and not adapters of them."""
+    return bool(recipe.objective) and recipe.lora is None
 
 
 def small_steps(optim: Optim, params: Params) -> str:
@@ -77,18 +86,15 @@ def small_steps(optim: Optim, params: Params) -> str:
 def weak_forget_term(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> str:
     """A forget term with almost no gradient, compared with the retain term; empty if it has one.
 
-    Not tried for low-rank adapters, whose gradients are others.
+    By one example of each. Not tried for low-rank adapters, whose gradients are others, nor where
+    the model becomes bfloat16 first to save the memory that this would need.
     """
-    if recipe.lora:
+    if not full(recipe) or recipe.optim.optimizer == "adamw-bf16":
         return ""
-    with training(lm.model, recipe.optim.parameters) as named:
-        views = Views(ModelForward(lm.model), Frozen(lm.model, {}))
-        engine = Engine(views, views, list(named.values()), recipe.optim.micro_batch)
-        norms = {
-            name: gradient_norm(term, engine, first_batch(term, streams, lm))
-            for name, term in recipe.objective.items()
-            if name in ("forget", "retain") and isinstance(term.weight, int | float)
-        }
+    try:
+        norms = gradient_norms(recipe, lm, streams)
+    except torch.OutOfMemoryError:  # advice may not end a run that would fit
+        return ""
     forget, retain = norms.get("forget"), norms.get("retain")
     if forget is None or retain is None or forget > WEAK * retain:
         return ""
@@ -98,8 +104,20 @@ def weak_forget_term(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> s
     )
 
 
+def gradient_norms(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> dict[str, float]:
+    """Norm of the gradient of the forget and the retain term with their weights."""
+    with training(lm.model, recipe.optim.parameters) as named, recomputed(lm.model, True):
+        views = Views(ModelForward(lm.model), Frozen(lm.model, {}))
+        engine = Engine(views, views, list(named.values()))
+        return {
+            name: gradient_norm(term, engine, examples(term, streams, lm, 1))
+            for name, term in recipe.objective.items()
+            if name in ("forget", "retain") and isinstance(term.weight, int | float)
+        }
+
+
 def gradient_norm(term: Term, engine: Engine, batch: Batch) -> float:
     """Norm of the gradient of a term with its weight."""
     assert isinstance(term.weight, int | float)
     grads = engine.slope(term.loss, batch, exact=False).grads
-    return abs(term.weight) * float(sum(g.double().square().sum() for g in grads) ** 0.5)
+    return abs(term.weight) * math.hypot(*(g.float().norm().item() for g in grads))

@@ -9,7 +9,7 @@ from torch import Tensor
 from ilu.methods.ending import Ending
 from ilu.methods.forget.ascent import Ascent
 from ilu.training.objective import Term
-from ilu.types import Batch, Calibrated, Forward, Loss, Needs
+from ilu.types import Batch, Calibrated, Cautious, Forward, Loss, Needs
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Latent:
     @property
     def needs(self) -> Needs:
         return self.loss.needs
+
+    def caution(self, forward: Forward, batch: Batch) -> str:
+        """What the inner loss warns of."""
+        return self.loss.caution(forward, batch) if isinstance(self.loss, Cautious) else ""
 
     def calibrated(self, forward: Forward, batch: Batch) -> tuple[Loss, str]:
         """Choose what the inner loss leaves open."""

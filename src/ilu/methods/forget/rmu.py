@@ -72,7 +72,7 @@ class RMU:
         )
 
     def caution(self, forward: Forward, batch: Batch) -> str:
-        """A target within the cloud of states does not change what later blocks compute."""
+        """A target shorter than the states may not change what later blocks compute."""
         size = self.state_norm(forward, batch)
         if self.coefficient is None or self.coefficient >= size:
             return ""

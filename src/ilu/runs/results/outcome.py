@@ -32,11 +32,16 @@ def outcome(
 ) -> Outcome | None:
     """The outcome of a run from its recorded recipe and scores; None if nothing can be said."""
     metric = forget_metric(recipe, after)
-    if metric is not None and metric in before:
+    if metric is not None and metric in before and known(before[metric]):
         return by_questions(before[metric], after[metric])
     if LOSS in before and LOSS in after:
         return by_loss(before[LOSS], after[LOSS])
     return None
+
+
+def known(before: Score) -> bool:
+    """Whether the model knew more than guessing gives, so that something can be lost."""
+    return before.chance is None or before.value - before.chance > 2 * before.stderr
 
 
 def by_questions(before: Score, after: Score) -> Outcome:

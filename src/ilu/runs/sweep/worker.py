@@ -66,6 +66,7 @@ def carry_out(
     forget_failure(path)
     with noted(signal.SIGTERM) as terminated, noted(signal.SIGINT):
         options = Options(
+            samples=False,  # of many runs they would fill the disk
             device=conditions.device,
             save_every=conditions.save_every,
             resume=True,
