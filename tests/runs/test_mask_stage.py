@@ -20,7 +20,13 @@ from tests.runs.test_run import recipe, start
 
 def arguments(folder, name, *more):
     data = [f"--{k}={folder / f'{k}.jsonl'}" for k in ("forget", "retain")]
-    return [name, f"--model={folder / 'model'}", *data, *more]
+    return [name, *overridden([f"--model={folder / 'model'}", *data, *more])]
+
+
+def overridden(words):
+    """The last of each flag with a value."""
+    last = {word.partition("=")[0]: word for word in words}
+    return [word for word in words if last[word.partition("=")[0]] is word or "=" not in word]
 
 
 @pytest.fixture

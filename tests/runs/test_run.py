@@ -617,9 +617,10 @@ def test_a_revision_given_as_a_flag_is_the_one_that_is_loaded(folder, tmp_path, 
 
     monkeypatch.setattr("ilu.runs.prepare.load_model", load)
     where = ["--revision=v2", f"--out={tmp_path}/run"]
-    assert command(["unlearn", "npo", "--model=lab", *where]) == 2
-    assert command(["attack", "lab", "--task=mood", "--suite=lab", *where]) == 2
-    assert command(["unlearn", "npo", "--model=lab", where[1]]) == 2
+    data = [f"--{name}={folder}/{name}.jsonl" for name in ("forget", "retain")]
+    assert command(["unlearn", "npo", "--model=org/model", *data, *where]) == 2
+    assert command(["attack", "org/model", "--task=mood", "--suite=lab", *where]) == 2
+    assert command(["unlearn", "npo", "--model=org/model", *data, where[1]]) == 2
     assert loaded == ["v2", "v2", None]
     made = recipe(folder, "whp", revision="v2")
     assert made.data["forget"].source.revision == "v2"

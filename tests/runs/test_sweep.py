@@ -151,7 +151,9 @@ def argv(folder, out, *more):
     words = [f"--{k.replace('_', '-')}={v}" for k, v in OWN.items()]
     data = [f"--{name}={folder / name}.jsonl" for name in ("forget", "retain", "environment")]
     place = [f"--model={folder / 'model'}", f"--out={out}", "--attack-steps=3"]
-    return ["npo-ilu", *words, *data, *place, *more]
+    given = {word.partition("=")[0] for word in more}
+    own = [word for word in (*words, *data, *place) if word.partition("=")[0] not in given]
+    return ["npo-ilu", *own, *more]
 
 
 def results(out):

@@ -200,7 +200,8 @@ def limit(space):
 
 torch.set_num_threads(1)
 unlearn, attack = (line.split("|") for line in sys.argv[1:])
-run([*unlearn, "--batch-size=2", f"--out={unlearn[-1][6:]}-first"])  # imports all
+small = [word for word in unlearn[:-1] if not word.startswith("--batch-size")]
+run([*small, "--batch-size=2", f"{unlearn[-1]}-first"])  # imports all
 run(["nothing"])
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 for words in (unlearn, attack):

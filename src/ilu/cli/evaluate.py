@@ -33,11 +33,11 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request
     suite = suite_of(wanted.suite, request)
-    check_files(suite)
     if suite.followed and len(dict.fromkeys(wanted.models)) < 2:
         raise ValueError(f"--split {request.split} needs the original and models that follow it")
     if suite.followed and wanted.reference:
         raise ValueError(f"--split {request.split} compares with the first model: no --reference")
+    check_files(suite)
     with alone(wanted.out) if wanted.out else nullcontext():
         found = evaluated(suite, wanted)
         show(wanted.suite, found)

@@ -62,12 +62,14 @@ class Live:
             began = time.monotonic()
             if began < self.due:
                 return
+            first = not self.html  # which imports what it needs: no measure of the others
             runs = list(find_runs(self.root))
             state = fingerprint(runs)
             if state != self.state:
                 self.html = render(self.root, runs)
                 self.state = state
-            self.due = time.monotonic() + LOAD * (time.monotonic() - began)
+            took = 0.0 if first else time.monotonic() - began
+            self.due = time.monotonic() + LOAD * took
 
 
 def view(argv: Sequence[str]) -> None:
