@@ -20,13 +20,9 @@ from tests.runs.test_run import recipe, start
 
 def arguments(folder, name, *more):
     data = [f"--{k}={folder / f'{k}.jsonl'}" for k in ("forget", "retain")]
-    return [name, *overridden([f"--model={folder / 'model'}", *data, *more])]
-
-
-def overridden(words):
-    """The last of each flag with a value."""
-    last = {word.partition("=")[0]: word for word in words}
-    return [word for word in words if last[word.partition("=")[0]] is word or "=" not in word]
+    given = {word.partition("=")[0] for word in more}
+    own = [f"--model={folder / 'model'}", *data]
+    return [name, *(word for word in own if word.partition("=")[0] not in given), *more]
 
 
 @pytest.fixture
