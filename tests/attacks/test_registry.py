@@ -1,8 +1,6 @@
 """An attack is one file: found by walking the package, with no other file touched."""
 
-import re
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +11,9 @@ from ilu.cli.main import run
 from ilu.cli.methods_page import page
 from ilu.recipes.attacks import Attacker
 from ilu.training.fit import Optim
+from tests.pages import example
 
-PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
-(FILE,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-           if "ATTACKS" in code]  # fmt: skip
+FILE = example("attacks.md", "ATTACKS")
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """A suite is one file: found by walking the package, with no other file touched."""
 
 import json
-import re
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +9,9 @@ import ilu.recipes.suites as package
 from ilu.cli.main import run
 from ilu.recipes.suite import suite_of, suites
 from ilu.recipes.suite_request import SuiteRequest
+from tests.pages import example
 
-PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-(FILE,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-           if "SUITES" in code]  # fmt: skip
+FILE = example("metrics.md", "SUITES")
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def kind_of(thing: Any, package: str) -> str | None:
 
 
 def kind_of_class(thing: type, package: str) -> str | None:
-    """What a dataclass is: optimisers make steps, the others are told apart by their call."""
+    """The kind of a dataclass, by the arguments of its call, or the methods of an optimiser."""
     if package == "training.optim":
         return KINDS[package] if vars(thing).keys() >= OPTIMISER else None
     match arguments(thing):

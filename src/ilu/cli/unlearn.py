@@ -36,9 +36,8 @@ def main(argv: Sequence[str]) -> None:
         warn_of_environment(argv[0])
     recipe, place = read(argv[0], argv[1:])
     out = carry_out(recipe, place)
-    if not missing_from_new_card(
-        out.path
-    ):  # a finished run that is resumed may have a card with attacks by now
+    # A finished run that is resumed may have a card with attacks by now.
+    if not missing_from_new_card(out.path):
         write_card(out.path)
     summarise(out)
     check_outcome(out, place.require_forgotten)
@@ -74,10 +73,12 @@ def show_samples(out: RunDir) -> None:
     pairs = list(zip(out.rows("samples/before"), out.rows("samples/after"), strict=False))
     pairs.sort(key=lambda pair: [each["value"] for each in pair] != [1, 0])
     for before, after in pairs[:SHOWN]:
-        question = f"{last_line_of(str(before['prompt']))} ..."
-        for text, each in ((question, None), ("  before: ", before), ("  after:  ", after)):
-            said = "" if each is None else first_line_of(str(each["generated"]))
-            console.print(f"{text}{said}", markup=False, soft_wrap=True)
+        lines = [
+            f"{last_line_of(str(before['prompt']))} ...",
+            f"  before: {first_line_of(str(before['generated']))}",
+            f"  after:  {first_line_of(str(after['generated']))}",
+        ]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def last_line_of(text: str) -> str:

@@ -22,7 +22,7 @@ from ilu.models.lora import adapted_layers
 from ilu.models.packing import attending_to_each_text
 from ilu.models.weight_names import named_trained
 from ilu.runs.check import check_inputs
-from ilu.runs.choose import cautions, choose
+from ilu.runs.choose import choose
 from ilu.runs.mask_stage import given_mask
 from ilu.runs.recipe import Recipe
 from ilu.system.atomic import file_hash
@@ -36,8 +36,7 @@ from ilu.types import LM, Attack
 class Prepared:
     """A recipe whose model and data are loaded and fit together; ``data`` identifies them.
 
-    ``recipe`` has the settings that were chosen for the model, and ``notes`` say how. ``cautions``
-    say which settings do not suit the model.
+    ``recipe`` has the settings that were chosen for the model, and ``notes`` say how.
     """
 
     recipe: Recipe
@@ -45,7 +44,6 @@ class Prepared:
     streams: Mapping[str, Stream]
     data: Mapping[str, Any]
     notes: Sequence[str] = ()
-    cautions: Sequence[str] = ()
 
 
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
@@ -75,8 +73,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
     weights = {"model": fingerprint_model(recipe.model, recipe.revision)}
     masked = {"mask": file_hash(Path(recipe.mask))} if isinstance(recipe.mask, str) else {}
-    unsuited = [] if ranks.size > 1 else cautions(recipe, lm, streams)
-    return Prepared(recipe, lm, streams, {**data, **attacks, **weights, **masked}, notes, unsuited)
+    return Prepared(recipe, lm, streams, {**data, **attacks, **weights, **masked}, notes)
 
 
 def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:

@@ -18,6 +18,7 @@ from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import adapting
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.check import check_writable
+from ilu.runs.choose import cautions
 from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
@@ -78,12 +79,7 @@ def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     is tried again.
     """
     refuse_existing(path, options)
-    prepared = prepare(recipe, options.device, options.ranks)
-    for note in prepared.notes:
-        options.on_note(note)
-    for caution in prepared.cautions:
-        warnings.warn(caution, stacklevel=2)
-    return run_prepared(prepared, path, options)
+    return run_prepared(prepare(recipe, options.device, options.ranks), path, options)
 
 
 def run_prepared(prepared: Prepared, path: Path, options: Options) -> RunDir:
@@ -142,6 +138,7 @@ def refuse_existing(path: Path, options: Options) -> None:
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
     """Make the run's folder, in one move and with the first measurement in it."""
     leads, shared = options.ranks.leads, options.shared
+    say_what_was_chosen(prepared, options)
     record = describe(recipe)
     refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
     with new_folder(path) if leads else nullcontext(path) as folder:
@@ -163,6 +160,16 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
     options.ranks.any(True)  # from here on the folder is there for all
     return RunDir(path, options.ranks)
+
+
+def say_what_was_chosen(prepared: Prepared, options: Options) -> None:
+    """Report the settings that were chosen for the model, and warn of those that do not suit it."""
+    for note in prepared.notes:
+        options.on_note(note)
+    alone_here = options.ranks.size == 1
+    found = cautions(prepared.recipe, prepared.lm, prepared.streams) if alone_here else []
+    for caution in found:
+        warnings.warn(caution, stacklevel=2)
 
 
 def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:

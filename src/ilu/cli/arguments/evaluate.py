@@ -36,10 +36,9 @@ class Evaluate:
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
             quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and
             to multiple choice the paired difference.
-        out: write the scores to this JSON file, and beside it, in a folder of the same name, the
-            value of every item and each model's results.json as lm-evaluation-harness has it. What
-            lies there is not measured again, so an interrupted command continues: metrics that
-            share a forward pass or a generation over a set are kept together, and all else apart.
+        out: JSON file for the scores. A folder with the same name gets the value of every item, and
+            a results.json of each model in the format of lm-evaluation-harness. The same command
+            reuses what this folder has, so it continues after an interruption.
         device: cpu, cuda, mps.
     """
 

@@ -34,6 +34,8 @@ def read_legacy(path: Path) -> Mapping[Any, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns before it rejects a file
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):  # says nothing about the content
+        raise
     except Exception as error:  # a damaged pickle may fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
         raise ValueError(f"{path} is not a mask that torch can load safely: {reason}") from None
