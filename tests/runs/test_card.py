@@ -255,11 +255,15 @@ def test_progress_is_bars_in_a_notebook_that_can_show_them_and_lines_elsewhere(m
 def test_a_log_file_hears_of_long_work_before_it_ends(monkeypatch, capsys):
     now = iter([0.0, 10.0, 31.0, 40.0, 62.0])
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
-    said = terminal.plain_lines(every=30)
+    said = terminal.plain_lines(every=30, detail=lambda stage: "retain 0.2")
     for step in (1, 2, 3, 4, 9):
         said("training", step, 9)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["training: 2 of 9", "training: 4 of 9", "training: 9 of 9"]
+    assert lines == [
+        "training: 2 of 9, retain 0.2, 2.5 min left",  # 21 s a step, and 7 to go
+        "training: 4 of 9, retain 0.2, 1.4 min left",  # 17 s a step, and 5 to go
+        "training: 9 of 9, retain 0.2",
+    ]
 
 
 class Fake:

@@ -10,6 +10,7 @@ from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import tracking
 from ilu.system.distributed import joined
+from ilu.training.fit import NOT_TERMS, Row
 
 
 def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDir:
@@ -17,11 +18,14 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
 
     ``shared``: folder of what other runs have computed already, by content.
     """
+    latest: Row = {}
     with (
         joined(shard=place.shard) as ranks,
         tracking(place.track if ranks.leads else None, recipe, place.out) as track,
         interruptible() as stop,
-        progress() as shown,
+        progress(
+            detail=lambda stage: losses(latest) if stage.endswith(": unlearn") else ""
+        ) as shown,
     ):
         console.quiet = not ranks.leads
         options = Options(
@@ -32,9 +36,15 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
             stop=stop,
             samples=place.sample_texts,
             on_note=lambda text: console.print(text, markup=False, soft_wrap=True),
+            on_step=latest.update,
             track=track,
             ranks=ranks,
             shared=shared,
         )
         run(recipe, place.out, options)
     return RunDir(place.out)
+
+
+def losses(row: Row) -> str:
+    """The terms of the objective in a row of the training log."""
+    return ", ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in NOT_TERMS)

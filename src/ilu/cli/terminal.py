@@ -5,7 +5,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,13 +26,16 @@ EVERY = 30.0
 
 
 @contextmanager
-def progress(total: int | None = None) -> Generator[scores.Progress]:
+def progress(
+    total: int | None = None, detail: Callable[[str], str] = lambda name: ""
+) -> Generator[scores.Progress]:
     """Progress bars on a terminal or in a notebook with ipywidgets; plain lines elsewhere.
 
     ``total`` is the number of steps of all stages together; None shows no bar over all of them.
+    ``detail`` of a stage, such as its loss, is added to the plain lines.
     """
     if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
-        yield plain_lines()
+        yield plain_lines(detail=detail)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -57,19 +60,39 @@ def progress(total: int | None = None) -> Generator[scores.Progress]:
         yield show
 
 
-def plain_lines(every: float = EVERY) -> scores.Progress:
-    """A line at the end of each stage, and one at most every ``every`` seconds within it."""
-    last = time.monotonic()
+def plain_lines(
+    every: float = EVERY, detail: Callable[[str], str] = lambda name: ""
+) -> scores.Progress:
+    """A line at the end of each stage, and one at most every ``every`` seconds within it.
+
+    The lines within a stage say how long it will still take at the speed so far.
+    """
+    last = began = time.monotonic()
+    stage, done_before = "", 0
 
     def show(name: str, done: int, steps: int) -> None:
-        nonlocal last
+        nonlocal last, began, stage, done_before
+        added = f", {detail(name)}" if detail(name) else ""
         if done == steps:
-            console.print(f"{name}: {steps} of {steps}", markup=False)
-        elif (now := time.monotonic()) - last >= every:
-            console.print(f"{name}: {done} of {steps}", markup=False)
+            console.print(f"{name}: {steps} of {steps}{added}", markup=False)
+            return
+        now = time.monotonic()
+        if name != stage:
+            stage, began, done_before = name, now, done
+        elif now - last >= every:
+            left = (now - began) / max(1, done - done_before) * (steps - done)
+            console.print(f"{name}: {done} of {steps}{added}, {duration(left)} left", markup=False)
             last = now
 
     return show
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, in the largest fitting unit."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

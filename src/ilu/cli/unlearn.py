@@ -119,6 +119,8 @@ def read_settings(
     settings = {k: v for part in parts.values() for k, v in vars(part).items()}
     if not parse_name(name).environment and not flags(argv, "--strength"):
         del settings["strength"]
+    if flags(argv, "--steps") and not flags(argv, "--passes"):
+        settings["passes"] = None
     settings = {k: v for k, v in settings.items() if v != ()}
     if values.trial.tiny:
         out: Path = values.place.out

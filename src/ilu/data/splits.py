@@ -122,20 +122,26 @@ MOST, LEAST = 200, 100
 """The largest number of held-out examples, and the smallest source with held-out examples."""
 
 
-def held_out(total: int) -> list[int]:
-    """Indices of the held-out examples of a source: a tenth, evenly spread."""
-    return spread(range(total), min(MOST, total // 10)) if total >= LEAST else []
+def held_out(total: int, share: float = 0.1) -> list[int]:
+    """Indices of the held-out examples of a source, evenly spread."""
+    return spread(range(total), min(MOST, int(total * share))) if total >= LEAST else []
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out examples of a source, which ``Trained`` omits; none for a small source."""
+    """The held-out examples of a source, which ``Trained`` omits.
+
+    A small source has none; with ``or_all`` these are all its examples.
+    """
 
     source: Source
+    share: float = 0.1
+    or_all: bool = False
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         examples = self.source(tokenizer)
-        return picked(examples, held_out(len(examples)))
+        rows = held_out(len(examples), self.share)
+        return examples if self.or_all and not rows else picked(examples, rows)
 
 
 @dataclass(frozen=True)
@@ -143,9 +149,11 @@ class Trained:
     """A source without its held-out examples and their duplicates."""
 
     source: Source
+    share: float = 0.1
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         examples = self.source(tokenizer)
-        left_out = {(tuple((e := examples[i]).ids), e.prompt) for i in held_out(len(examples))}
+        rows = held_out(len(examples), self.share)
+        left_out = {(tuple((e := examples[i]).ids), e.prompt) for i in rows}
         rows = [i for i, e in enumerate(examples) if (tuple(e.ids), e.prompt) not in left_out]
         return picked(examples, rows) if left_out else examples

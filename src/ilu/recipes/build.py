@@ -9,6 +9,7 @@ from typing import Any
 
 from ilu.data.downstream import LabelledText
 from ilu.data.facts.sources import FactDocuments
+from ilu.data.splits import Trained
 from ilu.data.stream import Feed, Role
 from ilu.data.text import Dataset
 from ilu.methods.ending import Ending
@@ -24,11 +25,12 @@ from ilu.recipes.registry import endings, methods
 from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
 from ilu.recipes.settings import Common, Invariance
 from ilu.recipes.task_attack import KNOWN, downstream
+from ilu.recipes.validation import validation
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
 from ilu.training.fit import Optim
 from ilu.training.objective import Objective
-from ilu.types import Metric, Source
+from ilu.types import Group, Metric, Source
 
 
 def defaults(
@@ -43,6 +45,8 @@ def defaults(
     usual = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
     if model == LAB:
         return {**usual, **lab.settings(method, ending, parsed.environment)}
+    if published or method.settings:
+        usual["held_out"] = 0.0
     if not published:
         usual |= measured_defaults(method, parsed, model, adapters)
     # A run without an environment does not load one.
@@ -87,6 +91,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     adapters = bool(settings.get("lora_rank"))
     known = defaults(str(parsed), model, published=published, adapters=adapters)
     values = {**known, **settings}
+    if "steps" in settings and "passes" not in settings:
+        values["passes"] = None
     for key in REPEATABLE & values.keys():
         one = values[key] or ()
         values[key] = (one,) if isinstance(one, str) else tuple(one)
@@ -197,6 +203,8 @@ def assemble(
         metrics=metrics(common, {**data, **environments}),
         lora=lora(common),
         mask=mask,
+        passes=common.passes,
+        validation=validation(common, every, optim.steps),
         revision=common.revision,
         seed=common.seed,
     )
@@ -242,13 +250,13 @@ def needed(
     return [name for name in settings if name in read]
 
 
-def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric]:
+def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric | Group]:
     """The lab's questions on the lab's model, and the loss on all data of the user.
 
     With a forget set of the user, the questions about the lab's agents are omitted. Facts have
     questions of their own, also about facts that are not trained on.
     """
-    users = (Dataset, FactDocuments, LabelledText)
+    users = (Dataset, FactDocuments, LabelledText, Trained)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
@@ -265,7 +273,8 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     )
     retain = (common.retain,) if common.retain else ()
     forget = feeds("forget", common.forget, common.forget_columns, size, cut)
-    retain_feeds = feeds("retain", retain, common.retain_columns, size, cut)
+    whole = feeds("retain", retain, common.retain_columns, size, cut)
+    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in whole.items()}
     environments = feeds(
         "environment", common.environment, common.environment_columns, environment_size, cut
     )
@@ -292,6 +301,13 @@ def feeds(
         )
         for i, place in enumerate(places, start=1)
     }
+
+
+def trained_part(feed: Feed, held_out: float) -> Feed:
+    """The data without the part on which its loss is measured beside the training."""
+    if not held_out or not isinstance(feed.source, Dataset):
+        return feed
+    return replace(feed, source=Trained(feed.source, held_out))
 
 
 def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:

@@ -8,7 +8,7 @@ from typing import Any
 from ilu.attacks.registry import label
 from ilu.attacks.sequence import InTurn
 from ilu.data.splits import Half, HalfOfExamples, HalfOfQuestions
-from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.likelihood import AnswerNLL, HeldOutNLL
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.recipes.attacks import split_names
 from ilu.runs.recipe import Recipe
@@ -20,7 +20,11 @@ STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
     """The recipe with every metric, and every goal of its attacks, on one half of the items."""
-    metrics = {name: halved(name, metric, half) for name, metric in recipe.metrics.items()}
+    metrics = {
+        name: halved(name, metric, half)
+        for name, metric in recipe.metrics.items()
+        if not isinstance(metric, HeldOutNLL)  # whose examples are a few already
+    }
     attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
     return replace(recipe, metrics=metrics, attacks=attacks)
 

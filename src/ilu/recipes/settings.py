@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ilu.system.checks import check_at_least_one
+from ilu.training.optim.settings import Keep
 
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
 
@@ -34,6 +35,15 @@ class Common:
             (QLoRA; needs torchao); the update is merged into the unquantised weights.
         mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
             the run begins, like wagle:0.9.
+        held_out: share of a retain set of at least 100 examples that is not trained on; the loss on
+            it is measured beside that on the trained ones. None in published recipes.
+        passes: passes over the forget examples that the training makes at least, by more steps if
+            need be; it does nothing where `steps` is given.
+        eval_every: measure every this many steps on validation data, which are no test questions:
+            facts in the wordings of training, other data by the loss.
+        keep: the weights to keep: last; best, those of the measured step that forgets most among
+            those that keep 90 % of the retained validation data; or a number, those of the step
+            whose forgotten share is nearest to it. By default measures ten times.
         measured: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
         published: keep to the published defaults; without it, those that were measured on real
@@ -55,6 +65,10 @@ class Common:
     lora_alpha: float | None = None
     quantise_base: int = 0
     mask: str | None = None
+    held_out: float = 0.1
+    passes: float | None = None
+    eval_every: int | None = None
+    keep: Keep = "last"
     measured: int = 200
     seed: int = 0
     published: bool = False
@@ -63,6 +77,11 @@ class Common:
         check_at_least_one("batch_size", self.batch_size)
         check_at_least_one("environment_batch_size", self.environment_batch_size)
         check_at_least_one("truncate", self.truncate)
+        check_at_least_one("eval_every", self.eval_every)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"`held_out` {self.held_out:g}: it must be at least 0 and below 1")
+        if self.passes is not None and not self.passes > 0:
+            raise ValueError(f"`passes` {self.passes:g}: it must be above 0, or left out")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 from ilu.data.facts.selection import is_facts
 from ilu.data.facts.sources import FactDocuments
 from ilu.data.names import place
+from ilu.data.splits import HeldOut, Trained
 from ilu.data.stream import Feed
 from ilu.data.text import Dataset
-from ilu.evals.metrics.likelihood import AnswerNLL
-from ilu.types import Metric
+from ilu.evals.metrics.likelihood import AnswerNLL, HeldOutNLL
+from ilu.types import Group, Metric
 
 
 def dataset(name: str, columns: Sequence[str], truncate: int | None) -> Dataset | FactDocuments:
@@ -43,6 +44,16 @@ def column_names(columns: Sequence[str]) -> dict[str, str]:
     return {want: have for want, _, have in pairs}
 
 
-def metrics(data: Mapping[str, Feed], limit: int) -> dict[str, Metric]:
-    """Loss per answer token on every stream; multiple choice is ``ilu evaluate``'s."""
-    return {f"{name}_nll": AnswerNLL(feed.source, limit) for name, feed in data.items()}
+def metrics(data: Mapping[str, Feed], limit: int) -> dict[str, Metric | Group]:
+    """Loss per answer token on every stream, and on what is held out of it.
+
+    Multiple choice is ``ilu evaluate``'s.
+    """
+    found: dict[str, Metric | Group] = {}
+    for name, feed in data.items():
+        found[f"{name}_nll"] = AnswerNLL(feed.source, limit)
+        if isinstance(feed.source, Trained):
+            held_out = HeldOut(feed.source.source, feed.source.share)
+            heldout = f"{name}_heldout_nll"
+            found[heldout] = HeldOutNLL(heldout, held_out, limit)
+    return found

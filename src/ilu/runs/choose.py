@@ -40,7 +40,25 @@ def choose(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> Chosen:
             term = replace(term, loss=loss)
             notes += [note] if note else []
         objective = {**objective, name: term}
-    return Chosen(replace(recipe, objective=objective), notes)
+    steps, note = enough_steps(recipe, streams)
+    notes += [note] if note else []
+    optim = replace(recipe.optim, steps=steps)
+    return Chosen(replace(recipe, objective=objective, optim=optim, passes=None), notes)
+
+
+def enough_steps(recipe: Recipe, streams: Mapping[str, Stream]) -> tuple[int, str]:
+    """The steps that make ``passes`` over the forget data, if these are more; and a sentence."""
+    steps, term = recipe.optim.steps, recipe.objective.get("forget")
+    if recipe.passes is None or term is None:
+        return steps, ""
+    stream = streams[term.on]
+    examples, size = len(stream.examples), stream.batch_size
+    needed = math.ceil(recipe.passes * examples / size)
+    if needed <= steps:
+        return steps, ""
+    return needed, (
+        f"steps {needed}: {recipe.passes:g} passes over {examples} forget examples, {size} a step"
+    )
 
 
 def examples(term: Term, streams: Mapping[str, Stream], lm: LM, count: int = COUNT) -> Batch:

@@ -10,6 +10,7 @@ from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.rules import L1
 from ilu.models.lora import Lora
+from ilu.runs.validation import Validation
 from ilu.system.errors import first_line
 from ilu.system.record import restore
 from ilu.training.fit import Optim
@@ -26,7 +27,9 @@ class Recipe:
     ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
     the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
     need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
-    measured, attacked and saved is the merged model.
+    measured, attacked and saved is the merged model. ``passes`` over the forget data are at least
+    made: ``optim.steps`` is raised to them when the run begins. ``validation`` is measured during
+    training.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Recipe:
     mask: str | Masking | None = None
     edit: Edit | None = None
     lora: Lora | None = None
+    passes: float | None = None
+    validation: Validation | None = None
     keep_attacked: bool = False
     seed: int = 0
 
@@ -51,6 +56,12 @@ class Recipe:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
         self.check_adapters()
+        keep = self.validation.keep if self.validation else "last"
+        if keep != "last" and self.optim.average_from is not None:
+            raise ValueError(
+                "averaging weights over steps and keeping those of one step exclude each other: "
+                "leave out `average_from` or `keep`"
+            )
         if self.edit and self.optim.optimizer == "adamw-bf16":
             raise ValueError(
                 "weight arithmetic cannot follow adamw-bf16: it would multiply what bfloat16 has "

@@ -15,7 +15,8 @@ from ilu.evals.cached_suite import evaluate_once
 from ilu.methods.masks.make import Masking
 from ilu.models.load import fingerprint_model, save_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
-from ilu.models.lora import adapting
+from ilu.models.lora import Trained, adapting
+from ilu.models.weight_names import named_trained
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.check import check_writable
 from ilu.runs.choose import cautions
@@ -25,6 +26,7 @@ from ilu.runs.recipe import Recipe
 from ilu.runs.results.outcome import outcome
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import Track, untracked
+from ilu.runs.validation import ROWS, Watch
 from ilu.system.atomic import json_hash, new_folder, write_text
 from ilu.system.distributed import ALONE, Ranks
 from ilu.system.locks import alone
@@ -243,7 +245,10 @@ def train(
     """Train in place, and after that carry out the weight arithmetic."""
     model = prepared.lm.model
     last = checkpoints.latest()
-    out.keep_rows("train", int(last.name) if last else 0)
+    done_before = int(last.name) if last else 0
+    out.keep_rows("train", done_before)
+    out.keep_rows(ROWS, sum(row["step"] <= done_before for row in out.rows(ROWS)) if last else 0)
+    watch = None
 
     def log(row: Row) -> None:
         out.append("train", row)
@@ -252,12 +257,15 @@ def train(
         if options.ranks.leads:
             options.progress(f"{recipe.name}: unlearn", done, recipe.optim.steps)
         options.track({k: v for k, v in row.items() if k != "step"}, done)
+        if watch:
+            watch(done)
 
     # Here, and also when a run is resumed, the model has its original weights.
     original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
     if recipe.objective:
         pattern = recipe.optim.parameters
         with adapting(model, recipe.lora, pattern, seed=recipe.seed) as trained:
+            watch = watched(recipe, prepared.lm, trained, out)
             fit(
                 trained.model,
                 recipe.objective,
@@ -269,8 +277,22 @@ def train(
                 stop=options.stop,
                 ranks=options.ranks,
             )
+            if watch and (kept := watch.put()):
+                options.on_note(kept)
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))
+
+
+def watched(recipe: Recipe, lm: LM, trained: Trained, out: RunDir) -> Watch | None:
+    """The validation during training, measured once before it begins."""
+    if recipe.validation is None:
+        return None
+    file = out.path / "checkpoints" / "kept.safetensors"
+    weights = named_trained(trained.model, trained.pattern)
+    watch = Watch(recipe.validation, lm, out, file, weights, recipe.optim.steps)
+    if not out.rows(ROWS):
+        watch(0)
+    return watch
 
 
 def add_cost(

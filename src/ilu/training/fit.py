@@ -33,6 +33,8 @@ from ilu.types import Mask
 
 Streams = Mapping[str, Stream]
 Row = dict[str, float]
+NOT_TERMS = {"step", "lr", "grad_norm"}
+"""Columns of a training log that are no terms of the objective."""
 Log = Callable[[Row], None]
 
 

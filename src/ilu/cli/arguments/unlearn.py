@@ -138,10 +138,11 @@ def field_names(*kinds: type) -> list[str]:
 GROUPS = {
     "Data": (
         "model", "revision", "forget", "retain", "environment", "forget_columns", "retain_columns",
-        "environment_columns", "truncate", "measured",
+        "environment_columns", "truncate", "held_out", "measured",
     ),
     "Training": (
-        "steps", "lr", "batch_size", "environment_batch_size", "warmup", "schedule", "seed",
+        "steps", "passes", "lr", "batch_size", "environment_batch_size", "warmup", "schedule",
+        "seed", "eval_every", "keep",
         "published", "weight_decay", "betas", "clip", "optimizer", "precision", "average_from",
         "average_every",
     ),
@@ -159,6 +160,7 @@ GROUPS = {
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
 BASIC = (
     "model", "forget", "retain", "environment", "forget_columns", "truncate", "steps", "lr",
-    "batch_size", "seed", "micro_batch", "lora_rank", "mask", "out", "device", "resume",
+    "batch_size", "seed", "eval_every", "keep", "micro_batch", "lora_rank", "mask", "out",
+    "device", "resume",
 )  # fmt: skip
 """The settings that --help shows; --help-all shows all."""

@@ -96,6 +96,17 @@ class FactQuestions:
         return [wordings[i % len(wordings)] for i, wordings in enumerate(asked)]
 
 
+@dataclass(frozen=True)
+class FactTrainingQuestions:
+    """One multiple-choice question for each fact, in a training wording: they take turns."""
+
+    items: FactItems
+
+    def __call__(self) -> list[Question]:
+        asked = [training_questions(load_topic(each.topic), each.fact) for each in self.items()]
+        return [wordings[i % len(wordings)] for i, wordings in enumerate(asked)]
+
+
 def heldout_questions(item: FactItem, ask: Callable[[str], str]) -> list[Question]:
     """The questions of a fact; ``ask`` returns the prompt of a question, before its reply."""
     replies = [begun(ask(question), reply) for question, reply in item.questions]

@@ -40,6 +40,20 @@ class AnswerNLL:
 
 
 @dataclass(frozen=True)
+class HeldOutNLL:
+    """``AnswerNLL`` as ``name``, or no score if the source has no examples."""
+
+    name: str
+    source: Source
+    limit: int | None = None
+
+    def __call__(self, lm: LM) -> dict[str, Score]:
+        if not self.source(lm.tokenizer):
+            return {}
+        return {self.name: AnswerNLL(self.source, self.limit)(lm)}
+
+
+@dataclass(frozen=True)
 class TaskNLL:
     """Loss on the held-out rows of a task's data, as ``task_nll``.
 

@@ -124,7 +124,7 @@ METHODS = {
         1e-5,
         125,
         f"lr, beta and gamma: TOFU runs of the authors; {WMDP_STEPS}",
-        measured={"lr": 2e-5, "steps": 30, "batch_size": 8, "beta": None},
+        measured={"lr": 2e-5, "steps": 30, "passes": 1.0, "batch_size": 8, "beta": None},
         lab={"lr": 3e-4, "steps": 100, "batch_size": 16, "beta": 0.01},
         lab_ilu={"strength": 1e-3, "scale_free": False, "steps": 130},
     ),

@@ -206,6 +206,7 @@ METHODS = {
         measured={
             "lr": 5e-4,
             "steps": 60,
+            "passes": 1.5,
             "batch_size": 8,
             "coefficient": None,
             "alpha": 10.0,

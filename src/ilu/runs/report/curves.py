@@ -17,10 +17,10 @@ from ilu.runs.results.run_metrics import (
     dense_curve,
     guessing,
 )
+from ilu.runs.validation import ROWS
 from ilu.system.scores import stages_by_step
+from ilu.training.fit import NOT_TERMS
 
-HIDDEN = {"step", "lr", "grad_norm"}
-"""Columns of train.jsonl that are not terms of the objective."""
 POINTS = 80
 """Points of a training curve; more are not visible at the width of a panel."""
 
@@ -96,7 +96,18 @@ def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Pane
     """The value of each loss term by step: first run of every row, and unfinished runs."""
     logs = [(row.label, row.first.training) for row in rows]
     logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
-    return [training_figure(name, log) for name, log in logs if log and terms(log)]
+    panels = [training_figure(name, log) for name, log in logs if log and terms(log)]
+    measured = [(row.label, row.first.run.rows(ROWS)) for row in rows]
+    return panels + [validation_figure(name, log) for name, log in measured if log]
+
+
+def validation_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
+    """The shares of the validation data that are forgotten and kept by step."""
+    shares = [key for key in ("forgotten", "kept") if key in log[0]]
+    lines = [Line(i, [(row["step"], row[key]) for row in log]) for i, key in enumerate(shares)]
+    legend = entries(shares, marked=False)
+    svg = figure(lines, looks(shares), x="step", y="share")
+    return Panel(f"{name}, validation data", svg, legend)
 
 
 def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
@@ -113,4 +124,4 @@ def training_figure(name: str, log: Sequence[Mapping[str, float]]) -> Panel:
 
 def terms(log: Sequence[Mapping[str, float]]) -> list[str]:
     """Logged terms of the objective."""
-    return [key for key in log[0] if key not in HIDDEN]
+    return [key for key in log[0] if key not in NOT_TERMS]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
+Keep = Literal["last", "best"] | float
+"""Which weights a training ends with: by validation, see ``runs/validation.py``."""
 
 
 @dataclass(frozen=True, kw_only=True)
