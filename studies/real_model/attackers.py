@@ -1,0 +1,69 @@
+"""The attacks: fine-tuning on six downstream tasks, and relearning by disjoint halves."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ilu.attacks.finetune import FineTune
+from ilu.data.facts.sources import FactDocuments, FactItems, FactQuestions
+from ilu.data.stream import Feed
+from ilu.evals.metrics.multiple_choice import Choice
+from ilu.recipes.task_attack import task_attack
+from ilu.runs.results.forget_metric import OTHERS
+from ilu.training.fit import Optim
+from ilu.types import Attack
+
+TASKS = ("gsm8k", "ag_news", "sst2", "winogrande", "mnli", "qqp")
+"""The downstream tasks of arXiv 2506.01339."""
+VALIDATION_TASK = "ag_news"
+TOKENS, BATCH = 96, 4
+"""Tokens of an example, and examples per step."""
+RELEARNING_BATCH = 16
+QUESTIONS = 100
+"""Test questions of a task."""
+
+
+def finetuning(task: str, *, lr: float, steps: int, only_end: bool, seed: int) -> FineTune:
+    """Fine-tuning of all weights on a task."""
+    optim = Optim(lr=lr, steps=steps)
+    attack = task_attack(
+        task, optim=optim, batch_size=BATCH, columns=(), truncate=TOKENS, seed=seed
+    )
+    goals = {} if task == "gsm8k" else limited(attack)  # whose replies are 400 tokens long
+    return replace(attack, goals=goals, only_end=only_end)
+
+
+def limited(attack: FineTune) -> dict[str, Choice]:
+    """The accuracy of a task on fewer questions."""
+    found: dict[str, Choice] = {}
+    for name, goal in attack.goals.items():
+        assert isinstance(goal, Choice)
+        found[name] = replace(goal, questions=replace(goal.questions, limit=QUESTIONS))
+    return found
+
+
+def relearning(topic: str, part: str, *, lr: float, steps: int, seed: int) -> FineTune:
+    """Training on the documents of one half of a topic; the goal asks about the other half.
+
+    RTT of arXiv 2410.08827. What comes back about the other half was not taught.
+    """
+    other = {"a": "b", "b": "a"}[part]
+    questions = FactQuestions(FactItems(f"facts:{topic}/{other}"))
+    goals = {OTHERS: Choice(questions, batch_size=16)}
+    documents = FactDocuments(f"facts:{topic}/{part}")
+    optim = Optim(lr=lr, steps=steps)
+    return FineTune(Feed(documents, RELEARNING_BATCH), optim, goals, seed, only_end=True)
+
+
+def grid(topic: str, seed: int) -> Mapping[str, Attack]:
+    """Three rates of three tasks and of relearning, to find how strong an attack must be."""
+    tasks = {
+        f"{task}@{lr:g}": finetuning(task, lr=lr, steps=steps, only_end=True, seed=seed)
+        for task, steps in (("sst2", 80), ("gsm8k", 40), ("ag_news", 40))
+        for lr in (3e-5, 1e-4, 3e-4)
+        if task != "ag_news" or lr == 1e-4
+    }
+    halves = {
+        f"relearn-half@{lr:g}": relearning(topic, "a", lr=lr, steps=40, seed=seed)
+        for lr in (1e-5, 3e-5, 1e-4)
+    }
+    return {name.replace("@", " at "): each for name, each in {**halves, **tasks}.items()}
