@@ -1,6 +1,8 @@
 """The report and the live view in a real browser."""
 
 import http.client
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +217,52 @@ def test_the_view_follows_runs_and_keeps_what_was_set(served, browser, tmp_path)
     assert texts(browser, NAMES) == ["entropy"]
     assert browser.complaints() == []
     assert set(browser.requested()) - {"data:,"} == {home, f"{home}state"}
+    browser.open("about:blank")
+
+
+def post(server, body, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    own = {"Origin": f"http://127.0.0.1:{server.server_port}", "Content-Type": "application/json"}
+    connection.request("POST", "/ask", body, {**own, **headers})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def with_models(run, model):
+    """Give a fabricated run a model, and the lab's as its original."""
+    shutil.copytree(model, run / "model")
+    record = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**record, "model": "lab"}))
+
+
+def test_models_are_asked_by_our_own_page_alone(served, folder, tmp_path):
+    with_models(tmp_path / "runs" / "first", folder / "model")
+    body = json.dumps({"prompt": "one two", "models": [0, 1]})
+    status, text = post(served, body)
+    assert (status, list(json.loads(text)["answers"])) == (200, ["lab (original)", "first"])
+    page = ask(served, "/ask")[1]
+    assert ("lab (original)" in page, "first" in page, str(tmp_path) in page) == (True, True, False)
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"},
+                    {"Content-Type": "text/plain"}):  # fmt: skip
+        assert post(served, body, **headers)[0] == 403, headers
+    wrong_ones = [
+        "", "{", '{"prompt": " ", "models": [0]}', '{"prompt": "a", "models": []}',
+        '{"prompt": "a", "models": [7]}', '{"prompt": "a", "models": ["../x"]}',
+    ]  # fmt: skip
+    for wrong in wrong_ones:
+        assert post(served, wrong)[0] == 400, wrong
+    assert post(served, "x" * 20_001)[0] == 413
+
+
+def test_the_page_that_asks_shows_the_answers_side_by_side(served, folder, browser, tmp_path):
+    with_models(tmp_path / "runs" / "first", folder / "model")
+    browser.open("about:blank")
+    browser.complaints(), browser.requested()
+    browser.open(f"http://127.0.0.1:{served.server_port}/ask")
+    browser.js("document.getElementById('prompt').value = 'one two'; "
+               "document.getElementById('ask').click()")  # fmt: skip
+    assert until(lambda: texts(browser, "#answers h2")) == ["lab (original)", "first"]
+    assert browser.complaints() == []
     browser.open("about:blank")
 
 

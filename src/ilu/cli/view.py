@@ -1,4 +1,4 @@
-"""``ilu view``: a local page that reports all runs below a folder as they proceed."""
+"""``ilu view``: a local page that reports all runs below a folder, and one that asks the models."""
 
 import hashlib
 import threading
@@ -13,6 +13,7 @@ from typing import Any
 from ilu.cli.flags import Positional, parse
 from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console
+from ilu.cli.view_ask import LONGEST, Asking, Reply
 from ilu.runs.report.gather import Broken, find_runs, gather
 from ilu.runs.report.page import page
 from ilu.runs.report.table import make_table
@@ -33,17 +34,20 @@ HEADERS = {
 class View:
     """Serve the report of all runs below a folder as a local page that updates itself.
 
-    Only this machine can open it. Ctrl-C stops it.
+    A second page asks the models of the runs, and their originals, the same prompt. Only this
+    machine can open them. Ctrl-C stops the server.
 
     Example: ilu view runs
 
     Args:
         runs: folder of run directories.
         port: port of the server; 0 takes a free one.
+        device: where models are asked: cpu, cuda, cuda:1, mps.
     """
 
     runs: Positional[Path]
     port: int = 0
+    device: str = "cpu"
 
 
 @dataclass
@@ -77,22 +81,23 @@ def view(argv: Sequence[str]) -> None:
     wanted: View = parse(View, "ilu view", argv)
     if not wanted.runs.is_dir():
         raise ValueError(f"{wanted.runs} is not a folder: give ilu view the folder of your runs")
-    with serve(wanted.runs, wanted.port) as server, interruptible() as stop:
+    with serve(wanted.runs, wanted.port, wanted.device) as server, interruptible() as stop:
         console.print(f"http://{HOST}:{server.server_port}/ (Ctrl-C stops it)", markup=False)
         while not stop():
             server.handle_request()
     console.print("stopped")
 
 
-def serve(root: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the page, for this machine only."""
+def serve(root: Path, port: int, device: str = "cpu") -> ThreadingHTTPServer:
+    """A server of both pages, for this machine only."""
     if not 0 <= port < 2**16:
         raise ValueError(f"--port {port}: it must be from 0 to 65535; 0 takes a free one")
-    live = Live(root.resolve())
+    live, asking = Live(root.resolve()), Asking(root.resolve(), device)
     # The library requires a subclass; the house rule allows none, so it is made by type().
     answers: dict[str, Any] = {
         "timeout": 30,
-        "do_GET": lambda request: answer(request, live),
+        "do_GET": lambda request: answer(request, live, asking),
+        "do_POST": lambda request: answer_models(request, asking),
         "log_message": lambda *_: None,
     }
     handler = type("Page", (BaseHTTPRequestHandler,), answers)
@@ -108,28 +113,56 @@ def serve(root: Path, port: int) -> ThreadingHTTPServer:
     return server
 
 
-def answer(request: BaseHTTPRequestHandler, live: Live) -> None:
-    """Answer with the page or its fingerprint; no path leads to a file.
+def answer(request: BaseHTTPRequestHandler, live: Live, asking: Asking) -> None:
+    """Answer with a page or the fingerprint of the report; no path leads to a file.
 
     Another name in the Host header means DNS rebinding by another site: the request is refused.
     """
-    port = server_port(request)
-    if request.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+    if request.headers.get("Host") not in own_hosts(request):
         request.send_error(HTTPStatus.FORBIDDEN, "This page is for this machine only")
-        return
-    if request.path not in ("/", "/state"):
-        request.send_error(HTTPStatus.NOT_FOUND, "There is only one page")
-        return
-    live.update()
-    wants_page = request.path == "/"
-    body = live.html if wants_page else live.state.encode()
-    request.send_response(HTTPStatus.OK)
-    kind = "text/html" if wants_page else "text/plain"
-    for name, value in {**HEADERS, "Content-Type": f"{kind}; charset=utf-8"}.items():
+    elif request.path == "/ask":
+        send(request, asking.page())
+    elif request.path in ("/", "/state"):
+        live.update()
+        page, state = Reply(HTTPStatus.OK, "text/html", live.html), live.state.encode()
+        send(request, page if request.path == "/" else Reply(HTTPStatus.OK, "text/plain", state))
+    else:
+        request.send_error(HTTPStatus.NOT_FOUND, "There are two pages: / and /ask")
+
+
+def answer_models(request: BaseHTTPRequestHandler, asking: Asking) -> None:
+    """Ask models for our own page; a request from the page of another site is refused."""
+    hosts = own_hosts(request)
+    length = request.headers.get("Content-Length", "")
+    ours = (
+        request.headers.get("Host") in hosts
+        and request.headers.get("Origin") in {f"http://{host}" for host in hosts}
+        and request.headers.get("Content-Type") == "application/json"
+    )
+    if not ours:
+        request.send_error(HTTPStatus.FORBIDDEN, "This page is for this machine only")
+    elif request.path != "/ask":
+        request.send_error(HTTPStatus.NOT_FOUND, "Only /ask answers")
+    elif not length.isdigit() or int(length) > LONGEST:
+        request.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {LONGEST} bytes")
+    else:
+        send(request, asking.reply(request.rfile.read(int(length))))
+
+
+def send(request: BaseHTTPRequestHandler, reply: Reply) -> None:
+    """Send a reply."""
+    request.send_response(reply.status)
+    for name, value in {**HEADERS, "Content-Type": f"{reply.kind}; charset=utf-8"}.items():
         request.send_header(name, value)
-    request.send_header("Content-Length", str(len(body)))
+    request.send_header("Content-Length", str(len(reply.body)))
     request.end_headers()
-    request.wfile.write(body)
+    request.wfile.write(reply.body)
+
+
+def own_hosts(request: BaseHTTPRequestHandler) -> set[str]:
+    """The names of this server in a request of this machine."""
+    port = server_port(request)
+    return {f"{HOST}:{port}", f"localhost:{port}"}
 
 
 def server_port(request: BaseHTTPRequestHandler) -> int:
