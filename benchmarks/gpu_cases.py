@@ -13,7 +13,7 @@ from ilu.methods.forget.rmu import RMU
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.retain.states import States
 from ilu.methods.robust.ilu import ScaleGradient, Square
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.blocks import blocks
 from ilu.models.lora import Lora
 from ilu.training.objective import Objective, Term

@@ -18,8 +18,10 @@ from ilu.methods.retain.states import States
 from ilu.methods.robust.adversary import TAR, DisruptionMasking
 from ilu.methods.robust.flatness import CurvaturePenalty, GradientPenalty
 from ilu.methods.robust.ilu import Layerwise, Penalty, ScaleGradient, Square, parameters, tensors
+from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead
-from ilu.methods.robust.rules import L1, SAM, RandomSmoothing
+from ilu.methods.robust.sam import SAM
+from ilu.methods.robust.smoothing import RandomSmoothing
 from ilu.models.fsdp import shard, whole_weights
 from ilu.models.load import load_model
 from ilu.models.load_sharded import load_sharded

@@ -24,7 +24,7 @@ from ilu.evals.score import mean
 from ilu.lab.sources import Facts, TaskTrain
 from ilu.lab.tasks import TASKS
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import norm
+from ilu.methods.robust.perturb import norm
 from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.models.weight_names import named_trained

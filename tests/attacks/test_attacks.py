@@ -367,7 +367,7 @@ def test_results_are_found_again_by_content_alone(done, folder, tmp_path, monkey
     options = Options(shared=tmp_path / "kept")
     first = run(whole(folder, ATTACKS), tmp_path / "a", options)
     same_scores(done, first, ATTACKS)
-    monkeypatch.setattr("ilu.runs.attack_stage.carried_out", None)  # nothing may be done again
+    monkeypatch.setattr("ilu.runs.attack_stage.attacked", None)  # nothing may be done again
     renamed = {f"{name}2": attack for name, attack in ATTACKS.items()}
     again = run(whole(folder, renamed), tmp_path / "b", options)
     for name in ATTACKS:

@@ -62,6 +62,6 @@ def test_it_is_unknown_without_its_file():
 def test_two_files_cannot_define_one_name(tmp_path, monkeypatch):
     (tmp_path / "second.py").write_text('ATTACKS = {"noise": None}\n')
     monkeypatch.setattr(ilu.attacks, "__path__", [*ilu.attacks.__path__, str(tmp_path)])
-    with pytest.raises(ValueError, match=r"second defines 'noise', which another file has"):
+    with pytest.raises(ValueError, match=r"second defines 'noise', like another file"):
         attack_kinds()
     sys.modules.pop("ilu.attacks.second", None)

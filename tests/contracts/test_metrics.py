@@ -4,10 +4,13 @@ import copy
 import inspect
 import json
 import math
+import random
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
+import rich.style  # noqa: F401 - reads Python's random generator when it is imported
 import torch
 
 import ilu.evals.metrics
@@ -16,6 +19,7 @@ from ilu.data.downstream import Problems
 from ilu.data.facts.sources import FactItems
 from ilu.data.text import Passages
 from ilu.evals.metrics.facts import KnownItems
+from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.suite import named
 from ilu.models.load import load_model
 from ilu.system.discover import modules
@@ -27,6 +31,8 @@ ELSEWHERE = {"Harness"}
 PLACES, THINGS = ("town", "owner", "two"), ("road", "name", "sum")
 TEXTS = [f"the {thing} of the {place} is" for thing in THINGS for place in PLACES]
 MOST = len(TEXTS)
+CLEAR = r"there are no (items|members)|is empty: it needs|leaves no fact"
+"""What a metric says of data without rows."""
 
 
 def metric_classes():
@@ -64,6 +70,12 @@ class Choices:
         ]
 
 
+def facts(count):
+    """Facts of the package; without a count, facts of which the model knows none."""
+    some = FactItems("facts:elements", limit=max(1, count))
+    return some if count else KnownItems(some, KnownFacts((), "lab"))
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return load_model("lab").tokenizer
@@ -90,7 +102,7 @@ def make(tmp_path):
             Questions: Choices(count),
             Passages: Passages(rows("texts", count)),
             Problems: Problems(rows("problems", count), None),
-            FactItems | KnownItems: FactItems("facts:elements", limit=count // 3),
+            FactItems | KnownItems: facts(count // 3),
             str: "set",
         }
         given: dict[str, Any] = {f.name: by_type[f.type] for f in fields(cls) if f.type in by_type}
@@ -140,6 +152,37 @@ def test_is_pure(cls, make, lm):
         lm.tokenizer.padding_side = side
         assert_same(scores(metric, lm), first)
         assert lm.tokenizer.padding_side == side
+
+
+@pytest.mark.parametrize("cls", METRICS)
+def test_changes_neither_the_model_nor_a_random_state(cls, make, lm, monkeypatch):
+    """The model may be in training mode. Python's generator is not even read."""
+    lm.model.train()
+    weights = {name: x.clone() for name, x in lm.model.state_dict().items()}
+    metric, before = make(cls), random_states()
+    # The checks of types in tests advance this state, so it cannot be compared.
+    for name in random.__all__:
+        if isinstance(getattr(getattr(random, name), "__self__", None), random.Random):
+            monkeypatch.setattr(random, name, None)
+    metric(lm)
+    monkeypatch.undo()
+    assert random_states() == before
+    assert all(module.training for module in lm.model.modules())
+    assert all(torch.equal(x, weights[name]) for name, x in lm.model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in lm.model.parameters())
+
+
+def random_states():
+    """The states of the global generators of torch and numpy."""
+    kind, keys, *others = np.random.get_state()
+    return torch.get_rng_state().tolist(), [kind, keys.tolist(), *others]
+
+
+@pytest.mark.parametrize("cls", METRICS)
+def test_without_any_row_there_is_one_clear_line(cls, make, lm):
+    with pytest.raises(ValueError, match=CLEAR) as error:
+        make(cls, 0)(lm)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("cls", METRICS)

@@ -9,8 +9,9 @@ from torch import nn
 import ilu.methods.robust
 from ilu.cli.catalogue import RULE, arguments
 from ilu.methods.robust.ilu import Penalty, Square, parameters
+from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead
-from ilu.methods.robust.rules import L1, SAM
+from ilu.methods.robust.sam import SAM
 from ilu.system.discover import modules
 from ilu.types import GradRule, Slope
 from tests.methods.test_rules import RULES, name

@@ -30,7 +30,7 @@ from ilu.methods.masks.units import Units
 from ilu.methods.masks.wagle import FisherWagle, Wagle
 from ilu.methods.masks.wagle_pt import convert, read_legacy
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.forward import ModelForward
 from ilu.models.load import weights_hash
 from ilu.models.token_math import mean_nll
@@ -632,5 +632,5 @@ def test_masked_training_resumes_to_the_same_bits(tmp_path, optimizer):
 
 def test_a_mask_that_lets_nothing_move_is_refused():
     mask = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in make_tiny().named_parameters()}
-    with pytest.raises(ValueError, match="lets nothing move"):
+    with pytest.raises(ValueError, match="has none of the trained weights"):
         trained(mask)

@@ -7,7 +7,7 @@ import torch
 
 from ilu.methods.forget.npo import npo
 from ilu.methods.forget.rmu import steering_vector
-from ilu.methods.robust.rules import move, norm
+from ilu.methods.robust.perturb import move, norm
 from ilu.models.token_math import mean_nll
 from ilu.types import Copies, Needs, Slope
 from tests.contracts import test_losses as contract

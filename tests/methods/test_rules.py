@@ -20,8 +20,11 @@ from ilu.methods.robust.ilu import (
     scale_gradient,
     tensors,
 )
+from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead, first_adam_step
-from ilu.methods.robust.rules import L1, SAM, RandomSmoothing, move, norm, restored
+from ilu.methods.robust.perturb import move, norm, restored
+from ilu.methods.robust.sam import SAM
+from ilu.methods.robust.smoothing import RandomSmoothing
 from ilu.models.forward import Frozen, ModelForward
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate
 from ilu.types import Slope

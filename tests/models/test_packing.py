@@ -19,7 +19,7 @@ from transformers import (
 
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.ilu import Penalty, ScaleGradient, Square
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.forward import ModelForward
 from ilu.models.packing import attending_to_each_text, packed, spread
 from ilu.runs.run import run

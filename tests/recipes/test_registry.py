@@ -84,7 +84,7 @@ def test_settings_of_older_versions_work_with_a_notice():
 def test_two_files_cannot_define_one_name(tmp_path, monkeypatch):
     (tmp_path / "second.py").write_text('METHODS = {"npo": None}\n')
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    with pytest.raises(ValueError, match=r"second defines 'npo', which another file has"):
+    with pytest.raises(ValueError, match=r"second defines 'npo', like another file"):
         methods()
 
 

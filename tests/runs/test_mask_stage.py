@@ -158,7 +158,7 @@ def test_a_later_call_selects_from_scores_on_disk(folder, tmp_path, monkeypatch)
         (["wagle", "--fraction=0.3", f"--forget={other}"], "made.data.forget"),
         (["wagle", "--fraction=0.3", "--model=lab"], "made.model"),
     ):
-        with pytest.raises(ValueError, match=f"made from something else \\({changed}"):
+        with pytest.raises(ValueError, match=f"have another source \\({changed}"):
             mask("d.st", *flags, scores)
     with pytest.raises(ValueError, match="holds no scores"):
         mask("d.st", "wagle", "--fraction=0.3", f"--scores={folder}")
@@ -224,7 +224,7 @@ def test_impossible_outputs_are_refused_before_the_model_is_loaded(folder, tmp_p
 
 
 def test_a_made_mask_that_lets_nothing_move_leaves_no_run(folder, tmp_path):
-    with pytest.raises(ValueError, match="lets nothing move"):
+    with pytest.raises(ValueError, match="has none of the trained weights"):
         run(recipe(folder, "npo", mask="random:0.0000001"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

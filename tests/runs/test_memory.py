@@ -19,7 +19,7 @@ from ilu.methods.retain.states import States
 from ilu.methods.robust.adversary import TAR
 from ilu.methods.robust.ilu import Penalty, ScaleGradient, Square
 from ilu.methods.robust.lookahead import LookAhead
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models import lm_head_loss as losses_head
 from ilu.models import lm_head_triton, reference_offload
 from ilu.models.forward import Frozen

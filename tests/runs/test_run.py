@@ -16,7 +16,7 @@ from ilu.data.stream import Feed, check_lengths
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.load import load_model, read_weights
 from ilu.recipes.build import arguments, build, field_names
 from ilu.recipes.names import names, parse_name
@@ -180,7 +180,7 @@ def test_a_loss_that_no_trained_weight_changes_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "holds no recipe"),
+        ("{}", "is not a recipe"),
         ("no", "is damaged"),
         ('{"type": "ilu.training.fit:Optim", "lr": 1, "steps": 1, "z": 1}', "'z'"),
     ],

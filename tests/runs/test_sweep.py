@@ -117,7 +117,7 @@ def test_what_is_shared_is_not_measured_again_after_unlearning(folder, tmp_path,
     monkeypatch.setattr("ilu.evals.cached_suite.named", lambda name, result: pytest.fail(name))
     second = run(wanted, tmp_path / "second", Options(shared=tmp_path / "shared")).path
     assert results(alone_) == results(first) == results(second)
-    with pytest.raises(ValueError, match="share no folder"):
+    with pytest.raises(ValueError, match="cannot use `shared`"):
         Options(shared=tmp_path, ranks=Ranks(0, 2))
 
 
@@ -378,7 +378,7 @@ def test_a_search_knows_the_names_that_a_grid_knows():
     assert list(ranges) == ["strength"]
     _, found = trial(wish, "", {"strength": 0.25})
     assert found.objective["invariance"].weight == 0.25
-    with pytest.raises(ValueError, match="strength is there twice"):
+    with pytest.raises(ValueError, match="strength is given twice"):
         optuna_search.read_ranges(["lambda=0.1:1", "strength=0.1:1"])
 
 
@@ -393,13 +393,13 @@ def test_a_search_asks_the_same_again_and_finds_the_better_half():
     ranges = optuna_search.read_ranges(["lr=1e-4:1e-2:log", "steps=1:9"])
     trials: list[optuna_search.Trial] = []
     for _ in range(12):
-        asked = optuna_search.ask(ranges, trials, 2, seed=0)
-        assert asked == optuna_search.ask(ranges, trials, 2, seed=0)
+        asked = optuna_search.suggest(ranges, trials, 2, seed=0)
+        assert asked == optuna_search.suggest(ranges, trials, 2, seed=0)
         assert all(1e-4 <= each["lr"] <= 1e-2 and each["steps"] in range(1, 10) for each in asked)
         trials += [optuna_search.Trial(each, -abs(each["steps"] - 3)) for each in asked]
     assert optuna_search.best(trials)["steps"] in (2, 3, 4)
     trials.append(optuna_search.Trial(trials[0].settings, None))  # a failed trial is no obstacle
-    optuna_search.ask(ranges, trials, 1, seed=0)
+    optuna_search.suggest(ranges, trials, 1, seed=0)
     with pytest.raises(ValueError, match="every trial"):
         optuna_search.best([trials[-1]])
 
@@ -442,12 +442,12 @@ def test_a_slurm_job_that_is_not_queued_again_says_why(folder, tmp_path, notice)
 
     job = slurm.Job(describe(recipe(folder, "npo")), tmp_path / "run", Conditions())
     with handled(refuse):
-        assert "too many times. What the run has done is kept: repeat" in (job() or "")
+        assert "too many times. The checkpoint is kept: repeat" in (job() or "")
 
 
 @contextmanager
 def handled(act):
-    """What submitit does with notice that comes to it."""
+    """What submitit does at the signal of Slurm."""
     before = signal.signal(slurm.NOTICE, lambda number, frame: act())
     try:
         yield
@@ -501,7 +501,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(kind):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"{kind}127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ValueError, match=r"nothing answers there .*ray start --head"):
+        with pytest.raises(ValueError, match=r"no server answers .*ray start --head"):
             ray_tasks.check_address(address)
         free.listen()
         ray_tasks.check_address(address)

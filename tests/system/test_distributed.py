@@ -174,7 +174,7 @@ def test_what_shards_cannot_do_is_refused_with_a_way_out(monkeypatch, tmp_path):
         check_ranks(build("npo", {"model": "lab", "mask": "snip:0.5"}), sharded)
     with pytest.raises(ValueError, match="8-bit blocks"):
         check_training(model, objective, EIGHT, None, sharded)
-    with pytest.raises(ValueError, match="LoRA needs whole weights"):
+    with pytest.raises(ValueError, match="LoRA does not support sharded weights"):
         check_ranks(build("npo", {"model": "lab", "lora_rank": 2}), sharded)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(ValueError, match="torchrun"), joined(shard=True):

@@ -31,7 +31,7 @@ from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import new_file, new_folder, write_json
 from ilu.system.errors import Stopped
-from ilu.system.locks import Busy, alone, held, lock_of
+from ilu.system.locks import Busy, alone, lock_of, locked
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Optim
 from ilu.types import IGNORE, Example
@@ -60,15 +60,15 @@ def test_a_lock_of_a_killed_process_is_no_obstacle(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
     assert other.stdout
     assert other.stdout.readline() == b"held\n"
-    assert held(place)
+    assert locked(place)
     with pytest.raises(Busy, match=f"process {other.pid}"), alone(place):
         pass
     other.kill()
     other.communicate()
     assert lock_of(place).exists()
-    assert not held(place)
+    assert not locked(place)
     with alone(place):
-        assert held(place)
+        assert locked(place)
     assert not lock_of(place).exists()
 
 
@@ -77,10 +77,10 @@ def test_who_only_looks_is_no_obstacle(tmp_path):
     place = tmp_path / "run"
     looking = os.open(lock_of(place), os.O_RDWR | os.O_CREAT)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    assert not held(place)
+    assert not locked(place)
     threading.Timer(0.05, os.close, [looking]).start()
     with alone(place):
-        assert held(place)
+        assert locked(place)
 
 
 def test_a_lock_whose_file_has_another_name_now_is_none(tmp_path):

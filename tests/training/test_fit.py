@@ -11,7 +11,7 @@ from ilu.methods.forget.rmu import RMU
 from ilu.methods.masks.storage import load_mask
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.ilu import Penalty
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.system.errors import Stopped
 from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Optim, fit

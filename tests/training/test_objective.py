@@ -10,7 +10,7 @@ from ilu.data.stream import Stream
 from ilu.methods.forget.npo import NPO
 from ilu.methods.retain.likelihood import KL, NLL
 from ilu.methods.robust.ilu import Penalty, ScaleGradient, Square
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate

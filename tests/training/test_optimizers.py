@@ -10,7 +10,7 @@ from torch import nn
 from ilu.data.stream import Stream
 from ilu.methods.forget.npo import NPO
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import SAM
+from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.lm_head_loss import tokens_of
 from ilu.system import optional

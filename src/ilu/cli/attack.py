@@ -1,6 +1,7 @@
 """``ilu attack``: what comes back when someone works on a model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ilu.attacks.convergence import Convergence
 from ilu.attacks.registry import attack_kinds
@@ -25,7 +26,7 @@ LR = 1e-5
 
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
-    wanted = read(argv)
+    wanted, request = read(argv)
     names = (*([wanted.task] if wanted.task else []), *wanted.attack)
     if not names and not wanted.ask:
         raise ValueError(
@@ -34,7 +35,7 @@ def attack(argv: Sequence[str]) -> None:
         )
     keep = wanted.keep or wanted.task is not None
     recipe = attacked(
-        wanted.model, names, attacker(wanted), suites(wanted), asking(wanted),
+        wanted.model, names, attacker(wanted), suites(wanted, request), asking(wanted, request),
         keep=keep, revision=wanted.revision,
     )  # fmt: skip
     out = carry_out(recipe, wanted.place, shared=wanted.cache)
@@ -56,40 +57,32 @@ def optim(wanted: Attack) -> Optim:
     return Optim(lr=lr, steps=wanted.steps, optimizer=wanted.optimizer, clip=wanted.clip)
 
 
-def suites(wanted: Attack) -> dict[str, Group]:
+def suites(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:
     """What is measured, if there is anything to measure it on."""
-    if wanted.suite == "likelihood" and not wanted.data:
+    if wanted.suite == "likelihood" and not request.data:
         return {}
-    return {wanted.suite: suite_of(wanted.suite, measured(wanted))}
+    return {wanted.suite: suite_of(wanted.suite, measured(wanted, request))}
 
 
-def measured(wanted: Attack) -> SuiteRequest:
-    """The data that is measured on."""
-    kind = suite_kind(wanted.suite)
-    return SuiteRequest(
-        data=wanted.data,
-        form=wanted.form,
-        columns=wanted.columns,
-        truncate=wanted.settings.truncate if kind.truncates else None,
-        limit=wanted.limit,
-        split=wanted.split,
-        forget=wanted.settings.forget if kind.roles else None,
-        retain=wanted.settings.retain if kind.roles else None,
-        known=wanted.known,
-    )
+def measured(wanted: Attack, request: SuiteRequest) -> SuiteRequest:
+    """The request with those settings of the attacks that the suite has too."""
+    kind, shared = suite_kind(wanted.suite), wanted.settings
+    truncated = {"truncate": shared.truncate} if kind.truncates else {}
+    roles = {"forget": shared.forget, "retain": shared.retain} if kind.roles else {}
+    return replace(request, **truncated, **roles)
 
 
-def asking(wanted: Attack) -> dict[str, Group]:
-    """The ways of asking."""
+def asking(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:
+    """The prompting attacks."""
     if not wanted.ask:
         return {}
     own, labs = ("choice", "elicit"), ("lab", "elicit", "likelihood")
-    if wanted.suite not in (own if wanted.data else labs):
+    if wanted.suite not in (own if request.data else labs):
         raise ValueError(
             f"--ask does not know the questions of --suite {wanted.suite}: use --suite choice "
             "--data FILE, or --suite lab, whose questions are the lab's"
         )
-    return probes(measured(wanted), wanted.ask, wanted.settings.seed)
+    return probes(measured(wanted, request), wanted.ask, wanted.settings.seed)
 
 
 def show_stages(out: RunDir) -> None:

@@ -1,10 +1,11 @@
 """Flags from types, by tyro, the same way for every command."""
 
+import dataclasses
 import re
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import tyro
 
@@ -49,6 +50,17 @@ def parse(
     if len(args) < len(words):
         print_and_end(as_yaml(kind, found, head or {}, groups, omitted))
     return found
+
+
+def subset(kind: type, names: Sequence[str], **defaults: Any) -> type:
+    """A dataclass with some fields of ``kind``: their types, help and, unless given, defaults."""
+    hints = get_type_hints(kind, include_extras=True)
+    standard = {f.name: f.default for f in dataclasses.fields(kind)}
+    values = {name: defaults.get(name, standard[name]) for name in names}
+    fields = [(n, hints[n], dataclasses.field(default=v)) for n, v in values.items()]
+    made = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
+    made.__doc__ = kind.__doc__
+    return made
 
 
 def refuse_twice(kind: type, words: Sequence[str]) -> None:

@@ -137,7 +137,7 @@ def tried(
     out, goal = wish.flags.out, goal_of(wish)
     trials: list[optuna_search.Trial] = []
     while (left := wish.flags.trials - len(trials)) > 0:
-        asked = optuna_search.ask(ranges, trials, min(left, wish.flags.trials_at_once), seed=0)
+        asked = optuna_search.suggest(ranges, trials, min(left, wish.flags.trials_at_once), seed=0)
         made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
         records = {run: recorded(recipe) for run, recipe in made}
         write_plan(out, records, search=True)

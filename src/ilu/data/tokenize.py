@@ -17,6 +17,8 @@ def encode_pairs(tokenizer: Any, prompts: Sequence[str], completions: Sequence[s
     This is what lm-evaluation-harness does. Tokenized separately, a SentencePiece tokenizer would
     put a second space before the completion.
     """
+    if not prompts:  # tokenizers raise IndexError for no text
+        return []
     full = [p + c for p, c in zip(prompts, completions, strict=True)]
     distinct = list(dict.fromkeys(prompts))  # the options of a question share one
     heads, both = (

@@ -21,7 +21,7 @@ from ilu.system.scores import Score
 from ilu.training.fit import Optim
 
 Model = str | Path | RunDir
-"""A folder, a hub id, a built-in name such as ``lab``, or a run, which stands for its model."""
+"""A folder, a hub id, a built-in name such as ``lab``, or a run, whose model is used."""
 
 
 def unlearn(

@@ -143,8 +143,7 @@ def warn_of_environment(name: str) -> None:
     """Warn of an environment that is given to a recipe which does not train on it."""
     if not reads_environment(parse_name(name)):
         warnings.warn(
-            f"`environment` does nothing in {name!r} but being measured: use {name}-ilu or "
-            f"{name}-control",
+            f"`environment` is only measured in {name!r}: use {name}-ilu or {name}-control",
             stacklevel=2,
         )
 

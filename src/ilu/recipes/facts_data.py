@@ -43,7 +43,7 @@ def others(trained: Sequence[Selection]) -> list[Selection]:
 def metrics(forget: Sequence[str], retain: str | None, limit: int) -> dict[str, Metric]:
     """Accuracy on held-out questions about what to forget, and about what is kept untrained.
 
-    One question for each fact, at most ``limit``; the suite ``facts`` asks in every wording.
+    One question for each fact, at most ``limit``; the suite ``facts`` uses every wording.
     """
     gone = [each for name in forget if is_facts(name) for each in selections(name)]
     kept = others(selections(retain)) if retain and is_facts(retain) else []

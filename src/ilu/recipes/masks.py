@@ -86,7 +86,7 @@ def mask_setting(
         return str(Path(setting).resolve())
     kind = mask_kind(name)
     if kind.score is Layers:
-        raise ValueError(f"--mask {setting}: make this one with ilu mask {name} --layer L")
+        raise ValueError(f"`mask` {setting}: make this one with ilu mask {name} --layer L")
     refusing = any(isinstance(term.loss, Refusal) for term in objective.values())
     scoring = Scoring(
         score=Random(seed) if kind.score is Random else kind.score(),

@@ -21,7 +21,7 @@ from ilu.methods.robust.ilu import (
     parameters,
     tensors,
 )
-from ilu.methods.robust.rules import L1
+from ilu.methods.robust.l1 import L1
 from ilu.recipes.settings import Invariance
 from ilu.training.objective import Objective, Term
 from ilu.training.schedules import Dual, Ramp

@@ -15,7 +15,7 @@ class Common:
 
     Args:
         model: folder, hub id, GGUF file, smollm2, or lab: the small model of the package, which
-            brings its own data.
+            has its own data.
         revision: branch, tag or commit of a model on the hub.
         forget: what to forget: JSONL, CSV or Parquet file, hub dataset ORG/NAME:CONFIG:SPLIT, or
             facts of the package, such as facts:elements; repeat the flag for several topics.

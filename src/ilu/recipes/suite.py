@@ -17,7 +17,7 @@ class SuiteKind:
 
     ``data``: ``user`` requires the user's data, ``own`` has its own data, ``optional`` has its own
     data and accepts the user's, ``tasks`` requires names of tasks. ``splits`` are versions of
-    its own data. ``forms``: its questions can be asked with and without showing the options.
+    its own data. ``forms``: its questions exist with and without the options in the prompt.
     ``roles``: it measures what was forgotten and what was kept, of data of its own.
     """
 

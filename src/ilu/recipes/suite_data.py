@@ -24,7 +24,7 @@ def choice_rows(request: SuiteRequest) -> ChoiceRows:
 
 
 def judges(request: SuiteRequest) -> dict[str, Beside]:
-    """The text classifiers asked for, by the class that each is to report."""
+    """The text classifiers of the request, by the class whose probability they give."""
     pairs = [given.partition("=") for given in request.classifiers]
     unknown = [name for name, _, model in pairs if not (name and (model or name in CLASSIFIERS))]
     if unknown:

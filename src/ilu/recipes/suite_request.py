@@ -28,7 +28,7 @@ class SuiteRequest:
         limit: use at most this many items of each set: the first ones, or for wmdp, mmlu,
             truthfulqa, tasks, lab and facts a fixed random sample.
         forget: for the suite facts, the facts that were forgotten, like facts:elements; without it
-            and retain, every topic is measured as a whole.
+            and retain, every topic is measured in full.
         retain: for the suite facts, the facts that were kept; facts:rest if left out.
         known: for the suite facts, a model: use only facts that it answers rightly in more than
             half of the training wordings, by choice. Give the original, for every model the same.

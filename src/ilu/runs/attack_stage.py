@@ -1,4 +1,4 @@
-"""Many attacks on one unlearned model: each from the same weights, none able to spoil another."""
+"""The attacks of a run, each on the same weights and independent of the others."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ from ilu.training.checkpoint import Checkpoints, Resumable
 from ilu.types import LM, Attack
 
 DENSE = "step "
-"""How the names of points between the stages begin."""
+"""Prefix of the names of points between the stages."""
 
 
 class Point(NamedTuple):
@@ -46,7 +46,7 @@ Points = dict[str, Point]
 
 @dataclass(frozen=True, kw_only=True)
 class Attacking:
-    """What all attacks of a run have in common; ``kept`` has results of earlier runs by content."""
+    """What all attacks of a run share; ``kept`` is a folder with results of earlier runs."""
 
     recipe: Recipe
     lm: LM
@@ -61,56 +61,56 @@ class Attacking:
 
 
 def attack_all(run: Attacking) -> None:
-    """Carry out what has not been; a failure is recorded with its reason, and the others go on."""
+    """Run the attacks that have no result; a failure is recorded, and the others continue."""
     recipe, lm, out = run.recipe, run.lm, run.out
-    ask(run)
+    measure_probes(run)
     waiting = {n: a for n, a in recipe.attacks.items() if not out.has(f"scores/{n}-end")}
     if not waiting:
         return
     start = copied(lm.model)
     keys = content_keys(run, waiting)
     for name, attack in waiting.items():
-        stop_if_asked(run)
+        stop_if_requested(run)
         restore(lm.model, start)
         with recorded(out, name):
-            points = carried_out_once(run, name, attack, keys.get(name))
+            points = attacked_once(run, name, attack, keys.get(name))
             write(out, name, points)
             for stage, point in points.items():
                 run.on_eval(f"{name}-{stage}", point.scores)
             Checkpoints(out.path / "checkpoints" / name).remove()
 
 
-def ask(run: Attacking) -> None:
-    """Measure the probes together, unless all have been asked without a failure."""
+def measure_probes(run: Attacking) -> None:
+    """Measure the probes, unless an earlier session did so without a failure."""
     probes, out = run.recipe.probes, run.out
     failed = any(out.has(f"failures/{name}") for name in probes)
     if not probes or (out.has("scores/probes") and not failed):
         return
     found: dict[str, Score] = {}
     for name, group in probes.items():
-        stop_if_asked(run)
+        stop_if_requested(run)
         with recorded(out, name):
             found |= group(run.lm)
     out.write_scores("probes", found)
 
 
-def stop_if_asked(run: Attacking) -> None:
-    """Raise ``Stopped`` between two attacks."""
+def stop_if_requested(run: Attacking) -> None:
+    """Raise ``Stopped`` if the user interrupted the run."""
     if run.stop():
         raise Stopped
 
 
-def carried_out_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
-    """The result from ``file``, where it is kept for other runs; they wait while it is made."""
+def attacked_once(run: Attacking, name: str, attack: Attack, file: Path | None) -> Points:
+    """The result in ``file``, which runs share: the first computes it while the others wait."""
     with nullcontext() if file is None else alone(file, wait=True):
-        points = known(file) or carried_out(run, name, attack)
+        points = known(file) or attacked(run, name, attack)
         if file is not None:
             keep(file, points)
         return points
 
 
-def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
-    """Attack the weights and measure on the way, going on from the last checkpoint."""
+def attacked(run: Attacking, name: str, attack: Attack) -> Points:
+    """Attack and measure at every stage, starting from the last checkpoint if there is one."""
     recipe, lm = run.recipe, run.lm
     checkpoints = Checkpoints(run.out.path / "checkpoints" / name, run.save_every)
     seen = checkpoints.path / "points.json"
@@ -124,7 +124,7 @@ def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
         goals = attack.goals if stage == "end" else {}
         points[stage] = Point(last, suite.measure({**recipe.metrics, **goals}, lm))
         run.track(*of_attack(recipe, name, last, points[stage].scores))
-        if isinstance(attack, Resumable):  # which leaves a checkpoint also when it is stopped
+        if isinstance(attack, Resumable):  # as its checkpoint is kept, so are its points
             keep(seen, points)
 
     def progress(done: int, total: int) -> None:
@@ -142,7 +142,7 @@ def carried_out(run: Attacking, name: str, attack: Attack) -> Points:
 
 
 def forget_samples(recipe: Recipe, lm: LM) -> list[dict[str, Any]]:
-    """Answers to a few questions on what is to be forgotten, if a metric asks such questions."""
+    """Answers to a few questions about the forget set, if a metric has such questions."""
     names = [*recipe.metrics, *(f"{name}_acc" for name in recipe.metrics)]
     suites = [each for each in recipe.metrics.values() if isinstance(each, suite.Suite)]
     names += [part for each in suites for part in each.parts]
@@ -150,8 +150,8 @@ def forget_samples(recipe: Recipe, lm: LM) -> list[dict[str, Any]]:
     questions = questions_of(recipe.metrics, metric) if metric else []
     try:
         return samples(lm, questions) if questions else []
-    except (ValueError, RuntimeError) as error:  # samples may not spoil what was measured
-        warnings.warn(f"no answers were kept: {reason(error)}", stacklevel=2)
+    except (ValueError, RuntimeError) as error:  # missing samples must not end the run
+        warnings.warn(f"no sample answers were saved: {reason(error)}", stacklevel=2)
         return []
 
 
@@ -163,7 +163,7 @@ def proceed(
     checkpoints: Checkpoints,
     stop: Callable[[], bool],
 ) -> None:
-    """Attack, from the last checkpoint if the attack can; one that cannot just stops when asked."""
+    """Attack, from the last checkpoint if the attack is ``Resumable``, until ``stop()`` is true."""
 
     def watched(done: int, total: int) -> None:
         progress(done, total)
@@ -177,9 +177,9 @@ def proceed(
 
 
 def with_stages(points: Points) -> Points:
-    """The points with a quarter and a half, where the attack did not know when those are.
+    """The points with every stage; a missing stage is replaced by the nearest measured point.
 
-    The measured points next to them stand for them.
+    Stages are missing where the length of the attack was unknown in advance.
     """
     end = points["end"].step
     missing = [s for s in STAGES if s not in points] if len(points) > 1 else []
@@ -191,7 +191,7 @@ def with_stages(points: Points) -> Points:
 
 
 def write(out: RunDir, name: str, points: Points) -> None:
-    """The curve if it has more than the stages, and the stages, the end as the last."""
+    """Write the curve if there are points between the stages, then the stages, the end last."""
     if any(point.startswith(DENSE) for point in points):
         curve = sorted({p.step: p for p in points.values()}.values())
         rows = [
@@ -205,16 +205,16 @@ def write(out: RunDir, name: str, points: Points) -> None:
 
 @contextmanager
 def recorded(out: RunDir, name: str) -> Generator[None]:
-    """Let a failure be written down; what went wrong before and is well now is taken back.
+    """Record an exception as the failure of an attack, and delete the record of an earlier one.
 
-    Not what concerns the whole run: that it was asked to stop, or that the disk is full.
+    ``Stopped`` and OSError, such as a full disk, concern the run and are raised.
     """
     out.file(f"failures/{name}").unlink(missing_ok=True)
     try:
         yield
     except (Stopped, OSError):
         raise
-    except Exception as error:  # whatever it was: the other attacks go on
+    except Exception as error:  # any failure: the other attacks continue
         out.write(f"failures/{name}", {"error": reason(error)})
 
 
@@ -225,25 +225,25 @@ def check_failures(out: RunDir) -> None:
         reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise ValueError(
             f"{len(failed)} of the attacks failed ({reasons}): the others are in {out.path}, and "
-            "the same command with `resume` tries these again"
+            "the same command with `resume` tries them again"
         )
 
 
 def copied(model: nn.Module) -> dict[str, Tensor]:
-    """The weights in memory, so that they are read from the disk once."""
+    """A copy of the weights in host memory, so that they are read from the disk once."""
     return {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
 
 
 def restore(model: nn.Module, start: Mapping[str, Tensor]) -> None:
-    """Give the model its weights back, in their precision, whatever an attack has made of them."""
+    """Restore the weights and their precision after an attack."""
     for name, p in model.named_parameters():
         p.data = start[name].to(p.device, copy=True)
 
 
 def content_keys(run: Attacking, attacks: Mapping[str, Attack]) -> dict[str, Path]:
-    """Attack -> where its result is kept: by weights, attack, metrics, their data and the code.
+    """Attack -> file of its result, named by weights, attack, metrics, their data and the code.
 
-    Weights that are to be saved have to be made.
+    Empty if the attacked weights are saved, because a stored result has no weights.
     """
     if run.kept is None or run.recipe.keep_attacked:
         return {}
@@ -269,7 +269,7 @@ def known(file: Path | None) -> Points | None:
 
 
 def keep(file: Path, points: Points) -> None:
-    """Write a result where ``known`` finds it."""
+    """Write a result for ``known`` to read."""
     values = {
         point: (step, {m: s._asdict() for m, s in scores.items()})
         for point, (step, scores) in points.items()

@@ -1,4 +1,4 @@
-"""What can be wrong with a recipe's data, patterns and layers, found before its model is loaded."""
+"""Checks of a recipe's data, patterns and layers that do not need its model."""
 
 import os
 from pathlib import Path

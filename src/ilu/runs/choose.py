@@ -1,4 +1,4 @@
-"""Settings that depend on the model: choose the open ones, warn of those that do not suit it."""
+"""Settings that depend on the model: choose those left out, and warn of unsuitable ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from ilu.training.trainable import recomputed, training
 from ilu.types import LM, Batch, Calibrated, Cautious, Params
 
 COUNT = 16
-"""Examples by which a setting is chosen."""
+"""Number of examples from which a setting is chosen."""
 WEAK = 1e-3
-"""Share of the retain term's gradient below which the forget term is said to do nothing."""
+"""Gradient norm of the forget term, relative to the retain term, below which a run warns."""
 BFLOAT16 = 2.0**-8
-"""Spacing of bfloat16 numbers over their size, at most."""
+"""Largest relative spacing of bfloat16 numbers."""
 
 
 class Chosen(NamedTuple):
-    """A recipe without open settings, and a sentence for each setting that was chosen."""
+    """A recipe in which every setting has a value, and a sentence for each that was chosen."""
 
     recipe: Recipe
     notes: Sequence[str]
@@ -70,7 +70,7 @@ def examples(term: Term, streams: Mapping[str, Stream], lm: LM, count: int = COU
 
 
 def cautions(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> list[str]:
-    """Sentences on settings that do not suit the model: what will go wrong, and what would do."""
+    """Warnings about settings that do not suit the model, each with its effect and a remedy."""
     losses = [
         term.loss.caution(ModelForward(lm.model), examples(term, streams, lm))
         for term in recipe.objective.values()
@@ -87,7 +87,7 @@ def full(recipe: Recipe) -> bool:
 
 
 def small_steps(optim: Optim, params: Params) -> str:
-    """A learning rate that a bfloat16 forward pass cannot see; empty if it can, or in float32."""
+    """Warning of a learning rate too small for a bfloat16 forward pass; empty if there is none."""
     if optim.precision != "bfloat16":
         return ""
     size = torch.cat([p.detach().flatten()[:1000].float().abs() for p in params]).median().item()
@@ -102,16 +102,16 @@ def small_steps(optim: Optim, params: Params) -> str:
 
 
 def weak_forget_term(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> str:
-    """A forget term with almost no gradient, compared with the retain term; empty if it has one.
+    """Warning of a forget term whose gradient is almost zero; empty if there is none.
 
-    By one example of each. Not tried for low-rank adapters, whose gradients are others, nor where
-    the model becomes bfloat16 first to save the memory that this would need.
+    Computed from one example of each term. Skipped for low-rank adapters, which have other
+    gradients, and for ``adamw-bf16``, because float32 gradients may not fit in memory.
     """
     if not full(recipe) or recipe.optim.optimizer == "adamw-bf16":
         return ""
     try:
         norms = gradient_norms(recipe, lm, streams)
-    except torch.OutOfMemoryError:  # advice may not end a run that would fit
+    except torch.OutOfMemoryError:  # a warning must not end a run that would fit
         return ""
     forget, retain = norms.get("forget"), norms.get("retain")
     if forget is None or retain is None or forget > WEAK * retain:

@@ -1,4 +1,4 @@
-"""The mask of a run: made when the run begins, or brought by the user."""
+"""The mask of a run: made when the run begins, or a file of the user."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from ilu.types import LM, Mask
 
 
 def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
-    """The mask that a recipe brings as a file, if it was made for these weights."""
+    """The mask that the recipe names as a file; ValueError if it is for other weights."""
     if not isinstance(recipe.mask, str):
         return None
     path = Path(recipe.mask)
@@ -38,7 +38,7 @@ def given_mask(recipe: Recipe, model: nn.Module) -> Mask | None:
 
 
 def mask_of(recipe: Recipe, model: nn.Module, run: Path) -> Mask | None:
-    """The mask of a run under way: its own, or the one it was given."""
+    """The mask of a run that has begun: its own, or the user's file."""
     if recipe.mask is None:
         return None
     return load_mask(run / MASK if isinstance(recipe.mask, Masking) else Path(recipe.mask), model)
@@ -52,9 +52,9 @@ def begin_mask(
     progress: Progress,
     shared: Path | None = None,
 ) -> None:
-    """Make the mask if it is to be made, and write what is known of it into the run's folder.
+    """Make the mask unless it is a file, and write its description to the run's folder.
 
-    Other runs that want the same mask of the same weights and data find it in ``shared``.
+    Runs with the same mask settings, weights and data share one mask through ``shared``.
     """
     path = Path(mask) if isinstance(mask, str) else run / MASK
     if isinstance(mask, Masking):
@@ -63,13 +63,13 @@ def begin_mask(
             if not made.is_file():
                 make_masks(mask.scoring, [(mask.fraction, made)], mask.choice, lm, data, progress)
         if made != path:
-            with new_file(path) as half:
-                shutil.copyfile(made, half)
+            with new_file(path) as copy:
+                shutil.copyfile(made, copy)
     write_json(run / "mask.json", summary(path))
 
 
 def mask_key(mask: Masking, lm: LM, data: Data) -> str:
-    """Hash of everything that decides a mask."""
+    """Hash of everything that a mask depends on."""
     read = {name: fingerprint(examples) for name, examples in data.items()}
     return json_hash([describe(mask), weights_hash(lm.model), read, code_hash()])
 
@@ -93,12 +93,12 @@ def make_masks(
 ) -> None:
     """Score the weights once and write a mask for every fraction.
 
-    With ``store`` the scores go to that folder as they are made and are read from there, also by a
-    later call with the same model, data and scoring; otherwise they stay in memory.
+    With ``store`` the scores are written to that folder, from which a later call with the same
+    model, data and scoring reads them; without it they stay in memory.
     """
     if choice == "row" and transposed(lm.model):
         raise ValueError(
-            "rows of this model's layers are inputs, not outputs: rank each tensor (`per` tensor)"
+            "the rows of this model's layers are inputs, not outputs: use `per` tensor"
         )
     began = time.monotonic()
     source = {
@@ -112,8 +112,8 @@ def make_masks(
     else:
         found = score_weights(scoring, lm.model, data, progress)
         scales = found.scales._asdict() if found.scales else None
-        whole = {**source, "scales": scales}
-        scores = store_scores(found.scores, store, whole) if store else dict(found.scores).items()
+        made = {**source, "scales": scales}
+        scores = store_scores(found.scores, store, made) if store else dict(found.scores).items()
     sizes = distribution(scores)._asdict()
     record = {**source, "choice": describe(choice), "scores": sizes, "scales": scales}
     masks = choose(scores, [fraction for fraction, _ in paths], choice)
@@ -130,20 +130,20 @@ def transposed(model: nn.Module) -> bool:
 
 
 def stored(folder: Path, source: Mapping[str, Any]) -> tuple[StoredScores, dict[str, Any] | None]:
-    """Scores made before, with their scales, if they were made from the same."""
+    """Stored scores and their scales; ValueError if they are of another ``source``."""
     found = StoredScores(folder)
     record = found.record
     scales = record.pop("scales", None)
     if changed := differences(with_stable_names(record), json.loads(json.dumps(source)), "made"):
         raise ValueError(
-            f"the scores in {folder} were made from something else ({changed[0]}): give the same "
+            f"the scores in {folder} have another source ({changed[0]}): give the same "
             "model, data and settings, or another folder"
         )
     return found, scales
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """What a report shows of a mask: how it was made, and its density by module and block."""
+    """The description of a mask in a report: its score, and its density by module and block."""
     stored = MaskFile(path)
     found, record = counts(stored), stored.record
     scoring = record.get("scoring") or {}

@@ -1,4 +1,4 @@
-"""A recipe's model and data, loaded and tried before anything is trained."""
+"""Load and check a recipe's model and data before training."""
 
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -34,9 +34,9 @@ from ilu.types import LM, Attack
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe whose model and data are loaded and fit together; ``data`` identifies them.
+    """A recipe with its loaded model and data; ``data`` has their hashes.
 
-    ``recipe`` has the settings that were chosen for the model, and ``notes`` say how.
+    ``recipe`` includes the settings that were chosen for the model, described in ``notes``.
     """
 
     recipe: Recipe
@@ -47,7 +47,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
-    """Load model, data and mask, open what the attacks need, and try every loss."""
+    """Load model, data and mask, open the data of the attacks, and evaluate every loss once."""
     check_ranks(recipe, ranks)
     usable(own_device(device))
     check_inputs(recipe)
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     for stream in streams.values():
         rows_of(stream(0), ranks)
     recipe, notes = choose(recipe, lm, streams)
-    with attending_to_each_text(lm.model, recipe.optim.pack):  # refused before anything is written
+    with attending_to_each_text(lm.model, recipe.optim.pack):  # raises now, not later
         try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
@@ -77,37 +77,37 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
 
 
 def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:
-    """The model of a recipe, whole or in parts."""
+    """The model of a recipe, sharded if the run is."""
     if ranks.sharded:
         return load_sharded(recipe.model, ranks, revision=recipe.revision, device=device)
     return load_model(recipe.model, revision=recipe.revision, device=device)
 
 
 def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:
-    """What tells the data of an attack from other data, and the models that it reads."""
+    """Hashes of an attack's data and of the models that it reads."""
     models = {name: fingerprint_model(name, revision) for name, revision in other_models(attack)}
     return {**fingerprint(attack.data(lm)), **({"models": models} if models else {})}
 
 
 def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
-    """Raise ValueError for what several processes cannot do together."""
+    """ValueError for what a run in several processes does not support."""
     if ranks.size > 1 and (recipe.attacks or recipe.probes):
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
     if ranks.sharded and isinstance(recipe.mask, Masking):
         raise ValueError(
-            "weights are scored where they are whole: make the mask before, with ilu mask, and "
-            "give `mask` FILE; or leave out `shard`"
+            "sharded weights cannot be scored for a mask: make the mask first with ilu mask and "
+            "give `mask` FILE, or leave out `shard`"
         )
-    for what, asked in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
-        if ranks.sharded and asked:
+    for what, used in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
+        if ranks.sharded and used:
             raise ValueError(
-                f"{what} needs whole weights in every process: leave out `shard`; several "
-                "processes still share the batches"
+                f"{what} does not support sharded weights: leave out `shard`; the batches are "
+                "still divided among the processes"
             )
 
 
 def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) -> None:
-    """Let a wrong layer or an impossible loss fail now and not after an hour."""
+    """Evaluate every loss on one example, so that a wrong layer fails before training."""
     device, pattern = next(model.parameters()).device, recipe.optim.parameters
     with with_gradients(model, recipe.optim) as matched, recomputed(model, True):
         for name, term in recipe.objective.items():
@@ -123,9 +123,9 @@ def try_losses(recipe: Recipe, model: nn.Module, streams: Mapping[str, Stream]) 
 
 @contextmanager
 def with_gradients(model: nn.Module, optim: Optim) -> Generator[bool]:
-    """Let what is trained have gradients; False where no name matches, which is told later.
+    """Enable gradients of the trained weights; yield False if no name matches the pattern.
 
-    What a wrong layer has to say comes first.
+    That error is raised later, because the error of a wrong layer is more useful.
     """
     try:
         named_trained(model, optim.parameters)
@@ -138,18 +138,18 @@ def with_gradients(model: nn.Module, optim: Optim) -> Generator[bool]:
 
 
 def warn_of_warmup(optim: Optim) -> None:
-    """Say that a short run of long-warmed settings, such as published ones, hardly trains."""
+    """Warn of a run that is shorter than its warm-up, so that it hardly trains."""
     if 0 < optim.steps < optim.warmup:
         warnings.warn(
             f"a warmup of {optim.warmup} steps in a run of {optim.steps}: the learning rate never "
-            f"comes to {optim.lr:g}; lower `warmup` with `steps`",
+            f"rises to {optim.lr:g}; lower `warmup` with `steps`",
             stacklevel=2,
         )
 
 
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
-    """Say how many examples are both to be forgotten and to be kept."""
-    # 8 bytes of each example: they may be more than fit in memory.
+    """Warn of examples that are both in the forget and in the retain set."""
+    # Hashes of 8 bytes: the examples themselves may not fit in memory.
     forget, retain = (
         np.fromiter((hash(tuple(e.ids)) for e in streams[name].examples), np.int64)
         if name in streams

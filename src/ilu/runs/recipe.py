@@ -1,4 +1,4 @@
-"""A run as a value: everything that decides its numbers, and nothing else."""
+"""A recipe: the settings that determine the numbers of a run, and no others."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
-from ilu.methods.robust.rules import L1
+from ilu.methods.robust.l1 import L1
 from ilu.models.lora import Lora
 from ilu.runs.validation import Validation
 from ilu.system.errors import first_line
@@ -24,12 +24,11 @@ class Recipe:
 
     An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
     ``mask`` is a file, or how to make one when the run begins.
-    ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
-    the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
-    need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
-    measured, attacked and saved is the merged model. ``passes`` over the forget data are at least
-    made: ``optim.steps`` is raised to them when the run begins. ``validation`` is measured during
-    training.
+    ``probes`` are prompting attacks, which do not change the weights: accuracy on what was
+    forgotten, by name. ``keep_attacked`` saves the weights after each attack, which task vectors
+    need. With ``lora``, adapters are trained and then merged into the weights: the merged model is
+    measured, attacked and saved. At least ``passes`` over the forget data are made: the run raises
+    ``optim.steps`` to them. ``validation`` is measured during training.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Recipe:
             )
 
     def check_adapters(self) -> None:
-        """Refuse what cannot be done to adapters."""
+        """ValueError for settings that cannot be combined with adapters."""
         if self.lora is None:
             return
         if any(isinstance(term.rule, L1) for term in self.objective.values()):
@@ -77,7 +76,7 @@ class Recipe:
         if self.mask:
             raise ValueError(
                 "a mask cannot be combined with LoRA: it names weights of the model, and the "
-                "adapters' update cannot be held to it. Leave out `mask` or `lora_rank`"
+                "adapters' update changes all of them. Leave out `mask` or `lora_rank`"
             )
         if self.lora.base_bits:
             check_rounded(self.optim)
@@ -88,7 +87,7 @@ class Recipe:
             )
 
     def check_names(self) -> None:
-        """Refuse names that cannot be those of files, and one name for two things."""
+        """ValueError for names that cannot be file names, and for one name used twice."""
         for name in (*self.attacks, *self.probes, *self.metrics, *self.data):
             if not re.fullmatch(r"[\w][\w.:+ -]*", name):
                 raise ValueError(
@@ -100,11 +99,11 @@ class Recipe:
 
 
 def check_rounded(optim: Optim) -> None:
-    """Refuse what needs the weights of a base model that has 4 bits."""
+    """ValueError for settings that change the weights of a base model quantised to 4 bits."""
     if optim.perturbed is not None:
         raise ValueError(
-            "weights of 4 bits cannot be perturbed, as perturbed and -lookahead recipes "
-            "do: leave out `quantise_base`, or `perturbed`"
+            "weights of 4 bits cannot be perturbed, which `perturbed` and -lookahead "
+            "recipes do: leave out `quantise_base`, or `perturbed`"
         )
     if optim.optimizer == "adamw-bf16":
         raise ValueError(
@@ -122,5 +121,5 @@ def read_recipe(path: Path) -> Recipe:
             f"{path} is damaged, or of another version of ilu: {first_line(error)}"
         ) from None
     if not isinstance(found, Recipe):
-        raise ValueError(f"{path} holds no recipe: give the folder of a run")
+        raise ValueError(f"{path} is not a recipe: give the folder of a run")
     return found

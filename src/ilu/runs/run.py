@@ -39,12 +39,12 @@ from ilu.training.fit import Row, check_training, fit
 from ilu.types import LM, Mask
 
 FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_seconds": 0.0}
-"""What a run has cost before it begins."""
+"""The cost of a run before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run needs beside its recipe; nothing here changes a number.
+    """Settings of a run that do not change its numbers.
 
     ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
     after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
@@ -68,30 +68,29 @@ class Options:
     def __post_init__(self) -> None:
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"`save_every` {self.save_every}: it must be at least 1, or left out")
-        if self.shared and self.ranks.size > 1:  # they would wait for each other's lock
-            raise ValueError("several processes that carry out one run share no folder with others")
+        if self.shared and self.ranks.size > 1:  # the processes would wait for each other's lock
+            raise ValueError("a run in several processes cannot use `shared`: leave it out")
 
 
 def run(recipe: Recipe, path: Path, options: Options = Options()) -> RunDir:
     """Fill the folder ``path`` with the results of ``recipe``.
 
-    Raises ValueError for anything wrong with the recipe, the model or the data before the folder
-    is made, and ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished
-    run is returned as it is, if recipe, model and data are still the same; an attack that failed
-    is tried again.
+    Raises ValueError for an error in recipe, model or data before it makes the folder, and
+    ``Stopped`` once ``options.stop()`` is true; then ``resume`` continues. A finished run is
+    returned unchanged if recipe, model and data are the same; failed attacks are repeated.
     """
     refuse_existing(path, options)
     return run_prepared(prepare(recipe, options.device, options.ranks), path, options)
 
 
 def run_prepared(prepared: Prepared, path: Path, options: Options) -> RunDir:
-    """The same with model and data that are loaded already; no other process may do so now."""
+    """The same with a loaded model and data, with the lock of the folder."""
     with alone(path) if options.ranks.leads else nullcontext():
         return fill(prepared.recipe, prepared, path, options)
 
 
 def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
-    """What ``run`` promises, in a folder that is ours alone."""
+    """The same in a folder whose lock this process has."""
     refuse_existing(path, options)
     began = time.monotonic()
     torch.manual_seed(recipe.seed)
@@ -102,7 +101,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
         return out
     try:
         unlearn(recipe, prepared, out, options)
-        if not out.has("model"):  # by which attacks carried out elsewhere know what they attacked
+        if not out.has("model"):  # later attacks are matched to this run by these hashes
             out.write("model", fingerprint_model(str(out.path / "model")))
         measure(recipe, prepared.lm, out, "after", options)
         attack_all(attacking(recipe, prepared.lm, out, options))
@@ -114,7 +113,7 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     peak = max(peak_memory(), cost["peak_memory_bytes"])
     done = {"seconds": cost["total_seconds"], "peak_memory_bytes": peak}
     out.write("done", {**done, **forgotten(out)})
-    options.ranks.any(True)  # for all it is done
+    options.ranks.any(True)  # waits for the other processes
     return out
 
 
@@ -128,19 +127,19 @@ def forgotten(out: RunDir) -> dict[str, Any]:
 
 
 def refuse_existing(path: Path, options: Options) -> None:
-    """Say early that a folder is taken, before a model is loaded for nothing."""
+    """ValueError for a folder that exists, before the model is loaded."""
     exists = options.ranks.first(path.exists)
     if exists and not (options.resume and (path / "recipe.json").is_file()):
-        hint = "it holds no run to resume" if options.resume else "continue it with `resume`"
+        hint = "it has no run to resume" if options.resume else "continue it with `resume`"
         raise ValueError(f"{path} exists already: choose another `out`, delete it, or {hint}")
     if options.ranks.leads:
         check_writable(path)
 
 
 def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> RunDir:
-    """Make the run's folder, in one move and with the first measurement in it."""
+    """Make the run's folder atomically, with the scores before unlearning."""
     leads, shared = options.ranks.leads, options.shared
-    say_what_was_chosen(prepared, options)
+    report_chosen(prepared, options)
     record = describe(recipe)
     refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
     with new_folder(path) if leads else nullcontext(path) as folder:
@@ -157,15 +156,15 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
         if leads and recipe.mask:
             data = mask_data(recipe, prepared.streams)
             begin_mask(recipe.mask, prepared.lm, data, folder, options.progress, shared)
-        if leads and isinstance(recipe.mask, Masking):  # one that was given is checked already
+        if leads and isinstance(recipe.mask, Masking):  # ``prepare`` has checked a mask of the user
             mask = mask_of(recipe, prepared.lm.model, folder)
             check_training(prepared.lm.model, recipe.objective, recipe.optim, mask)
-    options.ranks.any(True)  # from here on the folder is there for all
+    options.ranks.any(True)  # waits until the folder exists
     return RunDir(path, options.ranks)
 
 
-def say_what_was_chosen(prepared: Prepared, options: Options) -> None:
-    """Report the settings that were chosen for the model, and warn of those that do not suit it."""
+def report_chosen(prepared: Prepared, options: Options) -> None:
+    """Report the settings that were chosen for the model, and warn of unsuitable ones."""
     for note in prepared.notes:
         options.on_note(note)
     alone_here = options.ranks.size == 1
@@ -175,18 +174,18 @@ def say_what_was_chosen(prepared: Prepared, options: Options) -> None:
 
 
 def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
-    """Refuse to continue under other settings, or on data or weights that have changed."""
+    """ValueError if settings, data or weights differ from those the run began with."""
     changed = differences(renewed(out.read("recipe")), json.loads(json.dumps(describe(recipe))))
     changed += differences(out.read("data"), prepared.data, "data")
     if changed:
         raise ValueError(
-            f"{out.path} was begun with other settings or data ({'; '.join(changed[:3])}): "
-            "bring them back, or choose another `out`"
+            f"{out.path} began with other settings or data ({'; '.join(changed[:3])}): "
+            "restore them, or choose another `out`"
         )
 
 
 def measure(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -> None:
-    """Score ``lm``, unless a resumed run has done so already."""
+    """Score ``lm``, unless an earlier session of the run did so."""
     if not out.has(f"scores/{stage}"):
         scores = evaluate_once(recipe.metrics, lm, options.shared)
         keep_samples(recipe, lm, out, stage, options)
@@ -195,7 +194,7 @@ def measure(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -
 
 
 def keep_samples(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -> None:
-    """Write what the model says to a few questions on what is to be forgotten."""
+    """Write the model's answers to a few questions about the forget set."""
     if options.samples and options.ranks.size == 1:
         out.write_samples(stage, forget_samples(recipe, lm))
 
@@ -217,7 +216,7 @@ def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attackin
 
 
 def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
-    """Unlearn, or take the model that a resumed run has saved already; it is in ``prepared``."""
+    """Unlearn ``prepared.lm``, or load the weights that an earlier session has saved."""
     model, folder = prepared.lm.model, out.path / "model"
     if options.ranks.first(folder.is_dir):
         (set_sharded_weights if options.ranks.sharded else set_weights)(model, folder)
@@ -230,7 +229,7 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
     finally:
         add_cost(out, seconds=time.monotonic() - began, peak_memory_bytes=peak_memory())
     save_model(prepared.lm, folder, options.ranks)
-    model.float()  # What follows is float32 also after adamw-bf16, as it is in a resumed run.
+    model.float()  # A resumed run loads float32, so continue in float32 also after adamw-bf16.
     checkpoints.remove()
 
 
@@ -242,7 +241,7 @@ def train(
     out: RunDir,
     options: Options,
 ) -> None:
-    """Train in place, and after that carry out the weight arithmetic."""
+    """Train in place, then apply the weight arithmetic of ``recipe.edit``."""
     model = prepared.lm.model
     last = checkpoints.latest()
     done_before = int(last.name) if last else 0
@@ -260,7 +259,7 @@ def train(
         if watch:
             watch(done)
 
-    # Here, and also when a run is resumed, the model has its original weights.
+    # The model has its original weights here, also in a resumed run.
     original = {n: p.detach().clone() for n, p in model.named_parameters() if recipe.edit}
     if recipe.objective:
         pattern = recipe.optim.parameters
@@ -298,13 +297,13 @@ def watched(recipe: Recipe, lm: LM, trained: Trained, out: RunDir) -> Watch | No
 def add_cost(
     out: RunDir, *, seconds: float = 0.0, total_seconds: float = 0.0, peak_memory_bytes: int = 0
 ) -> None:
-    """Add to what earlier sessions of an interrupted run have cost.
+    """Add to the cost of earlier sessions of the run.
 
-    ``seconds`` and the memory are those of the unlearning, ``total_seconds`` of all.
+    ``seconds`` and the memory are those of unlearning, ``total_seconds`` is that of everything.
     """
     if not out.ranks.leads:
         return
-    own = RunDir(out.path)  # which asks no other process: it may be gone
+    own = RunDir(out.path)  # without ranks: another process may have ended
     cost = {**FREE, **(own.read("cost") if own.has("cost") else {})}
     own.write(
         "cost",
@@ -317,9 +316,9 @@ def add_cost(
 
 
 def run_once(recipe: Recipe, folder: Path, options: Options = Options()) -> RunDir:
-    """The run of ``recipe`` in ``folder``, carried out or continued only if it is not finished.
+    """The run of ``recipe`` in ``folder``, started or continued unless it is finished.
 
-    Named by a hash of the recipe, the content of its data and the weights it starts from.
+    Its name has a hash of the recipe, its data and the weights before training.
     """
     prepared = prepare(recipe, options.device)
     recipe = prepared.recipe

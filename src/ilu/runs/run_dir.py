@@ -16,22 +16,22 @@ from ilu.system.record import with_stable_names
 from ilu.system.scores import STAGES, Score
 
 MASK = "mask.safetensors"
-"""Where a run keeps the mask that it made."""
+"""File of the mask that a run made."""
 PROBES = "probes"
-"""Stage at which a run is asked in other ways, once, after unlearning."""
+"""Stage of the prompting attacks, once, after unlearning."""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """One directory per run. Each file is written in one move, and once but for
-    ``cost.json``, to which every session adds; ``done.json`` comes last.
+    """The directory of a run. Files are written atomically and once, except ``cost.json``, to which
+    every session adds; ``done.json`` is the last.
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
     (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
     with questions and answers, attacks/NAME/model/,
     curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
-    with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
-    error. Of several processes the first writes, and what it finds here is what all find.
+    with the reason if it failed, vectors.json, done.json; failed.json if the run failed in a sweep.
+    Of several processes only the first reads and writes files; the others receive its results.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class RunDir:
 
     @classmethod
     def finished(cls, path: Path) -> "RunDir":
-        """Open a run for reading; refuse one that was not carried to its end."""
+        """Open a finished run for reading; ValueError for any other folder."""
         if not (path / "recipe.json").is_file():
             raise ValueError(f"{path} is not a run directory: it has no recipe.json")
         if not (path / "done.json").is_file():
@@ -62,7 +62,7 @@ class RunDir:
         return inside(self.path, f"{name}.jsonl")
 
     def has(self, name: str) -> bool:
-        """Whether ``name``.json is there, and so complete."""
+        """Whether ``name``.json exists; it is then complete."""
         return self.ranks.first(self.file(name).is_file)
 
     def write(self, name: str, value: Any) -> None:
@@ -76,14 +76,14 @@ class RunDir:
         return with_stable_names(json.loads(text))
 
     def append(self, name: str, row: Mapping[str, float]) -> None:
-        """Add one line to ``name``.jsonl; it is on its way to the disk when this returns."""
+        """Append a line to ``name``.jsonl and flush it."""
         if not self.ranks.leads:
             return
         with self.log(name).open("a", encoding="utf-8") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Read the lines of ``name``.jsonl; a last line cut short by a kill is left out."""
+        """Read the lines of ``name``.jsonl; a truncated last line is left out."""
         path = self.log(name)
         if not path.is_file():
             return []
@@ -110,7 +110,7 @@ class RunDir:
         self.write(f"scores/{stage}", means)
 
     def write_samples(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write what the model says to a few questions; nothing for no row."""
+        """Write the model's answers to a few questions; without rows no file is written."""
         if rows and self.ranks.leads:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_text(self.log(f"samples/{stage}"), text)
@@ -120,7 +120,7 @@ class RunDir:
         return {metric: Score(**s) for metric, s in self.read(f"scores/{stage}").items()}
 
     def _repr_html_(self) -> str:
-        """The table of scores that a notebook shows."""
+        """The table of scores for a notebook."""
         stored = {stage: self.scores(stage) for stage in self.stages()}
         names = {metric for scores in stored.values() for metric in scores}
         forget = forget_metric(self.read("recipe"), names)
@@ -152,6 +152,6 @@ def cell(score: Score | None) -> str:
 
 
 def without_items(score: Score) -> dict[str, float]:
-    """A score as JSON; what each item has lies in a file of its own, an unknown chance nowhere."""
+    """A score as JSON without its items, which have their own file, and unknown ``chance``."""
     kept = {k: v for k, v in score._asdict().items() if k != "items"}
     return kept if score.chance is not None else {k: v for k, v in kept.items() if k != "chance"}

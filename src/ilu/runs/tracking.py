@@ -29,7 +29,7 @@ def of_attack(
 def tracking(tracker: Tracker | None, recipe: Recipe, out: Path) -> Generator[Track]:
     """Open a tracker under the name of the run's folder; ValueError if it is not installed.
 
-    Files go to ``tracking`` beside that folder, which is the run's own and written once.
+    Files are written to a folder ``tracking`` next to that of the run.
     """
     if tracker is None:
         yield untracked

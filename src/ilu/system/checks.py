@@ -4,7 +4,7 @@ import math
 
 
 def check_limit(limit: int | None) -> None:
-    """Refuse to measure on no item, or on all but the last few."""
+    """ValueError for a limit below 1; a negative one would drop the last items."""
     if limit is not None and limit < 1:
         raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")
 
@@ -16,14 +16,14 @@ def check_at_least_one(name: str, value: int | None) -> None:
 
 
 def check_finite(value: float, what: str) -> float:
-    """The value, if it is a number; a damaged model gives none, which is no result."""
+    """The value; ValueError for NaN and infinity, which a damaged model gives."""
     if not math.isfinite(value):
         raise ValueError(f"{what} is not a number ({value}): is the model damaged?")
     return value
 
 
 def check_step(name: str, size: float) -> None:
-    """Refuse a step of no length, over which no difference quotient can be taken."""
+    """ValueError for a step of a difference quotient that is not above 0."""
     if not size > 0:
         raise ValueError(f"{name} {size:g}: it must be above 0")
 

@@ -1,4 +1,4 @@
-"""What a package declares in its tables, read off the source: nothing is imported.
+"""The tables of a package, read from its source without importing it.
 
 Importing a method imports torch, which takes seconds. Names and docstrings need neither.
 """
@@ -16,7 +16,7 @@ class Declared(NamedTuple):
     """An entry of a table.
 
     ``settings`` are the arguments of its function or the fields of its class, ``doc`` the first
-    paragraph of its docstring, ``keywords`` the text that the entry is given by name.
+    paragraph of its docstring, ``keywords`` the keyword arguments that are strings.
     """
 
     name: str
@@ -43,7 +43,7 @@ def declared(package: str, table: str) -> Mapping[str, Declared]:
 
 @cache
 def entries(file: Path, table: str, changed: int) -> Sequence[Declared]:
-    """The entries of one file; ``changed`` is when it was."""
+    """The entries of one file; ``changed`` is the time of its last change."""
     text = file.read_text(encoding="utf-8")
     if f"\n{table}" not in text:
         return ()

@@ -19,6 +19,6 @@ def discovered(package: ModuleType, table: str) -> dict[str, Any]:
     for module in modules(package):
         entries: Mapping[str, Any] = vars(module).get(table, {})
         if twice := merged.keys() & entries.keys():
-            raise ValueError(f"{module.__name__} defines {min(twice)!r}, which another file has")
+            raise ValueError(f"{module.__name__} defines {min(twice)!r}, like another file")
         merged.update(entries)
     return merged

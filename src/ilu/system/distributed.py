@@ -68,11 +68,11 @@ class Ranks:
         """Whether ``flag`` is true in any process."""
         return self.mean(float(flag)) > 0
 
-    def first(self, ask: Callable[[], Answer]) -> Answer:
-        """The result of ``ask`` in the first process, broadcast to all."""
+    def first(self, compute: Callable[[], Answer]) -> Answer:
+        """The result of ``compute`` in the first process, broadcast to all."""
         if self.size == 1:
-            return ask()
-        result: list[Any] = [ask() if self.leads else None]
+            return compute()
+        result: list[Any] = [compute() if self.leads else None]
         torch.distributed.broadcast_object_list(result, src=0, device=torch.device("cpu"))
         return result[0]
 

@@ -1,4 +1,4 @@
-"""Error messages in one line that says what to do."""
+"""Error messages of one line that include a remedy."""
 
 import difflib
 import errno
@@ -17,7 +17,7 @@ NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 
 
 class TooLittleForgotten(Exception):
-    """Unlearning ended, and forgot less than the user requires."""
+    """Unlearning finished, but forgot less than the user requires."""
 
 
 class Stopped(Exception):
@@ -25,8 +25,8 @@ class Stopped(Exception):
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the processor's allocator, had no more to give."""
-    torch = sys.modules.get("torch")  # an error of torch means that it is imported already
+    """Whether a device or the CPU allocator was out of memory."""
+    torch = sys.modules.get("torch")  # an error of torch can only come after its import
     known = isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError))
     return bool(known) or any(words in str(error) for words in NO_MEMORY)
 
@@ -51,7 +51,7 @@ def first_line(error: BaseException) -> str:
 
 
 SUGGESTIONS = 3
-"""Names that an error suggests at most."""
+"""Largest number of names that an error suggests."""
 
 
 def unknown(what: str, name: str, known: Collection[str], every: str | None = None) -> ValueError:
@@ -66,7 +66,7 @@ def unknown(what: str, name: str, known: Collection[str], every: str | None = No
 
 
 def similar(name: str, known: Collection[str]) -> list[str]:
-    """The names nearest to ``name``, if any is near: those that are nearly as near as the first."""
+    """The names most similar to ``name``, if any is similar enough."""
     parts = sorted(name.split("-"))  # those of a recipe may be in another order
     if alike := [each for each in known if sorted(each.split("-")) == parts]:
         return alike[:SUGGESTIONS]

@@ -1,4 +1,4 @@
-"""The process that writes files and looks for them: the first of several, or the only one."""
+"""The process that reads and writes files: the first of several, or the only one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ Answer = TypeVar("Answer")
 
 @runtime_checkable
 class Leader(Protocol):
-    """What a folder has to know of the processes that share it; ``distributed.Ranks`` is one."""
+    """The processes that share a folder; ``distributed.Ranks`` implements it."""
 
     @property
     def leads(self) -> bool:
         """Whether this process writes."""
         ...
 
-    def first(self, ask: Callable[[], Answer]) -> Answer:
-        """Return in every process what ``ask`` returns in the first."""
+    def first(self, compute: Callable[[], Answer]) -> Answer:
+        """Return in every process what ``compute`` returns in the first."""
         ...
 
 
@@ -27,8 +27,8 @@ class OnlyProcess:
 
     leads: bool = True
 
-    def first(self, ask: Callable[[], Answer]) -> Answer:
-        return ask()
+    def first(self, compute: Callable[[], Answer]) -> Answer:
+        return compute()
 
 
 ONLY = OnlyProcess()

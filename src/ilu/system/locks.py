@@ -1,4 +1,4 @@
-"""One process at a time: the right to write a path, which ends with the process that has it."""
+"""File locks: at most one process writes a path, and its lock ends with the process."""
 
 import fcntl
 import os
@@ -8,23 +8,23 @@ from pathlib import Path
 
 
 class Busy(Exception):
-    """Another process is writing there."""
+    """Another process is writing the path."""
 
 
 @contextmanager
 def alone(path: Path, *, wait: bool = False) -> Generator[None]:
-    """Be the only process that writes ``path``; raise ``Busy``, or ``wait``, if another does.
+    """Lock ``path`` for writing; if another process has the lock, ``wait`` or raise ``Busy``.
 
-    The lock is ``flock`` on a hidden file beside it. The system lets go of it when the process
-    ends, however that happens, so that a file left behind by a kill is no obstacle.
+    The lock is ``flock`` on a hidden file next to ``path``. The system releases it when the process
+    ends in any way, so a file that remains after a kill does not block.
     """
     lock = lock_of(path)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = acquire(lock, wait=wait)
-    except OSError as error:  # told of the user's path and not of ours
+        file = acquire(lock, wait=wait)
+    except OSError as error:  # the message names the user's path, not the lock's
         raise OSError(error.errno, error.strerror, str(path)) from error
-    if held is None:
+    if file is None:
         raise Busy(
             f"{path} is being written by another process ({owner(lock)}): wait for it, or choose "
             "another `out`"
@@ -33,7 +33,7 @@ def alone(path: Path, *, wait: bool = False) -> Generator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
-        os.close(held)
+        os.close(file)
 
 
 def lock_of(path: Path) -> Path:
@@ -42,7 +42,7 @@ def lock_of(path: Path) -> Path:
 
 
 def acquire(lock: Path, *, wait: bool) -> int | None:
-    """An open file that is ours, or nothing if it is another's."""
+    """The open and locked file, or None if another process has the lock."""
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -52,16 +52,16 @@ def acquire(lock: Path, *, wait: bool) -> int | None:
             os.close(file)
             if another:
                 return None
-            continue  # someone only looked
+            continue  # a shared lock of ``locked``, released at once
         if same_file(file, lock):
             os.truncate(file, 0)
             os.write(file, f"process {os.getpid()} on {os.uname().nodename}".encode())
             return file
-        os.close(file)  # the one before us removed it while we waited: what we have is no lock
+        os.close(file)  # deleted by its last owner meanwhile: try again
 
 
 def same_file(file: int, path: Path) -> bool:
-    """Whether the open file is still what lies at ``path``."""
+    """Whether ``path`` is still the open file."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -69,15 +69,15 @@ def same_file(file: int, path: Path) -> bool:
 
 
 def owner(lock: Path) -> str:
-    """Who says to have the lock."""
+    """The process that has the lock, as written in the file."""
     try:
         return lock.read_text(encoding="utf-8") or "unknown"
     except OSError:
         return "unknown"
 
 
-def held(path: Path) -> bool:
-    """Whether some process is writing ``path`` now."""
+def locked(path: Path) -> bool:
+    """Whether a process is writing ``path``."""
     try:
         file = os.open(lock_of(path), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -89,7 +89,7 @@ def held(path: Path) -> bool:
 
 
 def written(file: int) -> bool:
-    """Whether another process has the lock to write; looking shares it with all who look."""
+    """Whether another process has the lock; the test takes a shared lock, as other tests may."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -24,7 +24,7 @@ EXTRAS = {
 """The extras of pyproject.toml with their contents, since our name is another project's on PyPI."""
 
 Tracker = Literal["trackio", "wandb", "tensorboard"]
-"""The extras that follow a run live."""
+"""The extras for live tracking of a run."""
 OF_TORCHAO = ("torchao", "torch.utils._pytree")
 """Loggers that report what torchao was not built for, when transformers imports it."""
 

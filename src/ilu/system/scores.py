@@ -1,4 +1,4 @@
-"""The nouns that need no tensors: a score, and how far an attack or a piece of work is.
+"""Types without tensors: a score, and the progress of an attack or another task.
 
 They are not in ``types.py`` because that imports torch, and the command line starts without it.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Score(NamedTuple):
     """A metric's value with its standard error over ``n`` items, and the value of each item.
 
-    An item that cannot be scored is None and takes no part in value, error and ``n``; ``unscored``
+    An item that cannot be scored is None and is left out of value, error and ``n``; ``unscored``
     counts them. ``chance`` is the value that guessing at random gives; None if it is unknown.
     """
 
@@ -27,9 +27,9 @@ STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
 Reached = Callable[[str], None]
 """Called by an attack at stages of ``STAGES``, each ``step N`` between, and always at the end."""
 Steps = Callable[[int, int], None]
-"""Called with the steps done and the steps in all."""
+"""Called with the number of finished and of all steps."""
 Progress = Callable[[str, int, int], None]
-"""The same with the name of the piece of work in front."""
+"""The same, with the name of the task first."""
 
 
 def stages_by_step(steps: int) -> dict[int, list[str]]:

@@ -1,4 +1,4 @@
-"""Settings that save memory: what they cannot be combined with."""
+"""Checks of settings that save memory: what they cannot be combined with."""
 
 from typing import get_args
 
@@ -13,22 +13,22 @@ from ilu.types import Mask
 
 
 def check_known(optimizer: str) -> None:
-    """Raise ValueError for an optimiser of an older version, which a record may still name."""
+    """ValueError for an optimiser of an older version, which a record may name."""
     if optimizer not in get_args(Kind):
         raise unknown("optimizer", optimizer, get_args(Kind))
 
 
 def check_sharded(optimizer: Kind) -> None:
-    """Raise ValueError for what cannot work, or has not been shown to, on parts of weights."""
+    """ValueError for an optimiser that does not work on sharded weights."""
     if optimizer in ("adamw8bit", "adamw-bf16"):
         raise ValueError(
-            f"{optimizer} cannot be combined with `shard`: its 8-bit blocks would straddle "
-            "the parts. Use adamw, sgd or sophia, or leave out `shard`"
+            f"{optimizer} cannot be combined with `shard`: its 8-bit blocks would cross "
+            "the borders of shards. Use adamw, sgd or sophia, or leave out `shard`"
         )
 
 
 def check_bfloat16(model: nn.Module, objective: Objective, mask: Mask | None) -> None:
-    """Raise ValueError for what weights in bfloat16 would round away."""
+    """ValueError for what rounding to bfloat16 would undo."""
     ruled = [name for name, term in objective.items() if not joins(term)]
     if ruled:
         raise ValueError(
@@ -43,11 +43,11 @@ def check_bfloat16(model: nn.Module, objective: Objective, mask: Mask | None) ->
 
 
 def check_offloaded(objective: Objective, ranks: Ranks) -> None:
-    """Raise ValueError where there are no original weights to keep elsewhere."""
+    """ValueError for ``offload_reference`` without original weights in each process."""
     if ranks.sharded:
         raise ValueError(
-            "`offload_reference` keeps whole weights, and with `shard` each process has its part: "
-            "leave out one of the two"
+            "`offload_reference` does not support the sharded weights of `shard`: leave out one "
+            "of the two"
         )
     if not any(term.loss.needs.reference for term in objective.values()):
         raise ValueError(

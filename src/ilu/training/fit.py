@@ -98,7 +98,7 @@ def check_training(
     mask: Mask | None,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Raise ValueError for what an optimiser cannot do, before anything is trained."""
+    """ValueError for settings that the optimiser does not support, before training."""
     check_known(optim.optimizer)
     movable(named_trained(model, optim.parameters), mask)
     if optim.perturbed is not None:
@@ -142,7 +142,7 @@ def engine_for(
 
 
 def check_finite(values: Row, step: int, optim: Optim) -> None:
-    """Raise ValueError at the first value that is not finite."""
+    """ValueError for a value that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(

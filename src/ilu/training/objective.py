@@ -214,13 +214,13 @@ def relation(term: Term, name: str, memory: Memory, value: float) -> float:
 
 
 def remember(term: Term, name: str, memory: Memory, weight: float, value: float) -> None:
-    """Keep what later weights need."""
+    """Store what the weights of later steps need."""
     memory.setdefault(f"{name} at first", value)
     if isinstance(term.weight, Dual):
         memory[f"{name} multiplier"] = term.weight.after(weight, value)
 
 
 def set_grads(params: Params, grads: list[torch.Tensor | None]) -> None:
-    """Point each ``.grad`` at the given tensor, copying nothing."""
+    """Set each ``.grad`` to the given tensor, without a copy."""
     for p, grad in zip(params, grads, strict=True):
         p.grad = grad

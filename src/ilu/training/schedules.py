@@ -1,11 +1,11 @@
-"""Weights of terms that change while a model is trained."""
+"""Weights of terms that change during training."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that goes from ``start`` to ``stop`` within ``steps`` optimiser steps."""
+    """A weight that changes linearly from ``start`` to ``stop`` in ``steps`` optimiser steps."""
 
     start: float
     stop: float
@@ -28,5 +28,5 @@ class Dual:
     limit: float
 
     def after(self, weight: float, value: float) -> float:
-        """The multiplier that follows ``weight``."""
+        """The multiplier after ``weight``."""
         return max(0.0, weight + self.rate * (value - self.limit))

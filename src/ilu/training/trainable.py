@@ -1,4 +1,4 @@
-"""A model while it is trained: which weights have a gradient, and what is kept for it."""
+"""A model during training: which weights have a gradient, and which activations are saved."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def training(
 ) -> Generator[Named]:
     """Let only weights that match ``pattern`` and may move have a gradient; dropout is off.
 
-    Those that match ``perturbed`` have one as well, so that gradient rules may perturb them.
+    Weights that match ``perturbed`` have one too, so that gradient rules can perturb them.
     """
     moved = movable(named_trained(model, pattern), mask)
     reached = {} if perturbed is None else named_trained(model, perturbed)
@@ -40,10 +40,10 @@ def training(
 
 @contextmanager
 def recomputed(model: nn.Module, wanted: bool) -> Generator[None]:
-    """Keep only what enters each block, and compute the inside again when its gradient is due.
+    """Gradient checkpointing (arXiv 1604.06174): save only the input of each block.
 
-    Gradient checkpointing (arXiv 1604.06174): one more forward pass, to the same bits. The
-    library's own switch works in training mode alone, where dropout would be on.
+    The backward pass recomputes the block with identical results. The option of transformers
+    works only in training mode, where dropout would be on.
     """
     own = [(one, one.forward) for one in blocks(model)] if wanted else []
     for one, forward in own:

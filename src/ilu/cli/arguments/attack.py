@@ -1,7 +1,7 @@
 """The flags of ``ilu attack``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +9,15 @@ from typing import Annotated
 import tyro
 
 from ilu.cli.arguments.unlearn import Place
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import Positional, parse, subset
 from ilu.cli.help import flags_of
-from ilu.data.question_form import Form
 from ilu.recipes.settings import AttackSettings
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.declared import declared
 from ilu.training.optim.settings import Kind
+
+MEASURED = ("data", "split", "form", "columns", "limit", "known")
+"""Settings of a suite that are flags here; ``AttackSettings`` has ``truncate`` and the like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +40,12 @@ class Attack:
             fine-tuned, and kept.
         attack: repeat the flag for several, each from the same weights: a task, or an attack by its
             name with an argument, as listed above.
-        ask: repeat the flag for several ways of asking that leave the weights alone: fewshot,
+        ask: repeat the flag for several prompting attacks, which leave the weights alone: fewshot,
             reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
             the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
             a report takes them to be about what was forgotten.
-        suite: what is measured before, at a quarter, at half and at the end, beside the task; see
+        suite: what is measured before, at a quarter, at half and at the end, besides the task; see
             ilu evaluate --help.
-        split: of the suites tofu, muse and wmdp.
-        data: file or hub dataset for the suites choice, likelihood and verbatim.
-        form: of multiple choice: letters, or cloze, which does not show the options.
-        columns: names of columns that differ in the data, as wanted=present.
-        limit: measure on at most so many items, chosen as by ilu evaluate.
-        known: for the suite facts, a model: use only the facts that it knows; see ilu evaluate.
         steps: optimiser steps of the attacker.
         lr: learning rate of the attacker; 1e-5 if left out, and sgd needs one of its own.
         optimizer: of the attacker: adamw; or sgd, which with --clip None moves a weight as far as
@@ -69,12 +66,6 @@ class Attack:
     ask: tuple[str, ...] = ()
     settings: AttackSettings = AttackSettings()
     suite: str = "likelihood"
-    split: str | None = None
-    data: str | None = None
-    form: Form = "letters"
-    columns: tuple[str, ...] = ()
-    limit: int | None = 200
-    known: str | None = None
     steps: int = 100
     lr: float | None = None
     optimizer: Kind = "adamw"
@@ -85,14 +76,23 @@ class Attack:
     place: Annotated[Place, tyro.conf.arg(name="")]
 
 
-def read(argv: Sequence[str]) -> Attack:
-    """Parse the flags."""
-    return parse(Attack, "ilu attack", argv, description(), head={})
+def read(argv: Sequence[str]) -> tuple[Attack, SuiteRequest]:
+    """Parse the flags: those of the attacks, and those of what is measured."""
+    found = parse(flag_type(), "ilu attack", argv, description(), head={})
+    return found.attack, SuiteRequest(**vars(found.measured))
+
+
+def flag_type() -> type:
+    """All flags: those of ``Attack``, and the settings ``MEASURED`` of a suite."""
+    measured = subset(SuiteRequest, MEASURED, limit=200)
+    fields = [("attack", Attack), ("measured", measured)]
+    return make_dataclass("Flags", fields, frozen=True, kw_only=True)
 
 
 def settings(lead: Sequence[str]) -> set[str]:
     """What the file of --config may set."""
-    return {flag.name for flag in flags_of(Attack, Attack, "")}
+    kind = flag_type()
+    return {flag.name for flag in flags_of(kind, kind, "")}
 
 
 def description() -> str:

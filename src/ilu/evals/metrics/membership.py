@@ -142,11 +142,14 @@ def scored(
     members: Sequence[float | None], nonmembers: Sequence[float | None]
 ) -> tuple[list[float], list[float]]:
     """The scores that are not None; ValueError if a group has none."""
-    groups = [[s for s in group if s is not None] for group in (members, nonmembers)]
-    for name, group in zip(("members", "non-members"), groups, strict=True):
+    found: list[list[float]] = []
+    for name, group in {"members": members, "non-members": nonmembers}.items():
         if not group:
+            raise ValueError(f"there are no {name}")
+        found.append([score for score in group if score is not None])
+        if not found[-1]:
             raise ValueError(f"none of the {name} can be scored: they need 2 tokens or more")
-    return groups[0], groups[1]
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)

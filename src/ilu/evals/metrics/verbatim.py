@@ -56,7 +56,7 @@ class Verbatim:
     def continued(self, lm: LM, examples: list[Example]) -> list[str]:
         """The continuation of each prompt, as long as the true one."""
         heads = [e.ids[: e.prompt] for e in examples]
-        longest = max(len(e.ids) - e.prompt for e in examples)
+        longest = max((len(e.ids) - e.prompt for e in examples), default=1)
         generated = continuations(lm, heads, max_new_tokens=longest, batch_size=self.batch_size)
         return [shorten(text, e, lm) for text, e in zip(generated, examples, strict=True)]
 

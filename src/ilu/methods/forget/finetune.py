@@ -2,7 +2,7 @@
 
 from ilu.methods.method import Method, Setup
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import L1
+from ilu.methods.robust.l1 import L1
 from ilu.training.objective import Term
 
 

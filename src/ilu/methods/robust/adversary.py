@@ -9,7 +9,7 @@ import torch
 
 from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import norm, restored, weighted_sum
+from ilu.methods.robust.perturb import norm, restored, weighted_sum
 from ilu.training.objective import Term
 from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 

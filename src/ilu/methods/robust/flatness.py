@@ -7,7 +7,7 @@ they have their correct gradient.
 from dataclasses import dataclass
 
 from ilu.methods.ending import Ending
-from ilu.methods.robust.rules import move, norm, restored
+from ilu.methods.robust.perturb import move, norm, restored
 from ilu.system.checks import check_step
 from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 

@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import dot, move, norm, restored, weighted_sum
+from ilu.methods.robust.perturb import dot, move, norm, restored, weighted_sum
 from ilu.models.token_math import masked_mean
 from ilu.system.checks import check_step
 from ilu.types import Batch, Copies, Forward, GradHere, GradOf, Grads, Needs, Params, Slope, Tokens

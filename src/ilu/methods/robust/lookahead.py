@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.rules import move, restored
+from ilu.methods.robust.perturb import move, restored
 from ilu.training.fit import Optim
 from ilu.types import Copies, GradHere, GradOf, Grads, Params, Slope
 

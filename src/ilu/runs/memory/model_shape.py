@@ -1,4 +1,4 @@
-"""What of a model and a recipe decides memory, counted on a model that may have no storage."""
+"""The numbers of a model and a recipe that determine memory; works on the meta device."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,11 +13,11 @@ from ilu.models.weight_names import named_trained
 from ilu.runs.recipe import Recipe
 
 LAST = r"\.(o_proj|out_proj|c_proj|dense|down_proj|dense_4h_to_h|fc2)\.weight"
-"""The last layers of attention and of the MLP, which do not read what a norm gives."""
+"""The last layers of attention and of the MLP, whose input is not the output of a norm."""
 
 
 class Memory(NamedTuple):
-    """Bytes at the worst moment of a step, by what they are for."""
+    """Bytes at the peak of a step, by purpose."""
 
     weights: float
     gradients: float
@@ -30,22 +30,22 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """Sum over all purposes."""
         return sum(self)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model decides memory.
+    """The numbers of a model that determine memory.
 
-    ``reached`` are the weights with a gradient: the trained ones and those that only rules
-    perturb; ``rounded`` are those of 4 bits. ``first`` is the lowest block with a gradient,
-    ``kept`` what each block keeps, ``up_to`` how many weights with a gradient lie in or below it.
+    ``with_gradient``: number of weights with a gradient, trained or only perturbed by rules.
+    ``rounded``: weights of 4 bits. ``first``: lowest block with a gradient. ``kept``: what each
+    block saves for its gradient. ``up_to``: weights with a gradient in or below each block.
     """
 
     weights: int
     trained: int
-    reached: int
+    with_gradient: int
     rounded: int
     largest: int
     linear: int
@@ -56,13 +56,13 @@ class Shape:
     inner: int
     queries: int
     vocabulary: int
-    head_reached: bool
+    head_gradient: bool
     kept: tuple["Kept", ...]
     up_to: tuple[int, ...]
 
 
 def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
-    """Count the weights of a model, which may lie on the meta device."""
+    """Count the weights of a model, which may be on the meta device."""
     config: Any = model.config
     trained = trained_sizes(model, recipe)
     sizes = {**trained, **beyond(model, recipe)}
@@ -74,7 +74,7 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
     return Shape(
         weights=sum(p.numel() for p in every) + (sum(trained.values()) if recipe.lora else 0),
         trained=sum(trained.values()),
-        reached=sum(sizes.values()),
+        with_gradient=sum(sizes.values()),
         rounded=sum(m.weight.numel() for m in base),
         largest=max([*sizes.values(), *(m.weight.numel() for m in base)]),
         linear=sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2),
@@ -85,34 +85,36 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
         inner=getattr(config, "intermediate_size", None) or 4 * size,
         queries=heads * (getattr(config, "head_dim", None) or size // heads),
         vocabulary=config.vocab_size,
-        head_reached=any(p is output.weight for n, p in model.named_parameters() if n in sizes),
+        head_gradient=any(p is output.weight for n, p in model.named_parameters() if n in sizes),
         up_to=tuple(in_or_below(i, sizes, depth) for i in range(depth)),
         kept=tuple(kept_by(one, prefix, sizes) for prefix, one in named_blocks(model)),
     )
 
 
 class Kept(NamedTuple):
-    """Tensors of each token that a block keeps for its gradient, wide as the model or its MLP."""
+    """Tensors per token that a block saves for its gradient, of the model's or the MLP's width."""
 
     wide: int
     inner: int
 
 
 def named_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The blocks, and what the names of their weights begin with."""
+    """The prefix of the names of weights, and the block, of every block."""
     names = {id(m): n for n, m in model.named_modules()}
     return ((f"{names[id(one)]}.", one) for one in blocks(model))
 
 
-def kept_by(one: nn.Module, prefix: str, reached: Collection[str]) -> Kept:
-    """What a Llama-like block keeps: a layer keeps its input only if its weight has a gradient.
+def kept_by(one: nn.Module, prefix: str, with_gradient: Collection[str]) -> Kept:
+    """What a Llama-like block saves: a layer saves its input only if its weight has a gradient.
 
-    Both norms keep their input, with a gradient of their weights also what is multiplied by these;
-    their outputs are kept by the layers that read them. The MLP keeps its gate before and after the
-    activation and what that is multiplied by, and the product for its last layer.
+    Both norms save their input and, if their weights have a gradient, the normalised input; their
+    outputs are saved by the layers that read them. The MLP saves its gate before and after the
+    activation, the factor of the gate, and their product for its last layer.
     """
     found = {
-        n for n, _ in one.named_parameters() if {prefix + n, adapters(prefix + n)} & {*reached}
+        n
+        for n, _ in one.named_parameters()
+        if {prefix + n, adapters(prefix + n)} & {*with_gradient}
     }
     norms = sum(p.ndim == 1 and "weight" in n for n, p in one.named_parameters() if n in found)
     layers = {n for n in found if one.get_parameter(n).ndim > 1}
@@ -124,7 +126,7 @@ def kept_by(one: nn.Module, prefix: str, reached: Collection[str]) -> Kept:
 
 
 def trained_sizes(model: nn.Module, recipe: Recipe) -> dict[str, int]:
-    """How many numbers each trained weight has, by name; of a layer with adapters, both of them."""
+    """Name of a trained weight -> number of entries; with adapters, the entries of both."""
     if not recipe.lora:
         return sizes_of(model, recipe.optim.parameters)
     adapted = adapted_layers(model, recipe.lora, recipe.optim.parameters)
@@ -134,12 +136,12 @@ def trained_sizes(model: nn.Module, recipe: Recipe) -> dict[str, int]:
 
 
 def adapters(weight: str) -> str:
-    """What the adapters of a weight are called here."""
+    """The name of the adapters of a weight."""
     return f"{weight}, adapters"
 
 
 def beyond(model: nn.Module, recipe: Recipe) -> dict[str, int]:
-    """The same for the weights that rules may perturb."""
+    """The same for the weights that only rules perturb."""
     return {} if recipe.optim.perturbed is None else sizes_of(model, recipe.optim.perturbed)
 
 
@@ -149,18 +151,18 @@ def sizes_of(model: nn.Module, pattern: str) -> dict[str, int]:
 
 
 def lowest(names: Iterable[str], layers: int) -> int:
-    """The lowest block of which a weight has a gradient: 0 if an embedding has one."""
+    """The lowest block with a gradient: 0 if an embedding has one."""
     found = min(block_of(name, layers) for name in names)
     return found if found < layers else 0
 
 
 def in_or_below(block: int, sizes: Mapping[str, int], layers: int) -> int:
-    """How many of these numbers lie in a block or below it."""
+    """Number of entries in a block or below it."""
     return sum(size for name, size in sizes.items() if block_of(name, layers) <= block)
 
 
 def block_of(name: str, layers: int) -> int:
-    """The block of a weight; embeddings count to the first, what else is outside comes last."""
+    """The block of a weight: the first for embeddings, ``layers`` for others outside of blocks."""
     if "embed" in name or "wte" in name or "wpe" in name:
         return 0
     found = re.search(r"\.(\d+)\.", name)

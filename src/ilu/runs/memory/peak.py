@@ -1,10 +1,10 @@
 """Peak memory of a training step, from the recipe and the model's configuration alone.
 
-Everything is counted in tensors that live at once: weights, gradients, optimiser state, the copy
-that a reference needs, what a rule holds, what a forward pass keeps for the backward pass, and the
-blocks of the output layer. Activations are those of a Llama-like block in Hugging Face's
-implementation; models of other shapes are off by what their blocks keep beyond that. Not counted:
-the runtime's own memory (some hundred MiB on CUDA), fragments, and files mapped while loading.
+Counted are the tensors that exist at the same time: weights, gradients, optimiser state, the copy
+of a reference, copies of a rule, what a forward pass saves for the backward pass, and the chunks of
+the output layer. Activations are those of a Llama-like block in Hugging Face's implementation;
+other architectures may save more. Not counted: memory of the runtime (some hundred MiB on CUDA),
+fragmentation, and files mapped while loading.
 """
 
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ from ilu.types import Loss
 STATES = {
     "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
 }  # fmt: skip
-"""Bytes of optimiser state for each trained weight: one or two moments, in float32 or in 8 bits."""
+"""Bytes of optimiser state per trained weight: one or two moments, in float32 or 8 bits."""
 
 
 def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:
-    """The most that a step needs, with examples of ``length`` tokens that all take a loss."""
+    """Peak memory of a step, for examples of ``length`` tokens that are all labelled."""
     optim = recipe.optim
     width = 2 if optim.optimizer == "adamw-bf16" else 4
-    gradient = float(width * shape.reached)
+    gradient = float(width * shape.with_gradient)
     fixed = {
         "weights": float(width * (shape.weights - shape.rounded)) + rounded(shape, device),
         "optimizer": STATES[optim.optimizer] * shape.trained,
@@ -37,7 +37,7 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
     found = [step_end(shape, width, optim.optimizer, device)]
     before = 0.0
     for term in recipe.objective.values():
-        # Where states are compared, of what lies below them; but a rule has one of every weight.
+        # A loss on states has gradients only below them; a rule has one of every weight.
         below = joined(term, recipe) and not term.loss.needs.texts
         own = float(width * shape.up_to[last_block(term.loss, shape)]) if below else gradient
         found += moments(term, before, own, recipe, shape, length, device)
@@ -48,26 +48,26 @@ def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda")
 
 
 def rounded(shape: Shape, device: str) -> float:
-    """Weights of 4 bits, and beside them those from before where they lie in the same memory."""
+    """Weights of 4 bits, plus the unquantised ones if they are in the same memory."""
     return shape.rounded * (NF4 + (4.0 if device == "cpu" else 0.0))
 
 
 def last_block(loss: Loss, shape: Shape) -> int:
-    """The last block that a loss on states runs."""
+    """The last block that a loss on states evaluates."""
     return min(max(loss.needs.blocks), shape.layers - 1)
 
 
 def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
-    """The original weights, or of those in host memory a block and what lies outside of blocks."""
+    """The original weights; if they are in host memory, one block and those outside of blocks."""
     if not any(term.loss.needs.reference for term in recipe.objective.values()):
         return 0.0
     there = shape.weights - (shape.layers - 1) * shape.block
     away = recipe.optim.offload_reference and device != "cpu"
-    return float(width * (min(shape.reached, there) if away else shape.reached))
+    return float(width * (min(shape.with_gradient, there) if away else shape.with_gradient))
 
 
 def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str, float]:
-    """The optimiser's step: all gradients; on a GPU one more vector of intermediate results."""
+    """The optimiser's step: all gradients, and on a GPU one vector of intermediate results."""
     lists = device != "cpu" and optimizer == "adamw"
     extra = width * (shape.trained if lists else 2 * shape.largest)
     return {"gradients": float(width * shape.trained), "rules": float(extra),
@@ -83,10 +83,10 @@ def moments(
     length: int,
     device: str,
 ) -> Iterator[dict[str, float]]:
-    """The ends of every forward and backward pass of a term, and the most that its rule holds.
+    """The ends of every forward and backward pass of a term, with the copies of its rule.
 
-    A rule differentiates its term beside the gradients that it holds, and perhaps the likelihood
-    of another stream, whose batch may be much the larger one.
+    A rule keeps gradients while it differentiates its term. It may also differentiate the
+    likelihood of another stream, whose batch may be much larger.
     """
     one = Pass(term.loss, rows(recipe, term.on) * length, exact=not joined(term, recipe))
     if not one.exact:
@@ -103,10 +103,10 @@ def moments(
 
 
 def joined(term: Term, recipe: Recipe) -> bool:
-    """Whether a term's gradient is added to the others in its backward pass (``objective``)."""
+    """Whether a term shares a backward pass with others (see ``objective``)."""
     size, most = recipe.data[term.on].batch_size, recipe.optim.micro_batch
-    whole = most is None or size <= most
-    return joins(term) and (whole or (term.rule.power == 1 and term.relative_to is None))
+    unsplit = most is None or size <= most
+    return joins(term) and (unsplit or (term.rule.power == 1 and term.relative_to is None))
 
 
 def rows(recipe: Recipe, on: str) -> int:
@@ -132,10 +132,10 @@ def ends(
     shape: Shape,
     device: str,
 ) -> Iterator[dict[str, float]]:
-    """The end of a forward pass, and of the backward pass, which ``backward`` is gained by."""
+    """The end of a forward pass, and of its backward pass, at which ``backward`` is added."""
     kept, block = activations(one, recipe, shape)
     top = head(one, recipe, shape, device)
-    # A block that is computed again comes when the output layer is done.
+    # A block is recomputed after the output layer has finished.
     kept, top = (kept + block, 0.0) if block > top else (kept, top)
     yield {"gradients": before, "rules": rules, "activations": kept, "head": top}
     last = kept / max(1, shape.layers)
@@ -143,11 +143,11 @@ def ends(
 
 
 def activations(one: Pass, recipe: Recipe, shape: Shape) -> tuple[float, float]:
-    """What the blocks keep for the backward pass, from the lowest one with a gradient upwards.
+    """What the blocks save for the backward pass, from the lowest one with a gradient upwards.
 
-    Of each token: attention its queries, keys, values (repeated for groups) and output, and what
-    ``Shape.kept`` says of norms and MLP. The second number is what one block needs while it is
-    computed again.
+    Per token: queries, keys, values (repeated for groups) and output of attention, and
+    ``Shape.kept`` of norms and MLP. The second number is the memory of one block while it is
+    recomputed.
     """
     tokens, d = one.tokens, shape.hidden
     small, autocast = product_bytes(one, recipe)
@@ -170,7 +170,7 @@ def runs(loss: Loss, shape: Shape) -> Iterator[int]:
 
 
 def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
-    """Bytes at the output layer and of its gradient; nothing where only states are compared."""
+    """Bytes of the output layer and of its gradient; 0 for losses on states."""
     needs = one.loss.needs
     if not needs.texts:
         return 0.0
@@ -178,19 +178,19 @@ def head(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
     if needs.chunked and count > KEPT:
         size = BLOCK if device == "cpu" else DEVICE_BLOCK
         count = min(count, max(CHUNK, size // shape.vocabulary) * shape.vocabulary)
-    weight = shape.vocabulary * shape.hidden if shape.head_reached else 0
+    weight = shape.vocabulary * shape.hidden if shape.head_gradient else 0
     states = 4.0 * (2 * needs.texts * one.tokens * shape.hidden + weight)
     return states + max(4.0 * needs.logits * count, of_targets(one, recipe, shape, device))
 
 
 def of_targets(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
-    """Blocks of the output layer where only the predictions of the targets are read.
+    """Chunks of the output layer for losses that read only the log-probabilities of the targets.
 
-    PyTorch takes three float32 blocks of logits. Where the kernels of ``losses.kernel`` read them,
-    a block is of the product's precision and its gradient takes its place; the next one is made
-    before it goes, and what is kept for the backward pass is not written over. Beside them the
-    columns of the weight in that precision, and of its gradient. This is derived from the code, and
-    tested with stand-ins for the kernels on the CPU; it was not measured on a GPU.
+    PyTorch needs three float32 chunks of logits. With the kernels of ``models.lm_head_triton`` a
+    chunk has the precision of the product and its gradient replaces it; the next chunk is
+    allocated before it is freed, and chunks saved for the backward pass are not overwritten. The
+    columns of the weight in that precision and of its gradient are added. Derived from the code
+    and tested with substitutes for the kernels on the CPU; not measured on a GPU.
     """
     logits, texts = one.tokens * shape.vocabulary, one.loss.needs.texts
     kept = logits if logits <= KEPT else 0
@@ -200,12 +200,12 @@ def of_targets(one: Pass, recipe: Recipe, shape: Shape, device: str) -> float:
     high = min(one.tokens, ROWS)
     wide = min(shape.vocabulary, DEVICE_BLOCK // high)
     several = kept or high * wide < logits
-    columns = wide * shape.hidden * (cast + shape.head_reached)
+    columns = wide * shape.hidden * (cast + shape.head_gradient)
     return small * (texts * kept + (1 + bool(several)) * high * wide + columns)
 
 
 def product_bytes(one: Pass, recipe: Recipe) -> tuple[float, bool]:
-    """Bytes of a number that the output layer gives, and whether its weight is cast for that."""
+    """Bytes of an output of the output layer, and whether its weight is cast for that."""
     pure = recipe.optim.optimizer == "adamw-bf16"
     autocast = recipe.optim.precision == "bfloat16" and not pure and not one.exact
     return 2.0 if autocast or pure else 4.0, autocast

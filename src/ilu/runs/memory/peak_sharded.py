@@ -1,11 +1,10 @@
-"""Peak memory of a training step where weights lie in parts on several processes (FSDP2).
+"""Peak memory of a training step with weights sharded over several processes (FSDP2).
 
-A process holds its part of weights, gradients and all that is as large, and reads its rows of every
-batch. Whole for a moment are the block that computes, the next one, and the weights outside of
-blocks: as one vector in which they come, and as the weights that are copied from it; in the
-backward pass also their gradients, and those in one vector to be summed. The output layer gives
-all logits. Not counted beside what ``memory`` leaves aside: buffers of the communication library,
-which gloo on the CPU holds for as long as it likes.
+A process has its shards of weights, gradients and optimiser state, and its rows of every batch.
+Gathered are the block that computes, the next block, and the weights outside of blocks: as the
+vector that is received and as the weights copied from it; in the backward pass also their
+gradients and the vector in which these are reduced. The output layer computes all logits. Not
+counted, besides what ``peak`` leaves out: buffers of the communication library.
 """
 
 from collections.abc import Iterator
@@ -23,9 +22,9 @@ FLOAT = 4.0
 
 
 def peak_in_parts(recipe: Recipe, shape: Shape, length: int, processes: int) -> Memory:
-    """The most that one of ``processes`` needs, with examples of ``length`` tokens."""
+    """Peak memory of one of ``processes`` processes, for examples of ``length`` tokens."""
     optim = recipe.optim
-    gradient = FLOAT * shape.reached / processes
+    gradient = FLOAT * shape.with_gradient / processes
     reference = gradient if any(t.loss.needs.reference for t in recipe.objective.values()) else 0.0
     states = STATES[optim.optimizer] + (FLOAT if optim.average_from is not None else 0.0)
     fixed = Memory(
@@ -41,7 +40,7 @@ def peak_in_parts(recipe: Recipe, shape: Shape, length: int, processes: int) -> 
 
 
 def step_end(fixed: Memory, shape: Shape, gradient: float, processes: int) -> Memory:
-    """The optimiser's step on the parts."""
+    """The optimiser's step on the shards."""
     return fixed._replace(gradients=gradient, rules=2 * FLOAT * shape.largest / processes)
 
 
@@ -49,7 +48,7 @@ def of_term(
     before: Memory, term: Term, recipe: Recipe, shape: Shape, length: int, gradient: float,
     processes: int,
 ) -> Iterator[Memory]:  # fmt: skip
-    """Moments of a term: each pass that its rule asks for, and the most that the rule holds."""
+    """Memory at each pass that the rule of a term makes, with the copies of the rule."""
 
     def tokens(on: str) -> int:
         mine = share_of(recipe.data[on].batch_size, Ranks(0, processes, sharded=True))
@@ -74,27 +73,27 @@ def of_term(
 def of_pass(
     before: Memory, one: Pass, own: float, shape: Shape, recipe: Recipe
 ) -> Iterator[Memory]:
-    """A block in the (reference's) forward pass, the loss, a block back, the end with ``own``."""
+    """Memory in a block forward, at the loss, in a block backward, and at the end with ``own``."""
     kept, block = activations(one, recipe, shape)
     needs = one.loss.needs
     logits = FLOAT * one.tokens * shape.vocabulary if needs.texts else 0.0
-    whole = FLOAT * shape.block
-    outside = FLOAT * shape.weights - whole * shape.layers
-    head = FLOAT * shape.vocabulary * shape.hidden if shape.head_reached else 0.0
+    block_bytes = FLOAT * shape.block
+    outside = FLOAT * shape.weights - block_bytes * shape.layers
+    head = FLOAT * shape.vocabulary * shape.hidden if shape.head_gradient else 0.0
     now = before._replace(activations=kept)
-    # The reference's weights are in place, the trained ones beside.
+    # The reference's weights are in the model, the trained ones are stored.
     copied = before.reference * (1 + needs.reference)
     yield now._replace(reference=copied, head=logits * needs.reference,
-                       gathered=2 * (outside + whole))  # fmt: skip
+                       gathered=2 * (outside + block_bytes))  # fmt: skip
     yield now._replace(head=copies_of_logits(needs) * logits)
-    yield now._replace(activations=kept + block, gathered=outside + head + 4 * whole)
+    yield now._replace(activations=kept + block, gathered=outside + head + 4 * block_bytes)
     yield now._replace(activations=0.0, gradients=own, gathered=3 * outside)
 
 
 def copies_of_logits(needs: Needs) -> float:
-    """All logits that exist at once: with a gradient, and those of the rows of each ``per_token``.
+    """Number of copies of all logits that exist at once.
 
-    The likelihood of targets has two copies forward and two more backward.
+    The likelihood of targets has two copies in the forward and two more in the backward pass.
     """
     of_targets = 6.0 if needs.entropy else 4.0
     rows = 2.0 if needs.chunked else 0.0

@@ -58,7 +58,7 @@ def by_questions(before: Score, after: Score) -> Outcome:
 
 
 def by_loss(before: Score, after: Score) -> Outcome:
-    """The outcome by loss on the data to forget, where no question was asked."""
+    """The outcome by loss on the forget set, for runs without questions."""
     rise = (after.value - before.value) / max(before.value, 1e-6)
     return Outcome(
         rise,

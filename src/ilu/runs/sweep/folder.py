@@ -1,4 +1,4 @@
-"""A folder of runs that belong together: what is planned, and how far each run is."""
+"""The folder of a sweep: its planned runs and the status of each."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from ilu.runs.run_dir import RunDir
 from ilu.system.atomic import write_json
-from ilu.system.locks import held
+from ilu.system.locks import locked
 from ilu.system.scores import STAGES
 
 PLAN = "sweep.json"
@@ -16,7 +16,7 @@ State = Literal["done", "failed", "running", "interrupted", "waiting"]
 
 
 class Status(NamedTuple):
-    """How far a run is, and why it failed if it did; ``share`` of its steps are over."""
+    """The state of a run, the share of its steps that are done, and why it failed if it did."""
 
     state: State
     share: float
@@ -25,9 +25,9 @@ class Status(NamedTuple):
 
 
 def write_plan(out: Path, records: Mapping[str, Any], *, search: bool = False) -> dict[str, Any]:
-    """Add runs to the plan of a sweep, under their names; return all that are planned.
+    """Add runs to the plan of a sweep, by name; return the complete plan.
 
-    The plan is only what to do. What has been done is read off the run directories.
+    The plan has only recipes. The status of a run is read from its run directory.
     """
     nothing: dict[str, Any] = {"runs": {}, "search": False}
     plan = read_plan(out) if (out / PLAN).is_file() else nothing
@@ -61,20 +61,20 @@ def place(out: Path, name: str) -> Path:
 
 
 def cancel_file(out: Path) -> Path:
-    """The file that stops every run of a sweep while it is there."""
+    """The file whose existence stops every run of a sweep."""
     return out / "cancelled"
 
 
 def shared(out: Path) -> Path:
-    """The folder for what the runs have in common."""
+    """The folder for results that the runs share."""
     return out / "shared"
 
 
 def status(path: Path, record: Mapping[str, Any]) -> Status:
-    """How far the run of a recipe is, from its folder alone."""
+    """The status of a run, read from its folder."""
     run = RunDir(path)
     try:
-        if held(path):
+        if locked(path):
             return Status("running", share(run, record))
         if run.has("done") and (why := run.failures()):
             return Status("failed", 1.0, reason="; ".join(f"{n}: {w}" for n, w in why.items()))
@@ -89,7 +89,7 @@ def status(path: Path, record: Mapping[str, Any]) -> Status:
 
 
 def share(run: RunDir, record: Mapping[str, Any]) -> float:
-    """Which share of a run's steps is over; of an attack under way its stages count."""
+    """Share of a run's steps that are done; an unfinished attack counts by its stages."""
     attacks = {name: each["optim"]["steps"] if "optim" in each else 1
                for name, each in record["attacks"].items()}  # fmt: skip
     total = record["optim"]["steps"] + sum(attacks.values())
@@ -101,13 +101,13 @@ def share(run: RunDir, record: Mapping[str, Any]) -> float:
 
 
 def statuses(out: Path) -> dict[str, Status]:
-    """Every planned run."""
+    """The status of every planned run."""
     runs = read_plan(out)["runs"]
     return {name: status(place(out, name), record) for name, record in runs.items()}
 
 
 def seconds_left(found: Mapping[str, Status], workers: int) -> float | None:
-    """From what finished runs took; unknown before the first has ended. Failed runs have ended."""
+    """Estimated from the time of finished runs; None before the first one. Failed runs count."""
     took = [s.seconds for s in found.values() if s.seconds is not None]
     if not took:
         return None
@@ -116,6 +116,6 @@ def seconds_left(found: Mapping[str, Status], workers: int) -> float | None:
 
 
 def cancel(out: Path) -> None:
-    """Ask everything that carries out this sweep to save and stop."""
+    """Make every process of this sweep save and stop."""
     read_plan(out)
     os.close(os.open(cancel_file(out), os.O_CREAT | os.O_WRONLY, 0o644))

@@ -1,4 +1,4 @@
-"""A grid of settings as recipes, each under a name that says what it is."""
+"""A grid of settings as recipes, named by their settings."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def read_grid(items: Sequence[str]) -> dict[str, list[str]]:
                 f"`grid` {item!r}: write KEY=A,B,C or KEY=FIRST:STOP, like lambda=0.1,0.5 seed=0:3"
             )
         if key in found or len(set(values)) < len(values):
-            raise ValueError(f"`grid` {item!r}: {key} or one of its values is there twice")
+            raise ValueError(f"`grid` {item!r}: {key} or one of its values is given twice")
         found[key] = values
     return found
 
@@ -46,7 +46,7 @@ def cells(grid: Grid) -> list[dict[str, str]]:
 def run_name(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     """A folder's name: the recipe, what is varied, and a hash of everything.
 
-    Only letters, digits and a few signs, so that no value leads to another folder.
+    Only letters, digits and a few signs, so that no value can name another folder.
     """
     varied = [f"{key}={value}" for key, value in settings.items() if key != "recipe"]
     readable = re.sub(r"[^\w.=+-]", "_", "-".join([recipe.name, *varied]))[:LONGEST]

@@ -1,4 +1,4 @@
-"""Many runs on this machine, each in a process of its own: its failure and memory stay there."""
+"""Runs on this machine, each in its own process, so that failures and memory are separate."""
 
 import signal
 import sys
@@ -15,13 +15,13 @@ from ilu.system.errors import Stopped
 
 Record = Mapping[str, Any]
 PRELOADED = ["ilu.runs.sweep.worker", "transformers.models.llama", "transformers.modeling_utils"]
-"""What every run imports: on Linux a process that has it already is forked for each of them, which
-saves each of them seconds. It does nothing else, so there are no threads and no device to inherit.
+"""What every run imports. On Linux a server process imports it once and is forked for each run,
+which saves seconds per run. The server does nothing else, so it has no threads and no device.
 """
 
 
 class Running(NamedTuple):
-    """A run under way."""
+    """A run that has started."""
 
     path: Path
     process: BaseProcess
@@ -35,10 +35,10 @@ def run_all(
     conditions: Conditions = Conditions(),
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
-    """Carry out every recipe in its folder, ``workers`` at a time; yield them as they end.
+    """Run every recipe in its folder, ``workers`` at a time; yield the outcomes as runs end.
 
-    Finished runs are skipped without a process and interrupted ones continued. Once ``stop()`` is
-    true those under way save and stop, and ``Stopped`` is raised if any run is left.
+    Finished runs are skipped and interrupted ones continued. Once ``stop()`` is true the started
+    runs save and stop, and ``Stopped`` is raised if any run is left.
     """
     records = {path: recorded(recipe) for path, recipe in jobs.items()}
     yield from carry_out_all(records, workers=workers, conditions=conditions, stop=stop)
@@ -51,7 +51,7 @@ def carry_out_all(
     conditions: Conditions,
     stop: Callable[[], bool],
 ) -> Iterator[Outcome]:
-    """The same with recipes that are recorded already."""
+    """The same for recorded recipes."""
     if workers < 1:
         raise ValueError(f"`workers` {workers}: it must be at least 1")
     done = [path for path, record in records.items() if finished(path, record)]
@@ -62,7 +62,7 @@ def carry_out_all(
         if not stopping and stop():
             stopping = True
             for one in running:
-                one.process.terminate()  # a request: it saves first
+                one.process.terminate()  # SIGTERM: the run saves, then stops
         while waiting and len(running) < workers and not stopping:
             running.append(start(*waiting.pop(0), conditions))
         connection.wait([one.process.sentinel for one in running], timeout=1)
@@ -75,25 +75,25 @@ def carry_out_all(
 
 
 def start(path: Path, record: Record, conditions: Conditions) -> Running:
-    """Begin a run."""
+    """Start a run."""
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(PRELOADED)
-        resource_tracker.ensure_running()  # when it begins it lets SIGTERM through again
+        resource_tracker.ensure_running()  # its start unblocks SIGTERM
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=tell, args=(record, path, conditions, theirs))
-    with held_back(signal.SIGTERM):
+    process = context.Process(target=send_outcome, args=(record, path, conditions, theirs))
+    with blocked(signal.SIGTERM):
         process.start()
     theirs.close()
     return Running(path, process, ours)
 
 
 @contextmanager
-def held_back(number: signal.Signals) -> Generator[None]:
-    """Keep a signal until the end of the block, where the system can.
+def blocked(number: signal.Signals) -> Generator[None]:
+    """Block a signal until the end of the context, except on Windows.
 
-    Processes that are begun inside inherit it. So the one that the runs are forked from is not
-    ended by a signal to all of them: it could start none and say of none how it came out.
+    Processes started inside inherit the block. A signal to the process group therefore does not
+    end the server that forks the runs and reports how they ended.
     """
     if sys.platform == "win32":
         yield
@@ -105,18 +105,20 @@ def held_back(number: signal.Signals) -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def tell(record: Record, path: Path, conditions: Conditions, result: connection.Connection) -> None:
-    """Carry out a run in this process and send what became of it."""
+def send_outcome(
+    record: Record, path: Path, conditions: Conditions, result: connection.Connection
+) -> None:
+    """Run a recipe in this process and send the result of ``carry_out``."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     result.send(carry_out(record, path, conditions))
 
 
 def outcome(ended: Running) -> Outcome:
-    """What a run that has ended had to say; one that was killed said nothing."""
+    """The outcome that an ended run has sent, or its exit code if it was killed."""
     try:
         return Outcome(ended.path, ended.result.recv())
     except EOFError:
         code = ended.process.exitcode
-        asked = code == -signal.SIGTERM  # before it could hear
-        return Outcome(ended.path, STOPPED if asked else f"its process ended with code {code}")
+        stopped = code == -signal.SIGTERM  # before the run handled signals
+        return Outcome(ended.path, STOPPED if stopped else f"its process ended with code {code}")

@@ -1,4 +1,4 @@
-"""Search for settings with Optuna; what is known of the trials lies in their run directories."""
+"""Search for settings with Optuna; the trials are stored as run directories."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,22 @@ from ilu.runs.run_dir import RunDir
 from ilu.system.optional import need
 
 ALIASES = {"lambda": "strength"}
-"""What the paper calls a setting -> what it is called here."""
+"""Name of a setting in the paper -> its name here."""
 Goal = Mapping[tuple[str, str], float]
-"""Metric and stage -> its weight in what is to be large."""
+"""Metric and stage -> its weight in the sum that is maximised."""
 
 
 class Range(NamedTuple):
-    """Where a setting may lie; ``whole`` for whole numbers."""
+    """The range of a setting; ``integer`` for integers."""
 
     low: float
     high: float
     log: bool
-    whole: bool
+    integer: bool
 
 
 def read_ranges(items: Sequence[str]) -> dict[str, Range]:
-    """``KEY=LOW:HIGH`` or ``KEY=LOW:HIGH:log``; whole numbers if both bounds are written so."""
+    """``KEY=LOW:HIGH`` or ``KEY=LOW:HIGH:log``; of integers if both bounds are integers."""
     found: dict[str, Range] = {}
     for item in items:
         number = r"([\d.]+(?:e[+-]?\d+)?)"
@@ -33,33 +33,33 @@ def read_ranges(items: Sequence[str]) -> dict[str, Range]:
         low, high = float(match[2]), float(match[3])
         if not low < high or (match[4] and low <= 0):
             raise ValueError(f"`search` {item!r}: LOW must be below HIGH, and above 0 with log")
-        whole = match[2].isdigit() and match[3].isdigit()
+        integer = match[2].isdigit() and match[3].isdigit()
         key = setting(match[1])
         if key in found:
-            raise ValueError(f"`search` {item!r}: {key} is there twice")
-        found[key] = Range(low, high, bool(match[4]), whole)
+            raise ValueError(f"`search` {item!r}: {key} is given twice")
+        found[key] = Range(low, high, bool(match[4]), integer)
     return found
 
 
 def setting(key: str) -> str:
-    """The name here of a setting that the command line calls ``key``."""
+    """The name of the setting that the command line calls ``key``."""
     return ALIASES.get(key, key).replace("-", "_")
 
 
 class Trial(NamedTuple):
-    """Settings that were tried and how good they are; None where the run failed."""
+    """Settings and their value; None if the run failed."""
 
     settings: Mapping[str, float]
     value: float | None
 
 
-def ask(
+def suggest(
     ranges: Mapping[str, Range], trials: Sequence[Trial], count: int, *, seed: int
 ) -> list[dict[str, float]]:
-    """The next ``count`` settings to try, a function of the trials before them and of the seed.
+    """The next ``count`` settings to try, by Optuna's TPE.
 
-    TPE of Optuna. The study is made anew from the trials each time, so that there is no state that
-    could be lost: a search that was interrupted asks the same again.
+    A function of the earlier trials and the seed: the study is rebuilt from the trials each time,
+    so an interrupted search continues with the same settings.
     """
     need("optuna", "search", "`search`")
     import optuna
@@ -85,13 +85,13 @@ def distribution(wanted: Range) -> Any:
     """Optuna's description of a range."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    if wanted.whole:
+    if wanted.integer:
         return IntDistribution(int(wanted.low), int(wanted.high), log=wanted.log)
     return FloatDistribution(wanted.low, wanted.high, log=wanted.log)
 
 
 def value(run: RunDir, goal: Goal) -> float:
-    """How good a finished trial is."""
+    """The value of a finished trial."""
     total = 0.0
     for (metric, stage), weight in goal.items():
         found = run.scores(stage) if stage in run.stages() else {}

@@ -1,4 +1,4 @@
-"""Runs as tasks of Ray: on this machine, or on a cluster whose nodes share the folder."""
+"""Runs as tasks of Ray, on this machine or on a cluster whose nodes share the folder."""
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ from ilu.system.errors import Stopped, first_line
 from ilu.system.optional import need
 
 RETRIES = 3
-"""How often a run begins again, from its last checkpoint, whose worker or node was lost."""
+"""How often a run restarts from its last checkpoint after its worker or node was lost."""
 
 
 def carry_out_all(
@@ -22,7 +22,7 @@ def carry_out_all(
     stop: Callable[[], bool],
     address: str | None = None,
 ) -> Iterator[Outcome]:
-    """Like ``local.carry_out_all``, as many at a time as the declared resources allow."""
+    """Like ``local.carry_out_all``, with as many runs at a time as the resources allow."""
     need("ray", "ray", "`executor` ray")
     done = [path for path, record in records.items() if finished(path, record)]
     yield from (Outcome(path, None) for path in done)
@@ -35,7 +35,7 @@ def carry_out_all(
 
 
 def check_address(address: str | None) -> None:
-    """Raise ValueError if nothing listens at HOST:PORT, where Ray would ask again for minutes."""
+    """Raise ValueError if nothing listens at HOST:PORT, where Ray would retry for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return  # auto, or none
@@ -43,8 +43,8 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ValueError(
-            f"`address` {address}: nothing answers there ({error.strerror or error}): start Ray "
-            "with ray start --head, or give the address that it says"
+            f"`address` {address}: no server answers ({error.strerror or error}): start Ray "
+            "with ray start --head, or give the address that it prints"
         ) from error
 
 
@@ -55,7 +55,7 @@ def carry_out_in_ray(
     stop: Callable[[], bool],
     address: str | None,
 ) -> Iterator[Outcome]:
-    """Connect, hand out all tasks, and yield them as they end."""
+    """Connect, submit all tasks, and yield their outcomes as they end."""
     import ray  # pyright: ignore[reportMissingImports]
 
     ray.init(address=address, log_to_driver=False, include_dashboard=False)
@@ -65,7 +65,7 @@ def carry_out_in_ray(
             num_gpus=resources.gpus,
             memory=int(resources.memory * 2**30),
             max_retries=RETRIES,
-            max_calls=1,  # a process for each run, as in the pool
+            max_calls=1,  # a process for each run, as in ``local``
         )(in_ray)
         paths = {task.remote(dict(record), path, conditions): path
                  for path, record in records.items()}  # fmt: skip
@@ -75,14 +75,14 @@ def carry_out_in_ray(
 
 
 def in_ray(record: Mapping[str, Any], path: Path, conditions: Conditions) -> str | None:
-    """One run in a worker of Ray; the lock of a worker that was lost is free already."""
+    """One run in a worker of Ray; the lock of a lost worker is released by the system."""
     return carry_out(record, path, conditions)
 
 
 def collect(
     paths: dict[Any, Path], stop: Callable[[], bool], conditions: Conditions
 ) -> Iterator[Outcome]:
-    """Yield runs as they end; once asked to stop, the file that stops them all is put down."""
+    """Yield outcomes as runs end; once ``stop()`` is true, create the file that stops all."""
     import ray  # pyright: ignore[reportMissingImports]
     from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 

@@ -1,17 +1,17 @@
-"""What a run needs of a cluster."""
+"""The resources of a run on a cluster."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Declared to the scheduler, which decides by them how many runs share a node.
+    """Resources of each run, by which the scheduler places runs on nodes.
 
     Args:
         cpus: cores for each run.
         gpus: for each run; a fraction lets runs share one, where Ray allows it.
-        memory: GiB for each run; 0 says nothing.
-        hours: longest time of a job of Slurm; a run that needs more goes on in up to three others.
+        memory: GiB for each run; 0 leaves it out.
+        hours: time limit of a Slurm job; a longer run continues in up to three more jobs.
         partition: of Slurm.
     """
 
@@ -25,5 +25,5 @@ class Resources:
         if self.cpus < 1 or self.gpus < 0 or self.memory < 0 or self.hours <= 0:
             raise ValueError(
                 f"`cpus` {self.cpus} `gpus` {self.gpus} `memory` {self.memory} `hours` "
-                f"{self.hours}: at least one core, nothing negative, some time"
+                f"{self.hours}: at least one core, no negative number, hours above 0"
             )

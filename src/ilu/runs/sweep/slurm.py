@@ -11,11 +11,11 @@ from typing import Any, Literal
 from ilu.runs.sweep.resources import Resources
 from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, finished, noted
 from ilu.system.errors import Stopped
-from ilu.system.locks import held
+from ilu.system.locks import locked
 from ilu.system.optional import need
 
 NOTICE = signal.SIGUSR2
-"""What submitit has Slurm send some time before a job's limit, or when it is to make room."""
+"""The signal that Slurm sends before a job's time limit, or when the job is preempted."""
 
 
 def carry_out_all(
@@ -27,17 +27,16 @@ def carry_out_all(
     logs: Path,
     cluster: Literal["slurm", "local"] = "slurm",
 ) -> Iterator[Outcome]:
-    """Like ``ilu.runs.sweep.local.carry_out_all``: one array of jobs, whose logs lie in ``logs``.
+    """Like ``ilu.runs.sweep.local.carry_out_all``, as one job array with its logs in ``logs``.
 
-    A job whose time is nearly over saves and goes into the queue again, three times. Stopping
-    leaves the jobs in the queue, because they are Slurm's now, and cancelling the sweep ends them.
-    The same command submits again what is neither finished nor under way; where an older job comes
-    first, the newer one finds its run finished. ``cluster="local"`` runs them here, for tests.
+    A job near its time limit saves and is queued again, up to three times. Stopping this process
+    leaves the jobs in the queue; cancelling the sweep ends them. The same command submits the runs
+    that are neither finished nor running. ``cluster="local"`` runs the jobs here, for tests.
     """
     need("submitit", "slurm", "`executor` slurm")
     done = [path for path, record in records.items() if finished(path, record)]
     yield from (Outcome(path, None) for path in done)
-    waiting = {p: record for p, record in records.items() if p not in done and not held(p)}
+    waiting = {p: record for p, record in records.items() if p not in done and not locked(p)}
     if not waiting:
         return
     import submitit  # pyright: ignore[reportMissingImports]
@@ -59,35 +58,34 @@ class Job:
     conditions: Conditions
 
     def __call__(self) -> str | None:
-        """Carry it out; on notice, save first and then let submitit put it into the queue again.
+        """Run; on the signal of Slurm save first, then let submitit queue the job again.
 
-        submitit's own handler ends the run where it stands: in a step, or in an import, whose error
-        would then be the run's.
+        submitit's own handler would end the run within a step, or within an import.
         """
         with noted(NOTICE) as noticed:
             error = carry_out(self.record, self.path, self.conditions, stop=noticed)
         return queued_again() if error == STOPPED and noticed() else error
 
     def checkpoint(self) -> Any:
-        """What goes into the queue again, asked for by submitit: the same, whose folder knows."""
+        """Called by submitit: the job to queue again, which resumes from its folder."""
         import submitit  # pyright: ignore[reportMissingImports]
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def queued_again() -> str:
-    """Let submitit's handler end this process and queue its job; return why if it does not."""
+    """Let submitit's handler end this process and queue its job; return the reason if it fails."""
     try:
         signal.raise_signal(NOTICE)
-    except Exception as error:  # submitit's; it has nothing but words
-        return f"{error} What the run has done is kept: repeat the command with more `hours`"
+    except Exception as error:  # submitit raises no specific type
+        return f"{error} The checkpoint is kept: repeat the command with more `hours`"
     return STOPPED
 
 
 def slurm_parameters(resources: Resources, cluster: str) -> dict[str, Any]:
-    """What submitit is told."""
+    """The parameters of submitit."""
     minutes = math.ceil(60 * resources.hours)  # Slurm reads 0 as no limit
-    asked: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "timeout_min": minutes,
         "cpus_per_task": resources.cpus,
         "gpus_per_node": int(resources.gpus),
@@ -95,18 +93,18 @@ def slurm_parameters(resources: Resources, cluster: str) -> dict[str, Any]:
     if resources.gpus != int(resources.gpus):
         raise ValueError(f"`gpus` {resources.gpus}: Slurm gives whole GPUs; Ray can share one")
     if resources.memory:
-        asked["mem_gb"] = resources.memory
+        parameters["mem_gb"] = resources.memory
     if cluster == "slurm":
-        asked["name"] = "ilu"
-        # A checkpoint may take minutes to write. Slurm counts in minutes and may be one early.
-        asked["slurm_signal_delay_s"] = min(600, 6 * minutes)
+        parameters["name"] = "ilu"
+        # A checkpoint may take minutes to write, and Slurm rounds to minutes.
+        parameters["slurm_signal_delay_s"] = min(600, 6 * minutes)
         if resources.partition:
-            asked["slurm_partition"] = resources.partition
-    return asked
+            parameters["slurm_partition"] = resources.partition
+    return parameters
 
 
 def collect(jobs: dict[Path, Any], stop: Callable[[], bool]) -> Iterator[Outcome]:
-    """Yield jobs as they end."""
+    """Yield outcomes as jobs end."""
     stopped = False
     while jobs:
         if stop():
@@ -124,5 +122,5 @@ def collect(jobs: dict[Path, Any], stop: Callable[[], bool]) -> Iterator[Outcome
 
 
 def lost(job: Any) -> str:
-    """Of a job that gave no result: how Slurm says that it ended, and where to read more."""
+    """The error of a job without a result: its state in Slurm and its log."""
     return f"lost in Slurm, state {job.state}: see {job.paths.stderr}"

@@ -1,4 +1,4 @@
-"""One run of many, in a process of its own: on this machine, in Ray or on a cluster."""
+"""One run of a sweep in its own process: on this machine, in Ray or on a cluster."""
 
 import json
 import re
@@ -20,11 +20,11 @@ from ilu.system.optional import quiet_libraries
 from ilu.system.record import describe, differences, renewed, restore
 
 STOPPED = "stopped; what it has done is kept"
-"""What a run says that was asked to stop: it did not fail."""
+"""The reason of a run that was stopped, which is no failure."""
 
 
 class Outcome(NamedTuple):
-    """A run that has ended, and why it did not come to its end."""
+    """A run that has ended, and the reason if it is not finished."""
 
     path: Path
     error: str | None
@@ -32,10 +32,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """How runs are carried out, wherever that is; nothing here changes a number.
+    """Settings of all runs of a sweep that do not change their numbers.
 
-    ``shared`` is a folder for what they have in common. ``cancel`` is a file that stops them all
-    when it appears, also on other machines.
+    ``shared``: a folder for shared results. ``cancel``: a file whose existence stops all runs, also
+    on other machines.
     """
 
     device: str = "cpu"
@@ -44,7 +44,7 @@ class Conditions:
     cancel: Path | None = None
 
     def cancelled(self) -> bool:
-        """Whether all is to stop."""
+        """Whether all runs must stop."""
         return self.cancel is not None and self.cancel.exists()
 
 
@@ -55,18 +55,18 @@ def carry_out(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> str | None:
-    """Carry out or continue the run of a recorded recipe; return why it did not end, if so.
+    """Run or resume a recorded recipe; return the reason if it did not finish.
 
-    One thread: processes that share cores and use several threads wait for each other. An error is
-    a result, so that the other runs go on; it is kept for reports. SIGTERM, the sweep's file and
-    ``stop()`` ask it to save and stop; Ctrl-C is for who began this process.
+    Uses one thread, because processes with several threads on shared cores wait for each other. An
+    error is returned and recorded for reports, so that the other runs continue. SIGTERM, the
+    sweep's file and ``stop()`` save and stop the run; the parent process handles Ctrl-C.
     """
     quiet_libraries()
     torch.set_num_threads(1)
     forget_failure(path)
     with noted(signal.SIGTERM) as terminated, noted(signal.SIGINT):
         options = Options(
-            samples=False,  # of many runs they would fill the disk
+            samples=False,  # those of many runs would fill the disk
             device=conditions.device,
             save_every=conditions.save_every,
             resume=True,
@@ -77,11 +77,11 @@ def carry_out(
             check_failures(run(restore(record), path, options))
         except (Stopped, KeyboardInterrupt):
             return STOPPED
-        except Busy as error:  # the folder is another's, also for notes of failure
+        except Busy as error:  # another process has the folder, so record no failure
             return str(error)
-        except Exception as error:  # whatever it was, it is reported and the other runs go on
+        except Exception as error:  # any error is reported, and the other runs continue
             why = reason(error)
-            if not RunDir(path).has("done"):  # where attacks failed, the run says so itself
+            if not RunDir(path).has("done"):  # failed attacks are recorded by the run
                 RunDir(path).write("failed", {"error": why})
             return why
     return None
@@ -89,7 +89,7 @@ def carry_out(
 
 @contextmanager
 def noted(number: signal.Signals) -> Generator[Callable[[], bool]]:
-    """Give a function that says whether a signal has come, which does nothing else meanwhile."""
+    """Yield a function that tells whether the signal was received; its handler does no more."""
     seen: list[int] = []
     before = signal.signal(number, lambda got, frame: seen.append(got))
     try:
@@ -99,7 +99,7 @@ def noted(number: signal.Signals) -> Generator[Callable[[], bool]]:
 
 
 def finished(path: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the run of exactly this recipe lies there, carried to its end."""
+    """Whether ``path`` has the finished run of exactly this recipe."""
     try:
         same = agrees(renewed(RunDir(path).read("recipe")), json.loads(json.dumps(record)))
     except (OSError, ValueError):
@@ -112,19 +112,19 @@ CHOSEN = re.compile(r"recipe\.objective\.\S+\.loss\.\S+: .+ -> None", re.DOTALL)
 
 
 def agrees(carried_out: Mapping[str, Any], requested: Mapping[str, Any]) -> bool:
-    """Whether a run is the requested one, with the open settings of its losses chosen."""
+    """Whether a run has the requested recipe, apart from settings that it chose for the model."""
     return all(CHOSEN.fullmatch(each) for each in differences(carried_out, requested))
 
 
 def recorded(recipe: Any) -> dict[str, Any]:
-    """A recipe as JSON, if another process can make it again from that."""
+    """A recipe as JSON; ValueError if another process cannot restore it."""
     record: dict[str, Any] = json.loads(json.dumps(describe(recipe)))
     restore(record)
     return record
 
 
 def forget_failure(path: Path) -> None:
-    """Make way for another try, also where nothing but the failure was recorded."""
+    """Delete the record of a failure, and the folder if it has nothing else."""
     RunDir(path).file("failed").unlink(missing_ok=True)
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()

@@ -1,4 +1,4 @@
-"""AdamW of torch, and its version of torchao with moments in 8 bits."""
+"""AdamW of torch, and AdamW of torchao with 8-bit moments."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -50,9 +50,9 @@ def adamw(named: Named, betas: tuple[float, float] | None) -> AdamW:
 class AdamW8bit:
     """AdamW with moments in 8 bits (arXiv 2110.02861, by torchao).
 
-    Moments of a tensor with under 4096 entries, or a number of them that 256 does not divide, are
-    kept in the precision of the weights. bfloat16 weights are rounded stochastically. torchao draws
-    from the global generators, so every step gives them a seed: even, as ``shrink`` has the odd.
+    Tensors with fewer than 4096 entries, or a number of entries that 256 does not divide, have
+    moments in the precision of the weights. bfloat16 weights are rounded stochastically. torchao
+    uses the global generators, so every step seeds them: with even numbers, ``shrink`` with odd.
     """
 
     named: Named
@@ -81,7 +81,7 @@ class AdamW8bit:
 
 
 def adamw8bit(named: Named, betas: tuple[float, float] | None) -> AdamW8bit:
-    """torchao's optimiser; bfloat16 weights, and no others, are rounded stochastically."""
+    """torchao's optimiser; only bfloat16 weights are rounded stochastically."""
     from torchao.optim import AdamW8bit as Inner
 
     inner = Inner(
@@ -91,14 +91,14 @@ def adamw8bit(named: Named, betas: tuple[float, float] | None) -> AdamW8bit:
 
 
 def uncompiled(device: torch.device) -> AbstractContextManager[object]:
-    """Without torch.compile except on CUDA: elsewhere it takes long and may lack a compiler."""
+    """Disable torch.compile except on CUDA: elsewhere it is slow and may lack a compiler."""
     if device.type == "cuda":
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
 def pack(name: str, moment: Tensor) -> dict[str, Tensor]:
-    """A moment as plain tensors: codes and scales if it is in 8 bits."""
+    """A moment as plain tensors: codes and scales if it has 8 bits."""
     from torchao.optim.subclass_8bit import OptimState8bit
 
     if not isinstance(moment, OptimState8bit):

@@ -14,8 +14,8 @@ from ilu.types import Weights
 class Average:
     """Mean of every ``every``-th iterate from ``start`` on (WA, arXiv 2502.05374); None: no mean.
 
-    Iterate t is what t steps lead to; published are 100, 105, ..., 125. The mean runs in float32 or
-    better, and what did not move is its own mean, to the bit.
+    Iterate t is the weights after t steps; published are 100, 105, ..., 125. The mean is computed
+    in float32 or better, and equals weights that did not move bit for bit.
     """
 
     named: Weights
@@ -25,26 +25,26 @@ class Average:
 
     @torch.no_grad()
     def add(self, iterate: int) -> None:
-        """Take the current weights in, if it is their turn."""
+        """Add the current weights if ``iterate`` is one of those to average."""
         if self.start is None or iterate < self.start or (iterate - self.start) % self.every:
             return
         count = (iterate - self.start) // self.every + 1
         for name, p in self.named.items():
             x = at_least_float32(p.detach())
-            held = self.mean.setdefault(name, x)
-            self.mean[name] = held + (x - held) / count
+            mean = self.mean.setdefault(name, x)
+            self.mean[name] = mean + (x - mean) / count
 
     @torch.no_grad()
     def put(self) -> None:
-        """Give the weights their mean."""
+        """Set the weights to the mean."""
         for name, mean in self.mean.items():
             p = self.named[name]
-            p.copy_(mean.where(mean != p, p))  # -0 equals 0, but has other bits
+            p.copy_(mean.where(mean != p, p))  # keeps -0, which equals 0
 
     def state(self) -> dict[str, Tensor]:
-        """The mean so far; how many it is of follows from the step."""
+        """The mean so far; its number of iterates follows from the step."""
         return self.mean
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Bring back a mean."""
+        """Restore a mean."""
         self.mean.update({n: mean.to(self.named[n].device) for n, mean in saved.items()})

@@ -13,17 +13,17 @@ def to_bfloat16(model: nn.Module) -> None:
 
 @torch.no_grad()
 def fits_bfloat16(model: nn.Module) -> bool:
-    """Whether bfloat16 can hold all weights as they are."""
+    """Whether bfloat16 represents all weights exactly."""
     return all(torch.equal(p, p.bfloat16().to(p.dtype)) for p in model.parameters())
 
 
 def stochastic_bfloat16(
     x: Float[Tensor, "*shape"], generator: torch.Generator
 ) -> Float[Tensor, "*shape"]:
-    """Round float32 to a neighbour in bfloat16, so that the expectation is the number itself.
+    """Round float32 stochastically to bfloat16; the expectation is the number itself.
 
-    A number that bfloat16 can hold is kept. Nearest rounding would undo every change that is
-    smaller than the spacing, such as weight decay at the learning rates of unlearning.
+    A bfloat16 number is unchanged. Rounding to nearest would undo every change below half the
+    spacing, such as weight decay at the learning rates of unlearning.
     """
     noise = torch.randint(
         0, 1 << 16, x.shape, generator=generator, device=x.device, dtype=torch.int32

@@ -8,7 +8,7 @@ from ilu.training.optim.sophia import Sophia
 
 
 def optimizer_for(kind: Kind, named: Named, betas: tuple[float, float] | None) -> Optimizer:
-    """An optimiser at its beginning, with its published betas if none are given."""
+    """A new optimiser, with its published betas if none are given."""
     match kind:
         case "adamw":
             return adamw(named, betas)

@@ -13,19 +13,19 @@ from ilu.types import Batch, Grads
 def curvature(objective: Objective, engine: Engine, draw: Draw, step: int) -> Grads:
     """Gauss-Newton-Bartlett estimate of every trained weight (arXiv 2305.14342, Algorithm 2).
 
-    Of the mean cross-entropy over all answer tokens of one fresh batch of each stream, whatever the
-    terms make of it: terms may be unbounded or negative, and have no Gauss-Newton matrix. The
-    drawn labels depend on ``step`` alone.
+    It is that of the mean cross-entropy over all answer tokens of one new batch of each stream, not
+    of the terms, which may be unbounded or negative and have no Gauss-Newton matrix. The drawn
+    labels depend only on ``step``.
     """
-    held = [p.grad for p in engine.params]
-    set_grads(engine.params, [None] * len(held))
+    grads = [p.grad for p in engine.params]
+    set_grads(engine.params, [None] * len(grads))
     generator = torch.Generator().manual_seed(step)
     streams = dict.fromkeys(term.on for term in objective.values())
     count = sum(backward(engine, draw(on), generator) for on in streams)
     count = round(engine.ranks.mean(count) * engine.ranks.size)
     engine.ranks.sum_grads(engine.params)
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in engine.params]
-    set_grads(engine.params, held)
+    set_grads(engine.params, grads)
     count = max(1, count)
     return tuple(gauss_newton_bartlett(total / count, count) for total in found)
 

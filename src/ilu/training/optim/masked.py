@@ -1,4 +1,4 @@
-"""What a mask lets move, as the optimiser sees it: nothing else can change or has a state."""
+"""The weights that a mask allows to change; the optimiser sees no others."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from ilu.types import Grads, Mask
 
 @dataclass(frozen=True)
 class Moving:
-    """Weights that have a gradient, and the parts of them that move in this process.
+    """Weights that have a gradient, and their entries that may change in this process.
 
-    ``parts`` holds the weight itself where all of it moves, otherwise a vector of the entries that
-    do, which has values only from ``gather`` to ``scatter``. Of a sharded weight it is those that
-    lie here: an ordinary tensor, so that no optimiser needs to know of shards.
+    ``parts`` has the weight itself if all entries may change, otherwise a vector of those that may,
+    which has values only between ``gather`` and ``scatter``. Of a sharded weight it has the local
+    entries as an ordinary tensor, so that optimisers need not support shards.
     """
 
     whole: Named
@@ -28,7 +28,7 @@ class Moving:
 
     @torch.no_grad()
     def gather(self) -> None:
-        """Give the parts the values and the gradients of the weights."""
+        """Copy values and gradients of the weights to the parts."""
         for name, p in self.whole.items():
             part, grad = self.parts.get(name), p.grad
             if part is p:
@@ -40,7 +40,7 @@ class Moving:
 
     @torch.no_grad()
     def scatter(self) -> None:
-        """Give the weights the values of the parts, and forget these and every gradient."""
+        """Copy the values of the parts to the weights, then free the parts and every gradient."""
         for name, mask in self.masks.items():
             part = self.parts[name]
             local(self.whole[name].detach())[mask] = part.data
@@ -49,23 +49,23 @@ class Moving:
             p.grad = None
 
     def pick(self, values: Grads) -> Grads:
-        """Of one tensor for each weight, the entries that move."""
+        """The entries that may change, of one tensor per weight."""
         named = [(n, v) for n, v in zip(self.whole, values, strict=True) if n in self.parts]
         return tuple(self.entries(n, v) for n, v in named)
 
     def entries(self, name: str, values: Tensor) -> Tensor:
-        """Of what is laid out like a weight, the entries that move here."""
+        """The local entries that may change, of a tensor with the layout of a weight."""
         here = local(values)
         return here[self.masks[name]] if name in self.masks else here
 
     @property
     def moved(self) -> dict[str, Tensor]:
-        """The weights of which something moves, as far as they lie here, sharing their memory."""
+        """The local shards of the weights that may change, sharing their memory."""
         return {n: local(p.detach()) for n, p in self.whole.items() if n in self.parts}
 
 
 def moving(named: Named, mask: Mask | None, pattern: str = "") -> Moving:
-    """What moves of ``named``: the weights that match ``pattern``, or what ``mask`` has of them."""
+    """The weights of ``named`` that match ``pattern``, and their entries in ``mask``."""
     trained = {n: p for n, p in named.items() if re.search(pattern, n)}
     counts = {n: p.numel() if mask is None else count(mask[n]) for n, p in trained.items()}
     moved = {n: p for n, p in trained.items() if counts[n]}
@@ -75,7 +75,7 @@ def moving(named: Named, mask: Mask | None, pattern: str = "") -> Moving:
 
 
 def part_of(p: nn.Parameter, mask: Bool[Tensor, "..."] | None) -> nn.Parameter:
-    """The weight itself, or what moves of it in this process."""
+    """The weight itself, or a vector for its local entries in ``mask``."""
     weight = p.detach()
     here = local(weight)
     if mask is not None:
@@ -84,16 +84,16 @@ def part_of(p: nn.Parameter, mask: Bool[Tensor, "..."] | None) -> nn.Parameter:
 
 
 def count(mask: Bool[Tensor, "..."]) -> int:
-    """How many entries may move, over all processes."""
+    """Number of entries that may change, over all processes."""
     return int(whole(mask.sum()).item())
 
 
 def movable(named: Named, mask: Mask | None) -> Named:
-    """The weights of which something may move."""
+    """The weights of which an entry may change."""
     found = {n: p for n, p in named.items() if mask is None or count(mask[n])}
     if not found:
         raise ValueError(
-            "the mask lets nothing move among the trained weights: make it of a larger share, or "
-            "train others with `parameters`"
+            "the mask has none of the trained weights: make one with a larger fraction, or train "
+            "others with `parameters`"
         )
     return found

@@ -1,4 +1,4 @@
-"""What the training loop asks of an optimiser, and what it does itself."""
+"""The interface of optimisers, and the parts of a step that all of them share."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,18 +18,18 @@ Curvature = Callable[[], Grads]
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """Moves weights along their ``.grad``, which is clipped when it comes here.
+    """Updates weights by their ``.grad``, which is already clipped.
 
-    Of a masked weight it sees the entries that move, and no others; of a sharded one, those in this
-    process. It has no weight decay inside.
+    It sees only the entries of masked weights that may change, and only local shards. It applies
+    no weight decay.
     """
 
     def refresh(self, step: int, curvature: Curvature) -> None:
-        """Look at the curvature before ``step``, if it is time to."""
+        """Update the estimate of the curvature before ``step``, if one is due."""
         ...
 
     def step(self, step: int, rate: float) -> None:
-        """Move the weights; steps count from 0."""
+        """Update the weights; steps count from 0."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -37,12 +37,12 @@ class Optimizer(Protocol):
         ...
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Bring back a state."""
+        """Restore a state."""
         ...
 
 
 def by_name(named: Named, states: Mapping[Tensor, Any]) -> dict[str, Any]:
-    """What an optimiser of a library keeps of each weight, of those that have moved."""
+    """The state that a library's optimiser has of each weight, by name."""
     return {name: states[p] for name, p in named.items() if states[p]}
 
 
@@ -58,7 +58,8 @@ def update(
 ) -> float:
     """Clip unless ``clip`` is None, decay and step; return the gradient norm before clipping.
 
-    Decay, ``rate`` times ``decay``, is ours, because that of libraries rounds bfloat16 to nearest.
+    The decay, ``rate`` times ``decay``, is computed here, because libraries round bfloat16 to
+    nearest.
     """
     params = [p for p in named.values() if p.grad is not None]
     total = ranks.norm(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
@@ -75,7 +76,7 @@ def update(
 
 @torch.no_grad()
 def shrink(named: Named, share: float, *, seed: int) -> None:
-    """Make the weights smaller by ``share``; bfloat16 is rounded at random."""
+    """Multiply the weights by 1 - ``share``; bfloat16 is rounded stochastically."""
     generator: torch.Generator | None = None
     for p in named.values():
         if p.dtype != torch.bfloat16:

@@ -1,4 +1,4 @@
-"""How to train, as settings: this file needs no torch."""
+"""Settings of a training; this file does not import torch."""
 
 import math
 import re
@@ -83,7 +83,7 @@ class Optim:
         self.check_average()
 
     def check_average(self) -> None:
-        """Refuse to average over no step."""
+        """ValueError for settings that average over no step."""
         if self.average_every < 1:
             raise ValueError(f"average_every {self.average_every}: it must be at least 1")
         if self.average_from is not None and not 1 <= self.average_from <= self.steps:

@@ -1,4 +1,4 @@
-"""Descent with momentum, of torch."""
+"""SGD of torch with momentum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ BUFFER = "momentum_buffer"
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with momentum, which is the first of ``betas``.
+    """Stochastic gradient descent; its momentum is the first of ``betas``.
 
-    The others divide a gradient by its size; here a weight moves as far as its gradient is large.
+    The step is proportional to the gradient, unlike that of adaptive optimisers.
     """
 
     named: Named
@@ -40,6 +40,6 @@ class SGD:
 
 
 def sgd(named: Named, betas: tuple[float, float] | None) -> SGD:
-    """Momentum .9 if no betas are given."""
+    """SGD with momentum 0.9 if no betas are given."""
     momentum = betas[0] if betas else MOMENTUM
     return SGD(named, torch.optim.SGD(list(named.values()), lr=0.0, momentum=momentum))

@@ -9,7 +9,7 @@ the drawn label (Bartlett's first identity) and is independent of the others, gi
 E[B g^2] = (1/B) sum_b E[s_b^2], and by the second identity E[s_b s_b'] = J_b' (diag p - p p') J_b:
 the diagonal of the Gauss-Newton matrix of the mean cross-entropy. B counts predictions, that is
 answer tokens; the authors' code passes the tokens of a batch too. With the true labels instead
-of drawn ones s_b has another mean, and nothing of this holds.
+of drawn ones the expectation of s_b is not 0, and the derivation fails.
 """
 
 from collections.abc import Mapping
@@ -58,16 +58,15 @@ def sophia_step(
 
 @dataclass(frozen=True)
 class Sophia:
-    """Sophia-G (arXiv 2305.14342): m and every ``every`` steps h move, then ``sophia_step``.
+    """Sophia-G (arXiv 2305.14342): update m, every ``every`` steps h, then take ``sophia_step``.
 
     Published: betas (0.965, 0.99) and every 10 in the authors' code, eps 1e-12 in the paper, as
     others quote it, with a first beta of 0.96. ``gamma``: the authors' README says 0.01 to 0.1,
-    their GPT-2 configurations have 0.03 and 0.05; the paper's sentence could not be looked up.
+    their GPT-2 configurations have 0.03 and 0.05; the paper's value was not checked.
 
-    h starts at 0 and its average is not corrected for that, as published: within the some hundred
-    steps of an unlearning it stays below its limit, which makes steps longer. The first estimate is
-    made before the first step, and unlike the authors' its gradient is not clipped. Copies that
-    never make one have h = 0: they are descent by the sign.
+    h starts at 0 without bias correction, as published: in a few hundred steps it stays below its
+    limit, which makes steps larger. The first estimate is made before the first step; unlike in the
+    authors' code its gradient is not clipped. Without any estimate h = 0: sign descent.
     """
 
     named: Named
@@ -94,35 +93,35 @@ class Sophia:
         return averages(self.m, self.h)
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        bring_back(saved, self.named, self.m, self.h)
+        restore_averages(saved, self.named, self.m, self.h)
 
 
 def gradients(named: Named) -> list[tuple[str, Tensor, Tensor]]:
-    """Name, weight and gradient, where there is a gradient."""
+    """Name, weight and gradient of every weight that has a gradient."""
     return [(name, p, p.grad) for name, p in named.items() if p.grad is not None]
 
 
 def follow(averages: dict[str, Tensor], name: str, value: Tensor, beta: float) -> Tensor:
-    """Move a running average, which starts at 0: x <- beta x + (1 - beta) value."""
+    """Update a running average, which starts at 0: x <- beta x + (1 - beta) value."""
     return started(averages, name, value).mul_(beta).add_(value, alpha=1 - beta)
 
 
 def started(averages: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """A running average; 0 if it has not begun."""
+    """A running average; 0 if it has no value yet."""
     if name not in averages:
         averages[name] = torch.zeros_like(like)
     return averages[name]
 
 
 def averages(m: Mapping[str, Tensor], h: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Both averages under names of their own."""
+    """Both averages, named m/WEIGHT and h/WEIGHT."""
     return {f"m/{n}": x for n, x in m.items()} | {f"h/{n}": x for n, x in h.items()}
 
 
-def bring_back(
+def restore_averages(
     saved: Mapping[str, Tensor], named: Named, m: dict[str, Tensor], h: dict[str, Tensor]
 ) -> None:
-    """Fill both averages from what ``averages`` gave."""
-    for key, held in (("m", m), ("h", h)):
+    """Fill both averages from the result of ``averages``."""
+    for key, average in (("m", m), ("h", h)):
         found = {n: p for n, p in named.items() if f"{key}/{n}" in saved}
-        held.update({n: saved[f"{key}/{n}"].to(p.device) for n, p in found.items()})
+        average.update({n: saved[f"{key}/{n}"].to(p.device) for n, p in found.items()})

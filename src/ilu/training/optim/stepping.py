@@ -1,4 +1,4 @@
-"""One step of an optimiser on what may move of the weights."""
+"""One step of an optimiser on the weights that may change."""
 
 from ilu.system.distributed import Ranks
 from ilu.training.optim.masked import Moving
@@ -15,7 +15,7 @@ def move_weights(
     clip: float | None,
     ranks: Ranks,
 ) -> float:
-    """Move the weights unless a gradient is not finite; return the gradient norm."""
+    """Update the weights unless a gradient is not finite; return the gradient norm."""
     free.gather()
     norm = update(free.parts, optimizer, step=step, rate=rate, decay=decay, clip=clip, ranks=ranks)
     free.scatter()
