@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from ilu.recipes.api import Options, attack, evaluate, load_run, report, unlearn
 
 
+def __dir__() -> list[str]:
+    """Complete the names of functions that are not imported yet."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a function of the package when it is first used: ``import ilu`` loads no torch."""
     if name not in __all__:

@@ -113,6 +113,7 @@ def test_models_of_evaluate_may_stand_in_the_file_or_before_the_flags(tmp_path):
         ("sweep", "recipe: npo\ngird: seed=0:3", "did you mean 'grid'?"),
         ("attack", "model: lab\ntsak: mood", "ilu attack has no setting 'tsak'; did you mean"),
         ("evaluate", "models: lab\nsiute: lab", "did you mean 'suite'?"),
+        ("evaluate", "models:\nsuite: lab", "line 1: models has no value: write one"),
     ],
 )
 def test_a_wrong_file_is_refused_without_torch(command, text, says, tmp_path):
@@ -120,6 +121,25 @@ def test_a_wrong_file_is_refused_without_torch(command, text, says, tmp_path):
     code, shown, imported = fresh(command, "--config", "run.yaml", cwd=tmp_path)
     assert (code, imported) == (2, [])
     assert says in shown
+
+
+def test_a_blank_value_is_refused_unless_the_setting_may_be_none(ilu, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("recipe: npo\nmodel: lab\nout: x\nclip:\nforget:\n")
+    done = ilu("unlearn", "--config", "run.yaml")
+    assert done.returncode == 2
+    assert "forget has no value (it is None, or blank in the file): give --forget" in done.stderr
+    file.write_text("recipe: npo\nmodel: lab\nout: x\nclip:\n")
+    assert "clip: null" in ilu("unlearn", "--config", "run.yaml", "--print-config").stdout
+
+
+def test_a_memory_plan_reads_the_file_of_a_run(ilu, tmp_path, printed):
+    text = printed("unlearn", "rmu", "--model", "lab", "--out", "x", "--micro-batch", "1")
+    (tmp_path / "run.yaml").write_text(text)
+    by_file = ilu("plan", "--config", "run.yaml", "--device-memory", "8GiB")
+    assert by_file.returncode == 0, by_file.stderr
+    flags = ("--model", "lab", "--micro-batch", "1", "--device-memory", "8GiB")
+    assert by_file.stdout == ilu("plan", "rmu", *flags).stdout
 
 
 def test_a_file_that_is_missing_or_given_twice_is_refused(capsys, tmp_path):

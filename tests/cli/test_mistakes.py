@@ -5,9 +5,15 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from ilu.cli import sweep_flags
+from ilu.cli.sweep import check_runs
 from ilu.cli.sweep_flags import replaced
+from ilu.data.text import Dataset
+from ilu.methods.masks.storage import save_mask
 from ilu.recipes.build import warn_of_environment
 from ilu.recipes.registry import endings
 
@@ -86,6 +92,12 @@ def no_model(monkeypatch):
         ("sweep npo --model lab --out s --grid seed=0:2 stesp=1", "'stesp' is no setting of npo;"),
         ("sweep npo --model lab --out s --grid recipe=npo,nop", "did you mean 'npo'?"),
         ("sweep npo --model lab --out s --search foo=0:1", "'foo' is no setting of npo"),
+        ("sweep npo --model lab --out s --grid seed=0:3 --forget no.jsonl", "no.jsonl does not"),
+        ("sweep npo --model lab --out s --grid seed=0:3 --device cuda", "this machine has: cpu"),
+        (f"{UNLEARN} --mask no.safetensors", "no.safetensors does not exist"),
+        (f"{UNLEARN} --mask good.jsonl", "good.jsonl is not a safetensors file"),
+        (f"{UNLEARN} --forget None", "forget has no value"),
+        (f"{UNLEARN} --lora-rank=None", "lora_rank has no value"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_message_and_no_model_is_loaded(words, says, ilu, tmp_path, monkeypatch):
@@ -99,6 +111,50 @@ def test_a_mistake_is_one_message_and_no_model_is_loaded(words, says, ilu, tmp_p
     assert "Traceback" not in said
     assert "did you mean" not in said or said.count("'") <= 12  # at most three suggestions
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"other.weight": torch.ones(2, dtype=torch.bool)}, "weights that the model lacks"),
+        ({"model.norm.weight": torch.ones(3, dtype=torch.bool)}, "model.norm.weight is (3,)"),
+    ],
+)
+def test_a_mask_of_another_model_is_refused_by_its_shapes(weights, says, ilu, tmp_path):
+    save_file(weights, tmp_path / "plain.safetensors")
+    save_mask(tmp_path / "made.safetensors", weights.items(), {})
+    for name in ("plain", "made"):
+        done = ilu(*UNLEARN.split(), "--mask", f"{name}.safetensors")
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_layers_of_a_cached_model_are_checked_without_the_hub(ilu, tmp_path, monkeypatch):
+    """The cache is laid out as the hub's library does it; the hub is never called."""
+    cache = tmp_path.parent / f"{tmp_path.name}-cache"
+    snapshot = cache / "models--org--small" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (cache / "models--org--small" / "refs").mkdir()
+    (cache / "models--org--small" / "refs" / "main").write_text("abc")
+    config = LlamaConfig(num_hidden_layers=2, hidden_size=16, num_attention_heads=2)
+    config.save_pretrained(snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    (tmp_path / "f.jsonl").write_text('{"text": "a"}\n')
+    data = ("--forget", "f.jsonl", "--retain", "f.jsonl", "--out", "run")
+    done = ilu("unlearn", "rmu", "--model", "org/small", *data, "--layer", "5")
+    assert done.returncode == 2
+    assert "the model has 2 blocks" in done.stderr
+
+
+def test_a_sweep_checks_once_what_its_runs_share(tmp_path, monkeypatch):
+    (tmp_path / "f.jsonl").write_text('{"text": "a"}\n')
+    checked, data = [], str(tmp_path / "f.jsonl")
+    monkeypatch.setattr(Dataset, "check", lambda self: checked.append(self.name))
+    flags = ["--model", "lab", "--forget", data, "--retain", data, "--out", str(tmp_path / "s")]
+    check_runs(sweep_flags.read("npo", [*flags, "--grid", "seed=0:3", "lr=1e-3,1e-4"]))
+    assert checked == [data]
 
 
 @pytest.mark.usefixtures("no_model")

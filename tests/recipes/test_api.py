@@ -107,3 +107,18 @@ def test_a_task_is_an_environment_by_its_short_name():
         assert "environment_nll" in recipe.metrics
     with pytest.raises(ValueError, match="the task ag_news has fixed columns"):
         build("npo-ilu", {**settings, "environment": "ag_news", "environment_columns": ("a=b",)})
+
+
+def test_functions_that_are_not_imported_yet_are_listed():
+    code = "import ilu; print(*dir(ilu))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {*ilu.__all__, "__version__"} <= {*done.stdout.split()}
+
+
+def test_notes_go_to_standard_error_or_to_the_callers_function(capsys):
+    from ilu.recipes.api import with_notes
+
+    with_notes(ilu.Options()).on_note("layer 15 of 30")
+    assert capsys.readouterr().err == "layer 15 of 30\n"
+    notes = []
+    assert with_notes(ilu.Options(on_note=notes.append)).on_note == notes.append

@@ -42,5 +42,14 @@ def test_without_questions_the_loss_decides():
     assert not outcome(RECIPE, scores("forget_nll", 3.07), scores("forget_nll", 14.6)).nothing
 
 
+def test_the_change_says_what_the_share_is_of():
+    lost = outcome(RECIPE, scores("forget_accuracy", 0.85, 0.25), scores("forget_accuracy", 0.55))
+    assert lost.change == "50% of the accuracy above guessing was lost"
+    rose = outcome(RECIPE, scores("forget_nll", 2.0), scores("forget_nll", 8.4))
+    assert rose.change == "the loss per token rose by 320%"
+    fell = outcome(RECIPE, scores("forget_nll", 2.0), scores("forget_nll", 1.0))
+    assert fell.change == "the loss per token fell by 50%"
+
+
 def test_without_either_nothing_is_said():
     assert outcome(RECIPE, scores("utility", 1.0), scores("utility", 1.0)) is None

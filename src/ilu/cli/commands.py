@@ -92,6 +92,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command(
         "Tools", "RECIPE --model M", "predict memory, find settings that fit",
         "plan:main", "arguments.plan:check", "arguments.plan:overview",
+        "recipe", "arguments.plan:settings",
     ),
     "import-config": Command(
         "Tools", "FILE.json", "translate a WAGLE configuration",

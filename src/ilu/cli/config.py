@@ -34,6 +34,8 @@ def with_config(
     lead = list(takewhile(lambda word: not word.startswith("-"), words))
     rest = words[len(lead) :]
     named = entries.pop(first, None)
+    if named and None in named.values:
+        raise ValueError(f"{path}, line {named.line}: {first} has no value: write one")
     if not lead and named:
         lead = [str(value) for value in named.values]
     known = settings(lead)

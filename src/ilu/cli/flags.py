@@ -45,6 +45,7 @@ def parse(
         files = "" if head is None else FILES
         print_and_end(help_text(kind, prog, description, groups, shown) + files)
     refuse_twice(kind, words)
+    refuse_none(kind, words)
     args = words if head is None else [word for word in words if word != PRINT]
     found = tyro.cli(kind, prog=prog, args=args, config=CONFIG, description=description)
     if len(args) < len(words):
@@ -72,6 +73,18 @@ def refuse_twice(kind: type, words: Sequence[str]) -> None:
         if key in seen:
             raise ValueError(f"--{key.replace('_', '-')} is given twice: leave one out")
         seen |= {key} & single
+
+
+def refuse_none(kind: type, words: Sequence[str]) -> None:
+    """Raise ValueError for the value None, also a blank one of a file, where one is required."""
+    required = {f.name: f for f in flags_of(kind, kind, "") if not (f.optional or f.positional)}
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        one = required.get(key_of(word)) if word.startswith("--") else None
+        if one and (word.endswith("=None") or (value == "None" and "=" not in word)):
+            raise ValueError(
+                f"{one.name} has no value (it is None, or blank in the file): give {one.given}, or "
+                "leave it out"
+            )
 
 
 def key_of(word: str) -> str:

@@ -18,13 +18,14 @@ WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT
 
 
 class Flag(NamedTuple):
-    """A setting in the help: how it is given, what it means, and its group."""
+    """A setting in the help: how it is given, what it means, its group, and if it may be None."""
 
     name: str
     given: str
     meaning: str
     group: str
     positional: bool
+    optional: bool = False
 
 
 def help_text(
@@ -117,7 +118,7 @@ def flag(name: str, hint: Any, meaning: str, default: Any, group: str, positiona
         meaning += " (required)"
     elif default not in (None, "", ()):
         meaning += f" (default: {written(default)})"
-    return Flag(name, f"{dashed} {words}", meaning, group, False)
+    return Flag(name, f"{dashed} {words}", meaning, group, False, type(None) in get_args(hint))
 
 
 def written(value: Any) -> str:

@@ -11,7 +11,9 @@ from ilu.cli.signals import interruptible
 from ilu.cli.sweep_flags import PROG, Wish, goal_of, planned, read, trial
 from ilu.cli.sweep_status import following, show
 from ilu.cli.terminal import console
+from ilu.models.load import usable
 from ilu.recipes.holdout import as_recorded
+from ilu.runs.check import check_inputs
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep import local, optuna_search, ray_tasks, slurm
@@ -39,13 +41,21 @@ def main(argv: Sequence[str]) -> None:
         return
     wish = read(argv[0], argv[1:])
     out = wish.flags.out
-    planned(wish)  # what cannot be is said before anything is made
+    check_runs(wish)
     with sweeping(out, wish.flags.where) as carry_out:
         best = searched(wish, carry_out) if wish.flags.search else None
         records = {name: recorded(each) for name, each in planned(wish, best).items()}
         write_plan(out, records, search=best is not None)
         errors = carry_out(records)
     ended(out, errors)
+
+
+def check_runs(wish: Wish) -> None:
+    """Raise ValueError for what cannot be, before anything is made; what runs share, once."""
+    where = wish.flags.where
+    if where.executor == "local":  # another machine may have other devices
+        usable(where.device)
+    check_inputs(list(planned(wish).values()))
 
 
 CarryOut = Callable[[Mapping[str, Any]], dict[str, str]]

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ilu.cli.flags import as_flags
 from ilu.system import scores
+from ilu.system.leader import leads
 
 console = Console(highlight=False)
 PACKAGE = Path(__file__).parents[1]
@@ -117,10 +118,13 @@ def error(score: scores.Score) -> str:
 
 
 def warn_in_a_line() -> None:
-    """Show warnings of this package as one line, and hide those of other libraries."""
+    """Show warnings of this package as one line, and hide those of other libraries.
+
+    Of several processes of one run, which would give the same warnings, only the first does.
+    """
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
-        if Path(filename).is_relative_to(PACKAGE):
+        if leads() and Path(filename).is_relative_to(PACKAGE):
             errors.print(as_flags(f"warning: {message}"), markup=False, soft_wrap=True)
 
     warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]

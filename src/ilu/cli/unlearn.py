@@ -26,6 +26,7 @@ from ilu.runs.results.outcome import outcome
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.resources import Resources
 from ilu.system.errors import TooLittleForgotten
+from ilu.system.leader import leads
 from ilu.training.fit import Optim
 
 
@@ -36,6 +37,8 @@ def main(argv: Sequence[str]) -> None:
         warn_of_environment(argv[0])
     recipe, place = read(argv[0], argv[1:])
     out = carry_out(recipe, place)
+    if not leads():
+        return  # the first process writes and prints for all
     # A finished run that is resumed may have a card with attacks by now.
     if not missing_from_new_card(out.path):
         write_card(out.path)
@@ -60,7 +63,7 @@ def check_outcome(out: RunDir, required: float | None) -> None:
         )  # fmt: skip
     if required is not None and found.share < required:
         raise TooLittleForgotten(
-            f"{found.share:.2f} was forgotten, and `require_forgotten` is {required:g}"
+            f"too little was forgotten: {found.change}, and `require_forgotten` is {required:.0%}"
         )
 
 

@@ -12,6 +12,8 @@ from ilu.data.facts.selection import is_facts, selections
 from ilu.data.readers import ENDINGS, Row, iter_rows
 from ilu.system.errors import first_line
 
+CONFIG = "config.json"
+"""The file of a model's configuration."""
 MIRROR = "ILU_HUB"
 """Environment variable: a folder laid out as ORG/NAME/CONFIG/SPLIT.jsonl."""
 ON_REQUEST = {
@@ -128,17 +130,28 @@ def from_hub(hub: HubName, revision: str | None, count: int | None = None) -> Ro
         ) from error
 
 
+def is_cached(name: str, revision: str | None = None) -> bool:
+    """Whether the configuration of a hub model is in the local cache; sends no request."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    except HFValidationError:  # no hub id
+        return False
+    return isinstance(found, str)
+
+
 def check_reachable(name: str, revision: str | None = None) -> None:
     """Raise ValueError immediately if a model is not cached and the hub does not answer.
 
     The libraries would retry for most of a minute.
     """
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import hf_hub_url
 
-    config = "config.json"
-    if isinstance(try_to_load_from_cache(name, config, revision=revision), str):
+    if is_cached(name, revision):
         return
-    if silence := silent(hf_hub_url(name, config, revision=revision)):
+    if silence := silent(hf_hub_url(name, CONFIG, revision=revision)):
         raise ValueError(
             f"cannot load model {name!r}: it is not in the cache and {silence.why}: name a folder, "
             f"point {MIRROR} at a local mirror, or try again with a network"
@@ -194,11 +207,11 @@ def commit_of(name: str, revision: str | None = None) -> str:
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    config = try_to_load_from_cache(name, CONFIG, revision=revision)
     if not isinstance(config, str):
         check_reachable(name, revision)
         try:
-            config = hf_hub_download(name, "config.json", revision=revision)
+            config = hf_hub_download(name, CONFIG, revision=revision)
         except Exception as error:  # the library raises a different one for every cause
             why = first_line(error)
             raise ValueError(f"cannot find model {name!r} on the hub: {why}") from error

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ilu.models.named import reachable_path
+from ilu.models.named import is_at_hand, reachable_path
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -40,12 +40,20 @@ def context_length(model: nn.Module) -> int | None:
 
 
 @cache
-def number_of_blocks(name: str) -> int | None:
-    """The decoder blocks of the model ``name``, by its configuration; None if that is not read."""
+def number_of_blocks(name: str, revision: str | None = None) -> int | None:
+    """The decoder blocks of the model ``name``, by its configuration; None if that is not read.
+
+    A configuration in the local cache is read without a request to the hub.
+    """
     from transformers import AutoConfig
 
     try:
-        config: Any = AutoConfig.from_pretrained(reachable_path(name), trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(
+            reachable_path(name, revision),
+            revision=revision,
+            trust_remote_code=False,
+            local_files_only=is_at_hand(name, revision),
+        )
         return int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, AttributeError):
         return None  # an error of the model is reported when it is loaded

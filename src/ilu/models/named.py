@@ -7,7 +7,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 
-from ilu.data.hub import MIRROR, check_reachable
+from ilu.data.hub import MIRROR, check_reachable, is_cached
 from ilu.models.gguf import ENDING, check_gguf, converted, gguf_file
 
 
@@ -73,6 +73,11 @@ def location(name: str) -> str:
 def is_local(name: str) -> bool:
     """Whether a model's files are on this machine, outside of the hub's cache."""
     return gguf_of(name) is not None or Path(location(name)).is_dir()
+
+
+def is_at_hand(name: str, revision: str | None = None) -> bool:
+    """Whether a model's configuration can be read without a request to the hub."""
+    return is_local(name) or is_cached(location(name), revision)
 
 
 def reachable_path(name: str, revision: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """The main commands as Python functions: ``ilu.unlearn`` and so on."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -43,7 +44,8 @@ def unlearn(
     ``retain``, ``environment``: files or dataset names; the model ``lab`` has its own data.
     ``settings``: any other setting of the recipe, such as ``{"beta": 0.1}``. A setting that is left
     out has the recipe's default. ``out``: a new folder; ``runs/RECIPE`` if left out, with a number
-    if that exists. Raises ValueError for a wrong setting before it loads the model.
+    if that exists. Settings that are chosen for the model are reported on standard error, or to
+    ``options.on_note``. Raises ValueError for a wrong setting before it loads the model.
     """
     optional = {"forget": forget, "retain": retain, "environment": environment}
     named = {k: v for k, v in optional.items() if v} | {"model": model_name(model)}
@@ -51,7 +53,7 @@ def unlearn(
     if twice := settings.keys() & {*named, *numbers}:
         raise ValueError(f"`{min(twice)}` is given twice: as an argument and in `settings`")
     made = build(recipe, {**named, **numbers, **settings})
-    return run(made, new_folder(out, recipe), options)
+    return run(made, new_folder(out, recipe), with_notes(options))
 
 
 def evaluate(
@@ -95,7 +97,17 @@ def attack(
     metrics = {suite: suite_of(suite, request)} if suite else {}
     by = Attacker(optim=Optim(lr=lr, steps=steps), settings=settings)
     recipe = attacked(model_name(model), names, by, metrics, {}, keep=False)
-    return run(recipe, new_folder(out, "attack"), options)
+    return run(recipe, new_folder(out, "attack"), with_notes(options))
+
+
+def with_notes(options: Options) -> Options:
+    """The options with notes on standard error, unless the caller has a function for them."""
+    return options if options.on_note else replace(options, on_note=to_stderr)
+
+
+def to_stderr(note: str) -> None:
+    """Write a note on standard error, as the command line does on the terminal."""
+    sys.stderr.write(f"{note}\n")
 
 
 def report(runs: RunDir | Path | str | Sequence[RunDir | Path | str], out: str | Path) -> Path:

@@ -1,31 +1,53 @@
-"""Checks of a recipe's data, patterns and layers that do not need its model."""
+"""Checks of a recipe's data, mask, patterns and layers that do not need its model."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ilu.attacks.sequence import other_models
 from ilu.data.inputs import check_files
 from ilu.methods.forget.lat import Latent
+from ilu.methods.masks.storage import MaskFile, check_shapes
 from ilu.models.blocks import check_layer, number_of_blocks
-from ilu.models.named import check_name, is_local
+from ilu.models.load_sharded import skeleton
+from ilu.models.named import check_name, is_at_hand, is_local
 from ilu.runs.recipe import Recipe
 from ilu.types import Loss
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """ValueError for models, local data and layers that a run cannot use; loads no weights."""
-    check_name(recipe.model, recipe.revision)
-    for attack in recipe.attacks.values():
-        for name, revision in other_models(attack):
-            check_name(name, revision)
-    check_files((recipe.data, recipe.attacks, recipe.metrics, recipe.probes))
-    check_layers(recipe)
+def check_inputs(recipes: Sequence[Recipe]) -> None:
+    """ValueError for models, local data, masks and layers that runs cannot use; loads no weights.
+
+    What several recipes share is checked once.
+    """
+    models = [(each.model, each.revision) for each in recipes]
+    models += [
+        other for each in recipes for attack in each.attacks.values()
+        for other in other_models(attack)
+    ]  # fmt: skip
+    for name, revision in dict.fromkeys(models):
+        check_name(name, revision)
+    check_files(tuple((each.data, each.attacks, each.metrics, each.probes) for each in recipes))
+    given = [(each.mask, each.model) for each in recipes if isinstance(each.mask, str)]
+    for mask, model in dict.fromkeys(given):
+        check_mask(Path(mask), model)
+    for each in recipes:
+        check_layers(each)
+
+
+def check_mask(path: Path, model: str) -> None:
+    """ValueError for a file that is no mask, or not of the shapes of a model on this machine."""
+    mask = MaskFile(path)
+    _ = mask.record  # refuses what is no mask
+    if is_local(model):
+        check_shapes(mask, skeleton(model))
 
 
 def check_layers(recipe: Recipe) -> None:
     """ValueError for a block that the model lacks, where its configuration is on this machine."""
     layers = [layer for term in recipe.objective.values() for layer in layers_of(term.loss)]
-    depth = number_of_blocks(recipe.model) if layers and is_local(recipe.model) else None
+    model = (recipe.model, recipe.revision)
+    depth = number_of_blocks(*model) if layers and is_at_hand(*model) else None
     if depth is not None:
         for layer in layers:
             check_layer(layer, depth)

@@ -50,8 +50,9 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     """Load model, data and mask, open the data of the attacks, and evaluate every loss once."""
     check_ranks(recipe, ranks)
     usable(own_device(device))
-    check_inputs(recipe)
+    check_inputs([recipe])
     lm = loaded(recipe, own_device(device), ranks)
+    mask = given_mask(recipe, lm.model)
     limit = context_length(lm.model)
     streams = {
         name: open_stream(feed, lm.tokenizer, limit=limit, seed=recipe.seed, name=f"`{name}`")
@@ -66,7 +67,6 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
-    mask = given_mask(recipe, lm.model)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
     warn_of_warmup(recipe.optim)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}

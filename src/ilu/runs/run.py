@@ -48,7 +48,8 @@ class Options:
 
     ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
     after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
-    setting that was chosen for the model. ``shared``: a folder for results that several
+    setting that was chosen for the model; without it they are dropped (``ilu.unlearn`` writes them
+    on standard error). ``shared``: a folder for results that several
     runs share; each is computed once. ``samples``: keep the texts of a few questions and answers.
     """
 
@@ -60,7 +61,7 @@ class Options:
     track: Track = untracked
     on_step: Callable[[Row], None] = lambda row: None
     on_eval: OnEval = lambda stage, scores: None
-    on_note: Callable[[str], None] = lambda text: None
+    on_note: Callable[[str], None] | None = None
     shared: Path | None = None
     samples: bool = True
     ranks: Ranks = ALONE
@@ -165,8 +166,9 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
 
 def report_chosen(prepared: Prepared, options: Options) -> None:
     """Report the settings that were chosen for the model, and warn of unsuitable ones."""
-    for note in prepared.notes:
-        options.on_note(note)
+    if options.on_note and options.ranks.leads:
+        for note in prepared.notes:
+            options.on_note(note)
     alone_here = options.ranks.size == 1
     found = cautions(prepared.recipe, prepared.lm, prepared.streams) if alone_here else []
     for caution in found:
@@ -276,7 +278,7 @@ def train(
                 stop=options.stop,
                 ranks=options.ranks,
             )
-            if watch and (kept := watch.put()):
+            if watch and (kept := watch.put()) and options.on_note:
                 options.on_note(kept)
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))

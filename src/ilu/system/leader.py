@@ -1,5 +1,6 @@
 """The process that reads and writes files: the first of several, or the only one."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
@@ -19,6 +20,11 @@ class Leader(Protocol):
     def first(self, compute: Callable[[], Answer]) -> Answer:
         """Return in every process what ``compute`` returns in the first."""
         ...
+
+
+def leads() -> bool:
+    """Whether this process is the first, or only, one that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from ilu.cli.arguments.unlearn import Place, Trial, check_recipe, field_names
+from ilu.cli.arguments.unlearn import (
+    Place,
+    Trial,
+    check_recipe,
+    field_names,
+    recipe_settings,
+)
 
 HELP = """\
 usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [--shard N]
@@ -13,6 +19,7 @@ No weights are loaded and no data is read: --length is the number of tokens of a
 --shard N it is what each of N processes needs, each on a device of its own.
 
   ilu plan npo-ilu --model ./my-model --device-memory 24GiB --length 512
+  ilu plan --config run.yaml --device-memory 24GiB
   ilu plan rmu --model org/model --device-memory 80GB --precision bfloat16 --json
 
 Left aside: about {reserve} GiB for the runtime. What fits has room for the float32 model as well,
@@ -27,6 +34,11 @@ OWN = ("device_memory", "length", "json")
 def overview() -> str:
     """The help of the command."""
     return HELP.format(reserve=RESERVE)
+
+
+def settings(lead: Sequence[str]) -> set[str]:
+    """What the file of --config may set: what that of ``ilu unlearn`` may, and more."""
+    return recipe_settings("ilu plan", lead, [*OWN, *field_names(Place, Trial)])
 
 
 def check(argv: Sequence[str]) -> None:

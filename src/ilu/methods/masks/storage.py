@@ -92,6 +92,31 @@ class MaskFile:
             raise ValueError(f"mask {self.path} is damaged at {name}: make it again")
         return unpack(stored, shape)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight, without reading its bits."""
+        recorded = self.record.get("shapes")
+        if recorded is not None:
+            return {name: tuple(shape) for name, shape in recorded.items()}
+        with open_mask(self.path) as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def check_shapes(mask: MaskFile, model: nn.Module) -> None:
+    """ValueError for a mask of weights that the model lacks or that have other shapes there."""
+    found = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, shape in mask.shapes().items():
+        check_shape(f"mask {mask.path}", name, shape, found)
+
+
+def check_shape(
+    what: str, name: str, shape: tuple[int, ...], model: Mapping[str, tuple[int, ...]]
+) -> None:
+    """ValueError unless the model has a weight of that name and shape."""
+    if name not in model:
+        raise ValueError(f"{what} names weights that the model lacks, first: {name}")
+    if shape != model[name]:
+        raise ValueError(f"{what}: {name} is {shape}, the model's weight is {model[name]}")
+
 
 def open_mask(path: Path) -> Any:
     """Open the file; ValueError if it is missing or damaged."""
@@ -134,12 +159,9 @@ def fitted(
     ``what`` names the mask in errors.
     """
     named = dict(model.named_parameters())
+    shapes = {name: tuple(p.shape) for name, p in named.items()}
     full = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in named.items()}
     for name, each in mask:
-        if name not in named:
-            raise ValueError(f"{what} names weights that the model lacks, first: {name}")
-        if each.shape != named[name].shape:
-            shapes = f"{tuple(each.shape)}, the model's weight is {tuple(named[name].shape)}"
-            raise ValueError(f"{what}: {name} is {shapes}")
+        check_shape(what, name, tuple(each.shape), shapes)
         full[name] = laid_out(each, full[name])
     return full

@@ -15,10 +15,11 @@ class Outcome(NamedTuple):
     """What unlearning did to what was to be forgotten.
 
     ``share``: of the accuracy above guessing, the part that is lost; where only the loss was
-    measured, its relative rise.
+    measured, its relative rise. ``change`` says this in words, ``sentence`` what was measured.
     """
 
     share: float
+    change: str
     sentence: str
 
     @property
@@ -52,6 +53,7 @@ def by_questions(before: Score, after: Score) -> Outcome:
     guessing = f" (guessing: {before.chance:.0%})" if before.chance is not None else ""
     return Outcome(
         share,
+        f"{share:.0%} of the accuracy above guessing was lost",
         f"questions on what was to be forgotten: {before.value:.0%} answered rightly before, "
         f"{after.value:.0%} after{guessing}",
     )
@@ -62,6 +64,7 @@ def by_loss(before: Score, after: Score) -> Outcome:
     rise = (after.value - before.value) / max(before.value, 1e-6)
     return Outcome(
         rise,
+        f"the loss per token {'rose' if rise >= 0 else 'fell'} by {abs(rise):.0%}",
         f"loss per token on what was to be forgotten: {before.value:.3g} before, "
         f"{after.value:.3g} after; whether questions about it are still answered was not measured",
     )
