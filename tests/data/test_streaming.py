@@ -177,7 +177,7 @@ def test_text_is_tokenized_once_and_found_by_its_content(both, cache, tmp_path, 
         raise AssertionError("tokenized again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(text, "encode", never)
+        patch.setattr(text, "encode_row", never)
         os.utime(path, (0, 0))
         copy = rows_to(tmp_path / "elsewhere.jsonl", texts(40))
         for same in (path, copy):

@@ -22,7 +22,7 @@ def encode_chat(messages: Any, tokenizer: Any) -> Example:
     The end is the first special token after the words. What the template writes after it, such as
     a line break, is omitted: a model has ended its turn there.
     """
-    chat = marked_chat(chat_in(messages, "messages"), tokenizer)
+    chat = with_space(marked_chat(chat_in(messages, "messages"), tokenizer))
     (found,) = locate(tokenizer, [chat], special=False)
     stop = end_of_turn(found, chat, tokenizer)
     return Example(found.ids[:stop], found.start, end=stop - found.stop)
@@ -48,6 +48,14 @@ def marked_chat(messages: Sequence[Message], tokenizer: Any) -> Marked:
     start = shared(before, text)
     ending = shared(after[::-1], text[start:][::-1])
     return Marked(text, start, len(text) - ending)
+
+
+def with_space(chat: Marked) -> Marked:
+    """The same, and spaces before the answer belong to it, as to its first token in most cases.
+
+    So the prompt has the same tokens before every answer.
+    """
+    return chat._replace(start=len(chat.text[: chat.start].rstrip(" ")))
 
 
 def rendered(messages: Sequence[Message], tokenizer: Any) -> str:
@@ -92,7 +100,8 @@ def question_chat(question: str, tokenizer: Any) -> Marked:
 
 def question_ids(question: str, tokenizer: Any) -> list[int]:
     """The ids that a reply to a question follows."""
-    (found,) = locate(tokenizer, [question_chat(question, tokenizer)], special=False)
+    chat = with_space(question_chat(question, tokenizer))
+    (found,) = locate(tokenizer, [chat], special=False)
     return found.ids[: found.start]
 
 
