@@ -82,14 +82,27 @@ def end_of_turn(found: Located, chat: Marked, tokenizer: Any) -> int:
     Without a special token after the words, the turn ends with the text that the template writes
     there, without blanks at its end unless it has only blanks.
     """
-    added = {i for i, each in tokenizer.added_tokens_decoder.items() if each.content.strip()}
-    ends = (added | {tokenizer.eos_token_id}) - {tokenizer.unk_token_id}
+    ends = special_ids(tokenizer)
     for i, token in enumerate(found.ids[found.stop :], start=found.stop + 1):
         if token in ends:
             return i
     after = chat.text[chat.stop :]
     stop = chat.stop + len(after.rstrip() or after)
     return locate(tokenizer, [chat._replace(stop=stop)], special=False)[0].stop
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """The tokens that stand for no text: one of them ends a turn."""
+    added = {i for i, each in tokenizer.added_tokens_decoder.items() if each.content.strip()}
+    return (added | {tokenizer.eos_token_id}) - {tokenizer.unk_token_id, None}
+
+
+def turn_ends(tokenizer: Any) -> set[int]:
+    """The special token, if any, with which the chat template ends an answer."""
+    if not tokenizer.chat_template:
+        return set()
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    return {encode_chat(turns, tokenizer).ids[-1]} & special_ids(tokenizer)
 
 
 def question_chat(question: str, tokenizer: Any) -> Marked:

@@ -68,7 +68,17 @@ class Dataset:
                 stacklevel=2,
             )
         warn_of_spanning(cached.spanning, len(cached.examples), self.name)
+        self.warn_without_end(cached.examples, tokenizer)
         return cached.examples
+
+    def warn_without_end(self, examples: Sequence[Example], tokenizer: Any) -> None:
+        """Warn of completions that end with no token, so that a model does not learn to stop."""
+        if tokenizer.eos_token_id is None and examples[0].prompt and not examples[0].end:
+            warnings.warn(
+                f"{self.name}: the tokenizer has no end-of-text token, so nothing ends the "
+                "completions that a model is trained on: name its `eos_token`",
+                stacklevel=3,
+            )
 
     def check(self) -> None:
         """ValueError for a local file whose columns or rows cannot be used; of a large file only
