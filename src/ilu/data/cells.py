@@ -6,6 +6,7 @@ from typing import Any
 
 from ilu.data.readers import Row
 
+QA = ("question", "answer")
 Message = dict[str, Any]
 QUESTIONERS = ("user", "human", "system", "developer", "tool")
 """Roles that the last message of a chat cannot have: it has the loss, and is the model's."""
@@ -56,6 +57,14 @@ def readable(row: Row, layout: tuple[str, ...]) -> Row:
     if layout == ("prompt", "completion") and any(map(has_messages, map(row.get, layout))):
         return {"messages": joined_chat(row.get("prompt"), row.get("completion"))}
     return {column: cell(row.get(column), column) for column in layout}
+
+
+def readable_in(row: Row, layout: tuple[str, ...], where: str) -> Row:
+    """The same; the error begins with the place of the row."""
+    try:
+        return readable(row, layout)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def cell(value: Any, column: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ilu.data.cells import is_missing, readable, text_in
+from ilu.data.cells import is_missing, readable, readable_in, text_in
 from ilu.data.chat import encode_chat
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
@@ -179,20 +179,12 @@ def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> N
                 first.setdefault(column, number)
                 bad[column] += 1
         if all(column == "prompt" or not is_missing(row.get(column)) for column in layout):
-            check_readable(row, layout, f"{name}: row {number}")
+            readable_in(row, layout, f"{name}: row {number}")
     for column in layout:
         if bad[column]:
             raise ValueError(
                 f"{name}: {bad[column]} rows have no {column}, the first is row {first[column]}"
             )
-
-
-def check_readable(row: Row, layout: tuple[str, ...], where: str) -> None:
-    """ValueError, with its place, for a value that is no text and no chat."""
-    try:
-        readable(row, layout)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
 
 
 def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
