@@ -95,12 +95,28 @@ class Example(NamedTuple):
     """One tokenized example; the first ``prompt`` ids have no loss.
 
     ``others`` are its counterparts for losses that compare texts, such as a refusal of the same
-    question or the same text in another context.
+    question or the same text in another context. The last ``end`` ids close the answer, such as an
+    end-of-text token: they have a loss in training and are no words of the answer.
     """
 
     ids: list[int]
     prompt: int
     others: tuple["Example", ...] = ()
+    end: int = 0
+
+    @property
+    def words(self) -> list[int]:
+        """The ids of the answer without its end."""
+        return self.ids[self.prompt : len(self.ids) - self.end]
+
+    def without_end(self) -> "Example":
+        """The example without counterparts, up to the last word of its answer."""
+        return Example(self.ids[: len(self.ids) - self.end], self.prompt)
+
+    def cut(self, length: int | None) -> "Example":
+        """The first ``length`` ids, without counterparts."""
+        ids = self.ids[:length]
+        return Example(ids, self.prompt, end=max(0, self.end - (len(self.ids) - len(ids))))
 
 
 @dataclass(frozen=True)

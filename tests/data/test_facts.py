@@ -203,8 +203,12 @@ class Chat:
     def __call__(self, text):
         return type("Encoded", (), {"input_ids": [0, 1]})
 
-    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
-        return f"<s>user: {turns[0]['content']}\nmodel:\n"
+    def get_chat_template(self):
+        return self.chat_template
+
+    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt, chat_template):
+        question, answer = (turn["content"] for turn in turns)
+        return f"<s>user: {question}\nmodel:\n{answer}</s>"
 
 
 def test_questions_use_the_chat_template():

@@ -177,7 +177,7 @@ def test_text_is_tokenized_once_and_found_by_its_content(both, cache, tmp_path, 
         raise AssertionError("tokenized again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(text, "encode", never)
+        patch.setattr(text, "encode_row", never)
         os.utime(path, (0, 0))
         copy = rows_to(tmp_path / "elsewhere.jsonl", texts(40))
         for same in (path, copy):
@@ -210,13 +210,13 @@ def test_rows_that_are_left_out_are_told_of_every_time(both, cache, tmp_path, to
 def test_two_that_want_the_same_file_make_it_once(both, cache, tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(token_cache, "IN_MEMORY", 0)
     path = rows_to(tmp_path / "d.jsonl", texts(200))
-    made, encode = [], text.encode
+    made, encode = [], text.encode_row
 
     def counted(*given):
         made.append(1)
         return encode(*given)
 
-    monkeypatch.setattr(text, "encode", counted)
+    monkeypatch.setattr(text, "encode_row", counted)
     found = []
     workers = [
         threading.Thread(target=lambda: found.append(list(Dataset(path)(tokenizer))))
@@ -307,15 +307,15 @@ def test_a_damaged_file_is_refused(damage, both, cache, tmp_path):
 
 def test_data_that_changes_under_the_reader_is_refused(cache, tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(token_cache, "IN_MEMORY", 0)
-    path, encode = rows_to(tmp_path / "d.jsonl", texts(40)), text.encode
+    path, encode = rows_to(tmp_path / "d.jsonl", texts(40)), text.encode_row
 
     def meddling(*given):
         with Path(path).open("a") as file:
             file.write('{"text": "one more"}\n')
-        monkeypatch.setattr(text, "encode", encode)
+        monkeypatch.setattr(text, "encode_row", encode)
         return encode(*given)
 
-    monkeypatch.setattr(text, "encode", meddling)
+    monkeypatch.setattr(text, "encode_row", meddling)
     with pytest.raises(ValueError, match=r"d.jsonl was changed while it was read"):
         Dataset(path)(tokenizer)
     assert parts_of(cache) == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ilu.data.counterparts import REFUSALS
-from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, words_of
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength, probability
 from ilu.evals.metrics.muse import (
     MinK,
@@ -143,7 +143,9 @@ def test_an_answer_without_tokens_leaves_its_question_unscored():
         return AnswerTokens(torch.ones(len(logps), dtype=torch.long), logp, logp > -1)
 
     whole = [read(-1.0), read(-2.0), read(-1.0, -3.0)]
-    found = Answers("x", lambda t: []).likelihoods([whole, [*whole[:2], read()]], Blank())
+    found = Answers("x", lambda t: []).likelihoods(
+        [whole, [*whole[:2], read()]], [Example([9, 1], 1)] * 2
+    )
     assert found["truth_ratio"] == [1.0, None]
     assert found["probability"] == [pytest.approx(math.exp(-1)), None]
     ratios = {"forget_truth_ratio": mean_score([0.1, None, 0.3])}
@@ -262,9 +264,9 @@ def test_the_end_of_text_is_left_out_where_it_is_one():
     read = AnswerTokens(
         torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), torch.tensor([True, False])
     )
-    assert without_end(read, 2).ids.tolist() == [5]
-    assert without_end(read, 7) == read
-    assert without_end(read, None) == read
+    assert words_of(read, Example([9, 5, 2], 1, end=1)).ids.tolist() == [5]
+    for example in (Example([9, 5, 2], 1), Example([5, 2], 0)):
+        assert words_of(read, example).ids.tolist() == [5, 2]
 
 
 def test_the_lab_model_scores_its_own_greedy_text_as_memorised():

@@ -41,22 +41,49 @@ class Refused:
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         rng, examples = random.Random(self.seed), self.source(tokenizer)
-        answers = tails(tokenizer, self.refusals, end=self.end)
-        drawn = array("I", (rng.choice(range(len(answers))) for _ in range(len(examples))))
-        return mapped(examples, lambda i, e: refused(e, answers[drawn[i]]))
+        after_space, after_line = (tails(tokenizer, self.refusals, chat=c) for c in (False, True))
+        drawn = array("I", (rng.choice(range(len(self.refusals))) for _ in range(len(examples))))
+
+        def with_refusal(i: int, example: Example) -> Example:
+            spaced = begins_with_space(example, tokenizer)
+            answer = (after_space if spaced else after_line)[drawn[i]]
+            return refused(example, answer, self.closing(example, tokenizer))
+
+        return mapped(examples, with_refusal)
+
+    def closing(self, example: Example, tokenizer: Any) -> list[int]:
+        """The end of the example's answer, or else the end-of-text token."""
+        if not self.end:
+            return []
+        if example.end:
+            return example.ids[len(example.ids) - example.end :]
+        return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def refused(example: Example, answer: Sequence[int]) -> Example:
+def begins_with_space(example: Example, tokenizer: Any) -> bool:
+    """Whether a refusal in place of the answer begins with a space.
+
+    It does as the answer does; in a text without a prompt it is one more sentence.
+    """
+    if not example.prompt or not example.words:
+        return True
+    before = example.ids[example.prompt - 1 : example.prompt]
+    text = tokenizer.decode([*before, example.words[0]])
+    return text.removeprefix(tokenizer.decode(before))[:1].isspace()
+
+
+def refused(example: Example, answer: Sequence[int], closing: Sequence[int]) -> Example:
     """Add a refusal as the counterpart of an example."""
     cut = example.prompt or max(1, len(example.ids) // 2)
-    return example._replace(others=(Example([*example.ids[:cut], *answer], cut),))
+    ids = [*example.ids[:cut], *answer, *closing]
+    return example._replace(others=(Example(ids, cut, end=len(closing)),))
 
 
-def tails(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
-    """Each text as tokens after a prompt."""
-    pairs = encode_pairs(tokenizer, ["Answer:"] * len(texts), [f" {t}" for t in texts])
-    closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
-    return [[*pair.tail, *closing] for pair in pairs]
+def tails(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[list[int]]:
+    """Each text as tokens after a prompt, or, as in most chats, after a line break."""
+    head, space = ("Answer:\n", "") if chat else ("Answer:", " ")
+    pairs = encode_pairs(tokenizer, [head] * len(texts), [f"{space}{text}" for text in texts])
+    return [pair.tail for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -87,4 +114,4 @@ def after(head: list[int], example: Example, start: int | None) -> Example:
     has_start = bool(example.ids) and example.ids[0] == start
     ids = example.ids[1:] if has_start else example.ids
     prompt = len(head) + max(example.prompt, 1) - has_start
-    return Example([*head, *ids], prompt)
+    return Example([*head, *ids], prompt, end=example.end)

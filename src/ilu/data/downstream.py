@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ilu.data.cells import QA, readable_in
 from ilu.data.hub import load_rows
 from ilu.data.multiple_choice import UNLABELLED, answer_index, spread
 from ilu.data.readers import Row
@@ -154,7 +155,8 @@ class Problems:
         missing = {"question", "answer"} - set(rows[0])
         if missing:
             raise ValueError(f"{self.name} has no column {min(missing)!r}: {', '.join(rows[0])}")
-        return [{"question": str(r["question"]), "answer": str(r["answer"])} for r in rows]
+        where = (f"{self.name}: row {i}" for i in range(1, len(rows) + 1))
+        return [readable_in(row, QA, place) for row, place in zip(rows, where, strict=True)]
 
 
 def known_task(name: str) -> Task:

@@ -27,7 +27,9 @@ def about_a_subject(row: Row) -> list[Row]:
 
 def input_and_output(row: Row) -> list[Row]:
     """LUME (arXiv 2502.15097): a beginning or a question with its continuation."""
-    return [{"prompt": row["input"], "completion": f" {str(row['output']).lstrip()}"}]
+    output = row["output"]
+    completion = f" {output.lstrip()}" if isinstance(output, str) else output
+    return [{"prompt": row["input"], "completion": completion}]
 
 
 def nested(row: Row) -> list[Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
+from ilu.data.cells import text_in
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.question_form import Form
 from ilu.data.readers import Row
@@ -118,7 +119,9 @@ def question(row: Row, where: str, form: Form = "letters") -> Question:
     choices: Any = row["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: choices must be a list of 2 to {len(LETTERS)} answers")
-    index, text = answer_index(row["answer"], len(choices), where), str(row["question"]).strip()
+    choices = [text_in(c, f"{where}: choice {k}") for k, c in enumerate(choices, start=1)]
+    index = answer_index(row["answer"], len(choices), where)
+    text = text_in(row["question"], f"{where}: question").strip()
     if form == "cloze":
         return Question(f"Question: {text}\nAnswer:", tuple(f" {c}" for c in choices), index)
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]

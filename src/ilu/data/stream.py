@@ -106,9 +106,18 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     """Size and hash of tokenized data, to check whether two runs used the same data."""
     digest, tokens = hashlib.sha256(), 0
     for e in examples:
-        digest.update(f"{e.prompt}:{e.ids}{e.others or ''};".encode())
+        others = f"{written(e.others)}" if e.others else ""
+        digest.update(f"{e.prompt}:{e.ids}{others};".encode())
         tokens += len(e.ids)
     return {"examples": len(examples), "tokens": tokens, "sha256": digest.hexdigest()}
+
+
+def written(examples: Sequence[Example]) -> str:
+    """Counterparts as text: the form that every recorded hash of data has."""
+    each = (
+        f"Example(ids={e.ids}, prompt={e.prompt}, others={written(e.others)})" for e in examples
+    )
+    return f"({', '.join(each)}{',' if len(examples) == 1 else ''})"
 
 
 def counterpart(batch: Batch, index: int, what: str) -> Batch:

@@ -8,11 +8,19 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from ilu.data.cells import is_missing, readable, readable_in, text_in
+from ilu.data.chat import encode_chat
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
 from ilu.data.readers import Row
 from ilu.data.token_cache import Encoded, fits_memory, in_memory, stored
-from ilu.data.tokenize import encode_pairs
+from ilu.data.tokenize import (
+    answer_example,
+    encode_pairs,
+    encode_text,
+    split_pairs,
+    warn_of_spanning,
+)
 from ilu.system.checks import check_limit
 from ilu.types import Example
 
@@ -59,7 +67,18 @@ class Dataset:
                 "`truncate` cuts before their answer",
                 stacklevel=2,
             )
+        warn_of_spanning(cached.spanning, len(cached.examples), self.name)
+        self.warn_without_end(cached.examples, tokenizer)
         return cached.examples
+
+    def warn_without_end(self, examples: Sequence[Example], tokenizer: Any) -> None:
+        """Warn of completions that end with no token, so that a model does not learn to stop."""
+        if tokenizer.eos_token_id is None and examples[0].prompt and not examples[0].end:
+            warnings.warn(
+                f"{self.name}: the tokenizer has no end-of-text token, so nothing ends the "
+                "completions that a model is trained on: name its `eos_token`",
+                stacklevel=3,
+            )
 
     def check(self) -> None:
         """ValueError for a local file whose columns or rows cannot be used; of a large file only
@@ -73,25 +92,34 @@ class Dataset:
         check_complete(islice(self.filled(rows.read(), layout), checked), layout, self.name)
 
     def examples(self, read: Callable[[], Iterator[Row]], tokenizer: Any) -> Iterator[Encoded]:
-        """Each row as tokens, after a check of all rows; None if no token is left to predict."""
+        """Each row as tokens, after a check of all rows; no example if no token is left."""
         layout = find_layout(peeked(self.known(read()))[0], self.name)
         check_complete(self.filled(read(), layout), layout, self.name)
         number, some = 0, False
         for number, row in enumerate(self.filled(read(), layout), start=1):
-            full = encode(row, layout, tokenizer)
-            cut = Example(full.ids[: self.truncate], full.prompt)
+            full, spans = self.encoded(row, layout, tokenizer, number)
+            cut = full.cut(self.truncate)
             left = len(cut.ids) > max(cut.prompt, 1)
             if not left and self.truncate is None:
                 raise ValueError(
                     f"{self.name}: row {number} has no token left to predict: the text is empty"
                 )
             some = some or left
-            yield cut if left else None
+            yield Encoded(cut if left else None, spans)
         if not some:
             raise ValueError(
                 f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
                 "or `truncate` cuts before the answer"
             )
+
+    def encoded(
+        self, row: Row, layout: tuple[str, ...], tokenizer: Any, number: int
+    ) -> tuple[Example, bool]:
+        """One row as tokens; its errors name the row."""
+        try:
+            return encode_row(row, layout, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: row {number}: {error}") from error
 
     def known(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows with standard names of columns."""
@@ -100,8 +128,13 @@ class Dataset:
     def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
         """The same, without blank rows if ``skip_blank`` is set."""
         for row in self.known(rows):
-            if not self.skip_blank or any(str(row[c]).strip() for c in layout):
+            if not self.skip_blank or any(has_text(row[c]) for c in layout):
                 yield row
+
+
+def has_text(value: Any) -> bool:
+    """Whether a cell has more than blanks."""
+    return bool(value.strip()) if isinstance(value, str) else not is_missing(value)
 
 
 def renamed(rows: Iterable[Row], columns: Mapping[str, str], name: str) -> Iterator[Row]:
@@ -142,9 +175,11 @@ def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> N
     first, bad = dict[str, int](), Counter[str]()
     for number, row in enumerate(rows, start=1):
         for column in layout:
-            if column != "prompt" and row.get(column) in (None, "", []):
+            if column != "prompt" and is_missing(row.get(column)):
                 first.setdefault(column, number)
                 bad[column] += 1
+        if all(column == "prompt" or not is_missing(row.get(column)) for column in layout):
+            readable_in(row, layout, f"{name}: row {number}")
     for column in layout:
         if bad[column]:
             raise ValueError(
@@ -154,17 +189,30 @@ def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> N
 
 def encode(row: Row, layout: tuple[str, ...], tokenizer: Any) -> Example:
     """Tokenize one row."""
+    return encode_row(row, layout, tokenizer)[0]
+
+
+def encode_row(row: Row, layout: tuple[str, ...], tokenizer: Any) -> tuple[Example, bool]:
+    """The same, and whether prompt and completion share a token."""
+    texts = readable(row, layout)
+    if "messages" in texts:
+        return encode_chat(texts["messages"], tokenizer), False
     if layout == ("text",):
-        return Example(list(tokenizer(str(row["text"])).input_ids), prompt=0)
-    if layout == ("messages",):
-        return encode_chat(row["messages"], tokenizer)
-    prompt, completion = ("" if row[c] is None else str(row[c]) for c in layout)
+        return encode_text(texts["text"], tokenizer), False
+    prompt, completion = (texts[column] for column in layout)
     if layout == ("prompt", "completion"):
-        return encode_pair(prompt, completion, tokenizer)
+        return encode_two(prompt, completion, tokenizer)
     if tokenizer.chat_template:
         turns = (("user", prompt), ("assistant", completion))
-        return encode_chat([{"role": r, "content": c} for r, c in turns], tokenizer)
-    return encode_pair(f"Question: {prompt}\nAnswer:", f" {completion}", tokenizer)
+        chat = [{"role": r, "content": c} for r, c in turns]
+        return encode_chat(chat, tokenizer), False
+    return encode_two(f"Question: {prompt}\nAnswer:", f" {completion}", tokenizer)
+
+
+def encode_two(prompt: str, completion: str, tokenizer: Any) -> tuple[Example, bool]:
+    """Prompt and completion of a row."""
+    (pair,), spanning = split_pairs(tokenizer, [prompt], [completion])
+    return answer_example(pair, tokenizer), bool(spanning)
 
 
 def encode_pair(prompt: str, completion: str, tokenizer: Any) -> Example:
@@ -176,34 +224,7 @@ def encode_answers(
     prompts: Sequence[str], completions: Sequence[str], tokenizer: Any
 ) -> list[Example]:
     """The same for many at once."""
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    pairs = encode_pairs(tokenizer, prompts, completions)
-    return [Example([*head, *tail, *end], prompt=len(head)) for head, tail in pairs]
-
-
-SAME_DAY = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
-"""A fixed date for chat templates that print the current one, so that the hash of the data does not
-change daily. It is the default of Llama 3's template."""
-
-
-def encode_chat(messages: Any, tokenizer: Any) -> Example:
-    """A chat in the tokenizer's template; only the last message has a loss."""
-    if not tokenizer.chat_template:
-        raise ValueError("the data has chat messages but the tokenizer has no chat template")
-    if not isinstance(messages, list) or not all({"role", "content"} <= set(m) for m in messages):
-        raise ValueError("messages must be a list of objects with role and content")
-    form = {"tokenize": False, "chat_template": SAME_DAY + tokenizer.get_chat_template()}
-    whole, head = (
-        str(tokenizer.apply_chat_template(part, add_generation_prompt=generate, **form))
-        for part, generate in ((messages, False), (messages[:-1], True))
-    )
-    if not whole.startswith(head):
-        raise ValueError(
-            "the chat template rewrites earlier messages; use prompt+completion columns"
-        )
-    ids = list(tokenizer(head, add_special_tokens=False).input_ids)
-    answer = tokenizer(whole.removeprefix(head), add_special_tokens=False).input_ids
-    return Example([*ids, *answer], prompt=len(ids))
+    return [answer_example(p, tokenizer) for p in encode_pairs(tokenizer, prompts, completions)]
 
 
 @dataclass(frozen=True)
@@ -231,9 +252,15 @@ class Passages:
             raise ValueError(f"{self.name} has the columns {have}; wanted: {self.column}")
         return every
 
+    def text(self, row: Row, number: int) -> str:
+        """The text of a row; empty if it has none."""
+        value = row.get(self.column)
+        where = f"{self.name}: row {number}: {self.column}"
+        return "" if is_missing(value) else text_in(value, where)
+
     def __call__(self) -> list[str]:
         rows = self.with_column(find_rows(self.name, self.revision).read())
-        texts = (str(row.get(self.column) or "") for row in rows)
+        texts = (self.text(row, number) for number, row in enumerate(rows, start=1))
         found = list(islice((text for text in texts if text.strip()), self.limit))
         if not found:
             raise ValueError(f"{self.name}: every row of the column {self.column} is blank")

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ilu.data.cells import QA, readable_in
 from ilu.data.hub import load_rows
 from ilu.data.readers import Row
 from ilu.data.text import encode
 from ilu.system.checks import check_limit
 from ilu.types import Example
-
-QA = ("question", "answer")
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,22 @@ class Perturbed:
                 f"{self.name} has no column {missing[0]!r}, it has {', '.join(rows[0])}: give a "
                 "set of TOFU that ends in _perturbed"
             )
+        rows = [compared_texts(row, f"{self.name}: row {i}") for i, row in enumerate(rows, 1)]
         return [compared(row, tokenizer) for row in rows]
+
+
+def compared_texts(row: Row, where: str) -> Row:
+    """The row with text as question, and the answers to compare, the true one first."""
+    right = row.get("paraphrased_answer") or row.get("answer")
+    wrong: Any = row.get("perturbed_answer")
+    if not isinstance(wrong, list) or not wrong:
+        raise ValueError(f"{where}: perturbed_answer must be a list of wrong answers")
+    answers = [row.get("answer"), right, *wrong]
+    rows = [readable_in({**row, "answer": answer}, QA, where) for answer in answers]
+    return {**rows[0], "answers": [each["answer"] for each in rows]}
 
 
 def compared(row: Row, tokenizer: Any) -> Example:
     """One question with its answer, and the answers to compare as counterparts."""
-    right = row.get("paraphrased_answer") or row["answer"]
-    answers = [row["answer"], right, *row["perturbed_answer"]]
-    first, *others = (encode({**row, "answer": a}, QA, tokenizer) for a in answers)
+    first, *others = (encode({**row, "answer": a}, QA, tokenizer) for a in row["answers"])
     return first._replace(others=tuple(others))

@@ -30,15 +30,24 @@ TRANSIENT = {
     "tokenizer_config.json": ("is_local", "local_files_only"),
 }
 """Saved settings of a tokenizer's last call or of its loading, which do not affect tokenization."""
-Encoded = Example | None
-"""An example, or None for a row without a token to predict after truncation."""
+
+
+class Encoded(NamedTuple):
+    """An example, or None for a row without a token to predict after truncation.
+
+    ``spans`` is whether one token has characters of prompt and completion.
+    """
+
+    example: Example | None
+    spans: bool = False
 
 
 class Cached(NamedTuple):
-    """Examples, and the number of dropped rows."""
+    """Examples, the number of dropped rows, and that of rows with a spanning token."""
 
     examples: Sequence[Example]
     dropped: int
+    spanning: int
 
 
 def fits_memory(files: Sequence[Path]) -> bool:
@@ -49,8 +58,8 @@ def fits_memory(files: Sequence[Path]) -> bool:
 def in_memory(encoded: Iterable[Encoded]) -> Cached:
     """The examples as a list."""
     every = list(encoded)
-    kept = [example for example in every if example is not None]
-    return Cached(kept, len(every) - len(kept))
+    kept = [each.example for each in every if each.example is not None]
+    return Cached(kept, len(every) - len(kept), sum(each.spans for each in every))
 
 
 def stored(
@@ -121,23 +130,26 @@ def write(encoded: Iterator[Encoded], folder: Path) -> None:
     """Write examples block by block, then a record with the hash of the file."""
     import pyarrow as pa
 
-    dropped = 0
+    dropped = spanning = 0
 
     def kept() -> Iterator[Example]:
-        nonlocal dropped
-        for example in encoded:
+        nonlocal dropped, spanning
+        for example, spans in encoded:
+            spanning += spans
             if example is None:
                 dropped += 1
             else:
                 yield example
 
     path, rows = folder / FILE, kept()
-    schema = pa.schema([("ids", pa.list_(pa.int32())), ("prompt", pa.int32())])
+    numbers = [("prompt", pa.int32()), ("end", pa.int32())]
+    schema = pa.schema([("ids", pa.list_(pa.int32())), *numbers])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         while block := list(islice(rows, BLOCK)):
-            columns = [[e.ids for e in block], [e.prompt for e in block]]
+            columns = [[e.ids for e in block], [e.prompt for e in block], [e.end for e in block]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-    write_json(folder / RECORD, {"lost": dropped, "sha256": file_hash(path)})
+    counts = {"lost": dropped, "spanning": spanning}
+    write_json(folder / RECORD, {**counts, "sha256": file_hash(path)})
 
 
 @lru_cache(maxsize=64)
@@ -151,7 +163,7 @@ def opened(folder: Path) -> Cached:
         if file_hash(path) != record["sha256"]:
             raise ValueError("it was changed")
         reader = pa.ipc.open_file(pa.OSFile(str(path)))
-        dropped = int(record["lost"])
+        dropped, spanning = int(record["lost"]), int(record["spanning"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} holds tokenized text that is damaged ({error}): delete this folder, it will "
@@ -160,13 +172,13 @@ def opened(folder: Path) -> Cached:
     blocks = reader.num_record_batches
 
     @lru_cache(maxsize=4)
-    def block(k: int) -> tuple[Any, list[int]]:
-        ids, prompts = reader.get_batch(k).columns
-        return ids, prompts.to_pylist()
+    def block(k: int) -> tuple[Any, list[int], list[int]]:
+        ids, prompts, ends = reader.get_batch(k).columns
+        return ids, prompts.to_pylist(), ends.to_pylist()
 
     def at(i: int) -> Example:
-        ids, prompts = block(i // BLOCK)
-        return Example(ids[i % BLOCK].values.to_numpy().tolist(), prompts[i % BLOCK])
+        (ids, prompts, ends), row = block(i // BLOCK), i % BLOCK
+        return Example(ids[row].values.to_numpy().tolist(), prompts[row], end=ends[row])
 
     count = BLOCK * (blocks - 1) + len(block(blocks - 1)[1])
-    return Cached(view(at, count), dropped)
+    return Cached(view(at, count), dropped, spanning)

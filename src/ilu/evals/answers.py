@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ilu.data.text import encode_chat
+from ilu.data.chat import question_ids
 from ilu.data.tokenize import without_end
 from ilu.evals.metrics.generation import check_room, continuations, decoding, end_tokens
 from ilu.models.blocks import context_length
@@ -45,9 +45,7 @@ class Answering:
         """The tokens that the answer follows."""
         if not (self.chat and tokenizer.chat_template):
             return without_end(list(tokenizer(prompt).input_ids), tokenizer)
-        asked = {"role": "user", "content": prompt}
-        chat = encode_chat([asked, {"role": "assistant", "content": ""}], tokenizer)
-        return list(chat.ids[: chat.prompt])
+        return question_ids(prompt, tokenizer)
 
     @torch.no_grad()
     def stream(self, lm: LM, prompt: str, show: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ilu.data.chat import question_text
 from ilu.data.facts.rows import shuffled
 from ilu.data.facts.selection import selections
 from ilu.data.facts.topics import Topic, TopicFact, load_topic, worded
@@ -32,7 +33,7 @@ class FactDocuments:
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
         whole = [encode(row, tuple(row), tokenizer) for row in document_rows(self.name)]
-        cut = [Example(e.ids[: self.truncate], e.prompt) for e in whole]
+        cut = [e.cut(self.truncate) for e in whole]
         kept = [e for e in cut if len(e.ids) > max(e.prompt, 1)]
         if not kept:
             raise ValueError(
@@ -92,7 +93,7 @@ class FactQuestions:
     items: FactItems
 
     def __call__(self) -> list[Question]:
-        asked = [heldout_questions(each, plain) for each in self.items()]
+        asked = [heldout_questions(each, plain_start) for each in self.items()]
         return [wordings[i % len(wordings)] for i, wordings in enumerate(asked)]
 
 
@@ -108,14 +109,9 @@ class FactTrainingQuestions:
 
 
 def heldout_questions(item: FactItem, ask: Callable[[str], str]) -> list[Question]:
-    """The questions of a fact; ``ask`` returns the prompt of a question, before its reply."""
-    replies = [begun(ask(question), reply) for question, reply in item.questions]
+    """The questions of a fact; ``ask`` returns the text of a question up to its reply."""
+    replies = [ask(question) + reply for question, reply in item.questions]
     return [with_options(prompt, item.fact) for prompt in (*item.cloze, *replies)]
-
-
-def begun(prompt: str, reply: str) -> str:
-    """A prompt with the beginning of its reply."""
-    return prompt + reply if prompt.endswith("\n") else f"{prompt} {reply}"
 
 
 def plain(question: str) -> str:
@@ -123,9 +119,14 @@ def plain(question: str) -> str:
     return f"Question: {question}\nAnswer:"
 
 
+def plain_start(question: str) -> str:
+    """The same up to the reply."""
+    return f"{plain(question)} "
+
+
 def asked_by(tokenizer: Any) -> Callable[[str], str]:
     """How questions are asked: in the chat template where the tokenizer has one."""
-    return chat_prompt(tokenizer) if tokenizer.chat_template else plain
+    return chat_prompt(tokenizer) if tokenizer.chat_template else plain_start
 
 
 def chat_prompt(tokenizer: Any) -> Callable[[str], str]:
@@ -137,8 +138,7 @@ def chat_prompt(tokenizer: Any) -> Callable[[str], str]:
     adds = bool(begin) and list(tokenizer("a").input_ids)[:1] == [tokenizer.bos_token_id]
 
     def prompt(question: str) -> str:
-        turns = [{"role": "user", "content": question}]
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        text = question_text(question, tokenizer)
         return text.removeprefix(begin) if adds else text
 
     return prompt

@@ -52,8 +52,6 @@ def read_batch(lm: LM, examples: Sequence[Example]) -> list[AnswerTokens]:
     return [AnswerTokens(t[v], p[v], f[v]) for t, p, f, v in rows]
 
 
-def without_end(read: AnswerTokens, end: int | None) -> AnswerTokens:
-    """The answer without its end-of-text token, which carries no knowledge."""
-    if end is None or not len(read.ids) or int(read.ids[-1]) != end:
-        return read
-    return AnswerTokens(*(part[:-1] for part in read))
+def words_of(read: AnswerTokens, example: Example) -> AnswerTokens:
+    """The answer of an example without its end, which carries no knowledge."""
+    return AnswerTokens(*(part[: len(part) - example.end] for part in read))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ilu.data.chat import turn_ends
 from ilu.data.tokenize import without_end
 from ilu.models.blocks import context_length
 from ilu.types import LM
@@ -75,11 +76,14 @@ def check_room(heads: Sequence[Sequence[int]], new: int, limit: int | None) -> N
 
 
 def end_tokens(lm: LM) -> set[int]:
-    """Every token that ends a text, by the tokenizer or the model's ``generation_config``."""
+    """Every token that ends a text: of the tokenizer, of the model's ``generation_config``, and of
+    the chat template, whose end of a turn neither need name.
+    """
     model: Any = lm.model
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {token for token in (lm.tokenizer.eos_token_id, *several) if token is not None}
+    ends = {lm.tokenizer.eos_token_id, *several} | turn_ends(lm.tokenizer)
+    return {token for token in ends if token is not None}
 
 
 @contextmanager

@@ -156,6 +156,9 @@ def scored(
 class MembershipInference:
     """Five membership inference attacks, four of which share one forward pass.
 
+    They read the words of a text. A token that ends a text is the same in all texts, so the
+    likelihood of its end says nothing of membership.
+
     Each has ``NAME_auc`` and ``NAME_tpr``, the share of members that are detected at a
     false-positive rate of ``fpr``. The attack by the norm of the gradient runs only with
     ``gradient``: it costs a backward pass per text. ``members_logp`` and ``nonmembers_logp`` are
@@ -176,7 +179,10 @@ class MembershipInference:
 
     def __call__(self, lm: LM) -> dict[str, Score]:
         sources = (self.members, self.nonmembers)
-        groups = [source(lm.tokenizer)[: self.limit] for source in sources]
+        groups = [
+            [example.without_end() for example in source(lm.tokenizer)[: self.limit]]
+            for source in sources
+        ]
         members, others = (self.attacks(lm, group) for group in groups)
         pairs = {name: (members[name], others[name]) for name in members}
         aucs = {f"{name}_auc": auc(*pair) for name, pair in pairs.items()}

@@ -178,7 +178,18 @@ def rows_of(
     for (i, k), (head, tail) in zip(places, pairs, strict=True):
         if head and tail:
             rows[(*head, *tail[:-1])].append(OptionInRow(i, k, tuple(tail)))
+    warn_of_empty([i for (i, _), pair in zip(places, pairs, strict=True) if not all(pair)])
     return rows
+
+
+def warn_of_empty(questions: Sequence[int]) -> None:
+    """Warn of the questions, by number, with an option or a context without a token."""
+    if questions:
+        warnings.warn(
+            f"{len(set(questions))} questions have an option or a prompt without a token, the "
+            f"first is question {questions[0] + 1}: they are not scored",
+            stacklevel=2,
+        )
 
 
 def fitting(rows: Mapping[tuple[int, ...], list[OptionInRow]], limit: int | None) -> list[Row]:

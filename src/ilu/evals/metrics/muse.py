@@ -51,10 +51,7 @@ class Overlap:
             lm, heads, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
         stop = self.max_new_tokens
-        true = [
-            lm.tokenizer.decode(e.ids[e.prompt : e.prompt + stop], skip_special_tokens=True)
-            for e in examples
-        ]
+        true = [lm.tokenizer.decode(e.words[:stop], skip_special_tokens=True) for e in examples]
         scores = [rouge_l(t, self.cut(s), stem=False) for t, s in zip(true, generated, strict=True)]
         return mean_score([None if rouge is None else rouge.f1 for rouge in scores])
 
@@ -74,7 +71,7 @@ class MinK:
 
 @dataclass(frozen=True)
 class Membership:
-    """A statistic of each text of the forget set and of unseen texts, for PrivLeak."""
+    """A statistic of the words of each text of the forget set and of unseen texts, for PrivLeak."""
 
     forget: Source
     holdout: Source
@@ -89,7 +86,7 @@ class Membership:
 
     def values(self, lm: LM, source: Source, name: str) -> list[float | None]:
         """The statistic of each text; None for a text of one token, which has no prediction."""
-        examples = source(lm.tokenizer)
+        examples = [example.without_end() for example in source(lm.tokenizer)]
         read = read_answers(lm, examples, batch_size=self.batch_size, name=name)
         return [self.statistic(r.logp) if len(r.logp) else None for r in read]
 

@@ -9,6 +9,7 @@ import torch
 
 from ilu.data.stream import collate
 from ilu.data.text import Passages
+from ilu.data.tokenize import ids_of
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
 from ilu.system.checks import check_finite
@@ -46,7 +47,7 @@ class StridedPerplexity:
     higher_is_better: ClassVar[bool] = False
 
     def __call__(self, lm: LM) -> Score:
-        ids = list(lm.tokenizer("\n\n".join(self.texts())).input_ids)
+        (ids,) = ids_of(lm.tokenizer, ["\n\n".join(self.texts())], special=True)
         length = window_length(lm, self.length)
         stride = length // 2 if self.stride is None else self.stride
         if not 1 <= stride < length:
@@ -128,7 +129,7 @@ def added(pieces: Sequence[Counted]) -> Counted:
 
 def with_first_token(lm: LM, text: str) -> list[int]:
     """Token ids of a text with a begin-of-text token in front, so that its first word is scored."""
-    ids = list(lm.tokenizer(text).input_ids)
+    (ids,) = ids_of(lm.tokenizer, [text], special=True)
     first = lm.tokenizer.bos_token_id
     if first is not None and ids[:1] == [first]:
         return ids

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, words_of
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.metrics.refusal import refuses
@@ -74,7 +74,7 @@ class Answers:
     The counterparts (``others``) of each answer of ``source`` are its paraphrase and then the wrong
     answers (arXiv 2401.06121). One forward pass gives probability, both truth ratios, ``truth`` of
     the geometric one (a score in [0, 1]), exact memorisation and extraction strength. The
-    end-of-text token counts in probabilities, as in training, and in no other metric.
+    token that ends an answer counts in probabilities, as in training, and in no other metric.
     """
 
     name: str
@@ -88,15 +88,15 @@ class Answers:
         answers = [one for e in examples for one in (e, *e.others)]
         read = iter(read_answers(lm, answers, batch_size=self.batch_size, name=self.name))
         rows = [[next(read) for _ in (e, *e.others)] for e in examples]
-        items = self.likelihoods(rows, lm.tokenizer)
+        items = self.likelihoods(rows, examples)
         return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
 
     def likelihoods(
-        self, rows: Sequence[Sequence[AnswerTokens]], tokenizer: Any
+        self, rows: Sequence[Sequence[AnswerTokens]], examples: Sequence[Example]
     ) -> dict[str, list[float | None]]:
         """The metrics of each question; None where an answer has no token."""
         ratios = [None if means is None else self.of(*means) for means in map(means_of, rows)]
-        firsts = [without_end(row[0], tokenizer.eos_token_id).first for row in rows]
+        firsts = [words_of(row[0], e).first for row, e in zip(rows, examples, strict=True)]
         names = ("probability", "truth_ratio", "truth_ratio_arithmetic", "truth")
         return {
             **{
@@ -147,7 +147,7 @@ def texts(
     examples: Sequence[Example], generated: Sequence[str], tokenizer: Any
 ) -> dict[str, list[float | None]]:
     """ROUGE-L recall and refusal of each generated answer."""
-    expected = [tokenizer.decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
+    expected = [tokenizer.decode(e.words, skip_special_tokens=True) for e in examples]
     rouge = [rouge_l(w, s, stem=True) for w, s in zip(expected, generated, strict=True)]
     return {
         "rouge": [None if r is None else r.recall for r in rouge],

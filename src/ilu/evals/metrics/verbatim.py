@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ilu.evals.metrics.answer_logprobs import read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import read_answers, words_of
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.metrics.refusal import refuses
@@ -34,11 +34,10 @@ class Verbatim:
     def __call__(self, lm: LM) -> Mapping[str, Score]:
         examples = [self.halved(e) for e in self.source(lm.tokenizer)[: self.limit]]
         generated = self.continued(lm, examples)
-        decode, end = lm.tokenizer.decode, lm.tokenizer.eos_token_id
-        true = [decode(e.ids[e.prompt :], skip_special_tokens=True) for e in examples]
+        true = [lm.tokenizer.decode(e.words, skip_special_tokens=True) for e in examples]
         rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, generated, strict=True)]
         read = read_answers(lm, examples, batch_size=self.batch_size, name="`data`")
-        firsts = [without_end(r, end).first for r in read]
+        firsts = [words_of(r, e).first for r, e in zip(read, examples, strict=True)]
         items = {
             "rouge": [None if r is None else r.recall for r in rouge],
             "bleu": [bleu(t, s) for t, s in zip(true, generated, strict=True)],
@@ -51,7 +50,7 @@ class Verbatim:
     def halved(self, example: Example) -> Example:
         """The example with a prompt, cut to the tokens that are generated."""
         prompt = example.prompt or max(1, len(example.ids) // 2)
-        return Example(example.ids[: prompt + self.max_new_tokens], prompt)
+        return example._replace(prompt=prompt).cut(prompt + self.max_new_tokens)
 
     def continued(self, lm: LM, examples: list[Example]) -> list[str]:
         """The continuation of each prompt, as long as the true one."""
