@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ilu.models.mode import mode_restored
 from ilu.models.qlora import check_layers, rounded
 from ilu.system.optional import need
 from ilu.system.seeds import seeded
@@ -94,29 +95,17 @@ def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) ->
         yield Trained(model, pattern)
         return
     adapted: Any = None
-    with same_mode(model):
+    with mode_restored(model):
         try:
             with rounded(base_layers(model) if lora.base_bits else []):
                 adapted = adapt(model, lora, pattern, seed=seed)
+                adapted.eval()  # PEFT makes its wrapper and its layers in training mode
                 yield Trained(adapted, ADAPTERS)
         except BaseException:
             if adapted is not None:
                 adapted.unload()
             raise
         merge(adapted)
-
-
-@contextmanager
-def same_mode(model: nn.Module) -> Generator[None]:
-    """Give every weight its ``requires_grad`` back, and the model its mode: PEFT changes both."""
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
-    was_training = model.training
-    try:
-        yield
-    finally:
-        for n, p in model.named_parameters():
-            p.requires_grad_(wanted[n])
-        model.train(was_training)
 
 
 def base_layers(model: nn.Module) -> list[nn.Linear]:
