@@ -349,10 +349,11 @@ def test_the_order_of_attacks_changes_nothing(done, folder, tmp_path):
 
 def test_dropout_is_off_in_every_order_of_attacks(tokenizer, tmp_path):
     torch.manual_seed(0)
-    config = GPT2Config(len(tokenizer), 64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(vocab_size=len(tokenizer), initializer_range=0.4, **size)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    loss = {"nll": AnswerNLL(Facts("agents", count=8))}
+    loss = {"nll": AnswerNLL(TaskTrain("sums", 8))}
     attacks = {**ATTACKS, "unchanged": WeightEdit(Noise(0.0))}
     found = [
         run(replace(whole(tmp_path / "model", dict(order)), metrics=loss), tmp_path / f"run{i}")
