@@ -198,6 +198,7 @@ def assemble(
         lora=lora(common),
         mask=mask,
         revision=common.revision,
+        save_dtype=common.save_dtype,
         seed=common.seed,
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ilu.models.save import SaveDtype
 from ilu.system.checks import check_at_least_one
 
 Reading = Literal["logits", "parameters", "tensors", "elementwise", "gradient"]
@@ -34,6 +35,8 @@ class Common:
             (QLoRA; needs torchao); the update is merged into the unquantised weights.
         mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
             the run begins, like wagle:0.9.
+        save_dtype: precision of the saved model: own, that of the model that was loaded; or
+            float32, bfloat16, float16. The weights are rounded to it before they are measured.
         measured: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
         published: keep to the published defaults; without it, those that were measured on real
@@ -55,6 +58,7 @@ class Common:
     lora_alpha: float | None = None
     quantise_base: int = 0
     mask: str | None = None
+    save_dtype: SaveDtype = "own"
     measured: int = 200
     seed: int = 0
     published: bool = False

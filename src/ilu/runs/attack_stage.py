@@ -14,8 +14,9 @@ from ilu.attacks.sequence import other_models
 from ilu.evals import suite
 from ilu.evals.cached_suite import circumstances, part_key
 from ilu.evals.samples import questions_of, samples
-from ilu.models.load import fingerprint_model, save_model, weights_hash
+from ilu.models.load import fingerprint_model, weights_hash
 from ilu.models.mode import modes_of, set_modes
+from ilu.models.save import save_model
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import RunDir, without_items

@@ -10,6 +10,7 @@ from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.rules import L1
 from ilu.models.lora import Lora
+from ilu.models.save import SaveDtype
 from ilu.system.errors import first_line
 from ilu.system.record import restore
 from ilu.training.fit import Optim
@@ -26,7 +27,9 @@ class Recipe:
     ``probes`` are attacks that leave the weights alone: accuracy on what was forgotten, by name of
     the way of asking. ``keep_attacked`` saves the weights after each attack, which task vectors
     need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
-    measured, attacked and saved is the merged model.
+    measured, attacked and saved is the merged model. ``save_dtype`` is the precision of the saved
+    model, to which its weights are rounded before they are measured; attacked models are saved as
+    they were measured, in float32.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Recipe:
     edit: Edit | None = None
     lora: Lora | None = None
     keep_attacked: bool = False
+    save_dtype: SaveDtype = "own"
     seed: int = 0
 
     def __post_init__(self) -> None:
