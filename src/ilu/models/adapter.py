@@ -16,7 +16,7 @@ from ilu.system.atomic import json_hash, new_folder
 from ilu.system.cache import CACHE, cache_folder, content_hash
 from ilu.system.errors import first_line
 from ilu.system.locks import alone
-from ilu.system.optional import need, quiet_models
+from ilu.system.optional import need, quiet_models, quiet_peft
 
 MERGING = 1
 """Version of ``merge_into``; to be raised when its output changes."""
@@ -72,7 +72,7 @@ def merged(adapter: Adapter, base: str, commit: str | None) -> Path:
 def merge_into(folder: Path, adapter: Adapter, base: str, commit: str | None) -> None:
     """Write the base model with the adapter merged in float32, and the tokenizer."""
     try:
-        with quiet_models():
+        with quiet_models(), quiet_peft():
             model, tokenizer = merge(adapter, base, commit)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):

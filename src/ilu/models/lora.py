@@ -1,7 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT."""
 
 import re
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import nn
 
 from ilu.models.mode import mode_restored
 from ilu.models.qlora import check_layers, rounded
-from ilu.system.optional import need
+from ilu.system.optional import need, quiet_peft
 from ilu.system.seeds import seeded
 
 ALL_LINEAR = "all-linear"
@@ -126,9 +125,7 @@ def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module
         fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
     )
     whole: Any = model
-    with warnings.catch_warnings(), seeded(seed, next(model.parameters()).device):
-        # PEFT 0.21 asks for a property by the name that transformers 5.23 gave up.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with quiet_peft(), seeded(seed, next(model.parameters()).device):
         return get_peft_model(whole, config)
 
 
