@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, without_end
+from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, words_of
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength, probability
 from ilu.evals.metrics.refusal import refuses
@@ -58,12 +58,12 @@ def pass_per_metric(part: Answers, replies: Replies, lm: LM) -> dict[str, float]
             closeness(ratio) for ratio in ratios(part, lm, examples, truth_ratio_geometric)
         ],
         "exact_memorisation": lambda: [
-            exact_memorisation(without_end(r, lm.tokenizer.eos_token_id).first)
-            for r in read(part, lm, examples)
+            exact_memorisation(words_of(r, e).first)
+            for r, e in zip(read(part, lm, examples), examples, strict=True)
         ],
         "extraction_strength": lambda: [
-            extraction_strength(without_end(r, lm.tokenizer.eos_token_id).first)
-            for r in read(part, lm, examples)
+            extraction_strength(words_of(r, e).first)
+            for r, e in zip(read(part, lm, examples), examples, strict=True)
         ],
         "rouge": lambda: rouge(replies, lm, examples),
         "refusals": lambda: [float(refuses(text)) for text in said(replies, lm, examples)],

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ilu.attacks.finetune import FineTune
+from ilu.data.downstream import LabelledQuestions
 from ilu.data.facts.sources import FactDocuments, FactItems, FactQuestions
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.recipes.task_attack import task_attack
-from ilu.runs.results.forget_metric import OTHERS
+from ilu.runs.results.forget_metric import OTHERS, TASK
 from ilu.training.fit import Optim
 from ilu.types import Attack
 
@@ -28,17 +29,11 @@ def finetuning(task: str, *, lr: float, steps: int, only_end: bool, seed: int) -
     attack = task_attack(
         task, optim=optim, batch_size=BATCH, columns=(), truncate=TOKENS, seed=seed
     )
-    goals = {} if task == "gsm8k" else limited(attack)  # whose replies are 400 tokens long
+    questions = (
+        Choice(LabelledQuestions(task, QUESTIONS), batch_size=16) if task != "gsm8k" else None
+    )
+    goals = {TASK: questions} if questions else {}  # replies of gsm8k have 400 tokens
     return replace(attack, goals=goals, only_end=only_end)
-
-
-def limited(attack: FineTune) -> dict[str, Choice]:
-    """The accuracy of a task on fewer questions."""
-    found: dict[str, Choice] = {}
-    for name, goal in attack.goals.items():
-        assert isinstance(goal, Choice)
-        found[name] = replace(goal, questions=replace(goal.questions, limit=QUESTIONS))
-    return found
 
 
 def relearning(topic: str, part: str, *, lr: float, steps: int, seed: int) -> FineTune:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from ilu.attacks.convergence import Convergence, answer_accuracy, converged, hold_out
 from ilu.attacks.finetune import FineTune
@@ -293,6 +294,7 @@ class Failing:
         return ()
 
     def __call__(self, lm, *, reached, progress):
+        lm.model.train()
         for p in lm.model.parameters():
             p.data = p.data.bfloat16() * float("nan")
         raise RuntimeError("no\nmemory")
@@ -343,6 +345,23 @@ def test_the_order_of_attacks_changes_nothing(done, folder, tmp_path):
     assert [row["step"] for row in done.read("curves/adapters")] == [1, 2, 3]
     assert not done.has("curves/mood")
     assert [s for s in done.stages() if s.startswith("noise")] == ["noise-end"]
+
+
+def test_dropout_is_off_in_every_order_of_attacks(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(vocab_size=len(tokenizer), initializer_range=0.4, **size)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    loss = {"nll": AnswerNLL(TaskTrain("sums", 8))}
+    attacks = {**ATTACKS, "unchanged": WeightEdit(Noise(0.0))}
+    found = [
+        run(replace(whole(tmp_path / "model", dict(order)), metrics=loss), tmp_path / f"run{i}")
+        for i, order in enumerate((attacks.items(), reversed(attacks.items())))
+    ]
+    for name in attacks:
+        assert found[0].scores(f"{name}-end")["nll"] == found[1].scores(f"{name}-end")["nll"]
+    assert found[0].scores("unchanged-end") == found[0].scores("after")
 
 
 def test_a_failing_attack_loses_no_other_and_is_named(done, folder, tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from ilu.cli.main import run as command
 from ilu.cli.terminal import console
 from ilu.evals.answers import Answering, Pieces
 from ilu.evals.metrics.generation import generate
-from ilu.models.load import load_model, save_model
+from ilu.models.load import load_model
+from ilu.models.save import save_model
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"

@@ -14,7 +14,8 @@ from ilu import __version__
 from ilu.cli.flags import as_flags
 from ilu.cli.unlearn import read
 from ilu.evals.geometry.task_vectors import grams, grouped, known, norms
-from ilu.models.load import StoredWeights, load_model
+from ilu.models.load import load_model
+from ilu.models.stored import StoredWeights
 from ilu.runs.sweep.folder import statuses
 from tests.command import INSTALLED, installed
 from tests.conftest import ROOT

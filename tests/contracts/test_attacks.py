@@ -77,7 +77,8 @@ def carry_out(attack, lm):
 
 def state(model):
     """What an attack must leave as it was."""
-    return model.training, [(n, p.dtype, p.requires_grad) for n, p in model.named_parameters()]
+    modes = [(n, module.training) for n, module in model.named_modules()]
+    return modes, [(n, p.dtype, p.requires_grad) for n, p in model.named_parameters()]
 
 
 def test_the_kinds_and_the_classes_were_found():
@@ -131,6 +132,7 @@ def test_gives_the_same_weights_whatever_was_drawn_before(kind, inputs, tokenize
 @pytest.mark.parametrize("kind", KINDS)
 def test_leaves_mode_gradients_and_dtype_as_they_were(kind, training, inputs, lm):
     lm.model.train(training)
+    lm.model.lm_head.train(not training)  # each module has a mode of its own
     next(lm.model.parameters()).requires_grad_(False)
     before = state(lm.model)
     carry_out(kind.build(kind.example, inputs), lm)

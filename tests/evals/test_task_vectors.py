@@ -31,8 +31,10 @@ from ilu.evals.geometry.task_vectors import (
     pieces,
 )
 from ilu.evals.score import mean_score
-from ilu.models.load import StoredWeights, load_model
+from ilu.models.load import load_model
 from ilu.models.named import model_path
+from ilu.models.stored import StoredWeights
+from ilu.models.weight_files import FileWeights
 from ilu.models.weight_names import kind_of, module_of
 from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
@@ -45,14 +47,16 @@ from tests.fabricate import defended
 W = "model.layers.0.mlp.down_proj.weight"
 
 
-def stored(folder: Path, **shards: dict[str, torch.Tensor]) -> StoredWeights:
+def stored(folder: Path, **shards: dict[str, torch.Tensor]) -> FileWeights:
     folder.mkdir()
     for name, tensors in shards.items():
         save_file(tensors, folder / f"{name}.safetensors")
-    return StoredWeights(folder)
+    index = {name: f"{shard}.safetensors" for shard, tensors in shards.items() for name in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return FileWeights(folder)
 
 
-def at(folder: Path, x: float, y: float) -> StoredWeights:
+def at(folder: Path, x: float, y: float) -> FileWeights:
     return stored(folder, one={W: torch.tensor([[x, y]], dtype=torch.bfloat16)})
 
 
@@ -117,14 +121,14 @@ def test_only_pieces_are_held(tmp_path, monkeypatch):
         for name in ("original", "unlearned", "finetuned")
     }
     read: list[int] = []
-    rows = StoredWeights.rows
+    rows = FileWeights.rows
 
     def counted(self, name, start, stop):
         found = rows(self, name, start, stop)
         read.append(found.numel())
         return found
 
-    monkeypatch.setattr(StoredWeights, "rows", counted)
+    monkeypatch.setattr(FileWeights, "rows", counted)
     monkeypatch.setattr(task_vectors, "pieces", lambda shape: pieces(shape, 50))
     grams(pair)
     assert set(read) == {50}

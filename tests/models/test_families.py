@@ -18,8 +18,9 @@ from ilu.methods.forget.npo import NPO
 from ilu.methods.forget.rmu import rmu_recipe
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
-from ilu.models.load import read_weights, save_model, set_weights
+from ilu.models.load import read_weights, set_weights
 from ilu.models.load_sharded import skeleton
+from ilu.models.save import save_model
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Term
 from ilu.types import LM, Example

@@ -11,8 +11,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilu.models import gguf as ours
-from ilu.models.load import fingerprint_model, load_model, read_weights, save_model
+from ilu.models.load import fingerprint_model, load_model, read_weights
 from ilu.models.named import check_name, full_name, model_path
+from ilu.models.save import save_model
 from ilu.system.atomic import file_hash
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")

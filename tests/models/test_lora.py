@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ilu.attacks.finetune import FineTune
 from ilu.data.stream import Feed
@@ -123,6 +123,21 @@ def test_every_optimiser_trains_adapters_and_nothing_else(kind):
     as_held = (lambda x: x.bfloat16().float()) if kind == "adamw-bf16" else (lambda x: x)
     changed = {n for (n, p), b in pairs if not torch.equal(p, as_held(b))}
     assert changed == {n for n, _ in start.named_parameters() if ".mlp." in n}
+
+
+def test_dropout_stays_off_in_the_adapted_model_and_after_merging():
+    # PEFT's wrapper is in training mode; its mode was once set on every module inside.
+    config = GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    model = GPT2LMHeadModel(config).eval()
+    assert model.transformer.drop.p == 0.1
+    with adapting(model, LORA, "", seed=0) as (adapted, pattern):
+        for _ in range(2):
+            fit(adapted, {"retain": OBJECTIVE["retain"]}, streams(),
+                Optim(lr=1e-2, steps=1, parameters=pattern))  # fmt: skip
+            assert not any(module.training for module in adapted.modules())
+        trained = logits_of(adapted)
+    assert not any(module.training for module in model.modules())
+    assert_same_to_rounding(logits_of(model), trained)
 
 
 def test_without_lora_the_model_is_trained_itself(tiny):

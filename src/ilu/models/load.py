@@ -1,23 +1,24 @@
-"""Models on disk: loading, saving, and reading their weights back."""
+"""Load models from disk, and identify their weights by hashes."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 
 from ilu.data.hub import commit_of
-from ilu.models.fsdp import load_whole, whole_weights
+from ilu.models.adapter import adapter_of
+from ilu.models.fsdp import load_whole
 from ilu.models.gguf import origin
 from ilu.models.named import check_name, model_path, reachable_path
-from ilu.system.atomic import file_hash, new_folder
-from ilu.system.distributed import ALONE, Ranks, whole
+from ilu.models.weight_files import FileWeights, weight_files
+from ilu.system.atomic import file_hash
+from ilu.system.distributed import whole
 from ilu.system.errors import first_line
 from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
@@ -30,13 +31,30 @@ def load_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> LM:
-    """Load a causal LM with its tokenizer; code that comes with a model is never run."""
-    from transformers import AutoModelForCausalLM
-
+    """Load a causal LM with its tokenizer. Code in a model's folder is never run."""
     check_name(name, revision)
     place = usable(device)
     path = model_path(name)
     tokenizer = load_tokenizer(name, revision)
+    model = pretrained(name, path, revision=revision, dtype=dtype)
+    if adapter := adapter_of(name):
+        warnings.warn(
+            f"{name} is a PEFT adapter of {adapter.base}: it was merged into that model in "
+            "float32. What is trained, measured and saved is the merged model",
+            stacklevel=2,
+        )
+    return LM(model.to(place).eval(), tokenizer)
+
+
+def pretrained(
+    name: str, path: str, *, revision: str | None = None, dtype: torch.dtype | Literal["auto"]
+) -> Any:
+    """The model in the folder or under the hub id ``path``, with all of its weights.
+
+    ``name`` is what errors call it. ValueError for whatever keeps the libraries from loading it.
+    """
+    from transformers import AutoModelForCausalLM
+
     try:
         with quiet_models():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -46,27 +64,52 @@ def load_model(
                 dtype=dtype,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise unloadable(name, error) from error
     model, info = loaded
     check_whole(name, info["missing_keys"])
-    return LM(model.to(place).eval(), tokenizer)
+    check_plain(name, model)
+    return model
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The tokenizer that comes with a model."""
+    """The tokenizer of a model."""
     from transformers import AutoTokenizer
 
     path = reachable_path(name, revision)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise unloadable(name, error) from error
 
 
+UNLOADABLE = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
+    SafetensorError,
+)  # fmt: skip
+"""What the libraries raise for a folder that they cannot load."""
+UNQUANTISED = "give the model that was quantised instead, in float32, float16 or bfloat16"
+
+
 def unloadable(name: str, error: Exception) -> ValueError:
-    """What a user is told of a model that cannot be loaded."""
-    return ValueError(f"cannot load model {name!r}: {first_line(error)}")
+    """The error for a model that cannot be loaded; a missing library is that of a quantisation."""
+    advice = f": {UNQUANTISED}" if isinstance(error, ImportError) else ""
+    return ValueError(f"cannot load model {name!r}: {first_line(error)}{advice}")
+
+
+def check_plain(name: str, model: Any) -> None:
+    """Refuse a model whose weights are not plain numbers, and adapters that were not merged."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"model {name!r} is a PEFT adapter on the hub: download it (hf download {name} "
+            "--local-dir FOLDER) and give the folder"
+        )
+    packed = [n for n, p in model.named_parameters() if not p.is_floating_point()]
+    if packed:
+        raise ValueError(
+            f"model {name!r} is quantised, so {len(packed)} of its weights cannot be trained, such "
+            f"as {packed[0]}: {UNQUANTISED}"
+        )
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
@@ -96,89 +139,41 @@ def devices() -> list[str]:
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def save_model(lm: LM, folder: Path, ranks: Ranks = ALONE) -> None:
-    """Write an ordinary Hugging Face folder in one move; of several processes, the first does."""
-    model: Any = lm.model
-    weights = whole_weights(lm.model)  # a part is asked of every process
-    if not ranks.leads:
-        ranks.any(True)
-        return
-    with new_folder(folder) as half, quiet_models():
-        model.save_pretrained(half, state_dict=weights)
-        lm.tokenizer.save_pretrained(half)
-    ranks.any(True)  # from here on the folder is there for all
-
-
-def read_weights(folder: Path) -> Weights:
-    """All weights of a model folder by name."""
-    found: dict[str, Tensor] = {}
-    for shard in shards_of(folder):
-        found |= load_file(shard)
-    return found
-
-
 @dataclass(frozen=True)
 class Beside:
-    """A model that a metric asks beside the one that it measures; called, its fingerprint.
+    """A second model that a metric reads; a call returns its fingerprint.
 
-    So scores are kept under the content of both.
+    Cached scores then depend on the content of both models.
     """
 
     name: str
 
     def __call__(self) -> dict[str, str]:
-        return fingerprint_model(self.name, files="*")
+        return fingerprint_files(self.name, all_files)
 
 
-@dataclass(frozen=True)
-class StoredWeights:
-    """The weights of a model folder, read from its shards in pieces."""
-
-    folder: Path
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight; no weight is read."""
-        return {name: shape for name, (_, shape) in weight_index(self.folder).items()}
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Some rows of a weight."""
-        shard, shape = weight_index(self.folder)[name]
-        with safe_open(shard, framework="pt") as weights:
-            return weights.get_slice(name)[start:stop] if shape else weights.get_tensor(name)
-
-
-@lru_cache(maxsize=8)
-def weight_index(folder: Path) -> Mapping[str, tuple[Path, tuple[int, ...]]]:
-    """Weight -> its shard and its shape."""
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
-    for shard in shards_of(folder):
-        with safe_open(shard, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118, not a dict
-                found[name] = shard, tuple(weights.get_slice(name).get_shape())
-    return found
-
-
-def shards_of(folder: Path) -> list[Path]:
-    """The files of weights of a model folder."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ValueError(f"{folder} holds no safetensors weights")
-    return shards
-
-
-def fingerprint_model(
-    name: str, revision: str | None = None, *, files: str = "*.safetensors"
-) -> dict[str, str]:
+def fingerprint_model(name: str, revision: str | None = None) -> dict[str, str]:
     """Hash of each file of weights, where the model is a folder; else its commit on the hub.
 
     Of a model that was converted from a GGUF file, the hash of that file as well.
     """
+    return fingerprint_files(name, weight_files, revision)
+
+
+def fingerprint_files(
+    name: str, files: Callable[[Path], Sequence[Path]], revision: str | None = None
+) -> dict[str, str]:
+    """The same of those files of the folder that ``files`` returns."""
     commit = pinned(name, revision)
     if commit is not None:
         return {"commit": commit}
     folder = Path(model_path(name))
-    found = sorted(path for path in folder.glob(files) if path.is_file())
-    return {**origin(folder), **{path.name: file_hash(path) for path in found}}
+    return {**origin(folder), **{path.name: file_hash(path) for path in files(folder)}}
+
+
+def all_files(folder: Path) -> list[Path]:
+    """Every file of a folder."""
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def pinned(name: str, revision: str | None = None) -> str | None:
@@ -202,12 +197,13 @@ def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
 
 
 def set_weights(model: nn.Module, folder: Path) -> None:
-    """Copy the weights of a model folder into a model of the same architecture.
-
-    Through ``from_pretrained``, because some architectures have other names on disk.
-    """
-    from transformers import AutoModelForCausalLM
-
-    with quiet_models():
-        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    """Copy the weights of a model folder into a model of the same architecture."""
+    saved = pretrained(str(folder), str(folder), dtype=torch.float32)
     load_whole(model, saved.state_dict())
+
+
+def read_weights(folder: Path) -> Weights:
+    """All weights in the files of a model folder, under the names that they have there."""
+    stored = FileWeights(folder)
+    return {name: stored.rows(name, 0, shape[0] if shape else 1)
+            for name, shape in stored.shapes().items()}  # fmt: skip

@@ -1,7 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT."""
 
 import re
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ilu.models.mode import mode_restored
 from ilu.models.qlora import check_layers, rounded
-from ilu.system.optional import need
+from ilu.system.optional import need, quiet_peft
 from ilu.system.seeds import seeded
 
 ALL_LINEAR = "all-linear"
@@ -94,29 +94,17 @@ def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) ->
         yield Trained(model, pattern)
         return
     adapted: Any = None
-    with same_mode(model):
+    with mode_restored(model):
         try:
             with rounded(base_layers(model) if lora.base_bits else []):
                 adapted = adapt(model, lora, pattern, seed=seed)
+                adapted.eval()  # PEFT makes its wrapper and its layers in training mode
                 yield Trained(adapted, ADAPTERS)
         except BaseException:
             if adapted is not None:
                 adapted.unload()
             raise
         merge(adapted)
-
-
-@contextmanager
-def same_mode(model: nn.Module) -> Generator[None]:
-    """Give every weight its ``requires_grad`` back, and the model its mode: PEFT changes both."""
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
-    was_training = model.training
-    try:
-        yield
-    finally:
-        for n, p in model.named_parameters():
-            p.requires_grad_(wanted[n])
-        model.train(was_training)
 
 
 def base_layers(model: nn.Module) -> list[nn.Linear]:
@@ -137,9 +125,7 @@ def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module
         fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
     )
     whole: Any = model
-    with warnings.catch_warnings(), seeded(seed, next(model.parameters()).device):
-        # PEFT 0.21 asks for a property by the name that transformers 5.23 gave up.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with quiet_peft(), seeded(seed, next(model.parameters()).device):
         return get_peft_model(whole, config)
 
 

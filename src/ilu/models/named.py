@@ -1,4 +1,4 @@
-"""What the name of a model means: a folder, a GGUF file, one of our own names, or a hub id."""
+"""What the name of a model means: a folder, an adapter, a GGUF file, one of our names, a hub id."""
 
 import os
 from functools import cache
@@ -7,7 +7,8 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 
-from ilu.data.hub import MIRROR, check_reachable, is_cached
+from ilu.data.hub import MIRROR, check_reachable, commit_of, is_cached
+from ilu.models.adapter import CONFIG, Adapter, adapter_of, merged
 from ilu.models.gguf import ENDING, check_gguf, converted, gguf_file
 
 
@@ -35,9 +36,24 @@ NAMED = {
 
 
 def model_path(name: str) -> str:
-    """Folder of a model, or its hub id; a GGUF file is converted first."""
+    """Folder of a model, or its hub id. A GGUF file is converted, an adapter merged first."""
+    if adapter := adapter_of(name):
+        return str(merged_path(adapter))
     file = gguf_of(name)
     return location(name) if file is None else str(converted(file))
+
+
+def merged_path(adapter: Adapter) -> Path:
+    """Folder of the base model with an adapter merged."""
+    known = adapter.base in NAMED or is_local(adapter.base)
+    if not known and (adapter.base.startswith((".", "/")) or adapter.base.count("/") != 1):
+        raise ValueError(
+            f"the base model {adapter.base!r} of the adapter {adapter.folder} is not on this "
+            f"machine: set base_model_name_or_path in {adapter.folder / CONFIG} to its folder"
+        )
+    base = reachable_path(adapter.base, adapter.revision)
+    local = Path(base).is_dir()
+    return merged(adapter, base, None if local else commit_of(base, adapter.revision))
 
 
 def gguf_of(name: str) -> Path | None:

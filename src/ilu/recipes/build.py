@@ -205,6 +205,7 @@ def assemble(
         passes=common.passes,
         validation=validation(common, every, optim.steps),
         revision=common.revision,
+        save_dtype=common.save_dtype,
         seed=common.seed,
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ilu.models.save_dtype import SaveDtype
 from ilu.system.checks import check_at_least_one
 from ilu.training.optim.settings import Keep
 
@@ -44,6 +45,8 @@ class Common:
         keep: the weights to keep: last; best, those of the measured step that forgets most among
             those that keep 90 % of the retained validation data; or a number, those of the step
             whose forgotten share is nearest to it. By default measures ten times.
+        save_dtype: precision of the saved model: own, that of the model that was loaded; or
+            float32, bfloat16, float16. The weights are rounded to it before they are measured.
         measured: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
         published: keep to the published defaults; without it, those that were measured on real
@@ -69,6 +72,7 @@ class Common:
     passes: float | None = None
     eval_every: int | None = None
     keep: Keep = "last"
+    save_dtype: SaveDtype = "own"
     measured: int = 200
     seed: int = 0
     published: bool = False

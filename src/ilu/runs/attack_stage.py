@@ -14,7 +14,9 @@ from ilu.attacks.sequence import other_models
 from ilu.evals import suite
 from ilu.evals.cached_suite import circumstances, part_key
 from ilu.evals.samples import questions_of, samples
-from ilu.models.load import fingerprint_model, save_model, weights_hash
+from ilu.models.load import fingerprint_model, weights_hash
+from ilu.models.mode import modes_of, set_modes
+from ilu.models.save import save_model
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import RunDir, without_items
@@ -67,11 +69,12 @@ def attack_all(run: Attacking) -> None:
     waiting = {n: a for n, a in recipe.attacks.items() if not out.has(f"scores/{n}-end")}
     if not waiting:
         return
-    start = copied(lm.model)
+    start, modes = copied(lm.model), modes_of(lm.model)
     keys = content_keys(run, waiting)
     for name, attack in waiting.items():
         stop_if_requested(run)
         restore(lm.model, start)
+        set_modes(modes)
         with recorded(out, name):
             points = attacked_once(run, name, attack, keys.get(name))
             write(out, name, points)

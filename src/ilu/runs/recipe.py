@@ -10,6 +10,7 @@ from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.l1 import L1
 from ilu.models.lora import Lora
+from ilu.models.save_dtype import SaveDtype
 from ilu.runs.validation import Validation
 from ilu.system.errors import first_line
 from ilu.system.record import restore
@@ -28,7 +29,9 @@ class Recipe:
     forgotten, by name. ``keep_attacked`` saves the weights after each attack, which task vectors
     need. With ``lora``, adapters are trained and then merged into the weights: the merged model is
     measured, attacked and saved. At least ``passes`` over the forget data are made: the run raises
-    ``optim.steps`` to them. ``validation`` is measured during training.
+    ``optim.steps`` to them. ``validation`` is measured during training. ``save_dtype`` is the
+    precision of the saved model, to which its weights are rounded before they are measured;
+    attacked models are saved as they were measured, in float32.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Recipe:
     passes: float | None = None
     validation: Validation | None = None
     keep_attacked: bool = False
+    save_dtype: SaveDtype = "own"
     seed: int = 0
 
     def __post_init__(self) -> None:

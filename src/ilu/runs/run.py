@@ -13,9 +13,10 @@ import torch
 
 from ilu.evals.cached_suite import evaluate_once
 from ilu.methods.masks.make import Masking
-from ilu.models.load import fingerprint_model, save_model, set_weights, weights_hash
+from ilu.models.load import fingerprint_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import Trained, adapting
+from ilu.models.save import dtype_to_save, round_weights, save_model
 from ilu.models.weight_names import named_trained
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.check import check_writable
@@ -230,9 +231,21 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
         train(recipe, prepared, mask, checkpoints, out, options)
     finally:
         add_cost(out, seconds=time.monotonic() - began, peak_memory_bytes=peak_memory())
-    save_model(prepared.lm, folder, options.ranks)
-    model.float()  # A resumed run loads float32, so continue in float32 also after adamw-bf16.
+    save(recipe, prepared.lm, out, options)
     checkpoints.remove()
+
+
+def save(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> None:
+    """Save the unlearned model; what is measured afterwards is what the folder holds.
+
+    So the weights are rounded to the precision on disk first, and then are float32 again, also
+    after adamw-bf16, as they are in a resumed run.
+    """
+    dtype = dtype_to_save(recipe.save_dtype, lm.model, recipe.model, recipe.revision)
+    lm.model.float()
+    change = round_weights(lm.model, dtype)
+    out.write("saving", {"dtype": str(dtype).removeprefix("torch."), "rounding": change})
+    save_model(lm, out.path / "model", options.ranks, dtype)
 
 
 def train(

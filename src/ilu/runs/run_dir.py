@@ -27,7 +27,8 @@ class RunDir:
     every session adds; ``done.json`` is the last.
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
-    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
+    (hashes of its weights), saving.json (its precision, and the relative change of the weights by
+    rounding), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
     with questions and answers, attacks/NAME/model/,
     curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
     with the reason if it failed, vectors.json, done.json; failed.json if the run failed in a sweep.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -70,3 +71,14 @@ def quiet_models() -> Generator[None]:
             of_transformers.enable_progress_bar()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def quiet_peft() -> Generator[None]:
+    """Attach adapters without a warning about names inside of Transformers.
+
+    PEFT 0.21 reads a property by a name that Transformers 5.23 deprecates.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield

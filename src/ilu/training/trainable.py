@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ilu.models.blocks import blocks
+from ilu.models.mode import mode_restored
 from ilu.models.weight_names import named_trained
 from ilu.training.optim.masked import movable
 from ilu.training.optim.protocol import Named
@@ -25,17 +26,11 @@ def training(
     moved = movable(named_trained(model, pattern), mask)
     reached = {} if perturbed is None else named_trained(model, perturbed)
     named = {n: p for n, p in model.named_parameters() if n in moved or n in reached}
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
-    was_training = model.training
-    model.eval()
-    for n, p in model.named_parameters():
-        p.requires_grad_(n in named)
-    try:
-        yield named
-    finally:
+    with mode_restored(model):
+        model.eval()
         for n, p in model.named_parameters():
-            p.requires_grad_(wanted[n])
-        model.train(was_training)
+            p.requires_grad_(n in named)
+        yield named
 
 
 @contextmanager

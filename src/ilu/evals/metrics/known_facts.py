@@ -8,7 +8,7 @@ from typing import Any
 from ilu.data.facts.sources import FactItems, training_questions
 from ilu.data.facts.topics import TopicFact, load_topic
 from ilu.evals.metrics.multiple_choice import option_logps, picked
-from ilu.models.load import fingerprint_model, load_model
+from ilu.models.load import all_files, fingerprint_files, load_model
 from ilu.system.atomic import json_hash, write_json
 from ilu.system.cache import cache_folder
 from ilu.system.locks import alone
@@ -33,7 +33,7 @@ class KnownFacts:
     def __call__(self) -> list[tuple[str, str]]:
         facts = [(item.topic, item.fact) for items in self.sets for item in items()]
         asked = [training_questions(load_topic(topic), fact) for topic, fact in facts]
-        of_model = fingerprint_model(self.model, files="*")
+        of_model = fingerprint_files(self.model, all_files)
         file = known_folder() / f"{json_hash([of_model, RULE, facts, asked, code_hash()])}.json"
         if not file.is_file():
             with alone(file, wait=True):

@@ -223,7 +223,7 @@ def attack_run_lines(m: Measured) -> Iterator[str]:
 
 
 def setting_lines(m: Measured) -> Iterator[str]:
-    """One line per term of the objective, and one for the optimiser."""
+    """One line per term of the objective, one for the optimiser, one for the saved precision."""
     for name, term in m.recipe["objective"].items():
         loss = term["loss"]["type"]
         rule = term["rule"].get("type", term["rule"].get("function", ""))
@@ -231,6 +231,14 @@ def setting_lines(m: Measured) -> Iterator[str]:
         yield f"* {name}: {loss} on {term['on']}{how}, weight {term['weight']}"
     optim = m.recipe["optim"]
     yield f"* {optim['steps']} steps, lr {optim['lr']:g}, {optim.get('optimizer', 'adamw')}"
+    if saving := m.records.get("saving"):
+        rounded = (
+            f": the trained weights were rounded to {saving['dtype']}, a relative change of "
+            f"{saving['rounding']:.2g}, before the scores after unlearning were measured"
+            if saving["rounding"]
+            else ""
+        )
+        yield f"* saved in {saving['dtype']}{rounded}"
 
 
 def hashes(m: Measured) -> list[tuple[str, str]]:

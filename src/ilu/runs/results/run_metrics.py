@@ -22,8 +22,8 @@ from ilu.system.scores import STAGES, Score
 Stages = Mapping[str, Mapping[str, Score]]
 """Stage -> stored metric -> score, with the value of every item where it was kept."""
 RECORDS = (
-    "recipe", "environment", "data", "done", "cost", "vectors", "mask", "model", "landscape",
-    "representations",
+    "recipe", "environment", "data", "done", "cost", "vectors", "mask", "model", "saving",
+    "landscape", "representations",
 )  # fmt: skip
 SHARES = (0.0, *STAGES.values())
 LAB, LAB_CHANCE = "lab", 0.25

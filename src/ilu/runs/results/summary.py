@@ -6,7 +6,7 @@ from typing import Any
 
 from ilu.evals.geometry.task_vectors import Angles, angles
 from ilu.evals.score import mean_and_error
-from ilu.models.load import StoredWeights
+from ilu.models.stored import StoredWeights
 from ilu.runs.results.forget_metric import FORGET, TASK
 from ilu.runs.results.run_metrics import Measured, curve, headline, read, tasks
 from ilu.runs.run_dir import RunDir
