@@ -4,7 +4,7 @@
 
 DIR is that of studies/ilu_vs_baselines, whose runs keep the weights after every attack. For each
 unlearned model and task: the paper's cosines (arXiv 2506.01339: of the fine-tuning after unlearning
-with the unlearning, -.41 for NPO and +.09 with ILU), and the forget quality along that fine-tuning.
+with the unlearning, -.41 for NPO and +.09 with ILU), and ``forgotten`` along that fine-tuning.
 Rank correlations of each cosine with robust accuracy over all models, over the means of the
 variants, and over the tasks of one model (the mean of these correlations). The table calls a
 variant ``way``, as its first version did.

@@ -5,7 +5,7 @@
 RMU, NPO, SimNPO and GradDiff, each alone, with the invariance penalty, with SAM and with the
 control (the environment's likelihood in place of the penalty). For comparison the original model
 and a model that was never trained on the forget set, under the same attacks. Steps are the lab's
-own: forget quality is not matched, so compare a method with its own control. DIR/report.html is
+own: ``forgotten`` is not matched, so compare a method with its own control. DIR/report.html is
 written after every run, the numbers to the table and its .md; the same command again does only
 what is missing.
 """

@@ -4,9 +4,9 @@
 
 First every variant (groups.py lists them) is trained with each of its settings on the lab's model
 with seed 0, and fine-tuned on the validation task `next`, on which no result is reported. Of the
-plain method the setting is kept that has the largest sum of forget quality along that fine-tuning
-and utility before it. Of the others it is the one with the highest forget quality along the
-fine-tuning among those whose forget quality and utility before it are at most .05 and .03 (.02 in
+plain method the setting is kept that has the largest sum of ``forgotten`` along that fine-tuning
+and utility before it. Of the others it is the one with the highest ``forgotten`` along the
+fine-tuning among those whose ``forgotten`` and utility before it are at most .05 and .03 (.02 in
 the groups `equal` and `directions`) below the plain method's; if there is none, the one nearest to
 that, and its row says how far below. Then the kept settings, with new seeds for data and steering
 vector, are fine-tuned on the six test tasks and relearn. The same command again does only what is

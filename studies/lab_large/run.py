@@ -126,7 +126,7 @@ def tuned(made: Recipe, questions: int, tune: int) -> Recipe:
 
 
 def goodness(run: RunDir) -> float:
-    """Forget quality along the validation task, and utility before it."""
+    """``forgotten`` along the validation task, and utility before it."""
     along = mean([forgotten_share(run, f"{VALIDATION.name}-{stage}") for stage in STAGES])
     return along + run.scores("after")[UTILITY].value
 

@@ -3,9 +3,9 @@
     python -m studies.lab_strength.run     # 15 minutes on one core
 
 Writes results/lab_strength.json. Every row: unlearn the lab's model, then fine-tune it on the task
-`next`. Forget quality after unlearning and at a quarter, half and the end of the fine-tuning. One
+`next`. ``forgotten`` after unlearning and at a quarter, half and the end of the fine-tuning. One
 seed. More steps for larger lambda, because the penalty slows forgetting and rows should be compared
-at similar forget quality.
+at similar ``forgotten``.
 """
 
 import argparse

@@ -8,7 +8,7 @@ of every score at several fractions and without one. Masks are made once from th
 the fraction is of the weights that the method trains, PO's forget gradient is that of its refusals.
 Random masks differ from seed to seed. Robust accuracy is over two fine-tunings of the lab, one
 whose task was solved before (topics) and one whose was not (owner), of 30 steps; 100 questions of
-each kind. Steps are the lab's own: forget quality is not matched. The same command again does only
+each kind. Steps are the lab's own: ``forgotten`` is not matched. The same command again does only
 what is missing; rows of the table that DIR has no runs of are kept with their commit.
 """
 

@@ -86,7 +86,7 @@ def alignment(lm: LM) -> dict[str, dict[str, float]]:
 
 
 def parts(lm: LM, unlearned: State, tuned: State) -> dict[str, dict[str, float]]:
-    """Forget quality with one group of weights fine-tuned, and with all others fine-tuned."""
+    """``forgotten`` with one group of weights fine-tuned, and with all others fine-tuned."""
     found: dict[str, dict[str, float]] = {}
     for name, pattern in GROUPS.items():
         inside = {k for k in tuned if re.search(pattern, k)}
@@ -106,7 +106,7 @@ def drifted(unlearned: State, tuned: State) -> State:
 
 
 def quality(lm: LM, state: State) -> float:
-    """Forget quality with these weights."""
+    """``forgotten`` with these weights."""
     lm.model.load_state_dict(dict(state))
     return 1 - Choice(Facts("agents"))(lm).value
 

@@ -36,13 +36,22 @@ class Name(NamedTuple):
 
 def parse_name(name: str) -> Name:
     """Split ``METHOD[-ROBUST][-ilu|-control]``; an unknown name raises with a suggestion."""
-    by_name = {str(n): n for n in names()}
-    if name not in by_name and renewed_name(name) in by_name:
-        warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
-        name = renewed_name(name)
-    if name not in by_name:
-        raise unknown("recipe", name, by_name, f"ilu methods lists them{explained_endings()}")
-    return by_name[name]
+    if found := parts_of(name):
+        return found
+    if found := parts_of(renewed_name(name)):
+        warnings.warn(f"the recipe {name} is called {found} now", stacklevel=2)
+        return found
+    by_name = [str(each) for each in names()]
+    raise unknown("recipe", name, by_name, f"ilu methods lists them{explained_endings()}")
+
+
+def parts_of(name: str) -> Name | None:
+    """The parts of a recipe's name; None if there is no such recipe."""
+    methods, robust = declared_methods(), (None, *declared_endings())
+    possible = ((r, e) for r in robust for e in (None, *ENVIRONMENT))
+    tails = ((r, e, "".join(f"-{part}" for part in (r, e) if part)) for r, e in possible)
+    found = [Name(name.removesuffix(tail), r, e) for r, e, tail in tails if name.endswith(tail)]
+    return next((each for each in found if each.method in methods), None)
 
 
 def renewed_name(name: str) -> str:

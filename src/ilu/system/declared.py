@@ -5,11 +5,12 @@ Importing a method imports torch, which takes seconds. Names and docstrings need
 
 import ast
 import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ilu.system.discover import files
 
 
 class Declared(NamedTuple):
@@ -31,13 +32,8 @@ def declared(package: str, table: str) -> Mapping[str, Declared]:
     The mappings are literal: a name, and a call whose first argument is defined in the same file.
     """
     found: dict[str, Declared] = {}
-    for info in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        finder: Any = info.module_finder
-        file = Path(finder.path) / f"{info.name.rpartition('.')[2]}.py"
-        if not info.ispkg:
-            found.update(
-                (each.name, each) for each in entries(file, table, file.stat().st_mtime_ns)
-            )
+    for _, file in files(importlib.import_module(package).__path__, f"{package}."):
+        found.update((each.name, each) for each in entries(file, table, file.stat().st_mtime_ns))
     return found
 
 

@@ -45,8 +45,8 @@ Choices = list[int | None]
 class Choice:
     """Accuracy of choosing the most likely option, ``acc`` of lm-evaluation-harness.
 
-    Options are scored by the sum over their tokens, without length normalisation. Forget quality is
-    1 minus this accuracy (arXiv 2506.01339).
+    Options are scored by the sum over their tokens, without length normalisation. On
+    forget questions, ``forgotten`` is 1 minus this accuracy (arXiv 2506.01339).
     """
 
     questions: Questions
