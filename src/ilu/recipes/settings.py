@@ -34,7 +34,7 @@ class Common:
             (QLoRA; needs torchao); the update is merged into the unquantised weights.
         mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
             the run begins, like wagle:0.9.
-        measured: examples of each set on which the loss is measured before and after.
+        limit: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
         published: keep to the published defaults; without it, those that were measured on real
             models replace them, and what depends on the model is chosen from it.
@@ -55,7 +55,7 @@ class Common:
     lora_alpha: float | None = None
     quantise_base: int = 0
     mask: str | None = None
-    measured: int = 200
+    limit: int = 200
     seed: int = 0
     published: bool = False
 
@@ -108,7 +108,7 @@ class AttackSettings:
     """The user's data, and the settings that all attacks of a run share.
 
     Args:
-        task_columns: renamed columns of the task, as standard=present.
+        attack_columns: renamed columns of the data that attacks train on, as standard=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
         forget: data with the documents of relearn; by default the lab's.
@@ -122,7 +122,7 @@ class AttackSettings:
         seed: seed of the order of the data, and of noise.
     """
 
-    task_columns: tuple[str, ...] = ()
+    attack_columns: tuple[str, ...] = ()
     truncate: int | None = None
     forget: str | None = None
     retain: str | None = None
