@@ -147,7 +147,7 @@ def stopped_and_resumed(case: Case, ranks: Ranks, folder: Path):
 def whole_run(ranks: Ranks, folder: Path, out: Path):
     """A recipe from data files to a model folder."""
     data = {n: str(folder / f"{n}.jsonl") for n in ("forget", "retain", "environment")}
-    sizes = {"batch_size": 2, "environment_batch_size": 2, "measured": 2}
+    sizes = {"batch_size": 2, "environment_batch_size": 2, "limit": 2}
     given = {**data, **sizes, "steps": 2, "lr": 1e-3, "reading": "logits", "strength": 1.0,
              "scale_free": False}  # fmt: skip
     mask = {"mask": str(folder / "mask.safetensors")}

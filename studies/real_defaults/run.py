@@ -45,7 +45,7 @@ def recipe(method: str, model: str, topic: str, rank: int, limit: int) -> Recipe
     environment = {"environment": ENVIRONMENT} if method.endswith("-ilu") else {}
     adapters = {"lora_rank": rank} if rank else {}
     settings = {"model": model, "forget": f"facts:{topic}", "retain": "facts:rest"}
-    made = build(method, {**settings, "measured": limit, **environment, **adapters})
+    made = build(method, {**settings, "limit": limit, **environment, **adapters})
     return replace(made, metrics={**made.metrics, **perplexity()})
 
 

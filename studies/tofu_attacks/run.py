@@ -56,7 +56,7 @@ COMMON: dict[str, Any] = {
     "truncate": LONGEST,
     "steps": 40,
     "batch_size": 8,
-    "measured": MEASURED,
+    "limit": MEASURED,
 }
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 METHODS: dict[str, dict[str, Any]] = {
@@ -101,7 +101,7 @@ def tuned(text: Source, goals: Mapping[str, Metric], seed: int) -> FineTune:
 
 def learned(model: str, data: str, name: str, out: Path) -> str:
     """A model made by ordinary fine-tuning, once."""
-    recipe = oracle(model, dataset(data, (), None), LEARNING, batch_size=16, measured=50, name=name)
+    recipe = oracle(model, dataset(data, (), None), LEARNING, batch_size=16, limit=50, name=name)
     return str(run_once(recipe, out).path / "model")
 
 

@@ -46,7 +46,7 @@ COMMON: dict[str, Any] = {
     "steps": 40,
     "lr": 5e-4,
     "batch_size": 8,
-    "measured": 50,
+    "limit": 50,
 }
 LAYER = 2
 METHODS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ ILU: dict[str, Any] = {
 def learn(model: str, data: str, name: str, out: Path) -> RunDir:
     """Ordinary fine-tuning, once."""
     source = dataset(data, (), None)
-    return run_once(oracle(model, source, LEARNING, batch_size=16, measured=50, name=name), out)
+    return run_once(oracle(model, source, LEARNING, batch_size=16, limit=50, name=name), out)
 
 
 @torch.no_grad()

@@ -121,8 +121,8 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, installed_ilu, tm
     recorded = json.loads((tmp_path / "run/scores/after.json").read_text())
     assert scores["utility"] == recorded["utility"]
 
-    tune = ("--steps", "3", "--batch-size", "4")
-    done = ilu("attack", "run/model", "--task", "mood", "--suite", "lab", *tune, "--out", "mood")
+    tune = ("--steps", "3", "--batch-size", "4", "--keep", "--out", "mood")
+    done = ilu("attack", "run/model", "--attack", "mood", "--suite", "lab", *tune)
     assert done.returncode == 0, done.stderr
     assert "mood-quarter" in done.stdout
 
@@ -161,13 +161,14 @@ def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
     assert (asked[0], asked[1]["n"]) == ("fewshot", 8)
     assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
     assert not (tmp_path / "run/attacks").exists()
-    failed(ilu("attack", "lab", "--out", "x"), "needs --task, --attack or --ask", "quantise")
+    failed(ilu("attack", "lab", "--out", "x"), "needs --attack or --ask", "quantise")
     wmdp = ("--ask", "lens", "--suite", "wmdp", "--split", "bio")
     failed(ilu("attack", "lab", *wmdp, "--out", "x"), "questions of --suite wmdp", "choice --data")
 
 
 def test_bench_measures_methods_and_does_only_what_is_missing(ilu, tmp_path):
-    command = ("bench", "methods", "--only", "npo", "--seeds", "2", "--quick", "--out", "bench")
+    seeds = ("--seed", "0", "--seed", "1")
+    command = ("bench", "methods", "--only", "npo", *seeds, "--quick", "--out", "bench")
     done = ilu(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "bench" / "methods.json").read_text())
@@ -215,7 +216,7 @@ def test_doctor_says_whether_the_mirror_is_there(ilu, tmp_path):
 def test_wrong_names_get_a_suggestion(ilu, installed_ilu):
     failed(installed_ilu("unlern"), "unknown command 'unlern'; did you mean 'unlearn'?")
     failed(ilu("unlearn", "npo-ilo"), "unknown recipe 'npo-ilo'; did you mean 'npo-ilu'?")
-    failed(ilu("attack", "lab", "--task", "modo", "--out", "x"), "did you mean 'mood'?")
+    failed(ilu("attack", "lab", "--attack", "modo", "--out", "x"), "did you mean 'mood'?")
     failed(ilu("unlearn", "--model", "lab", "npo", "--out", "x"), "needs a recipe first")
 
 
@@ -255,7 +256,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
         "model 'nowhere' is no folder",
     )
     failed(ilu("evaluate", "lab"), "needs --data")
-    failed(ilu("attack", "lab", "--task", "none.jsonl", "--out", "x"), "none.jsonl does not exist")
+    failed(ilu("attack", "lab", "--attack", "no.jsonl", "--out", "x"), "no.jsonl does not exist")
     failed(ilu("report", "nothing"), "not a run directory")
     failed(ilu("rerun", "nothing", "--out", "x"), "not a run directory")
     failed(ilu("vectors", "lab", "lab", "nothing"), "not a model folder")
@@ -265,7 +266,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
     failed(ilu("plan", "npo", "--model", "lab", "--length", "abc"), "--length abc: say how many")
     failed(ilu("landscape", "lab", "lab", "--kind", "plane", "--out", "x.json"), "third model")
     lab = ("landscape", "lab", "lab", "--suite", "lab", "--out", "x.json")
-    failed(ilu(*lab, "--columns", "text=body"), "leave --columns out")
+    failed(ilu(*lab, "--data-columns", "text=body"), "leave --data-columns out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl"]
 
 

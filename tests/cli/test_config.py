@@ -8,6 +8,7 @@ from ilu.cli.arguments import attack, evaluate
 from ilu.cli.config import TOGETHER, with_config
 from ilu.cli.help import flags_of
 from ilu.cli.main import run
+from ilu.cli.names import Names
 from ilu.cli.unlearn import Place, flag_type, read
 from ilu.recipes.build import defaults
 from ilu.recipes.names import declared_endings, declared_methods
@@ -28,7 +29,7 @@ def words(command, settings, first="recipe"):
     """What a command gets of its words."""
 
     def read_words(*argv):
-        return with_config(f"ilu {command}", argv, first, lambda lead: settings)
+        return with_config(Names(command), argv, first, lambda lead: settings)
 
     return read_words
 
@@ -93,8 +94,8 @@ def test_flags_override_the_file(tmp_path):
 
 def test_models_of_evaluate_may_stand_in_the_file_or_before_the_flags(tmp_path):
     file = tmp_path / "e.yaml"
-    file.write_text("models: [a, b]\nsuite: lab\n")
-    get = words("evaluate", {"suite"}, "models")
+    file.write_text("model: [a, b]\nsuite: lab\n")
+    get = words("evaluate", {"suite"}, "model")
     assert get("--config", str(file)) == ["a", "b", "--suite=lab"]
     assert get("c", "--config", str(file), "--limit", "1") == ["c", "--suite=lab", "--limit", "1"]
 
@@ -112,8 +113,8 @@ def test_models_of_evaluate_may_stand_in_the_file_or_before_the_flags(tmp_path):
         ("unlearn", "npo", "has no settings"),
         ("sweep", "recipe: npo\ngird: seed=0:3", "did you mean 'grid'?"),
         ("attack", "model: lab\ntsak: mood", "ilu attack has no setting 'tsak'; did you mean"),
-        ("evaluate", "models: lab\nsiute: lab", "did you mean 'suite'?"),
-        ("evaluate", "models:\nsuite: lab", "line 1: models has no value: write one"),
+        ("evaluate", "model: lab\nsiute: lab", "did you mean 'suite'?"),
+        ("evaluate", "model:\nsuite: lab", "line 1: model has no value: write one"),
     ],
 )
 def test_a_wrong_file_is_refused_without_torch(command, text, says, tmp_path):

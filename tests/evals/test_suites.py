@@ -120,9 +120,9 @@ def test_flags_that_would_do_nothing_are_refused():
             suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
         with pytest.raises(ValueError, match=f"{name} has fixed columns: leave `col"):
-            suite_of(name, SuiteRequest(data=data, columns=("question=q",)))
+            suite_of(name, SuiteRequest(data=data, data_columns=("question=q",)))
     assert suite_of("muse", SuiteRequest(truncate=64))
-    assert suite_of("elicit", SuiteRequest(data="d.jsonl", columns=("question=q",)))
+    assert suite_of("elicit", SuiteRequest(data="d.jsonl", data_columns=("question=q",)))
 
 
 def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
@@ -135,7 +135,7 @@ def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
 
 
 def test_an_attacker_may_have_another_optimiser():
-    asked = ["lab", "--task", "sums", "--suite", "lab", "--lr", "0.03", "--out", "o"]
+    asked = ["lab", "--attack", "sums", "--suite", "lab", "--lr", "0.03", "--out", "o"]
     found = parse(attack.Attack, "ilu attack", [*asked, "--optimizer", "sgd"])
     assert attack.attacker(found)("sums").optim == Optim(lr=0.03, steps=100, optimizer="sgd")
     assert attack.attacker(parse(attack.Attack, "ilu attack", asked)).optim.optimizer == "adamw"
@@ -152,7 +152,7 @@ def test_an_attack_asks_own_questions_without_showing_the_options(ilu, tmp_path)
              "answer": draw.randrange(4)} for i in range(24)]  # fmt: skip
     write(tmp_path / "q.jsonl", rows)
     asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--ask", "prefilled")
-    few = ("--task", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
+    few = ("--attack", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
     done = ilu("attack", "lab", *asked, *few, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert {"choice_acc", "choice_acc_norm"} <= set(RunDir(tmp_path / "run").scores("mood-end"))

@@ -226,7 +226,7 @@ def test_known_tasks_can_be_attacked_with(task, hub):
         task, optim=Optim(lr=1e-3, steps=1), batch_size=2, columns=(), truncate=None, seed=0
     )
     assert set(found.goals) == {"task_accuracy"}
-    with pytest.raises(ValueError, match="leave `task_columns` out"):
+    with pytest.raises(ValueError, match="leave `attack_columns` out"):
         task_attack(
             task, optim=Optim(lr=1, steps=1), batch_size=2, columns=("a=b",), truncate=None, seed=0
         )

@@ -38,7 +38,7 @@ from ilu.training.schedules import Ramp
 from ilu.types import Example
 from tests.build import OwnRule
 
-OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "measured": 4}
+OWN = {"steps": 3, "lr": 1e-3, "batch_size": 2, "environment_batch_size": 2, "limit": 4}
 
 
 def recipe(folder, name="npo-ilu", **settings):
@@ -619,7 +619,7 @@ def test_a_revision_given_as_a_flag_is_the_one_that_is_loaded(folder, tmp_path, 
     where = ["--revision=v2", f"--out={tmp_path}/run"]
     data = [f"--{name}={folder}/{name}.jsonl" for name in ("forget", "retain")]
     assert command(["unlearn", "npo", "--model=org/model", *data, *where]) == 2
-    assert command(["attack", "org/model", "--task=mood", "--suite=lab", *where]) == 2
+    assert command(["attack", "org/model", "--attack=mood", "--suite=lab", *where]) == 2
     assert command(["unlearn", "npo", "--model=org/model", *data, where[1]]) == 2
     assert loaded == ["v2", "v2", None]
     made = recipe(folder, "whp", revision="v2")
@@ -627,7 +627,9 @@ def test_a_revision_given_as_a_flag_is_the_one_that_is_loaded(folder, tmp_path, 
 
 
 def test_a_revision_of_what_is_on_no_hub_is_refused(tmp_path, capsys):
-    assert command(["attack", "lab", "--task=mood", "--revision=v2", f"--out={tmp_path}/run"]) == 2
+    assert (
+        command(["attack", "lab", "--attack=mood", "--revision=v2", f"--out={tmp_path}/run"]) == 2
+    )
     assert "--revision v2 is for a model on the hub, and lab is not" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -95,19 +95,19 @@ def test_cells_that_come_to_the_same_recipe_are_one_run():
 
 
 def test_attacks_by_name():
-    (all_of_them,) = planned(lab("--attacks", "all")).values()
+    (all_of_them,) = planned(lab("--attack", "all")).values()
     assert len(all_of_them.attacks) == 7
-    (two,) = planned(lab("--attacks", "mood,relearn", "--attack-steps", "3")).values()
+    (two,) = planned(lab("--attack", "mood,relearn", "--attack-steps", "3")).values()
     assert [a.steps for a in two.attacks.values()] == [3, 3]
     with pytest.raises(ValueError, match="unknown task"):
-        planned(lab("--attacks", "modo"))
+        planned(lab("--attack", "modo"))
 
 
 def test_an_attack_on_blocks_has_commas_of_its_own():
-    (found,) = planned(lab("--attacks", "blocks:0,1:mood,lora:sums,relearn")).values()
+    (found,) = planned(lab("--attack", "blocks:0,1:mood,lora:sums,relearn")).values()
     assert sorted(found.attacks) == ["blocks-0-1-mood", "lora-sums", "relearn"]
     with pytest.raises(ValueError, match="unknown task"):
-        planned(lab("--attacks", "mood,,sums"))
+        planned(lab("--attack", "mood,,sums"))
 
 
 def test_what_is_shared_is_not_measured_again_after_unlearning(folder, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def results(out):
 def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys):
     """Driver and worker die by SIGKILL within the attack; the result is equal to the byte."""
     out = tmp_path / "with a space é"
-    grid = ("--grid", "lr=1e-3,1e30", "--attacks", "relearn", "--save-every", "1", "--workers=1")
+    grid = ("--grid", "lr=1e-3,1e30", "--attack", "relearn", "--save-every", "1", "--workers=1")
     words = ["sweep", *argv(folder, out, *grid, "--attack-steps=30")]
     code = "import sys; from ilu.cli.main import run; sys.exit(run(sys.argv[1:]))"
     driver = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
@@ -300,7 +300,7 @@ def test_both_halves_ask_for_everything_though_the_questions_have_a_period():
 def test_what_was_for_validation_is_in_no_goal_of_the_test():
     """Relearning asks after some of the facts that the recipe's own metric is on."""
     goal = ("--goal", "utility@after,-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
-    wish = lab(*goal, "--attacks", "relearn,in-turn:sums+sums", name="npo")
+    wish = lab(*goal, "--attack", "relearn,in-turn:sums+sums", name="npo")
     _, found = trial(wish, "", {"lr": 2e-4})
     (test,) = planned(wish).values()
     seen = {q.prompt for m in found.metrics.values() for q in m.questions()}
@@ -316,13 +316,13 @@ def test_what_was_for_validation_is_in_no_goal_of_the_test():
 
 def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
     goal = ("--goal", "utility@after,-forget_accuracy@mood-end", "--search", "lr=1e-4:1e-3:log")
-    wish = lab(*goal, "--attacks", "all", name="npo")
+    wish = lab(*goal, "--attack", "all", name="npo")
     (test,) = planned(wish).values()
     assert "mood" not in test.attacks
     assert len(test.attacks) == 6
     assert all(m.questions.half == "test" for m in test.metrics.values() if isinstance(m, Choice))
     with pytest.raises(ValueError, match="for validation"):
-        planned(lab(*goal, "--attacks", "mood"))
+        planned(lab(*goal, "--attack", "mood"))
     with pytest.raises(ValueError, match="--goal"):
         planned(lab("--search", "lr=1:2"))
     with pytest.raises(ValueError, match="a stage is before, after, or ATTACK-POINT"):
@@ -334,9 +334,9 @@ def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():
     "name", ["lora:mood", "blocks:0,1:mood", "in-turn:mood+sums", "quantise:4"]
 )
 def test_a_search_may_look_at_any_attack(name, tmp_path):
-    """Named as in --attacks; the trial has it, without test items, and the grid has not."""
+    """Named as in --attack; the trial has it, without test items, and the grid has not."""
     goal = ("--goal", f"utility@after,-forget_accuracy@{name}-end", "--search", "lr=1e-4:1e-3:log")
-    wish = lab(*goal, "--attacks", "relearn", name="npo")
+    wish = lab(*goal, "--attack", "relearn", name="npo")
     (test,) = planned(wish).values()
     assert list(test.attacks) == ["relearn"]
     _, found = trial(wish, "", {"lr": 2e-4})
@@ -348,7 +348,7 @@ def test_a_search_may_look_at_any_attack(name, tmp_path):
     run_dir.write_scores(f"{label(name)}-end", {"forget_accuracy": Score(0.5, 0, 1)})
     assert optuna_search.value(run_dir, as_recorded(goal_of(wish))) == 0.25
     with pytest.raises(ValueError, match="for validation"):
-        planned(lab(*goal, "--attacks", f"relearn,{name}", name="npo"))
+        planned(lab(*goal, "--attack", f"relearn,{name}", name="npo"))
 
 
 def test_workers_change_no_trial_of_a_search(tmp_path):

@@ -50,13 +50,13 @@ def commands(place: Path) -> dict[str, Command]:
     return {
         "unlearn": Command(
             ["unlearn", "npo-ilu", f"--model={model}", *data, *small, "--steps=30",
-             "--save-every=3", f"--environment={place}/environment.jsonl", "--measured=4",
+             "--save-every=3", f"--environment={place}/environment.jsonl", "--limit=4",
              "--environment-batch-size=2", "--mask=wagle:0.5"],
             "--out", "run", ("train.jsonl", weights, "scores/after.json", "mask.safetensors"),
             ("--resume",),
         ),
         "attack": Command(
-            ["attack", model, f"--task={place}/environment.jsonl", *small, "--steps=40",
+            ["attack", model, f"--attack={place}/environment.jsonl", "--keep", *small, "--steps=40",
              "--save-every=3", f"--data={place}/forget.jsonl"],
             "--out", "attacked", ("scores/environment-end.json", "scores/environment-half.json",
                                   "attacks/environment/model/model.safetensors"),

@@ -208,10 +208,10 @@ def test_no_question_and_no_generation_is_printed_or_kept(mirror, tmp_path, monk
     for line in (
         f"evaluate lab --suite wmdp --out {out}/wmdp.json",
         f"evaluate lab --suite verbatim --data {texts} --out {out}/texts.json",
-        f"attack lab --task {texts} --suite wmdp --steps 1 --batch-size 2 --out {out}/run "
+        f"attack lab --keep --attack {texts} --suite wmdp --steps 1 --batch-size 2 --out {out}/run "
         f"--cache {out}/cache",
-        f"attack lab --task {texts} --suite verbatim --data {texts} --steps 1 --batch-size 2 "
-        f"--out {out}/own",
+        f"attack lab --keep --attack {texts} --suite verbatim --data {texts} --steps 1 "
+        f"--batch-size 2 --out {out}/own",
         f"report {out}/run {out}/own --out {out}/report.html",
     ):
         assert cli.run(line.split()) == 0, capfd.readouterr().err

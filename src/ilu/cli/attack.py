@@ -27,16 +27,14 @@ LR = 1e-5
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted, request = read(argv)
-    names = (*([wanted.task] if wanted.task else []), *wanted.attack)
-    if not names and not wanted.ask:
+    if not wanted.attack and not wanted.ask:
         raise ValueError(
-            "ilu attack needs --task, --attack or --ask: a task, or one of the kinds "
+            "ilu attack needs --attack or --ask: a task, or one of the kinds "
             f"{', '.join(attack_kinds())}; see ilu attack --help"
         )
-    keep = wanted.keep or wanted.task is not None
     recipe = attacked(
-        wanted.model, names, attacker(wanted), suites(wanted, request), asking(wanted, request),
-        keep=keep, revision=wanted.revision,
+        wanted.model, wanted.attack, attacker(wanted), suites(wanted, request),
+        asking(wanted, request), keep=wanted.keep, revision=wanted.revision,
     )  # fmt: skip
     out = carry_out(recipe, wanted.place, shared=wanted.cache)
     show_stages(out)

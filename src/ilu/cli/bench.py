@@ -6,7 +6,7 @@ from typing import Any
 from ilu.cli.arguments.bench import read
 from ilu.cli.sweep import sweeping
 from ilu.cli.terminal import console, table
-from ilu.recipes.bench import QUICK, SIZE, jobs, names
+from ilu.recipes.bench import QUICK, SEEDS, SIZE, jobs, names
 from ilu.runs.results import display
 from ilu.runs.results.summary import HEADLINE, over_seeds
 from ilu.runs.run_dir import RunDir
@@ -22,13 +22,12 @@ COLUMNS = {key: display.COLUMNS[key] for key in HEADLINE} | COSTS
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted = read(argv)
-    if wanted.what != "methods" or wanted.seeds < 1:
+    if wanted.what != "methods":
         raise ValueError(
-            f"ilu bench {wanted.what} --seeds {wanted.seeds}: it measures methods, with at least "
-            "one seed: ilu bench methods --out DIR"
+            f"ilu bench {wanted.what}: it measures methods: ilu bench methods --out DIR"
         )
     size = QUICK if wanted.quick else SIZE
-    planned = jobs(wanted.only or names(), wanted.seeds, size, wanted.out / "runs")
+    planned = jobs(wanted.only or names(), wanted.seed or SEEDS, size, wanted.out / "runs")
     records = {path.name: recorded(recipe) for path, recipe in planned.items()}
     with sweeping(wanted.out, wanted.where) as carry_out:
         write_plan(wanted.out, records)

@@ -53,14 +53,14 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": Command(
         "Measure", "MODEL... --suite S", "measure what models know",
         "evaluate:main", "arguments.evaluate:read",
-        first="models", settings="arguments.evaluate:settings",
+        first="model", settings="arguments.evaluate:settings",
     ),
     "ask": Command(
         "Measure", "MODEL... PROMPT", "print the answers of models side by side",
         "ask:main", "arguments.ask:read",
     ),
     "attack": Command(
-        "Measure", "MODEL --task T", "attack a model, measure what comes back",
+        "Measure", "MODEL --attack A", "attack a model, measure what comes back",
         "attack:attack", "arguments.attack:read",
         first="model", settings="arguments.attack:settings",
     ),

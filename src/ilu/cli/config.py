@@ -5,6 +5,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from ilu.cli.flags import flags, key_of, without
+from ilu.cli.names import Names
 from ilu.cli.yaml_file import Entry, read_entries
 from ilu.system.errors import alternatives, similar
 
@@ -14,12 +15,12 @@ TOGETHER = ("betas",)
 
 
 def with_config(
-    command: str,
+    names: Names,
     argv: Sequence[str],
     first: str,
     settings: Callable[[Sequence[str]], Collection[str]],
 ) -> list[str]:
-    """The words of ``command`` in which those of its file stand for ``--config FILE``.
+    """The words of a command in which those of its file stand for ``--config FILE``.
 
     ``first`` is the key of what precedes the flags. ``settings``: from the words before the flags
     to the keys that a file may have. A flag overrides the file.
@@ -33,25 +34,26 @@ def with_config(
     entries = {entry.key: entry for entry in read_entries(path)}
     lead = list(takewhile(lambda word: not word.startswith("-"), words))
     rest = words[len(lead) :]
-    named = entries.pop(first, None)
+    named = next((entries.pop(key) for key in list(entries) if key in (first, f"{first}s")), None)
     if named and None in named.values:
         raise ValueError(f"{path}, line {named.line}: {first} has no value: write one")
     if not lead and named:
         lead = [str(value) for value in named.values]
     known = settings(lead)
+    command = f"ilu {names.command}"
     what = " ".join([command, *lead[:1]]) if first == "recipe" else command
-    for entry in entries.values():
-        check_key(what, entry, path, known)
     overridden = set(map(key_of, rest))
-    added = [
-        w for e in entries.values() if key_of(f"--{e.key}") not in overridden for w in words_of(e)
-    ]
+    added: list[str] = []
+    for entry in entries.values():
+        key = key_of(names.today(f"--{entry.key}"))
+        check_key(what, entry, key, path, known)
+        added += [] if key in overridden else words_of(entry)
     return [*lead, *added, *rest]
 
 
-def check_key(what: str, entry: Entry, path: Path, known: Collection[str]) -> None:
-    """Raise ValueError for a key that is no setting; with ``known`` empty all are accepted."""
-    if not known or key_of(f"--{entry.key}") in known:
+def check_key(what: str, entry: Entry, key: str, path: Path, known: Collection[str]) -> None:
+    """Raise ValueError for a ``key`` that is no setting; with ``known`` empty all are accepted."""
+    if not known or key in known:
         return
     near = similar(entry.key, known)
     hint = f"; did you mean {alternatives(near)}?" if near else ""

@@ -25,7 +25,7 @@ from ilu.system.provenance import environment
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted = read(argv)
-    if not wanted.models:
+    if not wanted.model:
         raise ValueError(
             "ilu evaluate needs at least one model: a folder, a hub id, a GGUF file, smollm2 or lab"
         )
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
     request = wanted.request
     suite = suite_of(wanted.suite, request)
-    if suite.followed and len(dict.fromkeys(wanted.models)) < 2:
+    if suite.followed and len(dict.fromkeys(wanted.model)) < 2:
         raise ValueError(f"--split {request.split} needs the original and models that follow it")
     if suite.followed and wanted.reference:
         raise ValueError(f"--split {request.split} compares with the first model: no --reference")
@@ -49,7 +49,7 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
     """Every model's scores; one model is in memory at a time."""
     folder = wanted.out.with_suffix("") / "parts" if wanted.out else None
     reference = (wanted.reference,) if wanted.reference else ()
-    names = list(dict.fromkeys((*reference, *wanted.models)))
+    names = list(dict.fromkeys((*reference, *wanted.model)))
     found: dict[str, Evaluation] = {}
     with progress() as shown:
         for name in names:
@@ -60,7 +60,7 @@ def evaluated(suite: Suite, wanted: Evaluate) -> dict[str, Evaluation]:
     if wanted.reference is None:
         return dict(zip(found, with_order(suite, list(found.values())), strict=True))
     oracle = found[wanted.reference]
-    return {name: compared(suite, name, found[name], oracle) for name in wanted.models}
+    return {name: compared(suite, name, found[name], oracle) for name in wanted.model}
 
 
 def compared(suite: Suite, name: str, own: Evaluation, reference: Evaluation) -> Evaluation:

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import sys
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
 
@@ -15,8 +14,6 @@ from ilu.cli.yaml_file import as_yaml
 Positional = tyro.conf.Positional
 SETTING = re.compile(r"`([a-z][a-z_]*)`")
 """A setting as messages of the library name it."""
-OLD_FLAGS = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
-"""Flag of an older version -> its name today."""
 HELP = {"-h", "--help", "--help-all"}
 PRINT = "--print-config"
 FILES = "\nFrom a YAML file: --config FILE; print the settings as one: --print-config\n"
@@ -39,7 +36,7 @@ def parse(
     ``basic``: see ``help_text``. ``head``: what precedes the flags, of commands that take
     --config; ``omitted``: settings that --print-config leaves out.
     """
-    words = [renewed(word) for word in argv]
+    words = list(argv)
     if HELP & set(words):
         shown = () if "--help-all" in words else basic
         files = "" if head is None else FILES
@@ -78,7 +75,7 @@ def refuse_twice(kind: type, words: Sequence[str]) -> None:
 def refuse_none(kind: type, words: Sequence[str]) -> None:
     """Raise ValueError for the value None, also a blank one of a file, where one is required."""
     required = {f.name: f for f in flags_of(kind, kind, "") if not (f.optional or f.positional)}
-    for word, value in zip(words, [*words[1:], ""], strict=True):
+    for word, value in zip(words, [*words[1:], ""], strict=False):
         one = required.get(key_of(word)) if word.startswith("--") else None
         if one and (word.endswith("=None") or (value == "None" and "=" not in word)):
             raise ValueError(
@@ -90,7 +87,7 @@ def refuse_none(kind: type, words: Sequence[str]) -> None:
 def key_of(word: str) -> str:
     """The setting of a flag: ``micro_batch`` of ``--micro-batch=2``, ``pack`` of ``--no-pack``."""
     flag = word.partition("=")[0].replace("_", "-").replace("--no-", "--", 1)
-    return OLD_FLAGS.get(flag, flag).removeprefix("--").replace("-", "_")
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def without(argv: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -108,16 +105,6 @@ def print_and_end(text: str) -> NoReturn:
     """Print a text and end the command."""
     print(text, end="")  # noqa: T201
     sys.exit(0)
-
-
-def renewed(word: str) -> str:
-    """A flag under the name that it has today; an older name gives a notice."""
-    flag, equals, value = word.partition("=")
-    new = OLD_FLAGS.get(flag)
-    if new is None:
-        return word
-    warnings.warn(f"the flag {flag} is called {new} now", stacklevel=2)
-    return f"{new}{equals}{value}"
 
 
 def as_flags(text: str) -> str:

@@ -60,6 +60,7 @@ def dispatch(name: str, argv: Sequence[str]) -> None:
     """Check the flags of a command, then import and call it: most commands import torch."""
     from ilu.cli.config import with_config
     from ilu.cli.help import fitted
+    from ilu.cli.names import Names
     from ilu.cli.terminal import console, warn_in_a_line
 
     warn_in_a_line()
@@ -69,8 +70,11 @@ def dispatch(name: str, argv: Sequence[str]) -> None:
     if command.help and argv and argv[0] in HELP:
         console.print(fitted(imported(command.help)()), markup=False, end="", soft_wrap=True)
         return
+    names = Names(name)
+    argv = names.with_model(names.renewed(argv))
     if command.settings:
-        argv = with_config(f"ilu {name}", argv, command.first, imported(command.settings))
+        found = with_config(names, argv, command.first, imported(command.settings))
+        argv = names.renewed(found)
     if command.check:
         imported(command.check)(argv)
     imported(command.runs)(argv)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
         weight_decay=wanted.weight_decay,
         micro_batch=wanted.micro_batch,
     )
-    source = dataset(wanted.retain, wanted.columns, wanted.truncate)
+    source = dataset(wanted.retain, wanted.retain_columns, wanted.truncate)
     recipe = oracle(wanted.model, source, optim, batch_size=wanted.batch_size, seed=wanted.seed)
     with interruptible() as stop, progress() as shown:
         options = Options(

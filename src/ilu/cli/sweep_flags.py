@@ -115,10 +115,11 @@ def planned(wish: Wish, best: Mapping[str, Mapping[str, float]] | None = None) -
     """
     flags, goal = wish.flags, goal_of(wish)
     held_back = {label(name) for name in attacks_of(goal)}
-    names = chosen(wish.model, flags.attacks)
-    if flags.attacks != "all" and (both := [name for name in names if label(name) in held_back]):
+    attacks = ",".join(flags.attack) or "none"
+    names = chosen(wish.model, attacks)
+    if attacks != "all" and (both := [name for name in names if label(name) in held_back]):
         raise ValueError(
-            f"--attacks {both[0]}: the goal looks at it, so it is for validation and cannot be "
+            f"--attack {both[0]}: the goal looks at it, so it is for validation and cannot be "
             "part of the test"
         )
     names = [name for name in names if label(name) not in held_back]

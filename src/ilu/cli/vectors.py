@@ -71,7 +71,7 @@ def measured(models: Mapping[str, StoredWeights], wanted: Vectors) -> dict[str, 
         before, after = (load_model(n) for n in (wanted.original, wanted.unlearned))
         read = {
             name: source(before.tokenizer)[: wanted.limit]
-            for name, source in texts(wanted.cka, wanted.columns).items()
+            for name, source in texts(wanted.cka, wanted.cka_columns).items()
         }
         found["cka"] = {name: layer_cka(before, after, each) for name, each in read.items()}
     return found

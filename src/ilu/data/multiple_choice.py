@@ -95,7 +95,7 @@ def choice_questions(
     if missing:
         raise ValueError(
             f"{name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
-            f"Say what it is called, for example `columns` {missing[0]}=q"
+            f"Say what it is called, for example `data_columns` {missing[0]}=q"
         )
     questions = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
     answers = {q.answer for q in questions}

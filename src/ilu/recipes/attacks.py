@@ -60,7 +60,7 @@ class Attacker:
             task,
             optim=self.optim,
             batch_size=self.settings.batch_size,
-            columns=self.settings.task_columns,
+            columns=self.settings.attack_columns,
             truncate=self.settings.truncate,
             seed=self.settings.seed,
         )
@@ -84,7 +84,7 @@ class Attacker:
             return self.with_settings(replace(attack, feed=feed, optim=self.optim))
         forget = [settings.forget] if settings.forget else []
         name = retain_name(name, forget) if role == "retain" else written_out(name, forget)
-        data = dataset(name, settings.task_columns, settings.truncate)
+        data = dataset(name, settings.attack_columns, settings.truncate)
         others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
         feed = Feed(Part(data, stop=count), min(settings.batch_size, count))
         return self.with_settings(FineTune(feed, self.optim, others if role == "forget" else {}))

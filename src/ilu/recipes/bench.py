@@ -1,5 +1,6 @@
 """The recipes of ``ilu bench methods``: every method on the lab, several seeds."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ilu.runs.recipe import Recipe
 
 SIZE = Size(unlearn=1.0, tune=30, relearn=30, questions=100)
 QUICK = Size(unlearn=0.02, tune=4, relearn=4, questions=20)
+SEEDS = (0, 1, 2)
 ORIGINAL = "original"
 BASES = ("npo", "rmu")
 """Methods that are combined with robust training, the penalty and the control."""
@@ -21,11 +23,11 @@ def names() -> tuple[str, ...]:
     return (ORIGINAL, *ours, *ended, "entropy-tar")
 
 
-def jobs(names: tuple[str, ...], seeds: int, size: Size, out: Path) -> dict[Path, Recipe]:
+def jobs(names: tuple[str, ...], seeds: Sequence[int], size: Size, out: Path) -> dict[Path, Recipe]:
     """The recipe of every name and seed, by its folder."""
     return {
         out / f"{name}-seed{seed}": replace(recipe_of(name, seed, size), keep_attacked=False)
-        for seed in range(seeds)
+        for seed in dict.fromkeys(seeds)
         for name in names
     }
 

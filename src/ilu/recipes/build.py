@@ -148,7 +148,7 @@ def warn_of_environment(name: str) -> None:
         )
 
 
-OLD_SETTINGS = {"reach": "perturbed", "ahead": "lookahead_step"}
+OLD_SETTINGS = {"reach": "perturbed", "ahead": "lookahead_step", "measured": "limit"}
 """Setting of an older version -> its name today."""
 REPEATABLE = {"forget", "environment"}
 """Settings with several values; a single name is also accepted."""
@@ -260,8 +260,8 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric | Grou
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
-    facts = facts_data.metrics(common.forget, common.retain, common.measured)
-    return {**of_lab, **facts, **user_data.metrics(given, common.measured)}
+    facts = facts_data.metrics(common.forget, common.retain, common.limit)
+    return {**of_lab, **facts, **user_data.metrics(given, common.limit)}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:

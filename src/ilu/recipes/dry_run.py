@@ -26,7 +26,7 @@ SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
 ROWS = 8
 SMALL: dict[str, Any] = {
     "steps": 3, "warmup": 1, "batch_size": 2, "environment_batch_size": 4, "micro_batch": 2,
-    "truncate": CONTEXT // 2, "measured": 4, "layer": 1, "layers": (0, 1), "attack_layer": 0,
+    "truncate": CONTEXT // 2, "limit": 4, "layer": 1, "layers": (0, 1), "attack_layer": 0,
     "attack_steps": 2, "inner_steps": 2, "inner_every": 1, "adversary_steps": 1,
     "reinforce_steps": 2, "reinforce_batch": 2, "average_from": 1, "ramp": 3,
 }  # fmt: skip

@@ -16,7 +16,7 @@ def oracle(
     optim: Optim,
     *,
     batch_size: int,
-    measured: int = 200,
+    limit: int = 200,
     seed: int = 0,
     name: str = "oracle",
 ) -> Recipe:
@@ -31,6 +31,6 @@ def oracle(
         data={"retain": feed},
         objective={"retain": Term(NLL(), on="retain")},
         optim=optim,
-        metrics=user_data.metrics({"retain": feed}, measured),
+        metrics=user_data.metrics({"retain": feed}, limit),
         seed=seed,
     )

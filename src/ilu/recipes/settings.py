@@ -47,7 +47,7 @@ class Common:
             whose forgotten share is nearest to it. By default measures ten times.
         save_dtype: precision of the saved model: own, that of the model that was loaded; or
             float32, bfloat16, float16. The weights are rounded to it before they are measured.
-        measured: examples of each set on which the loss is measured before and after.
+        limit: examples of each set on which the loss is measured before and after.
         seed: seed of the order of the data.
         published: keep to the published defaults; without it, those that were measured on real
             models replace them, and what depends on the model is chosen from it.
@@ -73,7 +73,7 @@ class Common:
     eval_every: int | None = None
     keep: Keep = "last"
     save_dtype: SaveDtype = "own"
-    measured: int = 200
+    limit: int = 200
     seed: int = 0
     published: bool = False
 
@@ -131,7 +131,7 @@ class AttackSettings:
     """The user's data, and the settings that all attacks of a run share.
 
     Args:
-        task_columns: renamed columns of the task, as standard=present.
+        attack_columns: renamed columns of the data that attacks train on, as standard=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
         forget: data with the documents of relearn; by default the lab's.
@@ -145,7 +145,7 @@ class AttackSettings:
         seed: seed of the order of the data, and of noise.
     """
 
-    task_columns: tuple[str, ...] = ()
+    attack_columns: tuple[str, ...] = ()
     truncate: int | None = None
     forget: str | None = None
     retain: str | None = None

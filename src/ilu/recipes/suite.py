@@ -61,8 +61,8 @@ def check_data(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
     if kind.data in ("user", "tasks") and request.data is None:
         what = "names of tasks" if kind.data == "tasks" else "a file or a hub dataset"
         raise ValueError(f"the suite {name} needs `data`: {what}")
-    if request.columns and (request.data is None or not kind.columns):
-        raise ValueError(f"the suite {name} has fixed columns: leave `columns` out")
+    if request.data_columns and (request.data is None or not kind.columns):
+        raise ValueError(f"the suite {name} has fixed columns: leave `data_columns` out")
     if kind.nonmembers != (request.nonmembers is not None):
         raise ValueError("`nonmembers` are unseen texts, which only the suite membership needs")
 

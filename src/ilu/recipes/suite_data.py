@@ -13,13 +13,13 @@ from ilu.recipes.user_data import column_names, dataset, full
 
 def user_dataset(request: SuiteRequest) -> Dataset | FactDocuments:
     """The user's data."""
-    return dataset(request.data or "", request.columns, request.truncate)
+    return dataset(request.data or "", request.data_columns, request.truncate)
 
 
 def choice_rows(request: SuiteRequest) -> ChoiceRows:
     """The user's questions."""
     return ChoiceRows(
-        full(request.data or ""), column_names(request.columns), request.limit, request.form
+        full(request.data or ""), column_names(request.data_columns), request.limit, request.form
     )
 
 
@@ -38,5 +38,5 @@ def judges(request: SuiteRequest) -> dict[str, Beside]:
 def passages(request: SuiteRequest, column: str) -> Passages:
     """A column of the user's data."""
     found = place(full(request.data or ""))
-    column = column_names(request.columns).get(column, column)
+    column = column_names(request.data_columns).get(column, column)
     return Passages(found.name, column, found.revision, request.limit)

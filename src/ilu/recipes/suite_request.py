@@ -22,7 +22,7 @@ class SuiteRequest:
         classifiers: for fluency and toxicity, text classifiers whose mean probability of a class is
             measured, as class=model, such as toxic=./judge: a folder or hub id. Predefined are
             toxic (unitary/toxic-bert, the default of toxicity) and clean (not gibberish).
-        columns: renamed columns, as standard=present.
+        data_columns: renamed columns of the data, as standard=present.
         truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
             muse.
         limit: use at most this many items of each set: the first ones, or for wmdp, mmlu,
@@ -38,7 +38,7 @@ class SuiteRequest:
     data: str | None = None
     nonmembers: str | None = None
     form: Form = "letters"
-    columns: tuple[str, ...] = ()
+    data_columns: tuple[str, ...] = ()
     classifiers: tuple[str, ...] = ()
     truncate: int | None = None
     limit: int | None = None

@@ -54,7 +54,7 @@ def task_attack(
 
 
 def downstream(
-    task: str, columns: Sequence[str], truncate: int | None, setting: str = "task_columns"
+    task: str, columns: Sequence[str], truncate: int | None, setting: str = "attack_columns"
 ) -> tuple[Source, Metric]:
     """Training text of a known task, and its accuracy on questions from another split.
 

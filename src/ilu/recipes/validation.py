@@ -22,7 +22,7 @@ def validation(common: Common, data: Mapping[str, Feed], steps: int) -> Validati
     """The validation of a recipe; None if neither ``eval_every`` nor ``keep`` is set."""
     if common.eval_every is None and common.keep == "last":
         return None
-    limit = min(common.measured, LIMIT)
+    limit = min(common.limit, LIMIT)
     gone = [each for name in common.forget if is_facts(name) for each in selections(name)]
     kept = selections(common.retain) if common.retain and is_facts(common.retain) else ()
     return Validation(

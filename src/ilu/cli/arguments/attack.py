@@ -16,7 +16,7 @@ from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.declared import declared
 from ilu.training.optim.settings import Kind
 
-MEASURED = ("data", "split", "form", "columns", "limit", "known")
+MEASURED = ("data", "split", "form", "data_columns", "limit", "known")
 """Settings of a suite that are flags here; ``AttackSettings`` has ``truncate`` and the like."""
 
 
@@ -24,9 +24,9 @@ MEASURED = ("data", "split", "form", "columns", "limit", "known")
 class Attack:
     """Attack a model and measure what comes back: by fine-tuning, relearning, compression, ...
 
-    Example: ilu attack runs/first/model --task mood --suite lab --lr 1e-3 --out runs/mood
+    Example: ilu attack runs/first/model --attack mood --suite lab --lr 1e-3 --out runs/mood
 
-    Example: ilu attack ./unlearned --task gsm8k --suite likelihood --data forget.jsonl --out runs/g
+    Example: ilu attack ./unlearned --attack gsm8k --suite likelihood --data f.jsonl --out runs/g
 
     Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
     --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
@@ -35,12 +35,12 @@ class Attack:
         model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
             forgets.
         revision: branch, tag or commit of a model on the hub.
-        task: gsm8k, ag_news, sst2, winogrande, mnli, qqp, a task of the lab (sums, topics, mood,
-            owner, entail, same), relearn (the lab's), or a file or hub dataset. All weights are
-            fine-tuned, and kept.
-        attack: repeat the flag for several, each from the same weights: a task, or an attack by its
-            name with an argument, as listed above.
-        ask: repeat the flag for several prompting attacks, which leave the weights alone: fewshot,
+        attack: a task, on which all weights are fine-tuned (gsm8k, ag_news, sst2, winogrande, mnli,
+            qqp, the lab's sums, topics, mood, owner, entail, same and relearn, a file or hub
+            dataset), or an attack by its name with an argument, as listed above; repeat the flag
+            for several, each from the same weights.
+        ask: repeat the flag for several prompting attacks, which leave the weights alone:
+            fewshot,
             reworded, prefilled, suffix, lens, probe, latent, sampling, or all. The questions are
             the lab's, or those of --suite choice --data FILE, half of which the attacks learn from;
             a report takes them to be about what was forgotten.
@@ -53,15 +53,14 @@ class Attack:
         clip: largest gradient norm; None does not clip.
         converge: end a task before that many steps once accuracy on 100 of its examples, which are
             held out, changes by less than 1 % at three measurements; needs --every.
-        keep: save the weights after every attack, not only after that on a task.
+        keep: save the weights after every attack, in OUT/attacks/NAME/model.
         cache: folder where results are kept by content: weights, attack, metrics, data, code. What
-            is there is not done again. With --task or --keep the attacks are carried out in any
+            is there is not done again. With --keep the attacks are carried out in any
             case, because their weights are saved.
     """
 
     model: Positional[str]
     revision: str | None = None
-    task: str | None = None
     attack: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
     settings: AttackSettings = AttackSettings()

@@ -17,20 +17,20 @@ class Bench:
 
     Example: ilu bench methods --out bench
 
-    Example: ilu bench methods --only rmu --only rmu-ilu --seeds 5 --out bench
+    Example: ilu bench methods --only rmu --only rmu-ilu --seed 0 --seed 1 --out bench
 
     Args:
         out: folder for methods.json, methods.md and one run directory per method and seed. It is a
             sweep folder: the same command again, or ilu sweep resume, runs only what is missing.
         only: a recipe to measure instead of all; repeat the flag for several.
-        seeds: runs of each method.
+        seed: a random seed; repeat the flag for several runs of each method; 0, 1, 2 if left out.
         quick: a smoke test with too few steps for meaningful numbers.
     """
 
     what: Positional[str]
     out: Path
     only: tuple[str, ...] = ()
-    seeds: int = 3
+    seed: tuple[int, ...] = ()
     quick: bool = False
     where: Annotated[Where, tyro.conf.arg(name="")] = Where()
 

@@ -22,7 +22,7 @@ class Evaluate:
     Example: ilu evaluate target fold1/model fold2/model --suite muse --split news-sust
 
     Args:
-        models: folders, hub ids, GGUF files, smollm2 or lab.
+        model: folders, hub ids, GGUF files, smollm2 or lab.
         suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
             muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
             downstream tasks; choice: multiple choice on --data with columns question, choices,
@@ -42,7 +42,7 @@ class Evaluate:
         device: cpu, cuda, mps.
     """
 
-    models: Positional[tuple[str, ...]]
+    model: Positional[tuple[str, ...]]
     suite: str = "likelihood"
     request: SuiteRequest = SuiteRequest()
     reference: str | None = None

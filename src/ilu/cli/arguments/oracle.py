@@ -20,7 +20,7 @@ class Oracle:
     Args:
         model: the model before any fine-tuning: folder, hub id, GGUF file, smollm2 or lab.
         retain: what it may see: file, hub dataset ORG/NAME:CONFIG:SPLIT, or short name.
-        columns: names of columns that differ, as wanted=present.
+        retain_columns: names of columns that differ, as wanted=present.
         truncate: cut longer examples to this many tokens.
         steps: optimiser steps.
         lr: peak learning rate.
@@ -37,7 +37,7 @@ class Oracle:
 
     model: Positional[str]
     retain: str
-    columns: tuple[str, ...] = ()
+    retain_columns: tuple[str, ...] = ()
     truncate: int | None = None
     steps: int
     lr: float

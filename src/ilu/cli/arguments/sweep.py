@@ -23,9 +23,9 @@ Carry out every combination of the grid, each in a run directory of its own belo
 command again does only what is missing; more of the grid adds runs. What has been done is read off
 the run directories alone, so a sweep can go on with another executor or on another machine.
 
-  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attacks all --out sweeps/one
+  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attack all --out sweeps/one
   ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 --search lr=1e-4:1e-3:log \\
-      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attacks all --out sweeps/tuned
+      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attack all --out sweeps/tuned
   ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray --out sweeps/mine
 
 FILE.py is code: it is run, with all that it does, and only when it is named here. Its function
@@ -66,8 +66,8 @@ class SweepFlags:
         out: folder of the sweep; what lies there is not done again.
         grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
             -ilu, and recipe=A,B tries several recipes with the same flags.
-        attacks: all, none, or attacks as ilu attack --attack takes them, with commas between,
-            carried out on every run.
+        attack: all, or an attack as ilu attack --attack takes it, carried out on every run; repeat
+            the flag for several, or write commas between them.
         attack_steps: optimiser steps of each attack.
         attack_lr: their learning rate.
         search: KEY=LOW:HIGH or KEY=LOW:HIGH:log, several with spaces between: find the best value
@@ -83,7 +83,7 @@ class SweepFlags:
 
     out: Path
     grid: tuple[str, ...] = ()
-    attacks: str = "none"
+    attack: tuple[str, ...] = ()
     attack_steps: int = 100
     attack_lr: float = 1e-3
     search: tuple[str, ...] = ()

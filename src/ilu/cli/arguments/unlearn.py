@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ilu.cli.flags import OLD_FLAGS
 from ilu.recipes.names import declared_endings, declared_methods, explained_endings, parse_name
 from ilu.recipes.settings import Common, Invariance
 from ilu.system.errors import alternatives, similar
@@ -120,7 +119,6 @@ def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> N
     known = {f"--{name.replace('_', '-')}" for name in settings} | {
         "--help",
         "--help-all",
-        *OLD_FLAGS,
     }
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
@@ -138,7 +136,7 @@ def field_names(*kinds: type) -> list[str]:
 GROUPS = {
     "Data": (
         "model", "revision", "forget", "retain", "environment", "forget_columns", "retain_columns",
-        "environment_columns", "truncate", "held_out", "measured",
+        "environment_columns", "truncate", "held_out", "limit",
     ),
     "Training": (
         "steps", "passes", "lr", "batch_size", "environment_batch_size", "warmup", "schedule",

@@ -28,7 +28,7 @@ class Vectors:
             singular values; takes minutes for a model of 1B, hours for 7B.
         cka: also compare hidden states of original and unlearned model, layer by layer, on the
             texts of this file or hub dataset, or of the lab (lab).
-        columns: names of columns in these texts, as EXPECTED=PRESENT.
+        cka_columns: names of columns in these texts, as EXPECTED=PRESENT.
         limit: use at most this many texts.
         out: write the numbers to this JSON file; ilu report shows the CKA of a file
             representations.json in a run directory.
@@ -42,7 +42,7 @@ class Vectors:
     by: Literal["layer", "module"] = "layer"
     rank: bool = False
     cka: str | None = None
-    columns: tuple[str, ...] = ()
+    cka_columns: tuple[str, ...] = ()
     limit: int = 200
     out: Path | None = None
     json: bool = False

@@ -10,7 +10,7 @@ from ilu.recipes.user_data import dataset
 
 def membership(request: SuiteRequest) -> Suite:
     """Membership inference attacks on the user's texts; one of them needs a reference model."""
-    others = dataset(request.nonmembers or "", request.columns, request.truncate)
+    others = dataset(request.nonmembers or "", request.data_columns, request.truncate)
     attacks = MembershipInference(user_dataset(request), others, gradient=True, limit=request.limit)
     return Suite({"membership": attacks}, compared=reference_attack)
 

@@ -1,0 +1,92 @@
+"""One name for one thing in all commands: flags of older versions, and the ways to give a model.
+
+Data given with ``--x`` have their columns in ``--x-columns``. ``--attack`` and ``--seed`` are
+repeated for several, ``--limit`` is the number of examples that are measured. A model is a word or
+``--model``.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ilu.cli.flags import flags, without
+
+MODEL = "--model"
+FIRST_WORDS = ("attack", "evaluate", "ask", "oracle")
+"""Commands whose models are their first words."""
+SECOND_WORD = ("unlearn", "sweep", "plan", "mask")
+"""Commands whose model is a flag behind the name of a recipe or score."""
+SUBCOMMANDS = ("status", "resume", "cancel", "show", "compare", "convert")
+"""First words of these that are no such name."""
+DATA_COLUMNS = {"--columns": "--data-columns"}
+LIMIT = {"--measured": "--limit"}
+EVERYWHERE = {"--reach": "--perturbed", "--ahead": "--lookahead-step"}
+OLD_FLAGS: Mapping[str, Mapping[str, str]] = {
+    "unlearn": LIMIT,
+    "plan": LIMIT,
+    "sweep": {**LIMIT, "--attacks": "--attack"},
+    "attack": {**DATA_COLUMNS, "--task": "--attack", "--task-columns": "--attack-columns"},
+    "evaluate": DATA_COLUMNS,
+    "landscape": DATA_COLUMNS,
+    "vectors": {"--columns": "--cka-columns"},
+    "oracle": {"--columns": "--retain-columns"},
+    "bench": {"--seeds": "--seed"},
+}
+"""Command -> its flags in an older version, and their names today."""
+
+
+class Names(NamedTuple):
+    """The names of one command."""
+
+    command: str
+
+    def today(self, flag: str) -> str:
+        """The name of a flag today; dashes may be underscores."""
+        dashed = flag.replace("_", "-")
+        return {**EVERYWHERE, **OLD_FLAGS.get(self.command, {})}.get(dashed, flag)
+
+    def renewed(self, words: Sequence[str]) -> list[str]:
+        """The words with today's flags; an older name gives a notice."""
+        found = [new for pair in self.flags_and_words(words) for new in pair]
+        return [*found, "--keep"] if self.keeps(words) and "--keep" not in found else found
+
+    def flags_and_words(self, words: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Each word under its name of today, as one or several."""
+        rest = iter(words)
+        for word in rest:
+            flag, equals, value = word.partition("=")
+            new = self.today(flag) if flag.startswith("--") else flag
+            if new == flag:
+                yield (word,)
+                continue
+            warnings.warn(f"the flag {flag} is called {new} now{self.hint(flag)}", stacklevel=2)
+            if (self.command, flag) == ("bench", "--seeds"):
+                yield seeds(value if equals else next(rest, ""))
+            else:
+                yield (f"{new}{equals}{value}",)
+
+    def keeps(self, words: Sequence[str]) -> bool:
+        """Whether an older flag saved the weights of its attack."""
+        return self.command == "attack" and any(w.partition("=")[0] == "--task" for w in words)
+
+    def hint(self, flag: str) -> str:
+        """What else has changed with a flag."""
+        if (self.command, flag) == ("attack", "--task"):
+            return ", and --keep saves the attacked weights"
+        return ", and takes a seed" if (self.command, flag) == ("bench", "--seeds") else ""
+
+    def with_model(self, words: Sequence[str]) -> list[str]:
+        """The words with the model in the one place where the command reads it."""
+        if self.command in FIRST_WORDS:
+            return [*flags(words, MODEL), *without(words, [MODEL])]
+        second = self.command in SECOND_WORD and words[:1] and words[0] not in SUBCOMMANDS
+        if second and len(words) > 1 and not any(w.startswith("-") for w in words[:2]):
+            return [words[0], MODEL, *words[1:]]
+        return list(words)
+
+
+def seeds(count: str) -> tuple[str, ...]:
+    """The seeds 0, 1, ... as flags, from their number; other words stay for the error."""
+    if not count.isdecimal() or count == "0":
+        return ("--seed", count)
+    return tuple(word for seed in range(int(count)) for word in ("--seed", str(seed)))
