@@ -204,6 +204,35 @@ def test_rouge_l_is_the_longest_common_subsequence():
 def test_what_rouge_and_bleu_cannot_read_is_not_scored():
     assert rouge_l("Ω ж", "Ω ж", stem=False) is None
     assert rouge_l("mill", "", stem=False).recall == 0
+
+
+OTHER_SCRIPTS = [
+    "東京は2024年に",
+    "Москва, 2024",
+    "กรุงเทพ 2024",
+    "दिल्ली 2024",
+    "서울 2024",
+    "Αθήνα 2024",
+]
+
+
+@pytest.mark.parametrize("reference", OTHER_SCRIPTS)
+def test_words_that_rouge_does_not_read_leave_an_answer_unscored(reference):
+    """Only the number was compared: 2024 alone had a recall of 1."""
+    assert rouge_l(reference, "2024", stem=False) is None
+    assert rouge_l("2024", reference, stem=False).recall == 1  # of the reference all was read
+
+
+def test_symbols_and_accents_are_part_of_latin_text():
+    assert rouge_l("TGF-β binds", "TGF binds", stem=False).recall == 1
+    assert rouge_l("Ørsted, naïve 5 µm", "x", stem=False).recall == 0
+
+
+def test_bleu_needs_words_with_spaces():
+    for reference in ("東京は2024年に", "กรุงเทพ 2024"):
+        assert bleu(reference, reference) is None
+    assert bleu("Москва была столицей", "Москва была столицей") == pytest.approx(1)
+    assert bleu("서울 은 수도 다", "서울 은 수도 다") == pytest.approx(1)
     assert bleu("", "mill") is None
     assert bleu("the old mill by the river", "the old mill by the river") == pytest.approx(1)
 

@@ -11,7 +11,8 @@ from rich.text import Text
 from ilu.cli.arguments.ask import Ask, read
 from ilu.cli.evaluate import labels
 from ilu.cli.terminal import console, print_json, progress
-from ilu.data.readers import ENDINGS, read_rows
+from ilu.data.cells import is_missing, text_in
+from ilu.data.readers import is_data_file, read_rows
 from ilu.evals.answers import Answering
 from ilu.models.load import load_model
 from ilu.models.named import NAMED, check_name
@@ -74,13 +75,14 @@ def models_and_prompts(wanted: Ask) -> tuple[list[str], list[str]]:
 
 def prompts_of(file: Path) -> list[str]:
     """The prompts of a file."""
-    if file.suffix in ENDINGS:
+    if is_data_file(file):
         rows = read_rows(file)
         column = next((name for name in COLUMNS if name in rows[0]), None)
         if column is None:
             raise ValueError(f"{file} needs a column {' or '.join(COLUMNS)}; it has: "
                              f"{', '.join(rows[0])}")  # fmt: skip
-        return [str(row.get(column) or "") for row in rows]
+        cells = ((row.get(column), f"{file}: row {i}: {column}") for i, row in enumerate(rows, 1))
+        return ["" if is_missing(value) else text_in(value, where) for value, where in cells]
     if not file.is_file():
         raise ValueError(f"{file} does not exist or is not a file")
     try:

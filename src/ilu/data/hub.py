@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ilu.data.facts.rows import fact_rows
 from ilu.data.facts.selection import is_facts, selections
-from ilu.data.readers import ENDINGS, Row, iter_rows
+from ilu.data.readers import FORMATS, Row, is_data_file, iter_rows
 from ilu.system.errors import first_line
 
 CONFIG = "config.json"
@@ -61,7 +61,7 @@ def local_rows(name: str, count: int | None = None) -> Rows | None:
         selections(name)  # an unknown topic is an error here, and not where rows are read
         return Rows(lambda: islice(fact_rows(name), count))
     path = Path(name)
-    if path.suffix in ENDINGS or path.exists():
+    if is_data_file(path) or path.exists():
         return of_file(path, count)
     hub = hub_name(name)
     mirror = os.environ.get(MIRROR)
@@ -81,7 +81,7 @@ def hub_name(name: str) -> HubName:
     found = re.fullmatch(rf"({word}/{word})(?::({word})?)?(?::({word}))?", name)
     if found is None or ".." in name:
         raise ValueError(
-            f"{name!r} is neither a file ending in {', '.join(ENDINGS)} nor a hub dataset "
+            f"{name!r} is neither a file ending in {', '.join(FORMATS)} nor a hub dataset "
             "ORG/NAME[:CONFIG[:SPLIT]]"
         )
     return HubName(found[1], found[2] or None, found[3] or "train")

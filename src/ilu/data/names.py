@@ -7,7 +7,7 @@ RWKU, KnowUnDo and LUME. RWKU has many commits, and we do not know which of them
 import difflib
 from typing import NamedTuple
 
-from ilu.data.readers import ENDINGS
+from ilu.data.readers import is_data_file
 
 
 class Place(NamedTuple):
@@ -97,7 +97,7 @@ def place(name: str) -> Place:
     if name in KNOWN:
         return KNOWN[name]
     families = {known.partition(":")[0] for known in KNOWN}
-    if name.partition(":")[0] in families and not name.endswith(ENDINGS):
+    if name.partition(":")[0] in families and not is_data_file(name):
         near = difflib.get_close_matches(name, KNOWN, n=3)
         family = [known for known in KNOWN if known.startswith(name.partition(":")[0])]
         raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(near or family)}")

@@ -1,10 +1,12 @@
-"""Rows of a JSON-lines, CSV or Parquet file as dictionaries."""
+"""Rows of a JSON, JSON-lines, CSV or Parquet file as dictionaries."""
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ilu.system.errors import first_line
 
@@ -12,15 +14,30 @@ Row = dict[str, Any]
 LARGEST_ROW = 64 << 20
 """Largest number of characters of a row: enough for a very long book, but bounded in memory."""
 LARGEST_FILE = 16 << 30
-"""Largest size in bytes of a Parquet file after decompression, ..."""
+"""Largest size in bytes of a file after decompression, ..."""
 LARGEST_RATIO = 64
 """... or this many times its size on disk, if that is more."""
-ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+LARGEST_ARRAY = 1 << 30
+"""Largest number of characters of a JSON file that is one array, which is read at once."""
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+"""Endings after those of text formats, and the names that Arrow has for them."""
+ENDINGS = (*FORMATS, *(f"{text}{end}" for text in FORMATS[:3] for end in COMPRESSED))
 
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a data file."""
     return list(iter_rows(path))
+
+
+def is_data_file(name: str | Path) -> bool:
+    """Whether a name has the ending of a data file."""
+    return str(name).endswith(ENDINGS)
+
+
+def ending(path: Path) -> str:
+    """The format of a data file, and its compression; else the last ending."""
+    return next((e for e in reversed(ENDINGS) if path.name.endswith(e)), path.suffix)
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
@@ -30,22 +47,23 @@ def iter_rows(path: Path) -> Iterator[Row]:
     """
     readers = {
         ".jsonl": iter_jsonl,
-        ".json": iter_jsonl,
+        ".json": iter_json,
         ".csv": iter_csv,
         ".parquet": iter_parquet,
     }
-    if path.suffix not in readers:
-        raise ValueError(
-            f"{path}: cannot read files ending in {path.suffix!r}; use one of {ENDINGS}"
-        )
+    if not is_data_file(path):
+        known = f"{', '.join(FORMATS)}; the first three may be compressed as .gz or .zst"
+        raise ValueError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {known}")
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file")
     empty = True
     try:
-        for row in readers[path.suffix](path):
+        for row in readers["." + ending(path).split(".")[1]](path):
             empty = False
             yield row
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise ValueError(too_long(path)) from None
         raise ValueError(f"{path} is not a CSV file that can be read: {error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -55,9 +73,64 @@ def iter_rows(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path} is empty: it needs at least one row")
 
 
+def too_long(path: Path) -> str:
+    """The error for a row beyond the limit, which is the same for every format."""
+    return f"{path} has a row longer than {LARGEST_ROW} characters: cut long texts into several"
+
+
+@contextmanager
+def text_of(path: Path, newline: str | None = None) -> Generator[TextIO]:
+    """A text file, decompressed by its ending; ValueError for one that is damaged."""
+    kind = COMPRESSED.get(path.suffix)
+    if kind is None:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+        return
+    import pyarrow
+
+    try:
+        with pyarrow.input_stream(str(path), compression=kind) as stream:
+            raw = io.BufferedReader(Bounded(stream, path))  # pyright: ignore[reportArgumentType]
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
+    except (pyarrow.ArrowException, OSError) as error:
+        why = first_line(error)
+        raise ValueError(f"{path} is not a {kind} file that can be read: {why}") from None
+
+
+class Bounded(io.RawIOBase):
+    """A decompressed stream that refuses to unpack to more than a limit."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self.stream, self.path = stream, path
+        self.left = largest(path)
+
+    def readable(self) -> bool:
+        """It can only be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; 0 at the end."""
+        data: bytes = self.stream.read(len(buffer))
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError(unpacks_to_more(self.path))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def largest(path: Path) -> int:
+    """The most bytes that a file may unpack to."""
+    return max(LARGEST_FILE, LARGEST_RATIO * path.stat().st_size)
+
+
+def unpacks_to_more(path: Path) -> str:
+    """The error for a file that unpacks to more."""
+    return f"{path} unpacks to more than {largest(path)} bytes: take fewer rows"
+
+
 def iter_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object per line; blank lines are skipped."""
-    with path.open(encoding="utf-8-sig") as file:
+    with text_of(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LARGEST_ROW), ""), start=1):
             if len(line) >= LARGEST_ROW:
                 raise ValueError(
@@ -68,22 +141,68 @@ def iter_jsonl(path: Path) -> Iterator[Row]:
                 yield json_object(line, f"{path}, line {number}")
 
 
+def iter_json(path: Path) -> Iterator[Row]:
+    """One array of objects, one object over several lines, or one object per line."""
+    with text_of(path) as file:
+        lines = iter(lambda: file.readline(LARGEST_ROW), "")
+        first = next((line.strip() for line in lines if line.strip()), "")
+    if not (first.startswith("[") or opens_an_object(first)):
+        yield from iter_jsonl(path)
+        return
+    with text_of(path) as file:
+        content = file.read(LARGEST_ARRAY)
+    if len(content) >= LARGEST_ARRAY:
+        raise ValueError(
+            f"{path} is longer than {LARGEST_ARRAY} characters: write one object per line"
+        )
+    items = array_of(content, str(path))
+    for number, item in enumerate(items, start=1):
+        yield checked_object(item, f"{path}, item {number}")
+
+
+def opens_an_object(line: str) -> bool:
+    """Whether a line is the beginning of a JSON object that later lines end."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return line.startswith("{") and error.pos >= len(line.rstrip())
+    except (RecursionError, ValueError):
+        return False
+    return False
+
+
+def array_of(content: str, where: str) -> list[Any]:
+    """The items of a JSON array, or one object as the only item."""
+    found = json_value(content, where, "write one array of objects, or one object per line")
+    return found if isinstance(found, list) else [found]
+
+
 def json_object(line: str, where: str) -> Row:
     """Parse one JSON object; ValueError with its location otherwise."""
+    return checked_object(json_value(line, where, "write one object per line"), where)
+
+
+def json_value(text: str, where: str, advice: str) -> Any:
+    """Parse JSON; ValueError with its location and advice otherwise."""
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error.msg}): write one object per line") from None
+        raise ValueError(f"{where} is not JSON ({error.msg}): {advice}") from None
     except (RecursionError, ValueError) as error:  # nested a thousand deep; a number of many digits
         raise ValueError(f"{where} cannot be read: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} holds a {type(row).__name__}, not an object with columns")
-    return row
+
+
+def checked_object(value: Any, where: str) -> Row:
+    """The value, if it is an object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} holds a {type(value).__name__}, not an object with columns")
+    return value
 
 
 def iter_csv(path: Path) -> Iterator[Row]:
     """Rows of a CSV file; every value stays text, so that 007 is not 7."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    csv.field_size_limit(LARGEST_ROW)
+    with text_of(path, newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if None in row or None in row.values():
                 raise ValueError(
@@ -98,7 +217,7 @@ def iter_parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     size = 0
-    limit = max(LARGEST_FILE, LARGEST_RATIO * path.stat().st_size)
+    limit = largest(path)
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=256):
@@ -107,12 +226,9 @@ def iter_parquet(path: Path) -> Iterator[Row]:
                 texts = [v for row in part for v in row.values() if isinstance(v, str | bytes)]
                 size += max(batch.nbytes, sum(map(len, texts)))
                 if size > limit:
-                    raise ValueError(f"{path} unpacks to more than {limit} bytes: take fewer rows")
+                    raise ValueError(unpacks_to_more(path))
                 if max(map(len, texts), default=0) > LARGEST_ROW:
-                    raise ValueError(
-                        f"{path} has a row longer than {LARGEST_ROW} characters: cut long texts "
-                        "into several"
-                    )
+                    raise ValueError(too_long(path))
                 yield from part
     except MemoryError:  # one of Arrow's errors is a MemoryError
         raise

@@ -12,7 +12,7 @@ from ilu.data.cells import is_missing, readable, readable_in, text_in
 from ilu.data.chat import encode_chat
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
-from ilu.data.readers import Row
+from ilu.data.readers import Row, is_data_file
 from ilu.data.token_cache import Encoded, fits_memory, in_memory, stored
 from ilu.data.tokenize import (
     answer_example,
@@ -25,7 +25,12 @@ from ilu.system.checks import check_limit
 from ilu.types import Example
 
 LAYOUTS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
-"""Supported sets of columns, in the order of precedence."""
+"""Supported sets of columns."""
+MAYBE_ANSWERS = (
+    "labels", "label", "answer", "answers", "target", "targets", "output", "outputs", "response",
+    "completion",
+)  # fmt: skip
+"""Columns of text that may be the answer to a column ``text``."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,20 @@ class Dataset:
                 stacklevel=2,
             )
         warn_of_spanning(cached.spanning, len(cached.examples), self.name)
+        self.warn_of_unread(rows.read())
         self.warn_without_end(cached.examples, tokenizer)
         return cached.examples
+
+    def warn_of_unread(self, rows: Iterable[Row]) -> None:
+        """Name the columns of a file that are not read, if the user has named none."""
+        if self.columns or not is_data_file(self.name):
+            return
+        first, _ = peeked(self.known(rows))
+        unread = [column for column in first if column not in find_layout(first, self.name)]
+        if unread:
+            warnings.warn(
+                f"{self.name}: these columns are not read: {', '.join(unread)}", stacklevel=3
+            )
 
     def warn_without_end(self, examples: Sequence[Example], tokenizer: Any) -> None:
         """Warn of completions that end with no token, so that a model does not learn to stop."""
@@ -159,15 +176,35 @@ def rest(row: Row, columns: Mapping[str, str]) -> Row:
 
 
 def find_layout(row: Row, name: str) -> tuple[str, ...]:
-    """The first known set of columns that the data has."""
-    for layout in LAYOUTS:
-        if all(column in row for column in layout):
-            return layout
+    """The known set of columns that the data has; ValueError where it could be one of two."""
+    found = [layout for layout in LAYOUTS if all(column in row for column in layout)]
+    if len(found) > 1:
+        first, second = ("+".join(layout) for layout in found[:2])
+        same = ",".join(f"{column}={column}" for column in found[0])
+        raise ValueError(
+            f"{name} has the columns {', '.join(row)}, which can be read as {first} or as "
+            f"{second}. Say which to read, for example `forget_columns` {same}"
+        )
+    if found == [("text",)]:
+        check_whole_text(row, name)
+    if found:
+        return found[0]
     wanted = " or ".join("+".join(layout) for layout in LAYOUTS)
     raise ValueError(
         f"{name} has the columns {', '.join(row)}; wanted: {wanted}. "
         "Say which is which, for example `forget_columns` text=body."
     )
+
+
+def check_whole_text(row: Row, name: str) -> None:
+    """ValueError for a text with a column that may be the answer to it."""
+    for column in MAYBE_ANSWERS:
+        if isinstance(row.get(column), str):
+            raise ValueError(
+                f"{name} has the columns {', '.join(row)}: text may be a text of its own, or a "
+                f"question with its answer in {column}. Say which, as `forget_columns` text=text "
+                f"or question=text,answer={column}"
+            )
 
 
 def check_complete(rows: Iterable[Row], layout: tuple[str, ...], name: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.data.lazy import view
+from ilu.data.readers import COMPRESSED, ending
 from ilu.system.atomic import file_hash, json_hash, new_folder, write_json
 from ilu.system.cache import CACHE, cache_folder, content_hash
 from ilu.system.locks import alone
@@ -22,6 +23,8 @@ from ilu.types import Example
 IN_MEMORY = 16 << 20
 """Size of data files in bytes up to which examples stay in memory, where they need ten times
 more."""
+PACKED = 8
+"""Times that a compressed file counts, as text compresses to a quarter or less."""
 BLOCK = 32
 """Examples that are read at once: one alone costs hardly less."""
 FILE, RECORD = "examples.arrow", "made.json"
@@ -52,7 +55,12 @@ class Cached(NamedTuple):
 
 def fits_memory(files: Sequence[Path]) -> bool:
     """Whether the examples of these files stay in memory."""
-    return sum(file.stat().st_size for file in files if file.is_file()) <= IN_MEMORY
+    sizes = (
+        file.stat().st_size * (PACKED if file.suffix in COMPRESSED else 1)
+        for file in files
+        if file.is_file()
+    )
+    return sum(sizes) <= IN_MEMORY
 
 
 def in_memory(encoded: Iterable[Encoded]) -> Cached:
@@ -95,7 +103,7 @@ def stored(
 
 def contents(files: Sequence[Path]) -> list[tuple[str, str]]:
     """Ending and hash of each file."""
-    return [(file.suffix, content_hash(file)) for file in files]
+    return [(ending(file), content_hash(file)) for file in files]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ilu.data.names import place
-from ilu.data.readers import ENDINGS
+from ilu.data.readers import is_data_file
 from ilu.models.named import LAB, model_path
 from ilu.models.weight_names import in_blocks
 from ilu.system.atomic import new_folder, write_text
@@ -65,7 +65,7 @@ def smaller(value: Any, most: Any) -> Any:
 
 def stand_in(name: str, file: Path) -> str:
     """The user's file, or a synthetic one with the columns of the dataset ``name``."""
-    if Path(name).suffix in ENDINGS and Path(name).is_file():
+    if is_data_file(name) and Path(name).is_file():
         return name
     question = place(name).name.startswith(QUESTIONS)
     write_text(file, "".join(json.dumps(row(file.stem, i, question)) + "\n" for i in range(ROWS)))

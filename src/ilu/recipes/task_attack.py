@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ilu.attacks.finetune import FineTune
 from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.data.downstream import TASKS as LABELLED
 from ilu.data.facts.selection import is_facts, selections
 from ilu.data.names import Place, place
-from ilu.data.readers import ENDINGS
+from ilu.data.readers import FORMATS, is_data_file
 from ilu.data.splits import Trained
 from ilu.data.stream import Feed
 from ilu.data.text import Dataset
@@ -79,10 +78,10 @@ def check_task(task: str) -> None:
         place(task) == Place(task)
         and task not in names
         and "/" not in task
-        and Path(task).suffix not in ENDINGS
+        and not is_data_file(task)
     ):
         every = (
-            f"{', '.join(names)}, a file ending in {', '.join(ENDINGS)}, or a hub dataset "
+            f"{', '.join(names)}, a file ending in {', '.join(FORMATS)}, or a hub dataset "
             "ORG/NAME:CONFIG:SPLIT"
         )
         raise unknown("task", task, names, every)
