@@ -50,7 +50,7 @@ def recipe(cell: Cell) -> Recipe:
     """Unlearning with the default settings, or none, and the attacks after it."""
     method = "graddiff" if cell.family == ORIGINAL else cell.family
     settings = {"model": MODEL, "forget": f"facts:{cell.topic}", "retain": "facts:rest"}
-    made = build(method, {**settings, "measured": LIMIT, "seed": cell.seed})
+    made = build(method, {**settings, "limit": LIMIT, "seed": cell.seed})
     kept = {name: made.metrics[name] for name in (FORGET, UTILITY)}
     made = replace(made, metrics={**kept, **perplexity()}, attacks=grid(cell.topic, cell.seed))
     if cell.family == ORIGINAL:

@@ -23,7 +23,7 @@ def recipe(folder, **settings):
     given = {
         "model": str(folder / "model"), "forget": str(folder / "forget.jsonl"),
         "retain": str(folder / "retain.jsonl"), "published": True, "lr": 1e-2, "batch_size": 2,
-        "measured": 4, "steps": 6,
+        "limit": 4, "steps": 6,
     }  # fmt: skip
     return build("npo", {**given, **settings})
 

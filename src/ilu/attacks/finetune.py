@@ -8,7 +8,7 @@ from ilu.attacks.convergence import Convergence, Parts, answer_accuracy, converg
 from ilu.data.stream import Feed, Stream, open_stream
 from ilu.methods.retain.likelihood import NLL
 from ilu.models.blocks import context_length
-from ilu.models.lora import Lora, adapted_layers, adapting
+from ilu.models.lora import Lora, adapted_layers, adapting, warn_of_coverage
 from ilu.models.weight_names import named_trained
 from ilu.system.errors import Stopped
 from ilu.system.scores import Reached, Steps, stages_by_step
@@ -57,7 +57,8 @@ class FineTune:
         """The training examples. ValueError if the model lacks the layers or the context length."""
         named_trained(lm.model, self.optim.parameters)
         if self.lora:
-            adapted_layers(lm.model, self.lora, self.optim.parameters)
+            layers = adapted_layers(lm.model, self.lora, self.optim.parameters)
+            warn_of_coverage(lm.model, layers, self.lora, self.optim.parameters)
         return self.stream(self.parts(lm).trained).examples
 
     def __call__(self, lm: LM, *, reached: Reached, progress: Steps) -> None:

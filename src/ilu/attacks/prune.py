@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from ilu.attacks.kind import AttackInputs, AttackKind, number
-from ilu.attacks.weight_edit import WeightEdit, linear_weights
+from ilu.attacks.weight_edit import WeightEdit, matrices_to_change
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Set the smallest ``fraction`` of the weights of each linear layer to zero (arXiv 1506.02626).
+    """Set the smallest ``fraction`` of each weight matrix to zero (arXiv 1506.02626).
 
-    The output layer is not pruned. Among equal weights the first are set to zero.
+    Each expert has a matrix of its own. Embeddings and the output layer are not pruned. Among equal
+    weights the first are set to zero.
     """
 
     fraction: float
@@ -24,18 +25,21 @@ class Prune:
             raise ValueError(f"pruning {self.fraction} of the weights: it must be from 0 to 1")
 
     def check(self, model: nn.Module) -> None:
-        linear_weights(model)
+        matrices_to_change(model)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
-        for weight, _ in linear_weights(model):
-            smallest = weight.abs().flatten().argsort(stable=True)
-            zeros = smallest[: round(self.fraction * weight.numel())]
-            weight.view(-1)[zeros] = 0
+        for matrix in matrices_to_change(model):
+            for weight in matrix.each():
+                smallest = weight.abs().flatten().argsort(stable=True)
+                zeros = smallest[: round(self.fraction * weight.numel())]
+                keep = torch.ones(weight.numel(), dtype=torch.bool, device=weight.device)
+                keep[zeros] = False
+                weight.mul_(keep.view(weight.shape))
 
 
 def prune(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Set the smallest weights of each linear layer to zero."""
+    """Set the smallest weights of each weight matrix to zero."""
     return WeightEdit(Prune(number(argument)))
 
 

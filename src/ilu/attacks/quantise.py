@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ilu.attacks.kind import AttackInputs, AttackKind, number
-from ilu.attacks.weight_edit import WeightEdit, linear_weights
+from ilu.attacks.weight_edit import WeightEdit, matrices_to_change
 from ilu.system.optional import need
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -18,7 +18,7 @@ BITS = (2, 3, 4, 5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Quantise:
-    """Quantise the weights of the linear layers to ``bits`` (arXiv 2410.16454).
+    """Quantise the weight matrices, those of experts included, to ``bits`` (arXiv 2410.16454).
 
     Symmetric rounding to nearest by torchao, with one scale per row or per ``group`` of inputs. The
     rounded weights are stored as float32, so that every metric runs on them. Embeddings and the
@@ -37,13 +37,13 @@ class Quantise:
 
     def check(self, model: nn.Module) -> None:
         need("torchao", "torchao", "quantising")
-        linear_weights(model)
+        matrices_to_change(model)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
-        for weight, transposed in linear_weights(model):
-            rows = weight.T if transposed else weight
-            rows.copy_(rounded(rows, self.bits, self.group or rows.shape[1]))
+        for matrix in matrices_to_change(model):
+            for rows in matrix.each():
+                rows.copy_(rounded(rows, self.bits, self.group or rows.shape[1]))
 
 
 def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Tensor, "out in"]:
@@ -69,7 +69,7 @@ def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Ten
 
 
 def quantise(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Quantise the linear layers to 8 or 4 bits; up to 4 bits in groups of 32 inputs, as usual."""
+    """Quantise the weight matrices to 8 or 4 bits; up to 4 bits in groups of 32 inputs."""
     bits = number(argument)
     if bits != int(bits):
         raise ValueError(f"{bits:g} bits: write a whole number, as in quantise:4")

@@ -1,14 +1,18 @@
 """Attacks that change the weights in one step: no data, no training."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from ilu.models.lora import linear_layers
+from ilu.models.matrices import Matrix, share_of_blocks, weight_matrices
 from ilu.system.scores import Reached, Steps
 from ilu.types import LM, Example, Metric
+
+MOST = 0.9
+"""Share of the weights in the blocks that an attack on all matrices should change."""
 
 
 @runtime_checkable
@@ -46,11 +50,19 @@ class WeightEdit:
         reached("end")
 
 
-def linear_weights(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
-    """Weights of the linear layers except the output layer, and whether the rows are inputs."""
-    inside = [model.get_submodule(name) for name in linear_layers(model)]
-    pairs = [(m.weight, not isinstance(m, nn.Linear)) for m in inside]
-    weights = [(w, transposed) for w, transposed in pairs if isinstance(w, nn.Parameter)]
-    if not weights:
-        raise ValueError("this model has no linear layer that could be changed")
-    return weights
+def matrices_to_change(model: nn.Module) -> list[Matrix]:
+    """The weight matrices of a model; ValueError without any.
+
+    Warns if they are not almost all weights of the blocks.
+    """
+    matrices = weight_matrices(model)
+    if not matrices:
+        raise ValueError("this model has no weight matrix that could be changed")
+    share = share_of_blocks(model, matrices.keys())
+    if share < MOST:
+        warnings.warn(
+            f"only {share:.0%} of the weights in the blocks are matrices, and the others stay as "
+            "they are",
+            stacklevel=2,
+        )
+    return [*matrices.values()]

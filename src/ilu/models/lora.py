@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT."""
 
 import re
-from collections.abc import Generator
+import warnings
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ilu.models.matrices import linear_modules, weight_matrices
 from ilu.models.mode import mode_restored
 from ilu.models.qlora import check_layers, rounded
 from ilu.system.optional import need, quiet_peft
@@ -68,13 +70,73 @@ def adapted_layers(model: nn.Module, lora: Lora, pattern: str) -> list[str]:
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers inside a model; GPT-2's transposed ones are among them."""
-    from transformers.pytorch_utils import Conv1D
+    """Names of the linear layers inside a model that it calls and whose output can be changed.
 
-    whole: Any = model
-    output = whole.get_output_embeddings()
-    kinds = (nn.Linear, Conv1D)
-    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not output]
+    Some models read ``layer.weight`` themselves, as Mamba does of ``dt_proj``: an adapter of such a
+    layer would do nothing. Whether a layer is called is tried on a few tokens.
+    """
+    layers = [*linear_modules(model)]
+    layers = [n for n in layers if not (model_type(model) in FUSED and n.endswith(FUSED_LAYER))]
+    if any(p.is_meta for p in model.parameters()):
+        return layers
+    called = {without_numbers(n) for n in called_layers(model, layers)}
+    return [n for n in layers if without_numbers(n) in called]
+
+
+FUSED, FUSED_LAYER = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}, ".out_proj"
+"""Models whose fast kernels read the weight of this layer, which PEFT therefore does not adapt."""
+
+
+def model_type(model: Any) -> str:
+    """The architecture by the name of Transformers."""
+    return str(model.config.model_type)
+
+
+def without_numbers(name: str) -> str:
+    """The name that a layer has in every block and every expert."""
+    return re.sub(r"\d+", "N", name)
+
+
+@torch.no_grad()
+def called_layers(model: nn.Module, layers: Sequence[str]) -> set[str]:
+    """Those of ``layers`` that run as modules when the model reads a few tokens."""
+    called: set[str] = set()
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+        for name in layers
+    ]
+    ids = torch.arange(8, device=next(model.parameters()).device)[None] % 2
+    try:
+        with mode_restored(model):
+            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
+def warn_of_coverage(model: nn.Module, layers: Sequence[str], lora: Lora, pattern: str) -> None:
+    """Warn if adapters leave out much of what is to be trained, such as experts in one tensor."""
+    target = "" if lora.target == ALL_LINEAR else lora.target
+    matrices = weight_matrices(model)
+    sizes = {
+        n: m.weight.numel()
+        for n, m in matrices.items()
+        if re.search(target, n) and re.search(pattern, n)
+    }
+    left = {n: size for n, size in sizes.items() if n.removesuffix(".weight") not in layers}
+    share = 1 - sum(left.values()) / max(sum(sizes.values()), 1)
+    if share < MOST_ADAPTED:
+        warnings.warn(
+            f"LoRA adapts layers with {share:.0%} of the weights that are to be trained: weights "
+            f"that are no linear layers of their own, such as {max(left, key=lambda n: left[n])}, "
+            "have no adapter",
+            stacklevel=2,
+        )
+
+
+MOST_ADAPTED = 0.9
+"""Share of the weights below which a warning says what has no adapter."""
 
 
 class Trained(NamedTuple):

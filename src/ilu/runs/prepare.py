@@ -18,7 +18,7 @@ from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import fingerprint_model, load_model, usable
 from ilu.models.load_sharded import load_sharded
-from ilu.models.lora import adapted_layers
+from ilu.models.lora import adapted_layers, warn_of_coverage
 from ilu.models.packing import attending_to_each_text
 from ilu.models.weight_names import named_trained
 from ilu.runs.check import check_inputs
@@ -66,7 +66,8 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
         try_losses(recipe, lm.model, streams)
     named_trained(lm.model, recipe.optim.parameters)
     if recipe.lora:
-        adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
+        layers = adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
+        warn_of_coverage(lm.model, layers, recipe.lora, recipe.optim.parameters)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
     warn_of_warmup(recipe.optim)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}

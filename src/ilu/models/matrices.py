@@ -1,0 +1,110 @@
+"""The weight matrices of a model, defined by their parameters and not by the class of a layer."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ilu.models.blocks import blocks
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Matrix(NamedTuple):
+    """A parameter that is a matrix, a stack of matrices (experts) or a kernel of a convolution.
+
+    ``transposed``: rows are inputs, as in GPT-2, instead of outputs. Each output of a ``kernel`` is
+    one row.
+    """
+
+    weight: nn.Parameter
+    transposed: bool = False
+    kernel: bool = False
+
+    def each(self) -> Iterator[Tensor]:
+        """Each matrix, as a view whose rows are outputs."""
+        w = self.weight.detach()
+        if self.kernel:
+            yield w.flatten(1)
+            return
+        for one in w.flatten(0, -3) if w.ndim > 2 else w[None]:
+            yield one.T if self.transposed else one
+
+
+def weight_matrices(model: nn.Module) -> Mapping[str, Matrix]:
+    """Name -> matrix: all in the blocks, and linear layers outside of them but the output layer.
+
+    Biases that are stacked as the experts are, embeddings, and tensors with a single dimension
+    larger than 1 are no matrices.
+    """
+    inside = {id(p) for p in blocks(model).parameters()}
+    linear = linear_modules(model)
+    outside = {id(m.weight) for m in linear.values()}
+    names = {id(p): n for n, p in model.named_parameters()}
+    found: dict[str, Matrix] = {}
+    for module in model.modules():
+        for own, p in module.named_parameters(recurse=False):
+            wanted = id(p) in inside or id(p) in outside
+            if wanted and is_matrix(own, p) and not isinstance(module, nn.Embedding):
+                kernel = isinstance(module, CONVOLUTIONS)
+                found[names[id(p)]] = Matrix(p, rows_are_inputs(model, module, p), kernel)
+    return found
+
+
+def is_matrix(name: str, p: nn.Parameter) -> bool:
+    """Whether two or more dimensions are larger than 1, and it is no bias."""
+    floating = p.is_floating_point() and type(p) is nn.Parameter
+    return floating and sum(n > 1 for n in p.shape) >= 2 and not name.endswith("bias")
+
+
+def rows_are_inputs(model: Any, module: nn.Module, p: nn.Parameter) -> bool:
+    """Whether a weight is multiplied from the right, as Conv1D and some stacked experts do.
+
+    Of stacked experts without a mark, the first weight of the module reads the hidden states and
+    the last writes them, which shows in its shape.
+    """
+    if is_conv1d(module):
+        return True
+    if p.ndim < 3 or isinstance(module, CONVOLUTIONS):
+        return False
+    marked = getattr(module, "is_transposed", None)
+    if marked is not None:
+        return bool(marked)
+    width = model.config.get_text_config().hidden_size
+    stacks = [
+        q for n, q in module.named_parameters(recurse=False) if q.ndim > 2 and is_matrix(n, q)
+    ]
+    first, last = stacks[0].shape, stacks[-1].shape
+    usual = first[-1] == width and last[-2] == width
+    return not usual and first[-2] == width and last[-1] == width
+
+
+def linear_modules(model: nn.Module) -> dict[str, Any]:
+    """Name -> layer that maps its input linearly: nn.Linear and Conv1D, but not the output layer.
+
+    Not among them are subclasses that return something else, such as routers with their scores.
+    """
+    whole: Any = model
+    output = whole.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if is_linear(m) and m is not output}
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a layer returns a linear map of its input."""
+    return is_conv1d(module) or (
+        isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    )
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a layer is the transposed linear layer of GPT-2."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
+def share_of_blocks(model: nn.Module, names: Collection[str]) -> float:
+    """Share of the weights in the blocks that parameters of these names hold."""
+    inside = {id(p) for p in blocks(model).parameters()}
+    sizes = {n: p.numel() for n, p in model.named_parameters() if id(p) in inside}
+    return sum(size for n, size in sizes.items() if n in names) / sum(sizes.values())
