@@ -272,8 +272,15 @@ class Slope(NamedTuple):
     grads: Grads
 
 
-GradHere = Callable[[], Slope]
-"""The current term at the current weights."""
+@runtime_checkable
+class GradHere(Protocol):
+    """The value and gradient of the current term at the current weights."""
+
+    def __call__(self, onto: Grads | None = None) -> Slope:
+        """With ``onto``, add the gradient to these tensors in place, which saves a copy."""
+        ...
+
+
 GradOf = Callable[[Loss, str], Slope]
 """Any other loss, on a fresh batch of any stream."""
 

@@ -17,7 +17,7 @@ from ilu.types import GradRule, Slope
 from tests.methods.test_rules import RULES, name
 from tests.runs.test_memory import peak_bytes
 
-COUNT, SIZE = 16, 4096
+COUNT, SIZE = 64, 1024
 
 
 def rules():
@@ -54,12 +54,15 @@ def count(rule, read, own=0, other=0) -> float:
     """The most gradients that exist while a rule works, if taking one needs so many more."""
     params = [nn.Parameter(torch.ones(SIZE)) for _ in range(COUNT)]
 
-    def gradient(more: int) -> Slope:
-        torch.empty(more * COUNT * SIZE)
-        return Slope(1.0, tuple(torch.ones(SIZE) for _ in params))
+    def gradient(more: int, onto=None) -> Slope:
+        torch.empty(max(0, more - (onto is not None)) * COUNT * SIZE)
+        return Slope(1.0, onto or tuple(torch.ones(SIZE) for _ in params))
 
     def of_other(loss, on) -> Slope:
         read.add(on)
         return gradient(other)
 
-    return peak_bytes(lambda: rule(params, lambda: gradient(own), of_other, 0)) / (COUNT * SIZE * 4)
+    def here(onto=None) -> Slope:
+        return gradient(own, onto)
+
+    return peak_bytes(lambda: rule(params, here, of_other, 0)) / (COUNT * SIZE * 4)

@@ -249,7 +249,7 @@ def test_smoothing_without_noise_is_plain_and_steps_differ(tiny):
     assert_same_to_rounding(flat_vector(still), flat_vector(here))
     rule, made = RandomSmoothing(0.05, 1), engine(tiny)
     slopes = [
-        rule(made.params, lambda: made.slope(NLL(), batch()), lambda loss, on: None, step)
+        rule(made.params, lambda onto=None: made.slope(NLL(), batch()), lambda loss, on: None, step)
         for step in (0, 0, 1)
     ]
     assert slopes[0].value == slopes[1].value != slopes[2].value
@@ -318,7 +318,7 @@ def test_disruption_masking_knows_signs_whose_product_has_no_number():
     own, kept = torch.tensor([1e-24, -1e-24, 1e-24]), torch.tensor([1e-24, 1e-24, 0.0])
     weights = [torch.nn.Parameter(torch.zeros(3))]
     masked = DisruptionMasking(1, 1e-3)(
-        weights, lambda: Slope(0.0, (own,)), lambda loss, on: Slope(0.0, (kept,)), 0
+        weights, lambda onto=None: Slope(0.0, (own,)), lambda loss, on: Slope(0.0, (kept,)), 0
     )
     assert (masked.grads[0] > 0).tolist() == [True, False, False]
 
@@ -328,7 +328,10 @@ def test_a_rule_leaves_collected_gradients_alone(tiny):
     for p in made.params:
         p.grad = torch.ones_like(p)
     TAR(2, 1, 1e-2)(
-        made.params, lambda: made.slope(NLL(), one), lambda loss, on: made.slope(loss, one), 0
+        made.params,
+        lambda onto=None: made.slope(NLL(), one),
+        lambda loss, on: made.slope(loss, one),
+        0,
     )
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in made.params)
 

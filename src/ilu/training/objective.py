@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -87,14 +86,18 @@ class Engine:
         """Whether the batch is not split."""
         return self.micro_batch is None or len(batch) <= self.micro_batch
 
-    def slope(self, loss: Loss, batch: Batch, *, exact: bool = True) -> Slope:
+    def slope(
+        self, loss: Loss, batch: Batch, *, exact: bool = True, onto: Grads | None = None
+    ) -> Slope:
         """Value and gradient of the mean loss; ``.grad`` is preserved.
 
         Rules that perturb the weights need ``exact``: a perturbation below the spacing of bfloat16
-        would vanish.
+        would vanish. With ``onto`` the gradient is added to these tensors, which all processes
+        have: only one of those that sum their gradients begins with them.
         """
         saved = [p.grad for p in self.params]
-        set_grads(self.params, [None] * len(saved))
+        begins = onto is not None and self.ranks.share
+        set_grads(self.params, list(onto) if onto and begins else [None] * len(saved))
         value = self.backward(loss, batch, weight=1.0, exact=exact)
         self.ranks.sum_grads(self.params)
         grads = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
@@ -179,7 +182,11 @@ def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Sl
 
     A term that is separate only because of micro-batches has the precision of a shared pass.
     """
-    here = partial(engine.slope, term.loss, batch, exact=not joins(term))
+    exact = not joins(term)
+
+    def here(onto: Grads | None = None) -> Slope:
+        return engine.slope(term.loss, batch, exact=exact, onto=onto)
+
     return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)
 
 

@@ -15,6 +15,7 @@ are P = <g, v> for a direction v that is linear in g = grad l, and
 
 where the Hessian-vector product H v comes from one more gradient after a small step along v
 (``Penalty``). So no reading needs double backward, and all of them work with any attention kernel.
+v and e are made tensor by tensor from theta and g, so that they need no memory of their own.
 
 Two variants are our own. With ``Penalty.adversaries``, w scales the gradient along which an
 adversary would relearn, instead of theta. With ``Layerwise``, the gradients of all tensors have
@@ -26,7 +27,7 @@ mask fixes. Tensors that are fixed completely, by ``Optim.parameters`` or a mask
 unless ``Optim.perturbed`` includes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ilu.methods.retain.likelihood import NLL
-from ilu.methods.robust.perturb import dot, move, norm, restored, weighted_sum
+from ilu.methods.robust.perturb import dot, norm, restored, weighted_sum
 from ilu.models.token_math import masked_mean
 from ilu.system.checks import check_step
 from ilu.types import Batch, Copies, Forward, GradHere, GradOf, Grads, Needs, Params, Slope, Tokens
@@ -92,38 +93,37 @@ class Square:
 
 
 class Direction(NamedTuple):
-    """v, and the part of grad <g, v> / 2 in which theta appears explicitly."""
+    """v and e of one tensor: e is the part of grad <g, v> / 2 with theta; None is 0."""
 
-    v: Grads
-    explicit: Grads
+    v: Tensor
+    e: Tensor | None
 
 
-def gradient(theta: Grads, g: Grads) -> Direction:
+def gradient(theta: Grads, g: Grads) -> Iterator[Direction]:
     """P = |g|^2 (ILU, arXiv 2506.01339)."""
-    return Direction(v=g, explicit=tuple(torch.zeros_like(x) for x in g))
+    return (Direction(v=x, e=None) for x in g)
 
 
-def parameters(theta: Grads, g: Grads) -> Direction:
+def parameters(theta: Grads, g: Grads) -> Iterator[Direction]:
     """P = <theta, g>^2, the squared derivative of l(w theta) at w = 1 (ILU, arXiv 2506.01339)."""
     s = torch.stack([dot(t, x) for t, x in zip(theta, g, strict=True)]).sum()
-    return Direction(v=tuple(s * t for t in theta), explicit=tuple(s * x for x in g))
+    return (Direction(v=s * t, e=s * x) for t, x in zip(theta, g, strict=True))
 
 
-def tensors(theta: Grads, g: Grads) -> Direction:
+def tensors(theta: Grads, g: Grads) -> Iterator[Direction]:
     """P = sum over tensors of <theta_l, g_l>^2 (ILU, arXiv 2506.01339)."""
-    s = [dot(t, x) for t, x in zip(theta, g, strict=True)]
-    return Direction(
-        v=tuple(a * t for a, t in zip(s, theta, strict=True)),
-        explicit=tuple(a * x for a, x in zip(s, g, strict=True)),
-    )
+    for t, x in zip(theta, g, strict=True):
+        s = dot(t, x)
+        yield Direction(v=s * t, e=s * x)
 
 
-def elementwise(theta: Grads, g: Grads) -> Direction:
+def elementwise(theta: Grads, g: Grads) -> Iterator[Direction]:
     """P = |theta * g|^2 (ILU, arXiv 2506.01339)."""
-    pairs = list(zip(theta, g, strict=True))
-    return Direction(
-        v=tuple(t * t * x for t, x in pairs), explicit=tuple(t * x * x for t, x in pairs)
-    )
+    return (Direction(v=t * t * x, e=t * x * x) for t, x in zip(theta, g, strict=True))
+
+
+Reading = Callable[[Grads, Grads], Iterator[Direction]]
+"""What w multiplies: theta and g -> v and e of each tensor, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,14 @@ class Layerwise:
     the smallest gradient would dominate v. Ours, not from arXiv 2506.01339.
     """
 
-    reading: Callable[[Grads, Grads], Direction] = gradient
+    reading: Reading = gradient
 
-    def __call__(self, theta: Grads, g: Grads) -> Direction:
+    def __call__(self, theta: Grads, g: Grads) -> Iterator[Direction]:
         sizes = torch.stack([norm([x]) for x in g])
         b = (norm(g) ** 2 / (sizes * sizes.sum()).clamp_min(1e-30)).sqrt()
-        v, explicit = self.reading(theta, tuple(a * x for a, x in zip(b, g, strict=True)))
-        return Direction(tuple(a * x for a, x in zip(b, v, strict=True)), explicit)
+        weighted = tuple(a * x for a, x in zip(b, g, strict=True))
+        for a, (v, e) in zip(b, self.reading(theta, weighted), strict=True):
+            yield Direction(a * v, e)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Penalty:
     the environment.
     """
 
-    reading: Callable[[Grads, Grads], Direction] = gradient
+    reading: Reading = gradient
     radius: float = 3e-5
     adversaries: tuple[str, ...] = ()
     power = None
@@ -170,7 +171,10 @@ class Penalty:
     @property
     def copies(self) -> Copies:
         before = 2 if len(self.adversaries) > 1 else 0  # their sum and the last gradient
-        return Copies(5, 4, before) if self.reading is gradient else Copies(6, 5, before)
+        scaled = 1 if self.adversaries else 0
+        weighted = 1 if isinstance(self.reading, Layerwise) else 0
+        # The second gradient is added to the first, so that it is no further copy.
+        return Copies(2 + scaled + weighted, 1 + scaled, before)
 
     def reads(self) -> tuple[str, ...]:
         return self.adversaries
@@ -178,33 +182,47 @@ class Penalty:
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         scaled = self.scaled(params, grad_of)
         _, g = here()
-        v, explicit = self.reading(scaled, g)
-        value = torch.stack([dot(x, y) for x, y in zip(g, v, strict=True)]).sum()
-        size = self.radius * norm(scaled) / norm(v)
+        value, length = self.measured(scaled, g)
+        size = self.radius * norm(scaled) / length
         with restored(params):
-            move(params, v, size)
-            _, ahead = here()
-        moves = 0.0 if self.adversaries else 1.0
-        triples = zip(explicit, ahead, g, strict=True)
-        return Slope(value.item(), tuple(2 * (moves * o + (a - x) / size) for o, a, x in triples))
+            self.step(params, scaled, g, size)
+            _, difference = here(onto=g)
+        torch._foreach_div_(list(difference), size)
+        torch._foreach_mul_(list(difference), 2)
+        return Slope(value.item(), difference)
+
+    def measured(self, scaled: Grads, g: Grads) -> tuple[Tensor, Tensor]:
+        """P = <g, v>, and the norm of v."""
+        products, sizes = [], []
+        for x, (v, _) in zip(g, self.reading(scaled, g), strict=True):
+            products.append(dot(x, v))
+            sizes.append(norm([v]))
+        return torch.stack(products).sum(), norm(sizes)
+
+    @torch.no_grad()
+    def step(self, params: Params, scaled: Grads, g: Grads, size: Tensor) -> None:
+        """Move the weights by ``size`` v, and turn g into -g + size e."""
+        for p, x, (v, e) in zip(params, g, self.reading(scaled, g), strict=True):
+            p.add_(size * v)
+            x.neg_()
+            if e is not None and not self.adversaries:
+                x.add_(size * e)
 
     def scaled(self, params: Params, grad_of: GradOf) -> Grads:
         """The vector that w scales: theta, or the adversaries' gradient."""
         if not self.adversaries:
-            return tuple(p.detach().clone() for p in params)
+            return tuple(p.detach() for p in params)
         _, f = weighted_sum((1.0, grad_of(NLL(), on)) for on in self.adversaries)
         factor = norm(params) / norm(f)
         return tuple(factor * x for x in f)
 
 
-def exact_penalty(
-    reading: Callable[[Grads, Grads], Direction], params: Params, loss: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def exact_penalty(reading: Reading, params: Params, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """P = <g, v> as a differentiable graph, for double backward: the reference for ``Penalty``.
 
     It needs about three times the memory of a gradient, and the attention kernel
     ``torch.nn.attention.SDPBackend.MATH``: the fused kernels have no second derivative.
     """
     g = torch.autograd.grad(loss, list(params), create_graph=True)
-    v, _ = reading(tuple(params), g)
-    return torch.stack([(x * y).sum() for x, y in zip(g, v, strict=True)]).sum()
+    directions = reading(tuple(params), g)
+    return torch.stack([(x * v).sum() for x, (v, _) in zip(g, directions, strict=True)]).sum()

@@ -32,7 +32,7 @@ class LookAhead:
     lookahead_step: float = 1e-4
     adversary: str = "environment"
     power = None
-    copies = Copies(4, 2)
+    copies = Copies(3, 2)
 
     def __post_init__(self) -> None:
         if self.lookahead_step < 0:

@@ -24,8 +24,9 @@ def restored(params: Params) -> Generator[None]:
 
 @torch.no_grad()
 def move(params: Params, direction: Grads, size: float | Tensor) -> None:
-    """Add ``size`` times ``direction`` to ``params``."""
-    torch._foreach_add_(list(params), [size * d for d in direction])
+    """Add ``size`` times ``direction`` to ``params``, with memory for one tensor more."""
+    for p, d in zip(params, direction, strict=True):
+        p.add_(size * d)
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
