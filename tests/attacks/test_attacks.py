@@ -44,6 +44,7 @@ from ilu.system.errors import Stopped
 from ilu.system.record import describe, differences, restore
 from ilu.training.fit import Optim
 from ilu.types import LM, Example
+from tests.close import assert_same_to_rounding
 from tests.conftest import make_tiny
 
 TRAIN = Feed(TaskTrain("mood", 40), 4)
@@ -229,7 +230,7 @@ def test_eight_bits_are_within_half_a_step_of_each_row_and_four_bits_have_sixtee
     four = rounded(w, 4, 16)  # 50 is no multiple of 16
     assert all(len(group.unique()) <= 16 for row in four for group in row.split(16))
     assert (four - w).abs().max() > (eight - w).abs().max()
-    assert torch.allclose(rounded(four, 4, 16), four, atol=1e-6)
+    assert_same_to_rounding(rounded(four, 4, 16), four)
 
 
 def test_quantising_leaves_embeddings_norms_and_head(lm):
@@ -273,7 +274,7 @@ def test_interpolation_at_its_ends_gives_both_models(lm, folder):
     carry_out(WeightEdit(Interpolate(str(folder), 0.25)), lm)
     original = load_model(str(folder)).model
     expected = 0.75 * before + 0.25 * original.lm_head.weight
-    assert torch.allclose(lm.model.lm_head.weight, expected, atol=1e-7)
+    assert_same_to_rounding(lm.model.lm_head.weight, expected)
     carry_out(WeightEdit(Interpolate(str(folder), 1.0)), lm)
     assert weights_hash(lm.model) == weights_hash(original)
     with pytest.raises(ValueError, match="not of the same architecture"):

@@ -33,6 +33,7 @@ from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.suites.elicit import elicit
 from ilu.system.record import describe, restore
 from ilu.types import LM, Question, Questions
+from tests.close import assert_same_to_rounding
 from tests.evals.test_cached_suite import write
 
 AGENTS, BUDGET = Facts("agents"), Budget(tokens=2, steps=3, candidates=6, top_k=16)
@@ -128,7 +129,7 @@ def test_the_lens_reads_norm_and_head_on_the_output_of_a_block(lm):
     assert torch.equal(state, ModelForward(lm.model).hidden(batch, 2))
     wanted = lm.model.lm_head(lm.model.model.norm(state))
     with cut_after(lm.model, 2):
-        assert torch.allclose(lm.model(ids).logits, wanted, atol=1e-5)
+        assert_same_to_rounding(lm.model(ids).logits, wanted)
 
 
 def batch_of(ids):

@@ -23,6 +23,7 @@ from ilu.models.load import load_model
 from ilu.models.token_math import sequence_nll
 from ilu.system.record import describe, restore
 from ilu.types import LM, Example
+from tests.close import assert_same_to_rounding
 from tests.data.test_text import write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # not ours to mend
@@ -83,7 +84,7 @@ def test_both_predict_the_same_on_every_question(lm, path, form):
     ours = option_logps(lm, asked, batch_size=8)
     for item, question, row in zip(items, asked, ours, strict=True):
         logps = [float(r[0][0]) for r in item["resps"]]
-        torch.testing.assert_close(row, logps, atol=1e-4, rtol=1e-5)
+        assert_same_to_rounding(torch.tensor(row), torch.tensor(logps))
         contexts = {context for context, _ in item["arguments"]}
         assert contexts == {question.prompt}
     taken = picked(ours)

@@ -21,6 +21,7 @@ from ilu.models.lm_head import logits_at, takes_positions
 from ilu.models.token_math import sequence_nll
 from ilu.system.scores import Score
 from ilu.types import LM, Example, Question
+from tests.close import ROUNDING
 from tests.methods.test_math import Words
 
 
@@ -94,7 +95,7 @@ def test_options_with_contexts_of_their_own_are_scored_after_them(tiny):
     ((first, second),) = option_logps(LM(tiny, Words()), [question], batch_size=2)
     for value, head in ((first, [1, 2, 3]), (second, [1, 2, 4])):
         out = ModelForward(tiny)(collate([Example([*head, 7, 8], 3)]))
-        assert value == pytest.approx(-sequence_nll(out.logits, out.targets).item(), abs=1e-5)
+        assert value == pytest.approx(-sequence_nll(out.logits, out.targets).item(), rel=ROUNDING)
     assert first != second
 
 

@@ -31,6 +31,7 @@ from ilu.models.lm_head_loss import tokens_of
 from ilu.models.token_math import mean_nll, sequence_nll, token_entropy, token_kl, token_logp
 from ilu.types import LM, Example, Outputs, Question, Slope
 from tests.build import batch
+from tests.close import ROUNDING, assert_same_to_rounding
 
 
 def test_token_logp_matches_transformers_loss(tiny):
@@ -294,7 +295,7 @@ def test_layerwise_penalties_match_double_backward(reading):
         lengths = [x.norm() for x in v]
         assert torch.stack(lengths).std() < 1e-6 * lengths[0]
     for a, e in zip(ours, exact_grads, strict=True):
-        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
+        assert_same_to_rounding(a, e)
 
 
 @pytest.mark.parametrize("reading", [parameters, tensors, elementwise])
@@ -321,7 +322,7 @@ def test_w_can_scale_the_gradient_that_would_learn_again(reading, streams):
     value, ours = penalty(params, lambda: slope("environment"), likelihood, 0)
     assert value == pytest.approx(expected.item())
     for a, e in zip(ours, exact_grads, strict=True):
-        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
+        assert_same_to_rounding(a, e)
 
 
 def test_square_is_the_gradient_of_the_square():
@@ -359,7 +360,9 @@ def test_option_likelihoods_equal_those_of_whole_sequences(tiny):
         for option, value in zip(q.options, row, strict=True):
             ids = Words()(q.prompt + option).input_ids
             out = ModelForward(tiny)(collate([Example(ids, len(q.prompt.split()))]))
-            assert value == pytest.approx(-sequence_nll(out.logits, out.targets).item(), abs=1e-4)
+            assert value == pytest.approx(
+                -sequence_nll(out.logits, out.targets).item(), rel=ROUNDING
+            )
 
 
 def test_choice_counts_right_answers(tiny):

@@ -25,6 +25,7 @@ from ilu.models.lm_head_loss import per_token, tokens_of
 from ilu.models.token_math import token_jsd, token_kl
 from ilu.types import Head, Outputs, Tokens
 from tests.build import batch, ignore, pad_right, shorten
+from tests.close import assert_same_to_rounding
 from tests.conftest import make_tiny
 from tests.models.test_families import FAMILIES, SIZE
 
@@ -198,7 +199,7 @@ def check_model(model):
     whole = ModelForward(model, whole=True).tokens(b, entropy=True)
     ours = ModelForward(model).tokens(b, entropy=True)
     for x, y in ((ours.logp, whole.logp), (ours.entropy, whole.entropy)):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        assert_same_to_rounding(x, y)
         pair = (torch.autograd.grad(v.sum(), params, retain_graph=True, allow_unused=True)
                 for v in (x, y))  # fmt: skip
         for a, b_ in zip(*pair, strict=True):
@@ -243,7 +244,7 @@ def test_half_precision_is_that_of_the_model_itself(half, sizes):
         assert [g.dtype for g in grads] == [p.dtype for p in params]
         found.append((tokens, torch.cat([g.flatten().float() for g in grads])))
     (ours, a), (theirs, g) = found
-    torch.testing.assert_close(ours.logp, theirs.logp, rtol=0, atol=1e-2)
+    assert_same_to_rounding(ours.logp, theirs.logp, 2**-8)
     assert (a - g).norm() < 0.03 * g.norm()
 
 

@@ -20,6 +20,7 @@ from ilu.training.checkpoint import Checkpoints
 from ilu.training.fit import Optim, check_training, fit
 from ilu.training.objective import Term
 from ilu.types import Example
+from tests.close import apart
 from tests.conftest import ROOT, make_tiny
 from tests.models.test_families import FAMILIES
 from tests.together import CASES, RESUMED, main, random_mask, streams
@@ -60,16 +61,6 @@ def half(model):
     """A mask of about half of the weights."""
     draw = torch.Generator().manual_seed(3)
     return ((n, torch.rand(p.shape, generator=draw) < 0.5) for n, p in model.named_parameters())
-
-
-def apart(a, b, start) -> float:
-    """How far two results are apart, in units of the way that training went.
-
-    AdamW's first steps make of every gradient its sign, so that single weights, whose gradient is
-    rounding and nothing else, may go either way.
-    """
-    way = sum((a[n] - start[n]).square().sum().item() for n in a)
-    return (sum((a[n] - b[n]).square().sum().item() for n in a) / way) ** 0.5
 
 
 def rows(results: Path, way: str, rank: int = 0):

@@ -1,8 +1,9 @@
 """An unlearning method: an objective, the weights to train, and the data it needs."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ilu.data.counterparts import InContexts, Refused
 from ilu.methods.retain.likelihood import JSD, KL, NLL
@@ -11,6 +12,7 @@ from ilu.types import Edit, Loss, Source
 
 Retain = Literal["nll", "kl", "jsd"]
 RETAIN: dict[str, Loss] = {"nll": NLL(), "kl": KL(), "jsd": JSD()}
+Function = TypeVar("Function", bound=Callable[..., Any])
 Pairing = Callable[[Source, str, str | None], Source]
 """Adds to each forget example the counterparts that the loss needs.
 
@@ -88,6 +90,16 @@ class Method:
     def is_published_run(self) -> bool:
         """Whether this is a published run, with its own model and data."""
         return "model" in self.settings
+
+
+def with_settings(text: str) -> Callable[[Function], Function]:
+    """A decorator that adds ``text``, the help of shared settings, to a recipe's docstring."""
+
+    def documented(recipe: Function) -> Function:
+        recipe.__doc__ = f"{inspect.cleandoc(recipe.__doc__ or '')}\n{text}"
+        return recipe
+
+    return documented
 
 
 def forget_and_retain(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.methods.method import Method, Setup
+from ilu.methods.method import Method, Setup, with_settings
 from ilu.methods.published import BIO, BOOKS, LLAMA3, NEWS, ON_LLAMA3
 from ilu.methods.retain.states import States
 from ilu.models.state_math import mean_state_norm, state_distance, without_first
@@ -130,6 +130,15 @@ MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
 """Name of the last matrix of the MLP, in Llama-like models, GPT-2, GPT-NeoX, Phi and OPT."""
 
 
+STEERING = """\
+    layer: block whose output is steered; 0 is the first.
+    alpha: weight of the retain term on the same hidden states.
+    direction: entries of the steering vector: positive, as published, or gaussian.
+    direction_seed: seed of the steering vector.
+"""
+
+
+@with_settings(STEERING)
 def rmu_recipe(
     layer: int = 7,
     coefficient: float | None = 6.5,
@@ -141,11 +150,7 @@ def rmu_recipe(
     """Steer the output of one block, training the last three MLPs up to it (RMU, arXiv 2403.03218).
 
     Args:
-        layer: block whose output is steered; 0 is the first.
         coefficient: norm of the steering vector; None chooses 3 times the mean norm of the states.
-        alpha: weight of the retain term on the same hidden states.
-        direction: entries of the steering vector: positive, as published, or gaussian.
-        direction_seed: seed of the steering vector.
         skip_first: tokens at the start of each text that are not steered; in many models the first
             has a norm several times that of the others.
     """
@@ -153,6 +158,7 @@ def rmu_recipe(
     return steering(loss, layer, alpha)
 
 
+@with_settings(STEERING)
 def adaptive_rmu_recipe(
     layer: int = 7,
     scale: float = 5.0,
@@ -163,11 +169,7 @@ def adaptive_rmu_recipe(
     """RMU with a steering vector in units of the hidden states' norm (arXiv 2408.06223).
 
     Args:
-        layer: block whose output is steered; 0 is the first.
         scale: norm of the steering vector relative to that of the original hidden states.
-        alpha: weight of the retain term on the same hidden states.
-        direction: entries of the steering vector: positive, as published, or gaussian.
-        direction_seed: seed of the steering vector.
     """
     return steering(AdaptiveRMU(layer, scale, direction_seed, direction), layer, alpha)
 
