@@ -1,7 +1,8 @@
 """Models on disk: loading, saving, and reading their weights back."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from ilu.data.hub import commit_of
 from ilu.models.fsdp import load_whole, whole_weights
 from ilu.models.gguf import origin
 from ilu.models.named import check_name, model_path, reachable_path
+from ilu.models.vocabulary import check_ids
 from ilu.system.atomic import file_hash, new_folder
 from ilu.system.distributed import ALONE, Ranks, whole
-from ilu.system.errors import first_line
+from ilu.system.errors import first_line, one_line, out_of_memory
 from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
 
@@ -37,19 +39,17 @@ def load_model(
     place = usable(device)
     path = model_path(name)
     tokenizer = load_tokenizer(name, revision)
-    try:
-        with quiet_models():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path,
-                revision=revision,
-                trust_remote_code=False,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise unloadable(name, error) from error
+    with loading(name), quiet_models():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=dtype,
+            output_loading_info=True,
+        )
     model, info = loaded
     check_whole(name, info["missing_keys"])
+    check_ids(model, tokenizer)
     return LM(model.to(place).eval(), tokenizer)
 
 
@@ -58,15 +58,26 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     path = reachable_path(name, revision)
-    try:
+    with loading(name):
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+
+
+@contextmanager
+def loading(name: str) -> Generator[None]:
+    """Turn every error of a library that reads a model folder into one with the model's name."""
+    try:
+        yield
+    except Exception as error:  # the libraries raise a different one for every cause
+        if out_of_memory(error):
+            raise
         raise unloadable(name, error) from error
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
     """What a user is told of a model that cannot be loaded."""
-    return ValueError(f"cannot load model {name!r}: {first_line(error)}")
+    usual = isinstance(error, OSError | ValueError | SafetensorError)
+    why = first_line(error) if usual else f"{type(error).__name__}: {one_line(error)}"
+    return ValueError(f"cannot load model {name!r}: {why}")
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:
