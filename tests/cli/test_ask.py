@@ -34,7 +34,7 @@ def test_the_prompt_stands_in_the_chat_template_where_there_is_one(lab, monkeypa
     plain = Answering().head(lab.tokenizer, "Hi")
     monkeypatch.setattr(lab.tokenizer, "chat_template", TEMPLATE)
     wrapped = Answering().head(lab.tokenizer, "Hi")
-    assert lab.tokenizer.decode(wrapped) == "[user] Hi[assistant] "
+    assert lab.tokenizer.decode(wrapped) == "[user] Hi[assistant]"  # a reply begins with its space
     assert Answering(chat=False).head(lab.tokenizer, "Hi") == plain
 
 

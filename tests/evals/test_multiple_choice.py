@@ -106,7 +106,8 @@ def test_what_has_no_token_or_no_answer_cannot_be_scored(tiny):
         Question("", (" 4", " 5"), 0),
         Question("1 2 3", (" 4", " 5"), 1),
     ]
-    score = Choice(lambda: asked)(LM(tiny, Words()))
+    with pytest.warns(UserWarning, match="an option or a prompt without a token, the first is"):
+        score = Choice(lambda: asked)(LM(tiny, Words()))
     assert score.items[:3] == (None, None, None)
     assert (score.n, score.unscored) == (1, 3)
 

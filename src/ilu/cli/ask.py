@@ -66,6 +66,7 @@ def models_and_prompts(wanted: Ask) -> tuple[list[str], list[str]]:
         names, prompts = list(wanted.words[:-1]), list(wanted.words[-1:])
     if not names:
         raise ValueError('ilu ask needs models and a prompt: ilu ask MODEL "the prompt"')
+    prompts = [text_in(prompt, "the prompt") for prompt in prompts]
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty: give some text")
     if wanted.file is None and (prompts[0] in NAMED or Path(prompts[0]).is_dir()):

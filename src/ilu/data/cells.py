@@ -31,7 +31,7 @@ def text_in(value: Any, where: str) -> str:
         half = value[error.start]
         raise ValueError(
             f"{where} has half of a surrogate pair ({half!r}) at character {error.start}, which "
-            "is no Unicode text: repair or remove the row"
+            "is no Unicode text: repair it, or leave it out"
         ) from None
     return value
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ilu.system.errors import first_line
 
@@ -79,7 +79,7 @@ def too_long(path: Path) -> str:
 
 
 @contextmanager
-def text_of(path: Path, newline: str | None = None) -> Generator[TextIO]:
+def text_of(path: Path, newline: str | None = None) -> Generator[io.TextIOWrapper]:
     """A text file, decompressed by its ending; ValueError for one that is damaged."""
     kind = COMPRESSED.get(path.suffix)
     if kind is None:
@@ -90,32 +90,21 @@ def text_of(path: Path, newline: str | None = None) -> Generator[TextIO]:
 
     try:
         with pyarrow.input_stream(str(path), compression=kind) as stream:
-            raw = io.BufferedReader(Bounded(stream, path))  # pyright: ignore[reportArgumentType]
-            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
+            raw: Any = stream  # it has the methods of a raw file
+            yield io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8-sig", newline=newline)
     except (pyarrow.ArrowException, OSError) as error:
         why = first_line(error)
         raise ValueError(f"{path} is not a {kind} file that can be read: {why}") from None
 
 
-class Bounded(io.RawIOBase):
-    """A decompressed stream that refuses to unpack to more than a limit."""
-
-    def __init__(self, stream: Any, path: Path) -> None:
-        self.stream, self.path = stream, path
-        self.left = largest(path)
-
-    def readable(self) -> bool:
-        """It can only be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; 0 at the end."""
-        data: bytes = self.stream.read(len(buffer))
-        self.left -= len(data)
-        if self.left < 0:
-            raise ValueError(unpacks_to_more(self.path))
-        buffer[: len(data)] = data
-        return len(data)
+def lines_of(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    """The lines of a file, a long one in pieces; ValueError if it unpacks to more than a limit."""
+    left = largest(path)
+    while line := file.readline(LARGEST_ROW):
+        left -= len(line)
+        if left < 0:
+            raise ValueError(unpacks_to_more(path))
+        yield line
 
 
 def largest(path: Path) -> int:
@@ -131,7 +120,7 @@ def unpacks_to_more(path: Path) -> str:
 def iter_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object per line; blank lines are skipped."""
     with text_of(path) as file:
-        for number, line in enumerate(iter(lambda: file.readline(LARGEST_ROW), ""), start=1):
+        for number, line in enumerate(lines_of(file, path), start=1):
             if len(line) >= LARGEST_ROW:
                 raise ValueError(
                     f"{path}, line {number} is longer than {LARGEST_ROW} characters: write one "
@@ -144,7 +133,7 @@ def iter_jsonl(path: Path) -> Iterator[Row]:
 def iter_json(path: Path) -> Iterator[Row]:
     """One array of objects, one object over several lines, or one object per line."""
     with text_of(path) as file:
-        lines = iter(lambda: file.readline(LARGEST_ROW), "")
+        lines = lines_of(file, path)
         first = next((line.strip() for line in lines if line.strip()), "")
     if not (first.startswith("[") or opens_an_object(first)):
         yield from iter_jsonl(path)
@@ -203,7 +192,7 @@ def iter_csv(path: Path) -> Iterator[Row]:
     """Rows of a CSV file; every value stays text, so that 007 is not 7."""
     csv.field_size_limit(LARGEST_ROW)
     with text_of(path, newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+        for number, row in enumerate(csv.DictReader(lines_of(file, path)), start=2):
             if None in row or None in row.values():
                 raise ValueError(
                     f"{path}, row {number} has another number of fields than the header"

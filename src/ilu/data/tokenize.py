@@ -87,10 +87,10 @@ def locate(tokenizer: Any, texts: Sequence[Marked], *, special: bool) -> list[Lo
     A tokenizer in Python gives no characters of tokens. There the answer begins after the longest
     common beginning of the ids of the text and of the prompt alone.
     """
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         return [located_by_ids(tokenizer, text, special=special) for text in texts]
     encoded = tokenizer(
-        [text.text for text in texts], add_special_tokens=special, return_offsets_mapping=True
+        [text.text for text in texts], return_offsets_mapping=True, **adding(special)
     )
     rows = zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True)
     return [
@@ -125,8 +125,13 @@ def shared(first: Sequence[Any], second: Sequence[Any]) -> int:
 
 def ids_of(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[list[int]]:
     """The ids of texts, without an end-of-text token that the tokenizer appends."""
-    rows = tokenizer(list(texts), add_special_tokens=special).input_ids
+    rows = tokenizer(list(texts), **adding(special)).input_ids
     return [without_end(list(ids), tokenizer) if special else list(ids) for ids in rows]
+
+
+def adding(special: bool) -> dict[str, bool]:
+    """How a tokenizer is called: it adds its special tokens unless it is told otherwise."""
+    return {} if special else {"add_special_tokens": False}
 
 
 def without_end(ids: list[int], tokenizer: Any) -> list[int]:

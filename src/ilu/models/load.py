@@ -2,7 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,11 @@ from ilu.models.adapter import adapter_of
 from ilu.models.fsdp import load_whole
 from ilu.models.gguf import origin
 from ilu.models.named import check_name, model_path, reachable_path
+from ilu.models.vocabulary import check_ids
 from ilu.models.weight_files import FileWeights, weight_files
 from ilu.system.atomic import file_hash
 from ilu.system.distributed import whole
-from ilu.system.errors import first_line
+from ilu.system.errors import first_line, one_line, out_of_memory
 from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
 
@@ -43,6 +45,7 @@ def load_model(
             "float32. What is trained, measured and saved is the merged model",
             stacklevel=2,
         )
+    check_ids(model, tokenizer)
     return LM(model.to(place).eval(), tokenizer)
 
 
@@ -55,17 +58,14 @@ def pretrained(
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet_models():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path,
-                revision=revision,
-                trust_remote_code=False,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
+    with loading(name), quiet_models():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=dtype,
+            output_loading_info=True,
+        )
     model, info = loaded
     check_whole(name, info["missing_keys"])
     check_plain(name, model)
@@ -77,24 +77,30 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     path = reachable_path(name, revision)
-    try:
+    with loading(name):
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except UNLOADABLE as error:
+
+
+@contextmanager
+def loading(name: str) -> Generator[None]:
+    """Turn every error of a library that reads a model folder into one with the model's name."""
+    try:
+        yield
+    except Exception as error:  # the libraries raise a different one for every cause
+        if out_of_memory(error):
+            raise
         raise unloadable(name, error) from error
 
 
-UNLOADABLE = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
-    SafetensorError,
-)  # fmt: skip
-"""What the libraries raise for a folder that they cannot load."""
 UNQUANTISED = "give the model that was quantised instead, in float32, float16 or bfloat16"
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
     """The error for a model that cannot be loaded; a missing library is that of a quantisation."""
+    usual = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
+    why = first_line(error) if usual else f"{type(error).__name__}: {one_line(error)}"
     advice = f": {UNQUANTISED}" if isinstance(error, ImportError) else ""
-    return ValueError(f"cannot load model {name!r}: {first_line(error)}{advice}")
+    return ValueError(f"cannot load model {name!r}: {why}{advice}")
 
 
 def check_plain(name: str, model: Any) -> None:
