@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 
 from ilu.data.stream import Stream, collate
+from ilu.methods.masks.make import Masking
 from ilu.models.forward import Frozen, ModelForward
+from ilu.models.mlp import mlp_outputs_resolved
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim
 from ilu.training.objective import Engine, Objective, Term, Views
@@ -40,7 +42,17 @@ def choose(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> Chosen:
             term = replace(term, loss=loss)
             notes += [note] if note else []
         objective = {**objective, name: term}
-    return Chosen(replace(recipe, objective=objective), notes)
+    pattern = mlp_outputs_resolved(lm.model, recipe.optim.parameters)
+    notes += note_of_pattern(recipe, pattern)
+    optim, mask = replace(recipe.optim, parameters=pattern), recipe.mask
+    if isinstance(mask, Masking) and mask.scoring.parameters == recipe.optim.parameters:
+        mask = replace(mask, scoring=replace(mask.scoring, parameters=pattern))
+    return Chosen(replace(recipe, objective=objective, optim=optim, mask=mask), notes)
+
+
+def note_of_pattern(recipe: Recipe, pattern: str) -> list[str]:
+    """Which weights are trained, where the names of usual models are not those of this one."""
+    return [] if pattern == recipe.optim.parameters else [f"trained weights: {pattern}"]
 
 
 def examples(term: Term, streams: Mapping[str, Stream], lm: LM, count: int = COUNT) -> Batch:
