@@ -14,9 +14,9 @@ from ilu.models.weight_names import module_name
 
 MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
 """Name of the last matrix of the MLP, in Llama-like models, GPT-2, GPT-NeoX, Phi and OPT."""
-LIKE_AN_MLP = re.compile(r"mlp|moe|ffn|feed_?forward|experts|\bfc2\b", re.IGNORECASE)
+LIKE_AN_MLP = re.compile(r"mlp|moe|ffn|feed_?forward|experts|\bfc2\b", re.I)
 """In the name or class of an MLP, for models that cannot run: those without storage or sharded."""
-NO_MLP = re.compile(r"att(entio)?n|mamba|conv|norm|mixer", re.IGNORECASE)
+NO_MLP = re.compile(r"att(entio)?n|mamba|conv|norm|mixer", re.I)
 """In the name or class of other parts, which may have the name of the model in front, like Moe."""
 TOKENS, LATER = 8, 2
 """Tokens of the trial, and how many at the end are not changed.
