@@ -8,7 +8,6 @@ batch of 48, float32.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from ilu.recipes.lab import data
 from ilu.recipes.robust import READINGS
 from ilu.system.atomic import write_json
 from ilu.training.objective import Engine, Views
-from ilu.types import Batch, Grads
+from ilu.types import Batch, Grads, Slope
 
 RESULTS = Path(__file__).parents[2] / "results" / "finite_difference.json"
 RADII = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
@@ -43,7 +42,10 @@ def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, floa
         loss = NLL()(ModelForward(model, whole=True), Frozen(model, None), batch).mean()
         truth = flat(torch.autograd.grad(exact_penalty(READINGS[reading], params, loss), params))
     engine = Engine(views, views, params)
-    here = partial(engine.slope, NLL(), batch)
+
+    def here(onto: Grads | None = None) -> Slope:
+        return engine.slope(NLL(), batch, onto=onto)
+
     rows: list[dict[str, float]] = []
     for radius in RADII:
         rule = Penalty(READINGS[reading], radius)

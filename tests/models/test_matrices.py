@@ -117,6 +117,12 @@ def test_a_router_that_returns_a_pair_has_no_adapter():
         assert_same_to_rounding(adapted(input_ids=batch().input_ids).logits.detach(), before)
 
 
+def test_a_subclass_that_returns_the_linear_map_is_adapted():
+    size = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = made(lambda: t.FalconForCausalLM(t.FalconConfig(**size, alibi=False)))
+    assert len(adapted_layers(model, LORA, "")) == 2 * 4
+
+
 MAMBA = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
 
 

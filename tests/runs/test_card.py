@@ -192,7 +192,12 @@ def test_push_does_not_take_the_license_off_a_card(copied, capsys):
 
 def test_a_finished_run_that_is_resumed_keeps_the_attacks_of_its_card(copied, monkeypatch, capsys):
     made, attacked = copied
-    monkeypatch.setattr(unlearn, "carry_out", lambda recipe, place: RunDir(made))
+
+    def finished(recipe, place, finish):
+        finish(made)
+        return RunDir(made)
+
+    monkeypatch.setattr(unlearn, "carry_out", finished)
     command = ["npo", "--model", "lab", "--out", str(made), "--resume"]
     unlearn.main(command)
     assert "No attack was tried" in card_of(made)

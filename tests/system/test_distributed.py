@@ -57,6 +57,14 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
+def test_the_last_files_of_a_run_are_written_by_the_first_process_alone(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "tests.finish", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("*/README.md"))) == 100
+
+
 def half(model):
     """A mask of about half of the weights."""
     draw = torch.Generator().manual_seed(3)

@@ -1,5 +1,6 @@
 """A recipe carried out from the command line: progress bars, signals, trackers, processes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ilu.cli.arguments.unlearn import Place
@@ -9,14 +10,24 @@ from ilu.runs.recipe import Recipe
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.tracking import tracking
-from ilu.system.distributed import joined
+from ilu.system.distributed import Ranks, joined
 from ilu.training.fit import NOT_TERMS, Row
 
 
-def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDir:
-    """Carry out ``recipe`` here, with progress bars, stopping when asked to.
+def nothing_more(path: Path) -> None:
+    """A run is complete when it ends."""
 
-    ``shared``: folder of what other runs have computed already, by content.
+
+def carry_out(
+    recipe: Recipe,
+    place: Place,
+    shared: Path | None = None,
+    finish: Callable[[Path], None] = nothing_more,
+) -> RunDir:
+    """Carry out ``recipe`` here, with progress bars; a signal stops it.
+
+    ``shared``: folder of what other runs have computed already, by content. ``finish`` writes the
+    last files of the run's folder; of several processes, the first calls it.
     """
     latest: Row = {}
     with (
@@ -42,9 +53,20 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
             shared=shared,
         )
         run(recipe, place.out, options)
+        finished_by_leader(ranks, place.out, finish)
     return RunDir(place.out)
 
 
 def losses(row: Row) -> str:
     """The terms of the objective in a row of the training log."""
     return ", ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in NOT_TERMS)
+
+
+def finished_by_leader(ranks: Ranks, path: Path, finish: Callable[[Path], None]) -> None:
+    """Call ``finish`` in the first process, while the others wait for it.
+
+    If all wrote the same file, each would remove the partial file of another.
+    """
+    if ranks.leads:
+        finish(path)
+    ranks.any(True)

@@ -19,12 +19,13 @@ from ilu.lab.sources import Documents
 from ilu.methods.forget.idk import Refusal
 from ilu.methods.masks.make import Scoring
 from ilu.methods.masks.score_storage import StoredScores
-from ilu.methods.masks.scores import Attribution
+from ilu.methods.masks.scores import Attribution, Named
 from ilu.methods.masks.storage import MaskFile
 from ilu.methods.masks.top_k import check_fractions
 from ilu.methods.retain.likelihood import NLL
-from ilu.models.blocks import context_length
+from ilu.models.blocks import context_length, text_config
 from ilu.models.load import load_model
+from ilu.models.mlp import mlp_outputs_resolved
 from ilu.models.named import LAB
 from ilu.recipes.facts_data import retain_name
 from ilu.recipes.mask_names import SUMMARIES
@@ -42,6 +43,8 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
     wanted, score = read(name, kind, argv)
     paths = outputs(wanted, whole_layers=kind.score is Layers)
     lm = load_model(wanted.model, device=wanted.device, dtype=getattr(torch, wanted.precision))
+    if isinstance(score, Named):
+        score = Named(mlp_outputs_resolved(lm.model, score.pattern))
     choice = choice_of(kind, wanted.per, heads_of(lm.model) if wanted.per == "heads" else None)
     scoring = Scoring(
         score=score,
@@ -68,8 +71,8 @@ def make_mask(name: str, argv: Sequence[str]) -> None:
 def heads_of(model: Any) -> int:
     """Heads with keys of their own."""
     for name in ("num_key_value_heads", "num_attention_heads"):
-        if getattr(model.config, name, None):
-            return int(getattr(model.config, name))
+        if getattr(text_config(model), name, None):
+            return int(getattr(text_config(model), name))
     raise ValueError("this model's configuration names no attention heads: choose another --per")
 
 

@@ -11,8 +11,9 @@ from ilu.cli.arguments.plan import RESERVE, check
 from ilu.cli.flags import flags, without
 from ilu.cli.terminal import console, print_json, table
 from ilu.cli.unlearn import read
-from ilu.models.load_sharded import skeleton
 from ilu.models.lora import Lora
+from ilu.models.mlp import mlp_outputs_resolved
+from ilu.models.stored import skeleton
 from ilu.recipes.build import reads_environment
 from ilu.recipes.names import parse_name
 from ilu.runs.memory.model_shape import Memory, shape_of
@@ -113,6 +114,8 @@ def shared_by(text: str) -> Ranks:
 def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[Row]:
     """What the settings as asked need, and what each saving does to it."""
     model = skeleton(recipe.model, recipe.revision)
+    pattern = mlp_outputs_resolved(model, recipe.optim.parameters)
+    recipe = replace(recipe, optim=replace(recipe.optim, parameters=pattern))
     for name, changes in SAVINGS.items():
         lora = ADAPTERS.get(name.removeprefix(SMALL).strip(), recipe.lora)
         try:

@@ -36,14 +36,17 @@ def main(argv: Sequence[str]) -> None:
     if flags(argv, "--environment"):
         warn_of_environment(argv[0])
     recipe, place = read(argv[0], argv[1:])
-    out = carry_out(recipe, place)
+    out = carry_out(recipe, place, finish=write_new_card)
     if not leads():
-        return  # the first process writes and prints for all
-    # A finished run that is resumed may have a card with attacks by now.
-    if not missing_from_new_card(out.path):
-        write_card(out.path)
+        return  # the first process prints for all
     summarise(out)
     check_outcome(out, place.require_forgotten)
+
+
+def write_new_card(run: Path) -> None:
+    """Write the card, unless a finished run that is resumed has one with attacks by now."""
+    if not missing_from_new_card(run):
+        write_card(run)
 
 
 def check_outcome(out: RunDir, required: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The decoder blocks of a Hugging Face model, and what its configuration says of its context."""
+"""The decoder blocks of a Hugging Face model, and the context length in its configuration."""
 
 from functools import cache
 from typing import Any
@@ -9,16 +9,32 @@ from ilu.models.named import is_at_hand, reachable_path
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks: the one ``ModuleList`` as long as the model has layers."""
-    depth = model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not lists:
-        raise ValueError(f"found no list of {depth} decoder blocks in {type(model).__name__}")
-    return lists[0]
+    """The decoder blocks: the ``ModuleList`` as long as the text model has layers.
+
+    A model that also reads images has such lists in its encoder, which do not count.
+    """
+    depth = text_config(model).num_hidden_layers
+    for part in (decoder(model), model):
+        for module in part.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+    raise ValueError(f"found no list of {depth} decoder blocks in {type(model).__name__}")
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the text model, which is a part of that of a multimodal model."""
+    return model.config.get_text_config()
+
+
+def decoder(model: Any) -> nn.Module:
+    """The part of a model that reads text, by the name that Transformers has for it."""
+    find = getattr(model, "get_decoder", None)
+    part = None if find is None else find()
+    return part if isinstance(part, nn.Module) else model
 
 
 def block(model: nn.Module, layer: int) -> nn.Module:
-    """Decoder block ``layer``, counted from 0."""
+    """Decoder block ``layer``; 0 is the first."""
     found = blocks(model)
     check_layer(layer, len(found))
     return found[layer]
@@ -34,9 +50,8 @@ def check_layer(layer: int, depth: int) -> None:
 
 
 def context_length(model: nn.Module) -> int | None:
-    """The longest sequence the model takes, if its configuration says."""
-    config: Any = model.config
-    return getattr(config, "max_position_embeddings", None)
+    """The longest sequence that the configuration of a model allows, or None."""
+    return getattr(text_config(model), "max_position_embeddings", None)
 
 
 @cache

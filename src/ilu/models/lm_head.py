@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ilu.models.blocks import text_config
 from ilu.types import Batch, Head
 
 STRETCH = 64.0
@@ -39,7 +40,7 @@ def described(model: nn.Module) -> Head | None:
         return None
     if layer.weight.is_meta:
         return None
-    config: Any = getattr(model, "config", None)
+    config: Any = None if getattr(model, "config", None) is None else text_config(model)
     scale = getattr(config, "logit_scale", None) or 1.0
     scale /= getattr(config, "logits_scaling", None) or 1.0
     cap = getattr(config, "final_logit_softcapping", None)

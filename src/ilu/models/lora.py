@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ilu.models.matrices import linear_modules, weight_matrices
+from ilu.models.matrices import is_linear_map, linear_modules, weight_matrices
 from ilu.models.mode import mode_restored
 from ilu.models.qlora import check_layers, rounded
 from ilu.system.optional import need, quiet_peft
@@ -73,7 +73,8 @@ def linear_layers(model: nn.Module) -> list[str]:
     """Names of the linear layers inside a model that it calls and whose output can be changed.
 
     Some models read ``layer.weight`` themselves, as Mamba does of ``dt_proj``: an adapter of such a
-    layer would do nothing. Whether a layer is called is tried on a few tokens.
+    layer would do nothing. Some subclasses return more than the linear map, as the router of Llama
+    4 does. Both are tried on a few tokens.
     """
     layers = [*linear_modules(model)]
     layers = [n for n in layers if not (model_type(model) in FUSED and n.endswith(FUSED_LAYER))]
@@ -99,12 +100,17 @@ def without_numbers(name: str) -> str:
 
 @torch.no_grad()
 def called_layers(model: nn.Module, layers: Sequence[str]) -> set[str]:
-    """Those of ``layers`` that run as modules when the model reads a few tokens."""
+    """Those of ``layers`` that are called when the model reads a few tokens, and map linearly."""
     called: set[str] = set()
-    hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
-        for name in layers
-    ]
+
+    def keep(name: str) -> Any:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if is_linear_map(layer, inputs, output):
+                called.add(name)
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
     ids = torch.arange(8, device=next(model.parameters()).device)[None] % 2
     try:
         with mode_restored(model):

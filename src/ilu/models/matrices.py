@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ilu.models.blocks import blocks
+from ilu.models.blocks import blocks, text_config
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -70,7 +71,7 @@ def rows_are_inputs(model: Any, module: nn.Module, p: nn.Parameter) -> bool:
     marked = getattr(module, "is_transposed", None)
     if marked is not None:
         return bool(marked)
-    width = model.config.get_text_config().hidden_size
+    width = text_config(model).hidden_size
     stacks = [
         q for n, q in module.named_parameters(recurse=False) if q.ndim > 2 and is_matrix(n, q)
     ]
@@ -80,9 +81,9 @@ def rows_are_inputs(model: Any, module: nn.Module, p: nn.Parameter) -> bool:
 
 
 def linear_modules(model: nn.Module) -> dict[str, Any]:
-    """Name -> layer that maps its input linearly: nn.Linear and Conv1D, but not the output layer.
+    """Name -> nn.Linear or Conv1D, but not the output layer.
 
-    Not among them are subclasses that return something else, such as routers with their scores.
+    Subclasses may return something else than a linear map, such as routers with their scores.
     """
     whole: Any = model
     output = whole.get_output_embeddings()
@@ -90,10 +91,18 @@ def linear_modules(model: nn.Module) -> dict[str, Any]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a layer returns a linear map of its input."""
-    return is_conv1d(module) or (
-        isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-    )
+    """Whether a layer is a linear layer, or a subclass of one."""
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
+def is_linear_map(layer: Any, inputs: tuple[Any, ...], output: Any) -> bool:
+    """Whether a layer that was called returned the linear map of its input, and nothing else."""
+    if not isinstance(output, Tensor):
+        return False
+    if is_conv1d(layer) or type(layer).forward is nn.Linear.forward:
+        return True
+    wanted = nn.functional.linear(inputs[0], layer.weight, layer.bias)
+    return output.shape == wanted.shape and torch.allclose(output, wanted, rtol=1e-3, atol=1e-4)
 
 
 def is_conv1d(module: nn.Module) -> bool:

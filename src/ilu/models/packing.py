@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ilu.models.blocks import text_config
 from ilu.types import Batch
 
 EACH_TEXT = "ilu_each_text"
@@ -64,7 +65,7 @@ def attending_to_each_text(model: nn.Module, wanted: bool) -> Generator[None]:
     register()
     config._attn_implementation = EACH_TEXT
     try:
-        if any(getattr(config, name, None) for name in BY_PLACE) or not gives(model, alone):
+        if any(getattr(text_config(model), n, None) for n in BY_PLACE) or not gives(model, alone):
             raise ValueError(
                 f"`pack`: the attention of {type(model).__name__} cannot be kept within each text. "
                 "Leave `pack` out"

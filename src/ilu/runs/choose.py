@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 
 from ilu.data.stream import Stream, collate
+from ilu.methods.masks.make import Masking
 from ilu.models.forward import Frozen, ModelForward
+from ilu.models.mlp import mlp_outputs_resolved
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim
 from ilu.training.objective import Engine, Objective, Term, Views
@@ -41,9 +43,13 @@ def choose(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> Chosen:
             notes += [note] if note else []
         objective = {**objective, name: term}
     steps, note = enough_steps(recipe, streams)
-    notes += [note] if note else []
-    optim = replace(recipe.optim, steps=steps)
-    return Chosen(replace(recipe, objective=objective, optim=optim, passes=None), notes)
+    pattern = mlp_outputs_resolved(lm.model, recipe.optim.parameters)
+    notes += [*([note] if note else []), *note_of_pattern(recipe, pattern)]
+    optim, mask = replace(recipe.optim, steps=steps, parameters=pattern), recipe.mask
+    if isinstance(mask, Masking) and mask.scoring.parameters == recipe.optim.parameters:
+        mask = replace(mask, scoring=replace(mask.scoring, parameters=pattern))
+    chosen = replace(recipe, objective=objective, optim=optim, mask=mask, passes=None)
+    return Chosen(chosen, notes)
 
 
 def enough_steps(recipe: Recipe, streams: Mapping[str, Stream]) -> tuple[int, str]:
@@ -59,6 +65,11 @@ def enough_steps(recipe: Recipe, streams: Mapping[str, Stream]) -> tuple[int, st
     return needed, (
         f"steps {needed}: {recipe.passes:g} passes over {examples} forget examples, {size} a step"
     )
+
+
+def note_of_pattern(recipe: Recipe, pattern: str) -> list[str]:
+    """Which weights are trained, where the names of usual models are not those of this one."""
+    return [] if pattern == recipe.optim.parameters else [f"trained weights: {pattern}"]
 
 
 def examples(term: Term, streams: Mapping[str, Stream], lm: LM, count: int = COUNT) -> Batch:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ilu.methods.method import Method, Setup, with_settings
 from ilu.methods.published import BIO, BOOKS, LLAMA3, NEWS, ON_LLAMA3
 from ilu.methods.retain.states import States
+from ilu.models.mlp import mlp_outputs_pattern
 from ilu.models.state_math import mean_state_norm, state_distance, without_first
 from ilu.models.token_math import at_least_float32, masked_mean
 from ilu.system.checks import two_digits
@@ -126,10 +127,6 @@ def layer_by_depth(blocks: int) -> int:
     return round(PUBLISHED_DEPTH * blocks)
 
 
-MLP_OUTPUT = r"mlp\.(down_proj|c_proj|dense_4h_to_h|fc2)|fc2"
-"""Name of the last matrix of the MLP, in Llama-like models, GPT-2, GPT-NeoX, Phi and OPT."""
-
-
 STEERING = """\
     layer: block whose output is steered; 0 is the first.
     alpha: weight of the retain term on the same hidden states.
@@ -192,8 +189,7 @@ def steered(term: Term, topic: int) -> Term:
 
 def steered_weights(layer: int) -> str:
     """Pattern of the weights that RMU trains: last matrices of the three MLPs up to ``layer``."""
-    trained = "|".join(str(i) for i in range(max(0, layer - 2), layer + 1))
-    return rf"\.({trained})\.({MLP_OUTPUT})\.weight$"
+    return mlp_outputs_pattern(range(max(0, layer - 2), layer + 1))
 
 
 UNCLIPPED = {"clip": 1e9}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ilu.models.blocks import blocks
+from ilu.models.blocks import blocks, text_config
 from ilu.models.lora import adapted_layers, base_layers
 from ilu.models.weight_names import named_trained
 from ilu.runs.recipe import Recipe
@@ -63,7 +63,7 @@ class Shape:
 
 def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
     """Count the weights of a model, which may be on the meta device."""
-    config: Any = model.config
+    config = text_config(model)
     trained = trained_sizes(model, recipe)
     sizes = {**trained, **beyond(model, recipe)}
     base = base_layers(model) if recipe.lora and recipe.lora.base_bits else []
