@@ -169,7 +169,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 def test_what_shards_cannot_do_is_refused_with_a_way_out(monkeypatch, tmp_path):
     sharded = Ranks(0, 2, sharded=True)
     model, objective = make_tiny(), {"forget": Term(NPO(0.1), on="forget")}
-    with pytest.raises(ValueError, match="make the mask before"):
+    with pytest.raises(ValueError, match="make the mask first"):
         check_ranks(build("npo", {"model": "lab", "mask": "snip:0.5"}), sharded)
     with pytest.raises(ValueError, match="8-bit blocks"):
         check_training(model, objective, EIGHT, None, sharded)
