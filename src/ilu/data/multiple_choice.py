@@ -50,8 +50,8 @@ class ChoiceRows:
 
     def rows(self) -> list[Row]:
         """The rows under their standard names."""
-        rows = renamed(find_rows(self.name).read(), self.columns, self.name)
-        return list(islice(rows, self.limit))
+        rows = list(renamed(find_rows(self.name).read(), self.columns, self.name))
+        return spread(rows, self.limit)
 
 
 @dataclass(frozen=True)

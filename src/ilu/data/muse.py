@@ -6,6 +6,7 @@ from typing import Any
 
 from ilu.data.cells import QA, readable_in
 from ilu.data.hub import load_rows
+from ilu.data.multiple_choice import spread
 from ilu.data.readers import Row
 from ilu.data.text import encode_pair
 from ilu.system.checks import check_limit
@@ -29,7 +30,7 @@ class FewShot:
         head = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in texts(solved, self.solved))
         return [
             encode_pair(f"{head}Question: {question}\nAnswer:", f" {answer}", tokenizer)
-            for question, answer in texts(rows[: self.limit], self.name)
+            for question, answer in spread(list(texts(rows, self.name)), self.limit)
         ]
 
 

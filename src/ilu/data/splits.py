@@ -118,6 +118,11 @@ class Part:
         return examples[self.start : self.stop]
 
 
+def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
+    """At most ``limit`` examples, spread over all."""
+    return examples if limit is None else picked(examples, spread(range(len(examples)), limit))
+
+
 MOST, LEAST = 200, 100
 """The largest number of held-out examples, and the smallest source with held-out examples."""
 

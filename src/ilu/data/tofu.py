@@ -5,6 +5,7 @@ from typing import Any
 
 from ilu.data.cells import QA, readable_in
 from ilu.data.hub import load_rows
+from ilu.data.multiple_choice import spread
 from ilu.data.readers import Row
 from ilu.data.text import encode
 from ilu.system.checks import check_limit
@@ -27,15 +28,16 @@ class Perturbed:
         check_limit(self.limit)
 
     def __call__(self, tokenizer: Any) -> list[Example]:
-        rows = load_rows(self.name, self.revision)[: self.limit]
+        rows = load_rows(self.name, self.revision)
         missing = [c for c in (*QA, "perturbed_answer") if c not in rows[0]]
         if missing:
             raise ValueError(
                 f"{self.name} has no column {missing[0]!r}, it has {', '.join(rows[0])}: give a "
                 "set of TOFU that ends in _perturbed"
             )
-        rows = [compared_texts(row, f"{self.name}: row {i}") for i, row in enumerate(rows, 1)]
-        return [compared(row, tokenizer) for row in rows]
+        numbered = spread(list(enumerate(rows, 1)), self.limit)
+        found = [compared_texts(row, f"{self.name}: row {i}") for i, row in numbered]
+        return [compared(row, tokenizer) for row in found]
 
 
 def compared_texts(row: Row, where: str) -> Row:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from ilu.data.splits import MOST, HeldOut
+from ilu.data.splits import MOST, HeldOut, limited
 from ilu.data.stream import check_lengths, collate
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
@@ -17,7 +17,7 @@ from ilu.types import LM, Source
 
 @dataclass(frozen=True)
 class AnswerNLL:
-    """Mean negative log-likelihood per answer token, in nats, over the first ``limit`` examples."""
+    """Mean negative log-likelihood per answer token, in nats, over ``limit`` examples or all."""
 
     source: Source
     limit: int | None = None
@@ -29,7 +29,7 @@ class AnswerNLL:
 
     @torch.no_grad()
     def __call__(self, lm: LM) -> Score:
-        examples = self.source(lm.tokenizer)[: self.limit]
+        examples = limited(self.source(lm.tokenizer), self.limit)
         check_lengths(examples, context_length(lm.model), "`data`")
         device = next(lm.model.parameters()).device
         forward, items = ModelForward(lm.model), list[float]()

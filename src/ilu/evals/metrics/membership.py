@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.data.splits import limited
 from ilu.data.stream import check_lengths, collate
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
@@ -180,7 +181,7 @@ class MembershipInference:
     def __call__(self, lm: LM) -> dict[str, Score]:
         sources = (self.members, self.nonmembers)
         groups = [
-            [example.without_end() for example in source(lm.tokenizer)[: self.limit]]
+            [example.without_end() for example in limited(source(lm.tokenizer), self.limit)]
             for source in sources
         ]
         members, others = (self.attacks(lm, group) for group in groups)

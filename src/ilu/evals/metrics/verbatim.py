@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ilu.data.splits import limited
 from ilu.evals.metrics.answer_logprobs import read_answers, words_of
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength
@@ -32,7 +33,7 @@ class Verbatim:
         check_limit(self.limit)
 
     def __call__(self, lm: LM) -> Mapping[str, Score]:
-        examples = [self.halved(e) for e in self.source(lm.tokenizer)[: self.limit]]
+        examples = [self.halved(e) for e in limited(self.source(lm.tokenizer), self.limit)]
         generated = self.continued(lm, examples)
         true = [lm.tokenizer.decode(e.words, skip_special_tokens=True) for e in examples]
         rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, generated, strict=True)]
