@@ -12,6 +12,9 @@ from ilu.runs.tracking import tracking
 from ilu.system.distributed import joined
 from ilu.training.fit import NOT_TERMS, Row
 
+TRAININGS = (": unlearn", ": distil")
+"""Endings of the names of stages that have losses."""
+
 
 def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDir:
     """Carry out ``recipe`` here, with progress bars, stopping when asked to.
@@ -19,13 +22,16 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
     ``shared``: folder of what other runs have computed already, by content.
     """
     latest: Row = {}
+
+    def on_step(row: Row) -> None:
+        latest.clear()  # the next training has other terms
+        latest.update(row)
+
     with (
         joined(shard=place.shard) as ranks,
         tracking(place.track if ranks.leads else None, recipe, place.out) as track,
         interruptible() as stop,
-        progress(
-            detail=lambda stage: losses(latest) if stage.endswith(": unlearn") else ""
-        ) as shown,
+        progress(detail=lambda stage: losses(latest) if stage.endswith(TRAININGS) else "") as shown,
     ):
         console.quiet = not ranks.leads
         options = Options(
@@ -36,7 +42,7 @@ def carry_out(recipe: Recipe, place: Place, shared: Path | None = None) -> RunDi
             stop=stop,
             samples=place.sample_texts,
             on_note=lambda text: console.print(text, markup=False, soft_wrap=True),
-            on_step=latest.update,
+            on_step=on_step,
             track=track,
             ranks=ranks,
             shared=shared,

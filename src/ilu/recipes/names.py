@@ -1,7 +1,8 @@
-"""Names of recipes: METHOD[-ROBUST][-ilu|-control]."""
+"""Names of recipes: METHOD[-ROBUST][-ilu|-control][-undo]."""
 
 import warnings
 from collections.abc import Mapping
+from itertools import product
 from typing import NamedTuple
 
 from ilu.system.declared import Declared, declared
@@ -23,19 +24,25 @@ def declared_endings() -> Mapping[str, Declared]:
     return declared("ilu.methods", "ENDINGS")
 
 
+def declared_stages() -> Mapping[str, Declared]:
+    """Every stage after the unlearning by its ending, without importing it."""
+    return declared("ilu.methods", "STAGES")
+
+
 class Name(NamedTuple):
-    """A recipe's name in parts: a method, robust training, one of ``ENVIRONMENT``."""
+    """A recipe's name in parts: a method, robust training, one of ``ENVIRONMENT``, a stage."""
 
     method: str
     robust: str | None = None
     environment: str | None = None
+    stage: str | None = None
 
     def __str__(self) -> str:
         return "-".join(part for part in self if part)
 
 
 def parse_name(name: str) -> Name:
-    """Split ``METHOD[-ROBUST][-ilu|-control]``; an unknown name raises with a suggestion."""
+    """Split ``METHOD[-ROBUST][-ilu|-control][-undo]``; an unknown name raises with a suggestion."""
     by_name = {str(n): n for n in names()}
     if name not in by_name and renewed_name(name) in by_name:
         warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
@@ -53,10 +60,12 @@ def renewed_name(name: str) -> str:
 def explained_endings() -> str:
     """The possible endings of a method's name, for an error."""
     robust, environment = ", -".join(declared_endings()), " or -".join(ENVIRONMENT)
-    return f"; each may be followed by one of -{robust}, then by -{environment}"
+    stages = " or -".join(declared_stages())
+    return f"; each may be followed by one of -{robust}, then by -{environment}, then by -{stages}"
 
 
 def names() -> list[Name]:
     """Every recipe name."""
     robust = (None, *declared_endings())
-    return [Name(m, r, e) for m in declared_methods() for r in robust for e in (None, *ENVIRONMENT)]
+    environment, stage = (None, *ENVIRONMENT), (None, *declared_stages())
+    return [Name(*parts) for parts in product(declared_methods(), robust, environment, stage)]

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ilu.attacks.sequence import other_models
 from ilu.data.stream import Stream, fingerprint, open_stream, rows_of, split
 from ilu.methods.masks.make import Masking
+from ilu.methods.robust.undo import DISTIL
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import fingerprint_model, load_model, usable
@@ -68,6 +70,10 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
         adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
     mask = given_mask(recipe, lm.model)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
+    if stage := recipe.distillation():
+        check_distilled(streams)
+        try_losses(stage, lm.model, streams)
+        check_training(lm.model, stage.objective, stage.optim, None, ranks)
     warn_of_warmup(recipe.optim)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
@@ -98,8 +104,9 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
             "weights are scored where they are whole: make the mask before, with ilu mask, and "
             "give `mask` FILE; or leave out `shard`"
         )
-    for what, asked in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
-        if ranks.sharded and asked:
+    whole = {"LoRA": recipe.lora, "weight arithmetic": recipe.edit, "undo": recipe.undo}
+    for what, wanted in whole.items():
+        if ranks.sharded and wanted:
             raise ValueError(
                 f"{what} needs whole weights in every process: leave out `shard`; several "
                 "processes still share the batches"
@@ -147,14 +154,30 @@ def warn_of_warmup(optim: Optim) -> None:
         )
 
 
+def check_distilled(streams: Mapping[str, Stream]) -> None:
+    """Refuse to distil on data that contain all that is to be forgotten, and warn of a part."""
+    if "forget" not in streams:
+        return
+    forget, distil = (hashes(streams[name]) for name in ("forget", DISTIL))
+    shared = int(np.isin(forget, distil).sum())
+    if shared == len(forget):
+        raise ValueError(
+            "`distil` contains the data to forget, and distillation on it would bring it back: "
+            "give general text"
+        )
+    if shared:
+        warnings.warn(f"{shared} forget examples are in the data to distil on", stacklevel=2)
+
+
+def hashes(stream: Stream) -> NDArray[np.int64]:
+    """8 bytes of each example: they may be more than fit in memory."""
+    return np.fromiter((hash(tuple(e.ids)) for e in stream.examples), np.int64)
+
+
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
     """Say how many examples are both to be forgotten and to be kept."""
-    # 8 bytes of each example: they may be more than fit in memory.
     forget, retain = (
-        np.fromiter((hash(tuple(e.ids)) for e in streams[name].examples), np.int64)
-        if name in streams
-        else []
-        for name in ("forget", "retain")
+        hashes(streams[name]) if name in streams else [] for name in ("forget", "retain")
     )
     shared = int(np.isin(retain, forget).sum())
     if shared:

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.rules import L1
+from ilu.methods.robust.undo import DISTIL, Undo
 from ilu.models.lora import Lora
 from ilu.runs.validation import Validation
 from ilu.system.errors import first_line
@@ -29,7 +30,7 @@ class Recipe:
     need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
     measured, attacked and saved is the merged model. ``passes`` over the forget data are at least
     made: ``optim.steps`` is raised to them when the run begins. ``validation`` is measured during
-    training.
+    training. With ``undo`` the unlearned model is distilled, on the data called distil.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Recipe:
     lora: Lora | None = None
     passes: float | None = None
     validation: Validation | None = None
+    undo: Undo | None = None
     keep_attacked: bool = False
     seed: int = 0
 
@@ -56,6 +58,7 @@ class Recipe:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
         self.check_adapters()
+        self.check_undo()
         keep = self.validation.keep if self.validation else "last"
         if keep != "last" and self.optim.average_from is not None:
             raise ValueError(
@@ -86,6 +89,44 @@ class Recipe:
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
                 "that of the weights. Leave out `average_from` or `lora_rank`"
             )
+
+    def check_undo(self) -> None:
+        """Refuse what cannot be distilled afterwards."""
+        if self.undo is None:
+            return
+        if DISTIL not in self.data:
+            raise ValueError("undo needs text to distil on: give `distil`")
+        source = self.data[DISTIL].source
+        if any(feed.role == "forget" and feed.source == source for feed in self.data.values()):
+            raise ValueError(
+                "`distil` is the data to forget, and distillation on it would bring it back: give "
+                "general text, or leave it out for the retain data"
+            )
+        if self.mask:
+            raise ValueError(
+                "a mask cannot be combined with undo, which changes all weights: leave out `mask`, "
+                "or use the recipe without -undo"
+            )
+        if self.optim.optimizer == "adamw-bf16":
+            raise ValueError(
+                "undo cannot follow adamw-bf16: noise and distillation need the weights in "
+                "float32. Use `optimizer` adamw or adamw8bit"
+            )
+
+    def distillation(self) -> "Recipe | None":
+        """The stage after the unlearning as a recipe of its own, or None."""
+        if self.undo is None:
+            return None
+        return replace(
+            self,
+            objective=self.undo.objective,
+            optim=self.undo.optim(self.optim),
+            undo=None,
+            edit=None,
+            lora=None,
+            passes=None,
+            validation=None,
+        )
 
     def check_names(self) -> None:
         """Refuse names that cannot be those of files, and one name for two things."""

@@ -13,10 +13,12 @@ import torch
 
 from ilu.evals.cached_suite import evaluate_once
 from ilu.methods.masks.make import Masking
+from ilu.methods.robust.undo import DISTIL
 from ilu.models.load import fingerprint_model, save_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import Trained, adapting
 from ilu.models.weight_names import named_trained
+from ilu.runs import undo_stage
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.check import check_writable
 from ilu.runs.choose import cautions
@@ -46,10 +48,11 @@ FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_second
 class Options:
     """What a run needs beside its recipe; nothing here changes a number.
 
-    ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
-    after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
-    setting that was chosen for the model. ``shared``: a folder for results that several
-    runs share; each is computed once. ``samples``: keep the texts of a few questions and answers.
+    ``on_step``: called with each row of ``train.jsonl`` and ``undo.jsonl``. ``on_eval``: called
+    with a stage (before, after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with
+    a sentence for each setting that was chosen for the model, and each training that may end early.
+    ``shared``: a folder for results that several runs share; each is computed once. ``samples``:
+    keep the texts of a few questions and answers.
     """
 
     device: str = "cpu"
@@ -226,7 +229,10 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
     began = time.monotonic()
     try:
-        train(recipe, prepared, mask, checkpoints, out, options)
+        if recipe.undo is None or not undo_stage.has_begun(checkpoints):
+            train(recipe, prepared, mask, checkpoints, out, options)
+        if recipe.undo:
+            distil(recipe, prepared, checkpoints, out, options)
     finally:
         add_cost(out, seconds=time.monotonic() - began, peak_memory_bytes=peak_memory())
     save_model(prepared.lm, folder, options.ranks)
@@ -281,6 +287,25 @@ def train(
                 options.on_note(kept)
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))
+
+
+def distil(
+    recipe: Recipe, prepared: Prepared, checkpoints: Checkpoints, out: RunDir, options: Options
+) -> None:
+    """Noise and distil the unlearned model in place."""
+    stage = recipe.distillation()
+    assert stage
+
+    def log(row: Row) -> None:
+        options.on_step(row)
+        done = int(row["step"]) + 1
+        if options.ranks.leads:
+            options.progress(f"{recipe.name}: distil", done, stage.optim.steps)
+        options.track({k: v for k, v in row.items() if k != "step"}, recipe.optim.steps + done)
+
+    model, stream = prepared.lm.model, prepared.streams[DISTIL]
+    note = undo_stage.carry_out(recipe, model, stream, out, checkpoints, log, options.stop)
+    options.on_note(note)
 
 
 def watched(recipe: Recipe, lm: LM, trained: Trained, out: RunDir) -> Watch | None:

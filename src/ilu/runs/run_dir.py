@@ -17,6 +17,8 @@ from ilu.system.scores import STAGES, Score
 
 MASK = "mask.safetensors"
 """Where a run keeps the mask that it made."""
+DISTILLED = "undo"
+"""Name of the training log of the distillation after the unlearning."""
 PROBES = "probes"
 """Stage at which a run is asked in other ways, once, after unlearning."""
 
@@ -26,9 +28,10 @@ class RunDir:
     """One directory per run. Each file is written in one move, and once but for
     ``cost.json``, to which every session adds; ``done.json`` comes last.
 
-    recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
-    (hashes of its weights), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
-    with questions and answers, attacks/NAME/model/,
+    recipe.json, environment.json, code.diff, data.json, train.jsonl, undo.jsonl (of a distillation
+    after the unlearning), cost.json, model/, model.json (hashes of its weights),
+    scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl with questions and answers,
+    attacks/NAME/model/,
     curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
     with the reason if it failed, vectors.json, done.json; failed.json where a pool of runs met an
     error. Of several processes the first writes, and what it finds here is what all find.

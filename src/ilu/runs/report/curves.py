@@ -16,7 +16,9 @@ from ilu.runs.results.run_metrics import (
     curve,
     dense_curve,
     guessing,
+    numbers,
 )
+from ilu.runs.run_dir import DISTILLED
 from ilu.runs.validation import ROWS
 from ilu.system.scores import stages_by_step
 from ilu.training.fit import NOT_TERMS
@@ -97,6 +99,8 @@ def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Pane
     logs = [(row.label, row.first.training) for row in rows]
     logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
     panels = [training_figure(name, log) for name, log in logs if log and terms(log)]
+    distilled = [(row.label, numbers(row.first.run.rows(DISTILLED))) for row in rows]
+    panels += [training_figure(f"{n}, distillation", log) for n, log in distilled if log]
     measured = [(row.label, row.first.run.rows(ROWS)) for row in rows]
     return panels + [validation_figure(name, log) for name, log in measured if log]
 
