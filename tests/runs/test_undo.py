@@ -198,7 +198,7 @@ def test_on_the_lab_a_few_steps_bring_the_copy_closer(tmp_path):
     })  # fmt: skip
     found = [row["distil"] for row in run(made, tmp_path / "run").rows("undo")]
     assert found[0] > 1
-    assert sum(found[-3:]) < sum(found[:3]) / 1.5
+    assert sum(found[-3:]) < 0.85 * sum(found[:3])
 
 
 def test_report_and_card_show_the_distillation(finished, tmp_path):
@@ -224,7 +224,11 @@ def test_the_report_says_how_far_an_interrupted_distillation_is(folder, tmp_path
 
 def planned(capsys, *words):
     assert command(["plan", *words, "--json"]) == 0
-    return {row["settings"]: row["total"] for row in json.loads(capsys.readouterr().out)}
+    rows = json.loads(capsys.readouterr().out)
+    return {
+        row["settings"]: sum(v for k, v in row.items() if k not in ("settings", "fits"))
+        for row in rows
+    }
 
 
 def test_the_plan_is_the_larger_of_both_trainings(capsys):
