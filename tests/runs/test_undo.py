@@ -154,11 +154,17 @@ def test_adapters_and_weight_arithmetic_may_come_before(folder, tmp_path):
     assert len(out.rows("undo")) == DISTILLED
 
 
+def test_a_mask_restricts_the_unlearning_alone(folder, tmp_path):
+    made = recipe(folder, mask="magnitude:0.1")
+    assert made.distillation().mask is None
+    out = run(made, tmp_path / "run")
+    before, after = read_weights(folder / "model"), read_weights(out.path / "model")
+    assert all(torch.all(before[n] != w) for n, w in after.items() if w.ndim == 2)
+
+
 def test_what_cannot_be_combined_is_refused(folder):
     with pytest.raises(ValueError, match="undo cannot follow adamw-bf16"):
         recipe(folder, optimizer="adamw-bf16")
-    with pytest.raises(ValueError, match="a mask cannot be combined with undo"):
-        recipe(folder, mask="wagle:0.9")
     with pytest.raises(ValueError, match="undo needs whole weights in every process"):
         check_ranks(recipe(folder), Ranks(0, 2, sharded=True))
     with pytest.raises(ValueError, match="`distil` is missing"):

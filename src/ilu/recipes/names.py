@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ class Name(NamedTuple):
 
 def parse_name(name: str) -> Name:
     """Split ``METHOD[-ROBUST][-ilu|-control][-undo]``; an unknown name raises with a suggestion."""
-    by_name = {str(n): n for n in names()}
+    by_name = recipes()
     if name not in by_name and renewed_name(name) in by_name:
         warnings.warn(f"the recipe {name} is called {renewed_name(name)} now", stacklevel=2)
         name = renewed_name(name)
@@ -66,6 +67,19 @@ def explained_endings() -> str:
 
 def names() -> list[Name]:
     """Every recipe name."""
-    robust = (None, *declared_endings())
-    environment, stage = (None, *ENVIRONMENT), (None, *declared_stages())
-    return [Name(*parts) for parts in product(declared_methods(), robust, environment, stage)]
+    return list(recipes().values())
+
+
+def recipes() -> Mapping[str, Name]:
+    """Every recipe name in parts."""
+    declarations = (declared_methods(), declared_endings(), declared_stages())
+    return combined(*map(tuple, declarations))
+
+
+@cache
+def combined(
+    methods: tuple[str, ...], robust: tuple[str, ...], stages: tuple[str, ...]
+) -> Mapping[str, Name]:
+    """The recipe names of these methods and endings, in parts."""
+    parts = methods, (None, *robust), (None, *ENVIRONMENT), (None, *stages)
+    return {str(name): name for name in (Name(*each) for each in product(*parts))}

@@ -30,7 +30,8 @@ class Recipe:
     need. With ``lora`` adapters of the weights are trained, and merged when that is done: what is
     measured, attacked and saved is the merged model. ``passes`` over the forget data are at least
     made: ``optim.steps`` is raised to them when the run begins. ``validation`` is measured during
-    training. With ``undo`` the unlearned model is distilled, on the data called distil.
+    training. With ``undo`` the unlearned model is distilled, on the data called distil: all its
+    weights, whatever ``mask``, ``lora`` and ``optim.parameters`` let the unlearning train.
     """
 
     name: str
@@ -102,11 +103,6 @@ class Recipe:
                 "`distil` is the data to forget, and distillation on it would bring it back: give "
                 "general text, or leave it out for the retain data"
             )
-        if self.mask:
-            raise ValueError(
-                "a mask cannot be combined with undo, which changes all weights: leave out `mask`, "
-                "or use the recipe without -undo"
-            )
         if self.optim.optimizer == "adamw-bf16":
             raise ValueError(
                 "undo cannot follow adamw-bf16: noise and distillation need the weights in "
@@ -124,6 +120,7 @@ class Recipe:
             undo=None,
             edit=None,
             lora=None,
+            mask=None,
             passes=None,
             validation=None,
         )

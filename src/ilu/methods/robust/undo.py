@@ -45,8 +45,9 @@ class Undo:
 
     The copy starts at (1 - a) W + a b N, with N Xavier-uniform for matrices and 0 for vectors, and
     is trained to minimise KL(unlearned model || copy) on general text, never on what is to be
-    forgotten. a = b = 1 starts again from noise; the weights of norms are then 0 at first. The
-    paper's example is a = 0.3, b = 0.1. It states closeness as the end; here the number of steps is
+    forgotten. All weights are trained, also where a mask or adapters restrict the unlearning.
+    a = b = 1 starts again from noise; the weights of norms are then 0 at first. The paper's
+    example is a = 0.3, b = 0.1. It states closeness as the end; here the number of steps is
     the end, unless ``close_enough`` is given. Learning rate and steps are ours: untested on models
     larger than the lab's.
 
