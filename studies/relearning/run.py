@@ -73,8 +73,8 @@ def recipe_of(cell: Cell, seed: int, *, tiny: bool) -> Recipe:
     count = 8 if tiny else QUESTIONS
     tune, relearn = (2, 2) if tiny else (TUNE, RELEARN)
     attacks = {
-        **lab.attacks(tune, relearn, count, seed),
-        VALIDATION.name: lab.finetune(VALIDATION.name, tune, seed),
+        **{task.name: lab.finetune(task.name, tune, seed) for task in (*TASKS, VALIDATION)},
+        "relearn": lab.relearn(relearn, count, seed),
     }
     ended = {name: replace(each, only_end=True) for name, each in attacks.items()}
     made = unlearned(cell, seed, tiny=tiny)
