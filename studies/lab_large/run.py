@@ -24,7 +24,8 @@ import torch
 from ilu.data.stream import Stream, collate
 from ilu.data.text import Passages
 from ilu.evals.score import mean
-from ilu.lab.build import CONTEXT, Plan, corpus, make_model, make_tokenizer, packed, scores
+from ilu.lab.build import Plan, make_model, make_tokenizer, scores
+from ilu.lab.corpus import CONTEXT, corpus, packed
 from ilu.lab.sources import Documents
 from ilu.lab.tasks import VALIDATION
 from ilu.methods.retain.likelihood import NLL

@@ -11,7 +11,7 @@ from ilu.cli.main import run
 from ilu.cli.names import Names
 from ilu.cli.unlearn import Place, flag_type, read
 from ilu.recipes.build import defaults
-from ilu.recipes.names import declared_endings, declared_methods
+from ilu.recipes.names import declared_endings, declared_methods, declared_stages
 from tests.cli.test_start import fresh
 
 RECIPES = [
@@ -20,6 +20,7 @@ RECIPES = [
     "npo-ilu",
     "rmu-sam-ilu",
     "npo-control",
+    *(f"npo-{stage}" for stage in declared_stages()),
 ]
 DATA = ("--forget", "f: 1.jsonl", "--forget", "007.csv", "--retain", "true.jsonl",
         "--environment", "-e.jsonl")  # fmt: skip

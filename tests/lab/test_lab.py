@@ -7,7 +7,8 @@ import pytest
 
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab import tasks, world
-from ilu.lab.build import Plan, build, corpus, packed, scores
+from ilu.lab.build import Plan, build, scores
+from ilu.lab.corpus import corpus, packed
 from ilu.lab.sources import Documents, Facts, TaskTest, TaskTrain, domain
 from ilu.methods.forget.npo import NPO
 from ilu.models.load import load_model

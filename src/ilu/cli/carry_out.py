@@ -8,10 +8,13 @@ from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console, progress
 from ilu.runs.recipe import Recipe
 from ilu.runs.run import Options, run
-from ilu.runs.run_dir import RunDir
+from ilu.runs.run_dir import NOT_TERMS, RunDir
 from ilu.runs.tracking import tracking
 from ilu.system.distributed import Ranks, joined
-from ilu.training.fit import NOT_TERMS, Row
+from ilu.training.fit import Row
+
+TRAININGS = (": unlearn", ": distil")
+"""Endings of the names of stages that have losses."""
 
 
 def nothing_more(path: Path) -> None:
@@ -30,13 +33,16 @@ def carry_out(
     last files of the run's folder; of several processes, the first calls it.
     """
     latest: Row = {}
+
+    def on_step(row: Row) -> None:
+        latest.clear()  # the next training has other terms
+        latest.update(row)
+
     with (
         joined(shard=place.shard) as ranks,
         tracking(place.track if ranks.leads else None, recipe, place.out) as track,
         interruptible() as stop,
-        progress(
-            detail=lambda stage: losses(latest) if stage.endswith(": unlearn") else ""
-        ) as shown,
+        progress(detail=lambda stage: losses(latest) if stage.endswith(TRAININGS) else "") as shown,
     ):
         console.quiet = not ranks.leads
         options = Options(
@@ -47,7 +53,7 @@ def carry_out(
             stop=stop,
             samples=place.sample_texts,
             on_note=lambda text: console.print(text, markup=False, soft_wrap=True),
-            on_step=latest.update,
+            on_step=on_step,
             track=track,
             ranks=ranks,
             shared=shared,

@@ -7,7 +7,7 @@ from pathlib import Path
 from ilu.cli.flags import parse
 from ilu.cli.terminal import console, print_json, table
 from ilu.recipes.mask_names import SUMMARIES
-from ilu.recipes.names import ENVIRONMENT, declared_endings, declared_methods
+from ilu.recipes.names import ENVIRONMENT, declared_endings, declared_methods, declared_stages
 from ilu.system.declared import Declared, declared
 
 PENALTIES = dict(
@@ -49,8 +49,10 @@ def methods(argv: Sequence[str]) -> None:
         return
     section("Recipes: ilu unlearn RECIPE", first_lines(declared_methods()))
     section("Endings of a recipe's name: npo-sam", first_lines(declared_endings(), "-"))
-    section("Last ending of a recipe's name: npo-ilu, npo-sam-ilu",
+    section("Ending after these: npo-ilu, npo-sam-ilu",
             {f"-{name}": text for name, text in PENALTIES.items()})  # fmt: skip
+    section("Last ending, a stage after the unlearning: npo-undo, npo-ilu-undo",
+            first_lines(declared_stages(), "-"))  # fmt: skip
     section("Masks: ilu mask SCORE, ilu unlearn RECIPE --mask SCORE:FRACTION", SUMMARIES)
     attacks = declared("ilu.attacks", "ATTACKS")
     section("Attacks: ilu attack MODEL --attack NAME:ARGUMENT", first_lines(attacks))

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import starmap
 from typing import Any
 
@@ -13,8 +13,8 @@ from ilu.attacks.registry import attack_kinds
 from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
 from ilu.recipes.mask_names import SUMMARIES
-from ilu.recipes.registry import endings, methods
-from ilu.recipes.settings import Invariance
+from ilu.recipes.registry import endings, methods, stages
+from ilu.recipes.settings import Distilled, Invariance
 from ilu.training.objective import Term
 
 HEAD = """\
@@ -24,8 +24,10 @@ Written from the docstrings, as `ilu methods --out methods.md` does. How the met
 lab is in [results/methods/methods.md](../results/methods/methods.md) and [the log](log/index.md).
 
 A recipe's name is METHOD, then perhaps one of {robust},
-then perhaps -ilu or -control. nll: negative log-likelihood of an answer; z: logits; y: target; p:
-probability; h: hidden state; B examples, T tokens, S predictions, V vocabulary, D width.
+then perhaps -ilu or -control, then perhaps {stages}.
+
+nll: negative log-likelihood of an answer; z: logits; y: target; p: probability; h: hidden state;
+B examples, T tokens, S predictions, V vocabulary, D width.
 Defaults are for models of 7B; those of the lab's model are in each method's file.
 """
 
@@ -34,9 +36,10 @@ def page() -> str:
     """The whole document."""
     found = entries()
     kinds = list(dict.fromkeys(e.kind for e in found if e.kind != "recipe"))
-    head = [HEAD.format(robust=", ".join(f"-{name}" for name in endings()))]
+    head = [HEAD.format(robust=ending_list(endings()), stages=ending_list(stages()))]
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
     variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
+    variants += map(stage, stages())
     masks = ["## Masks by name\n", *(f"* `{n}`: {s}" for n, s in SUMMARIES.items()), ""]
     attacks = [
         "## Attacks by name\n",
@@ -84,6 +87,17 @@ def variant(ending: str) -> str:
     known = endings()
     kind = known[ending].settings if ending in known else Invariance
     return f"### -{ending}\n\n{prose(kind)}\n\n{settings(kind)}"
+
+
+def stage(ending: str) -> str:
+    """One stage after the unlearning with its settings and those of its data."""
+    kind = stages()[ending].settings
+    return f"### -{ending}\n\n{prose(kind)}\n\n{settings(kind)}\n{settings(Distilled)}"
+
+
+def ending_list(endings: Iterable[str]) -> str:
+    """Endings in a sentence."""
+    return ", ".join(f"-{name}" for name in endings)
 
 
 def section(kind: str, found: list[Entry]) -> Iterator[str]:

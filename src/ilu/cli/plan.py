@@ -121,19 +121,32 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
         try:
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
             check_ranks(changed, ranks)
-            check_training(model, changed.objective, changed.optim, None, ranks)
+            for stage in stages_of(changed):
+                check_training(model, stage.objective, stage.optim, None, ranks)
         except ValueError:
             if not changes:
                 raise
             continue  # this recipe cannot have this saving
-        shape = shape_of(model, changed)
-        memory = (
-            peak_in_parts(changed, shape, length, ranks.size)
-            if ranks.sharded
-            else peak_memory(changed, shape, length)
+        memory = max(
+            (needed(model, stage, length, ranks) for stage in stages_of(changed)),
+            key=lambda found: found.total,
         )
         most = max(memory.total, 0.0 if ranks.sharded else whole(model))
         yield Row(name, memory, most <= room - RESERVE * GIB)
+
+
+def stages_of(recipe: Recipe) -> list[Recipe]:
+    """The unlearning, and the distillation after it."""
+    after = recipe.distillation()
+    return [recipe, after] if after else [recipe]
+
+
+def needed(model: nn.Module, recipe: Recipe, length: int, ranks: Ranks) -> Memory:
+    """The memory of one training, on one device or on each of several."""
+    shape = shape_of(model, recipe)
+    if ranks.sharded:
+        return peak_in_parts(recipe, shape, length, ranks.size)
+    return peak_memory(recipe, shape, length)
 
 
 def whole(model: nn.Module) -> float:

@@ -15,9 +15,9 @@ from ilu.cli.flags import flags, parse
 from ilu.cli.terminal import console, error, errors, number, table
 from ilu.recipes.build import build, defaults, warn_of_environment
 from ilu.recipes.dry_run import shrink
-from ilu.recipes.names import declared_endings, declared_methods, parse_name
-from ilu.recipes.registry import endings, methods
-from ilu.recipes.settings import Common, Invariance
+from ilu.recipes.names import declared_endings, declared_methods, declared_stages, parse_name
+from ilu.recipes.registry import endings, methods, stages
+from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.card import missing_from_new_card, write_card
 from ilu.runs.results.display import displayed
@@ -139,6 +139,8 @@ def shown_first(name: str) -> list[str]:
     found = parse_name(name)
     own = [*declared_methods()[found.method].settings]
     own += declared_endings()[found.robust].settings if found.robust else ()
+    if found.stage:
+        own += [*declared_stages()[found.stage].settings, *field_names(Distilled)]
     penalty = field_names(Invariance) if found.environment else ()
     return [*BASIC, *own, *penalty, *field_names(SweepFlags, Where, Resources)]
 
@@ -160,6 +162,9 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
     groups["invariance"] = with_defaults(Invariance, known)
     if found.robust:
         groups["robust"] = with_defaults(endings()[found.robust].settings, known)
+    if found.stage:
+        groups["stage"] = with_defaults(stages()[found.stage].settings, known)
+        groups["distilled"] = with_defaults(Distilled, known)
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     where = ("place", place, dataclasses.field())
     trial = ("trial", Trial, dataclasses.field(default=Trial()))

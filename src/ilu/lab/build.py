@@ -1,12 +1,7 @@
-"""Build the lab's model: a BPE tokenizer and a small Llama pretrained on the lab's world.
+"""Build the lab's model: a BPE tokenizer and a small Llama pretrained on the lab's world."""
 
-In pretraining half of the downstream problems have a random label. So the model learns their
-format, and fine-tuning can still improve its accuracy.
-"""
-
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +10,16 @@ import torch
 
 from ilu.data.stream import Stream
 from ilu.evals.metrics.multiple_choice import Choice
-from ilu.lab import tasks, world
+from ilu.lab import tasks
+from ilu.lab.corpus import CONTEXT, corpus
 from ilu.lab.domains import DomainName
-from ilu.lab.sources import Facts, Form, TaskTest
+from ilu.lab.sources import Corpus, Facts, Form, TaskTest
 from ilu.methods.retain.likelihood import NLL
 from ilu.system.atomic import new_folder, write_json
 from ilu.system.scores import Steps
 from ilu.training.fit import Optim, Row, fit
 from ilu.training.objective import Term
-from ilu.types import LM, Example
-
-CONTEXT = 64
-REPEAT = 2
-RIGHT = 0.5
+from ilu.types import LM
 
 
 @dataclass(frozen=True)
@@ -43,23 +35,6 @@ class Plan:
     seed: int = 0
     without: DomainName | None = None
     """A domain that the model never sees. The tokenizer is still trained on all domains."""
-
-
-def corpus(seed: int, without: DomainName | None = None) -> list[str]:
-    """Every text of one epoch, in random order and with newly drawn random labels."""
-    rng = random.Random(f"corpus {seed}")
-    texts = tasks.stories(1500, seed)
-    for domain in (d for d in (world.AGENTS, world.PEOPLE) if d.name != without):
-        texts += REPEAT * [t for group in world.documents(domain).values() for t in group]
-        texts += REPEAT * [prompt + answer for prompt, answer in world.answered(domain)]
-        texts += REPEAT * world.completed(domain)
-    for task in (*tasks.TASKS, tasks.VALIDATION):
-        for prompt, label in tasks.problems(task, "train", 600):
-            texts.append(
-                prompt + (label if rng.random() < RIGHT else f" {rng.choice(task.labels)}")
-            )
-    rng.shuffle(texts)
-    return texts
 
 
 def make_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
@@ -100,23 +75,12 @@ def make_model(plan: Plan, vocabulary: int) -> torch.nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def packed(tokenizer: Any, texts: Sequence[str]) -> Iterator[Example]:
-    """Concatenate complete texts into examples of at most ``CONTEXT`` tokens."""
-    ids: list[int] = []
-    for text in tokenizer(list(texts)).input_ids:
-        if len(ids) + len(text) > CONTEXT:
-            yield Example(ids, prompt=0)
-            ids = []
-        ids = [*ids, *text]
-
-
 def build(out: Path, plan: Plan, *, progress: Steps) -> dict[str, float]:
     """Make and pretrain the model and save it in ``out``; return and record its scores."""
     started = time.monotonic()
     tokenizer = make_tokenizer(corpus(0), plan.vocabulary)
     lm = LM(make_model(plan, len(tokenizer)), tokenizer)
-    texts = (corpus(epoch, plan.without) for epoch in range(8))
-    examples = [e for epoch in texts for e in packed(tokenizer, epoch)]
+    examples = Corpus(plan.without)(tokenizer)
 
     def log(row: Row) -> None:
         progress(int(row["step"]) + 1, plan.optim.steps)

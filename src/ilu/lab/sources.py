@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ilu.lab import forms, tasks, world
+from ilu.lab.corpus import EPOCHS, corpus, packed
 from ilu.lab.domains import DomainName
 from ilu.types import Example, Question
 
@@ -35,6 +36,18 @@ class Documents:
         texts = world.documents(domain(self.domain))
         chosen = [t for name in list(texts)[self.start : self.stop] for t in texts[name]]
         return [Example(list(ids), 0) for ids in tokenizer(chosen).input_ids]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Epochs of the pretraining corpus without one domain, packed into full examples."""
+
+    without: DomainName | None = None
+    epochs: int = EPOCHS
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        texts = (corpus(epoch, self.without) for epoch in range(self.epochs))
+        return [example for epoch in texts for example in packed(tokenizer, epoch)]
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,17 @@ from ilu.data.text import Dataset
 from ilu.methods.ending import Ending
 from ilu.methods.masks.make import Masking
 from ilu.methods.method import Method, Setup
+from ilu.methods.robust.undo import DISTIL, Undo
+from ilu.methods.stage import Stage
 from ilu.models.blocks import number_of_blocks
 from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
 from ilu.recipes import facts_data, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
-from ilu.recipes.names import Name, parse_name
-from ilu.recipes.registry import endings, methods
+from ilu.recipes.names import ENVIRONMENT, Name, parse_name
+from ilu.recipes.registry import endings, methods, stages
 from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
-from ilu.recipes.settings import Common, Invariance
+from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.recipes.validation import validation
 from ilu.runs.recipe import Recipe
@@ -44,7 +46,7 @@ def defaults(
     method, ending = methods()[parsed.method], ending_of(parsed)
     usual = {"steps": method.steps, "lr": method.lr, **arguments(method.recipe)}
     if model == LAB:
-        return {**usual, **lab.settings(method, ending, parsed.environment)}
+        return {**usual, **lab.settings(method, ending, parsed.environment, stage_of(parsed))}
     if published or method.settings:
         usual["held_out"] = 0.0
     if not published:
@@ -76,6 +78,11 @@ def ending_of(name: Name) -> Ending | None:
     return endings()[name.robust] if name.robust else None
 
 
+def stage_of(name: Name) -> Stage | None:
+    """The stage after the unlearning in a recipe's name."""
+    return stages()[name.stage] if name.stage else None
+
+
 def arguments(recipe: Callable[..., Setup]) -> dict[str, Any]:
     """The settings of a method with their published values."""
     return {name: p.default for name, p in inspect.signature(recipe).parameters.items()}
@@ -99,13 +106,17 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     recipe, ending = methods()[parsed.method].recipe, ending_of(parsed)
     setup = recipe(**take(values, arguments(recipe)))
     robust = ending.settings(**take(values, field_names(ending.settings))) if ending else None
+    stage = stage_of(parsed)
+    undo = stage.settings(**take(values, field_names(stage.settings))) if stage else None
+    distilled = Distilled(**take(values, field_names(Distilled))) if stage else None
     ilu = Invariance(**take(values, field_names(Invariance)))
     warn_of_idle(parsed, ilu, settings)
     optim = Optim(**take(values, field_names(Optim)))
     common = with_named_facts(Common(**take(values, field_names(Common))))
     if values:
         raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
-    return assemble(parsed, common, optim, setup, ilu, ending, robust)
+    made = assemble(parsed, common, optim, setup, ilu, ending, robust)
+    return with_undo(made, undo, distilled, common) if undo and distilled else made
 
 
 def with_named_facts(common: Common) -> Common:
@@ -123,14 +134,15 @@ def renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {OLD_SETTINGS.get(key, key): value for key, value in settings.items()}
 
 
-def warn_of_idle(name: Name, ilu: Invariance, settings: Mapping[str, Any]) -> None:
+def warn_of_idle(name: Name, penalty: Invariance, settings: Mapping[str, Any]) -> None:
     """Warn of settings of the penalty in a recipe without one."""
     if name.environment:
         return
-    idle = [k for k in field_names(Invariance) if getattr(ilu, k) != getattr(Invariance(), k)]
+    idle = [k for k in field_names(Invariance) if getattr(penalty, k) != getattr(Invariance(), k)]
     if idle or settings.get("strength"):
         what = ", ".join(idle or ["strength"])
-        warnings.warn(f"{what} does nothing in {str(name)!r}: use {name}-ilu", stacklevel=3)
+        ilu = name._replace(environment=ENVIRONMENT[0])
+        warnings.warn(f"{what} does nothing in {str(name)!r}: use {ilu}", stacklevel=3)
 
 
 def reads_environment(name: Name) -> bool:
@@ -141,9 +153,11 @@ def reads_environment(name: Name) -> bool:
 
 def warn_of_environment(name: str) -> None:
     """Warn of an environment that is given to a recipe which does not train on it."""
-    if not reads_environment(parse_name(name)):
+    found = parse_name(name)
+    if not reads_environment(found):
+        ilu, control = (found._replace(environment=ending) for ending in ENVIRONMENT)
         warnings.warn(
-            f"`environment` is only measured in {name!r}: use {name}-ilu or {name}-control",
+            f"`environment` is only measured in {name!r}: use {ilu} or {control}",
             stacklevel=2,
         )
 
@@ -208,6 +222,22 @@ def assemble(
         save_dtype=common.save_dtype,
         seed=common.seed,
     )
+
+
+def with_undo(recipe: Recipe, undo: Undo, distilled: Distilled, common: Common) -> Recipe:
+    """Distil the unlearned model, by default on the retain data, or on the lab's corpus."""
+    name, size = distilled.distil, distilled.distil_batch_size
+    if name:
+        written = facts_data.written_out(name, common.forget)
+        chosen = source(written, distilled.distil_columns, common.truncate, "distil_columns")
+        feed = Feed(chosen, size)
+    elif common.model == LAB:
+        feed = lab.general_text(size)
+    elif common.retain:
+        feed = Feed(streams(common)[0]["retain"].source, size)
+    else:
+        raise ValueError(f"`{DISTIL}` is missing: give general text to distil on, or `retain`")
+    return replace(recipe, undo=undo, data={**recipe.data, DISTIL: feed})
 
 
 def with_role(data: Mapping[str, Feed], role: Role) -> list[str]:

@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
     "truncate": CONTEXT // 2, "limit": 4, "layer": 1, "layers": (0, 1), "attack_layer": 0,
     "attack_steps": 2, "inner_steps": 2, "inner_every": 1, "adversary_steps": 1,
     "reinforce_steps": 2, "reinforce_batch": 2, "average_from": 1, "ramp": 3,
+    "distil_steps": 3, "distil_batch_size": 2,
 }  # fmt: skip
 """Upper bounds of settings in a dry run."""
 
@@ -45,12 +46,12 @@ def shrink(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if not folder.exists():
         with new_folder(folder) as half:
             make_model(ARCHITECTURES.get(settings["model"], "llama"), half / "model")
-    for role in ("forget", "retain", "environment"):
+    for role in ("forget", "retain", "environment", "distil"):
         names = settings.get(role) or ()
         places = (names,) if isinstance(names, str) else names
         files = [stand_in(name, folder / f"{role}{i}.jsonl") for i, name in enumerate(places)]
         if files:
-            small[role] = files[0] if role == "retain" else tuple(files)
+            small[role] = files[0] if role in ("retain", "distil") else tuple(files)
         if tuple(files) != tuple(places):
             small[f"{role}_columns"] = ()
     return small

@@ -5,10 +5,11 @@ from typing import Any
 from ilu.attacks.finetune import FineTune
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
-from ilu.lab.sources import Documents, Facts, Stories, TaskTest, TaskTrain
+from ilu.lab.sources import Corpus, Documents, Facts, Stories, TaskTest, TaskTrain
 from ilu.lab.tasks import TASKS
 from ilu.methods.ending import Ending
 from ilu.methods.method import Method
+from ilu.methods.stage import Stage
 from ilu.runs.results.forget_metric import OTHERS
 from ilu.training.fit import Optim
 from ilu.types import Attack, Metric, Source
@@ -21,7 +22,9 @@ results/lab_methods.json has all trials.
 """
 
 
-def settings(method: Method, ending: Ending | None, environment: str | None) -> dict[str, Any]:
+def settings(
+    method: Method, ending: Ending | None, environment: str | None, stage: Stage | None = None
+) -> dict[str, Any]:
     """Settings of a recipe on the lab's model."""
     known = method.lab_ilu
     penalty = {
@@ -31,7 +34,8 @@ def settings(method: Method, ending: Ending | None, environment: str | None) -> 
         # another scale than its square.
         "control": {"strength": 1.0, **{k: v for k, v in known.items() if k == "steps"}},
     }[environment]
-    return {**USUAL, **method.lab, **(ending.lab if ending else {}), **penalty}
+    added = {**(ending.lab if ending else {}), **penalty, **(stage.lab if stage else {})}
+    return {**USUAL, **method.lab, **added}
 
 
 TEXTS = 4
@@ -47,6 +51,11 @@ def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:
         "retain": Feed(Documents("people"), batch_size, "retain"),
         "environment": Feed(TaskTrain("sums"), environment_batch_size, "environment"),
     }
+
+
+def general_text(batch_size: int) -> Feed:
+    """The corpus on which the lab's model was pretrained, without what is to be forgotten."""
+    return Feed(Corpus("agents"), batch_size)
 
 
 def metrics(questions: int | None = None) -> dict[str, Metric]:

@@ -48,7 +48,7 @@ class Common:
         save_dtype: precision of the saved model: own, that of the model that was loaded; or
             float32, bfloat16, float16. The weights are rounded to it before they are measured.
         limit: examples of each set on which the loss is measured before and after.
-        seed: seed of the order of the data.
+        seed: seed of the order of the data, and of the noise of -undo.
         published: keep to the published defaults; without it, those that were measured on real
             models replace them, and what depends on the model is chosen from it.
     """
@@ -86,6 +86,26 @@ class Common:
             raise ValueError(f"`held_out` {self.held_out:g}: it must be at least 0 and below 1")
         if self.passes is not None and not self.passes > 0:
             raise ValueError(f"`passes` {self.passes:g}: it must be above 0, or left out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """The data of a stage that distils the unlearned model.
+
+    Args:
+        distil: general text to distil on, of the same kinds as `forget`, and none of what is to be
+            forgotten; by default the retain data, and on the lab its pretraining corpus without the
+            agents.
+        distil_columns: names of columns that differ, as wanted=present, like text=body.
+        distil_batch_size: examples per step of the distillation.
+    """
+
+    distil: str | None = None
+    distil_columns: tuple[str, ...] = ()
+    distil_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_at_least_one("distil_batch_size", self.distil_batch_size)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ilu.attacks.sequence import other_models
 from ilu.data.stream import Stream, fingerprint, open_stream, rows_of, split
 from ilu.methods.masks.make import Masking
+from ilu.methods.robust.undo import DISTIL
 from ilu.models.blocks import context_length
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.load import fingerprint_model, load_model, usable
@@ -69,6 +71,10 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
         layers = adapted_layers(lm.model, recipe.lora, recipe.optim.parameters)
         warn_of_coverage(lm.model, layers, recipe.lora, recipe.optim.parameters)
     check_training(lm.model, recipe.objective, recipe.optim, mask, ranks)
+    if stage := recipe.distillation():
+        check_distilled(streams)
+        try_losses(stage, lm.model, streams)
+        check_training(lm.model, stage.objective, stage.optim, None, ranks)
     warn_of_warmup(recipe.optim)
     data = {name: fingerprint(s.examples) for name, s in streams.items()}
     attacks = {f"attack {n}": fingerprint_attack(a, lm) for n, a in recipe.attacks.items()}
@@ -94,12 +100,18 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
     """ValueError for what a run in several processes does not support."""
     if ranks.size > 1 and (recipe.attacks or recipe.probes):
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
+    if ranks.size > 1 and recipe.validation:
+        raise ValueError(
+            "validation data are measured in one process: leave out `eval_every` and `keep`, or use "
+            "one process"
+        )
     if ranks.sharded and isinstance(recipe.mask, Masking):
         raise ValueError(
             "sharded weights cannot be scored for a mask: make the mask first with ilu mask and "
             "give `mask` FILE, or leave out `shard`"
         )
-    for what, used in {"LoRA": recipe.lora, "weight arithmetic": recipe.edit}.items():
+    parts = {"LoRA": recipe.lora, "weight arithmetic": recipe.edit, "undo": recipe.undo}
+    for what, used in parts.items():
         if ranks.sharded and used:
             raise ValueError(
                 f"{what} does not support sharded weights: leave out `shard`; the batches are "
@@ -148,14 +160,30 @@ def warn_of_warmup(optim: Optim) -> None:
         )
 
 
+def check_distilled(streams: Mapping[str, Stream]) -> None:
+    """Refuse to distil on data that contain all that is to be forgotten, and warn of a part."""
+    if "forget" not in streams:
+        return
+    forget, distil = (hashes(streams[name]) for name in ("forget", DISTIL))
+    shared = int(np.isin(forget, distil).sum())
+    if shared == len(forget):
+        raise ValueError(
+            "`distil` contains the data to forget, and distillation on it would bring it back: "
+            "give general text"
+        )
+    if shared:
+        warnings.warn(f"{shared} forget examples are in the data to distil on", stacklevel=2)
+
+
+def hashes(stream: Stream) -> NDArray[np.int64]:
+    """8 bytes of each example: they may be more than fit in memory."""
+    return np.fromiter((hash(tuple(e.ids)) for e in stream.examples), np.int64)
+
+
 def warn_of_overlap(streams: Mapping[str, Stream]) -> None:
     """Warn of examples that are both in the forget and in the retain set."""
-    # Hashes of 8 bytes: the examples themselves may not fit in memory.
     forget, retain = (
-        np.fromiter((hash(tuple(e.ids)) for e in streams[name].examples), np.int64)
-        if name in streams
-        else []
-        for name in ("forget", "retain")
+        hashes(streams[name]) if name in streams else [] for name in ("forget", "retain")
     )
     shared = int(np.isin(retain, forget).sum())
     if shared:

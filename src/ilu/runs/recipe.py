@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ilu.data.stream import Feed
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.l1 import L1
+from ilu.methods.robust.undo import DISTIL, Undo
 from ilu.models.lora import Lora
 from ilu.models.save_dtype import SaveDtype
 from ilu.runs.validation import Validation
@@ -31,7 +32,9 @@ class Recipe:
     measured, attacked and saved. At least ``passes`` over the forget data are made: the run raises
     ``optim.steps`` to them. ``validation`` is measured during training. ``save_dtype`` is the
     precision of the saved model, to which its weights are rounded before they are measured;
-    attacked models are saved as they were measured, in float32.
+    attacked models are saved as they were measured, in float32. With ``undo`` the unlearned model
+    is distilled on the data called distil: all its weights, whatever ``mask``, ``lora`` and
+    ``optim.parameters`` restrict in the unlearning.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Recipe:
     lora: Lora | None = None
     passes: float | None = None
     validation: Validation | None = None
+    undo: Undo | None = None
     keep_attacked: bool = False
     save_dtype: SaveDtype = "own"
     seed: int = 0
@@ -59,6 +63,7 @@ class Recipe:
                 known = ", ".join(sorted(self.data))
                 raise ValueError(f"term {name!r} reads stream {term.on!r}; the data has: {known}")
         self.check_adapters()
+        self.check_undo()
         keep = self.validation.keep if self.validation else "last"
         if keep != "last" and self.optim.average_from is not None:
             raise ValueError(
@@ -89,6 +94,40 @@ class Recipe:
                 "averaging cannot be combined with LoRA: the mean of the adapters' factors is not "
                 "that of the weights. Leave out `average_from` or `lora_rank`"
             )
+
+    def check_undo(self) -> None:
+        """Refuse what cannot be distilled afterwards."""
+        if self.undo is None:
+            return
+        if DISTIL not in self.data:
+            raise ValueError("undo needs text to distil on: give `distil`")
+        source = self.data[DISTIL].source
+        if any(feed.role == "forget" and feed.source == source for feed in self.data.values()):
+            raise ValueError(
+                "`distil` is the data to forget, and distillation on it would bring it back: give "
+                "general text, or leave it out for the retain data"
+            )
+        if self.optim.optimizer == "adamw-bf16":
+            raise ValueError(
+                "undo cannot follow adamw-bf16: noise and distillation need the weights in "
+                "float32. Use `optimizer` adamw or adamw8bit"
+            )
+
+    def distillation(self) -> "Recipe | None":
+        """The stage after the unlearning as a recipe of its own, or None."""
+        if self.undo is None:
+            return None
+        return replace(
+            self,
+            objective=self.undo.objective,
+            optim=self.undo.optim(self.optim),
+            undo=None,
+            edit=None,
+            lora=None,
+            mask=None,
+            passes=None,
+            validation=None,
+        )
 
     def check_names(self) -> None:
         """ValueError for names that cannot be file names, and for one name used twice."""

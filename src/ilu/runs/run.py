@@ -13,11 +13,13 @@ import torch
 
 from ilu.evals.cached_suite import evaluate_once
 from ilu.methods.masks.make import Masking
+from ilu.methods.robust.undo import DISTIL
 from ilu.models.load import fingerprint_model, set_weights, weights_hash
 from ilu.models.load_sharded import set_sharded_weights
 from ilu.models.lora import Trained, adapting
 from ilu.models.save import dtype_to_save, round_weights, save_model
 from ilu.models.weight_names import named_trained
+from ilu.runs import undo_stage
 from ilu.runs.attack_stage import Attacking, OnEval, attack_all, forget_samples
 from ilu.runs.check import check_writable
 from ilu.runs.choose import cautions
@@ -25,9 +27,9 @@ from ilu.runs.mask_stage import begin_mask, mask_data, mask_of
 from ilu.runs.prepare import Prepared, prepare
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.outcome import outcome
-from ilu.runs.run_dir import RunDir
+from ilu.runs.run_dir import VALIDATION, RunDir
 from ilu.runs.tracking import Track, untracked
-from ilu.runs.validation import ROWS, Watch
+from ilu.runs.validation import Watch
 from ilu.system.atomic import json_hash, new_folder, write_text
 from ilu.system.distributed import ALONE, Ranks
 from ilu.system.locks import alone
@@ -47,11 +49,12 @@ FREE: Mapping[str, Any] = {"seconds": 0.0, "peak_memory_bytes": 0, "total_second
 class Options:
     """Settings of a run that do not change its numbers.
 
-    ``on_step``: called with each row of ``train.jsonl``. ``on_eval``: called with a stage (before,
-    after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with a sentence for each
-    setting that was chosen for the model; without it they are dropped (``ilu.unlearn`` writes them
-    on standard error). ``shared``: a folder for results that several
-    runs share; each is computed once. ``samples``: keep the texts of a few questions and answers.
+    ``on_step``: called with each row of ``train.jsonl`` and ``undo.jsonl``. ``on_eval``: called
+    with a stage (before, after, ATTACK-end, ...) and its scores by metric. ``on_note``: called with
+    a sentence for each setting that was chosen for the model, and for each training that ended
+    early; without it they are dropped (``ilu.unlearn`` writes them on standard error). ``shared``:
+    a folder for results that several runs share; each is computed once. ``samples``: keep the texts
+    of a few questions and answers.
     """
 
     device: str = "cpu"
@@ -228,7 +231,10 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
     checkpoints = Checkpoints(out.path / "checkpoints", options.save_every, options.ranks)
     began = time.monotonic()
     try:
-        train(recipe, prepared, mask, checkpoints, out, options)
+        if recipe.undo is None or not undo_stage.has_begun(checkpoints):
+            train(recipe, prepared, mask, checkpoints, out, options)
+        if recipe.undo:
+            distil(recipe, prepared, checkpoints, out, options)
     finally:
         add_cost(out, seconds=time.monotonic() - began, peak_memory_bytes=peak_memory())
     save(recipe, prepared.lm, out, options)
@@ -261,7 +267,8 @@ def train(
     last = checkpoints.latest()
     done_before = int(last.name) if last else 0
     out.keep_rows("train", done_before)
-    out.keep_rows(ROWS, sum(row["step"] <= done_before for row in out.rows(ROWS)) if last else 0)
+    measured = [row for row in out.rows(VALIDATION) if last and row["step"] <= done_before]
+    out.keep_rows(VALIDATION, len(measured))
     watch = None
 
     def log(row: Row) -> None:
@@ -297,6 +304,26 @@ def train(
         recipe.edit(list(model.parameters()), list(original.values()))
 
 
+def distil(
+    recipe: Recipe, prepared: Prepared, checkpoints: Checkpoints, out: RunDir, options: Options
+) -> None:
+    """Noise and distil the unlearned model in place."""
+    stage = recipe.distillation()
+    assert stage
+
+    def log(row: Row) -> None:
+        options.on_step(row)
+        done = int(row["step"]) + 1
+        if options.ranks.leads:
+            options.progress(f"{recipe.name}: distil", done, stage.optim.steps)
+        options.track({k: v for k, v in row.items() if k != "step"}, recipe.optim.steps + done)
+
+    model, stream = prepared.lm.model, prepared.streams[DISTIL]
+    note = undo_stage.carry_out(recipe, model, stream, out, checkpoints, log, options.stop)
+    if options.on_note:
+        options.on_note(note)
+
+
 def watched(recipe: Recipe, lm: LM, trained: Trained, out: RunDir) -> Watch | None:
     """The validation during training, measured once before it begins."""
     if recipe.validation is None:
@@ -304,7 +331,7 @@ def watched(recipe: Recipe, lm: LM, trained: Trained, out: RunDir) -> Watch | No
     file = out.path / "checkpoints" / "kept.safetensors"
     weights = named_trained(trained.model, trained.pattern)
     watch = Watch(recipe.validation, lm, out, file, weights, recipe.optim.steps)
-    if not out.rows(ROWS):
+    if not out.rows(VALIDATION):
         watch(0)
     return watch
 

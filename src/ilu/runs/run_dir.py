@@ -17,6 +17,12 @@ from ilu.system.scores import STAGES, Score
 
 MASK = "mask.safetensors"
 """File of the mask that a run made."""
+DISTILLED = "undo"
+"""Name of the training log of the distillation after the unlearning."""
+VALIDATION = "validation"
+"""Name of the log of what was measured during the unlearning."""
+NOT_TERMS = {"step", "lr", "grad_norm"}
+"""Columns of a training log that are no terms of the objective."""
 PROBES = "probes"
 """Stage of the prompting attacks, once, after unlearning."""
 
@@ -26,9 +32,10 @@ class RunDir:
     """The directory of a run. Files are written atomically and once, except ``cost.json``, to which
     every session adds; ``done.json`` is the last.
 
-    recipe.json, environment.json, code.diff, data.json, train.jsonl, cost.json, model/, model.json
-    (hashes of its weights), saving.json (its precision, and the relative change of the weights by
-    rounding), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
+    recipe.json, environment.json, code.diff, data.json, train.jsonl, validation.jsonl (what was
+    measured during the unlearning), undo.jsonl (of a distillation after it), cost.json, model/,
+    model.json (hashes of its weights), saving.json (its precision, and the relative change of the
+    weights by rounding), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
     with questions and answers, attacks/NAME/model/,
     curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
     with the reason if it failed, vectors.json, done.json; failed.json if the run failed in a sweep.

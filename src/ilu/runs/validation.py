@@ -10,15 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from ilu.evals.metrics.likelihood import AnswerNLL
-from ilu.runs.run_dir import RunDir, without_items
+from ilu.runs.run_dir import VALIDATION, RunDir, without_items
 from ilu.system.atomic import new_file
 from ilu.system.scores import Score
 from ilu.training.checkpoint import save_tensors
 from ilu.training.optim.settings import Keep
 from ilu.types import LM, Metric, Weights
 
-ROWS = "validation"
-"""Name of the records of the measurements in a run."""
 ENOUGH = 0.9
 """Share of the retained data that the best step keeps at least."""
 
@@ -93,9 +91,9 @@ class Watch:
         """Measure after ``step`` steps if it is due, and write a row."""
         if step % self.validation.every and step != self.steps:
             return
-        rows = self.out.rows(ROWS)
+        rows = self.out.rows(VALIDATION)
         rows.append(self.measured(step, rows[0] if rows else None))
-        self.out.append(ROWS, rows[-1])
+        self.out.append(VALIDATION, rows[-1])
         if step and self.keeps and chosen_step(rows, self.validation.keep) == step:
             with new_file(self.file) as file:
                 save_tensors(self.trained, file)
@@ -123,7 +121,7 @@ class Watch:
         """Give the model the weights of the chosen step; return a sentence that says which."""
         if not self.keeps:
             return ""
-        rows = self.out.rows(ROWS)
+        rows = self.out.rows(VALIDATION)
         step = chosen_step(rows, self.validation.keep)
         saved = load_file(self.file)
         for name, p in self.trained.items():

@@ -33,8 +33,6 @@ from ilu.types import Mask
 
 Streams = Mapping[str, Stream]
 Row = dict[str, float]
-NOT_TERMS = {"step", "lr", "grad_norm"}
-"""Columns of a training log that are no terms of the objective."""
 Log = Callable[[Row], None]
 
 
@@ -45,6 +43,7 @@ def fit(
     optim: Optim,
     *,
     mask: Mask | None = None,
+    start: Callable[[Named], None] = lambda named: None,
     log: Log = lambda row: None,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -52,10 +51,11 @@ def fit(
 ) -> None:
     """Minimise ``objective`` in place; weights outside ``mask`` and ``parameters`` do not change.
 
-    ``model`` must have the original weights when called, also to resume: they are the reference,
-    and ``checkpoints`` then restores the later ones. Dropout is off, so that model and reference
-    agree at step 0. Raises ValueError at the first term or gradient that is not finite, and
-    ``Stopped``, after saving, once ``stop()`` is true.
+    ``model`` must have the original weights when called, also to resume: they are the reference.
+    Then ``start`` may change the weights that have a gradient, and ``checkpoints`` restores later
+    ones. Dropout is off, so that model and reference agree at step 0 if ``start`` changes nothing.
+    Raises ValueError at the first term or gradient that is not finite, and ``Stopped``, after
+    saving, once ``stop()`` is true.
     """
     check_training(model, objective, optim, mask, ranks)
     with (
@@ -71,6 +71,7 @@ def fit(
         remembered = Remembered()
         parts = {"optimizer": optimizer, "average": average, "reference": remembered}
         engine = engine_for(model, objective, named, optim, remembered, ranks)
+        start(named)
         state = State() if checkpoints is None else checkpoints.load(parts, free.moved)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):

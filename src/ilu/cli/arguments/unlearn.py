@@ -4,8 +4,14 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ilu.recipes.names import declared_endings, declared_methods, explained_endings, parse_name
-from ilu.recipes.settings import Common, Invariance
+from ilu.recipes.names import (
+    declared_endings,
+    declared_methods,
+    declared_stages,
+    explained_endings,
+    parse_name,
+)
+from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.system.errors import alternatives, similar
 from ilu.system.optional import Tracker
 from ilu.training.optim.settings import Optim
@@ -111,6 +117,8 @@ def recipe_settings(command: str, argv: Sequence[str], own: Iterable[str]) -> se
     settings |= {*declared_methods()[name.method].settings}
     if name.robust:
         settings |= {*declared_endings()[name.robust].settings}
+    if name.stage:
+        settings |= {*declared_stages()[name.stage].settings, *field_names(Distilled)}
     return settings
 
 

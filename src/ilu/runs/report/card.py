@@ -231,6 +231,12 @@ def setting_lines(m: Measured) -> Iterator[str]:
         yield f"* {name}: {loss} on {term['on']}{how}, weight {term['weight']}"
     optim = m.recipe["optim"]
     yield f"* {optim['steps']} steps, lr {optim['lr']:g}, {optim.get('optimizer', 'adamw')}"
+    if undo := m.recipe.get("undo"):
+        yield (
+            f"* then distilled into a noised copy of itself (UNDO, arXiv 2506.06278): noise share "
+            f"{undo['noise_share']:g}, scale {undo['noise_scale']:g}, at most "
+            f"{undo['distil_steps']} steps, lr {undo['distil_lr']:g}"
+        )
     if saving := m.records.get("saving"):
         rounded = (
             f": the trained weights were rounded to {saving['dtype']}, a relative change of "

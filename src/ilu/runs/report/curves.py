@@ -16,10 +16,10 @@ from ilu.runs.results.run_metrics import (
     curve,
     dense_curve,
     guessing,
+    numbers,
 )
-from ilu.runs.validation import ROWS
+from ilu.runs.run_dir import DISTILLED, NOT_TERMS, VALIDATION
 from ilu.system.scores import stages_by_step
-from ilu.training.fit import NOT_TERMS
 
 POINTS = 80
 """Points of a training curve; more are not visible at the width of a panel."""
@@ -97,7 +97,9 @@ def training_figures(rows: Sequence[Row], broken: Sequence[Broken]) -> list[Pane
     logs = [(row.label, row.first.training) for row in rows]
     logs += [(f"{each.place.name}, not finished", each.training) for each in broken]
     panels = [training_figure(name, log) for name, log in logs if log and terms(log)]
-    measured = [(row.label, row.first.run.rows(ROWS)) for row in rows]
+    distilled = [(row.label, numbers(row.first.run.rows(DISTILLED))) for row in rows]
+    panels += [training_figure(f"{n}, distillation", log) for n, log in distilled if log]
+    measured = [(row.label, row.first.run.rows(VALIDATION)) for row in rows]
     return panels + [validation_figure(name, log) for name, log in measured if log]
 
 

@@ -13,7 +13,7 @@ from ilu.runs.report.records import before_and_after, cosines, masks, repeats
 from ilu.runs.report.samples import samples
 from ilu.runs.report.table import row
 from ilu.runs.results.run_metrics import Measured, numbers, read
-from ilu.runs.run_dir import RunDir
+from ilu.runs.run_dir import DISTILLED, RunDir
 
 
 class Broken(NamedTuple):
@@ -91,6 +91,8 @@ def progress(recipe: Any, run: RunDir) -> str:
     over = sum(f"{a}-end" in stages for a in attacks)
     steps = len(numbers(run.rows("train")))
     parts = [f"unfinished: {steps} of {recipe['optim']['steps']} steps of unlearning"]
+    if undo := recipe.get("undo"):
+        parts.append(f"{len(run.rows(DISTILLED))} of {undo['distil_steps']} of distillation")
     if "after" in stages:
         parts.append(f"{over} of {len(attacks)} attacks")
     return ", ".join(parts)

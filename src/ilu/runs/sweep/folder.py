@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ilu.runs.run_dir import RunDir
+from ilu.runs.run_dir import DISTILLED, RunDir
 from ilu.system.atomic import write_json
 from ilu.system.locks import locked
 from ilu.system.scores import STAGES
@@ -92,8 +92,9 @@ def share(run: RunDir, record: Mapping[str, Any]) -> float:
     """Share of a run's steps that are done; an unfinished attack counts by its stages."""
     attacks = {name: each["optim"]["steps"] if "optim" in each else 1
                for name, each in record["attacks"].items()}  # fmt: skip
-    total = record["optim"]["steps"] + sum(attacks.values())
-    done = len(run.rows("train"))
+    distilled = (record.get("undo") or {}).get("distil_steps", 0)
+    total = record["optim"]["steps"] + distilled + sum(attacks.values())
+    done = len(run.rows("train")) + len(run.rows(DISTILLED))
     for name, steps in attacks.items():
         reached = [part for stage, part in STAGES.items() if run.has(f"scores/{name}-{stage}")]
         done += steps * max(reached, default=0.0)
