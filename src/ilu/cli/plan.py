@@ -122,11 +122,11 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
             check_ranks(changed, ranks)
             check_training(model, changed.objective, changed.optim, None, ranks)
+            shape = shape_of(model, changed)
         except ValueError:
             if not changes:
                 raise
-            continue  # this recipe cannot have this saving
-        shape = shape_of(model, changed)
+            continue  # this recipe or this model cannot have this saving
         memory = (
             peak_in_parts(changed, shape, length, ranks.size)
             if ranks.sharded

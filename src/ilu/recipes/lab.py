@@ -21,6 +21,10 @@ results/lab_methods.json has all trials.
 """
 
 
+SAVED = {"save_dtype": "float32"}
+"""The lab's model is in float16 only to keep the package small; its results are in float32."""
+
+
 def settings(method: Method, ending: Ending | None, environment: str | None) -> dict[str, Any]:
     """Settings of a recipe on the lab's model."""
     known = method.lab_ilu
@@ -31,7 +35,7 @@ def settings(method: Method, ending: Ending | None, environment: str | None) -> 
         # another scale than its square.
         "control": {"strength": 1.0, **{k: v for k, v in known.items() if k == "steps"}},
     }[environment]
-    return {**USUAL, **method.lab, **(ending.lab if ending else {}), **penalty}
+    return {**USUAL, **SAVED, **method.lab, **(ending.lab if ending else {}), **penalty}
 
 
 TEXTS = 4
