@@ -1,7 +1,7 @@
 """Settings to JSON and back: dataclasses and functions of this package have a stable name.
 
 The name does not include the module, so a record does not depend on where a class is defined.
-``RENAMED``, ``REPLACED``, ``REMOVED``, ``ADDED`` and ``FIELDS`` translate records of older versions.
+``RENAMED``, ``REPLACED``, ``REMOVED``, ``ADDED`` and ``FIELDS`` translate older records.
 """
 
 import importlib
