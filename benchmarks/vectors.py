@@ -20,7 +20,11 @@ from safetensors.torch import save_file
 
 from benchmarks.masks import LAYER, alone, watched
 from ilu.evals.geometry.task_vectors import cosines, grams, grouped, known, norms
+<<<<<<< HEAD
 from ilu.models.stored import StoredWeights
+=======
+from ilu.models.weight_files import FileWeights
+>>>>>>> saved
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
 
@@ -57,13 +61,16 @@ def make(folder: Path, params: float) -> dict[str, Any]:
             (folder / model).mkdir(exist_ok=True)
             save_file(held, folder / model / f"{shard}.safetensors")
         count += sum(h * w for h, w in weights.values())
+    index = {n: f"{shard}.safetensors" for shard, weights in shapes(params) for n in weights}
+    for model in MODELS:
+        write_json(folder / model / "model.safetensors.index.json", {"weight_map": index})
     return {"weights": count, "one_model_mib": round(2 * count / 2**20)}
 
 
 def measure(folder: Path, params: float) -> dict[str, Any]:
     """Norms and cosines, overall."""
     found: dict[str, Any] = {}
-    models = {name: StoredWeights(folder / name) for name in MODELS}
+    models = {name: FileWeights(folder / name) for name in MODELS}
     with watched(found):
         total = grouped(grams(models), lambda name: "")[""]
         taus = known(models)

@@ -121,6 +121,7 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
         try:
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
             check_ranks(changed, ranks)
+<<<<<<< HEAD
             for stage in stages_of(changed):
                 check_training(model, stage.objective, stage.optim, None, ranks)
         except ValueError:
@@ -130,6 +131,18 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
         memory = max(
             (needed(model, stage, length, ranks) for stage in stages_of(changed)),
             key=lambda found: found.total,
+=======
+            check_training(model, changed.objective, changed.optim, None, ranks)
+            shape = shape_of(model, changed)
+        except ValueError:
+            if not changes:
+                raise
+            continue  # this recipe or this model cannot have this saving
+        memory = (
+            peak_in_parts(changed, shape, length, ranks.size)
+            if ranks.sharded
+            else peak_memory(changed, shape, length)
+>>>>>>> saved
         )
         most = max(memory.total, 0.0 if ranks.sharded else whole(model))
         yield Row(name, memory, most <= room - RESERVE * GIB)

@@ -107,8 +107,8 @@ def check_plain(name: str, model: Any) -> None:
     """Refuse a model whose weights are not plain numbers, and adapters that were not merged."""
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"model {name!r} is a PEFT adapter on the hub: download it (hf download {name} "
-            "--local-dir FOLDER) and give the folder"
+            f"model {name!r} is a PEFT adapter on the hub: download it with hf download, and give "
+            "its folder"
         )
     packed = [n for n, p in model.named_parameters() if not p.is_floating_point()]
     if packed:

@@ -102,8 +102,7 @@ def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
         raise ValueError("attacks run in one process: unlearn without them, then use ilu attack")
     if ranks.size > 1 and recipe.validation:
         raise ValueError(
-            "validation data are measured in one process: leave out `eval_every` and `keep`, or use "
-            "one process"
+            "several processes do not measure validation data: leave out `eval_every` and `keep`"
         )
     if ranks.sharded and isinstance(recipe.mask, Masking):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Settings to JSON and back: dataclasses and functions of this package have a stable name.
 
 The name does not include the module, so a record does not depend on where a class is defined.
-``RENAMED``, ``REPLACED``, ``REMOVED`` and ``FIELDS`` translate the records of older versions.
+``RENAMED``, ``REPLACED``, ``REMOVED``, ``ADDED`` and ``FIELDS`` translate older records.
 """
 
 import importlib
@@ -34,6 +34,8 @@ REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
 REMOVED: Mapping[str, Mapping[str, Any]] = {"Optim": {"fused_backward": False}}
 """Class -> fields that it no longer has, with the only value that can still be restored."""
 
+ADDED: Mapping[str, Mapping[str, Any]] = {"Recipe": {"save_dtype": "float32"}}
+"""Class -> fields that older records lack, where an older version did not do what is usual now."""
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "Optim": {"reach": "perturbed"},
@@ -85,7 +87,8 @@ def updated(record: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = kind_of(record)
     kept = without_removed(kind, record)
     renamed = {FIELDS.get(kind, {}).get(k, k): v for k, v in kept.items()}
-    return {**renamed, "data": with_roles(renamed["data"])} if kind == "Recipe" else renamed
+    complete = {**ADDED.get(kind, {}), **renamed}
+    return {**complete, "data": with_roles(complete["data"])} if kind == "Recipe" else complete
 
 
 def with_roles(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,10 +1,13 @@
 """Generate text in batches: greedy decoding or sampling."""
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor, nn
 
 from ilu.data.chat import turn_ends
 from ilu.data.tokenize import without_end
@@ -54,11 +57,64 @@ def continuations(
     if temperature and lm.tokenizer.bos_token_id is not None:
         ends.add(lm.tokenizer.bos_token_id)
     with decoding(lm.model, ends, max_new_tokens, temperature):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        size = batch_size if len(heads) > 1 and continues_batches(lm.model) else 1
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             for row, ids in zip(rows, continue_batch(lm, [heads[i] for i in rows]), strict=True):
                 texts[row] = lm.tokenizer.decode(until(ids, ends), skip_special_tokens=True)
     return texts
+
+
+_TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def continues_batches(model: nn.Module) -> bool:
+    """Whether a model continues a row of a padded batch as it does the row alone; tried once.
+
+    Recurrent models may read the padding as text, or mix the states of rows, as RWKV does.
+    """
+    if model not in _TRIED:
+        _TRIED[model] = same_in_a_batch(model)
+        if not _TRIED[model]:
+            warnings.warn(
+                f"{type(model).__name__} continues a prompt in a batch otherwise than alone: "
+                "prompts are continued one by one, which takes longer",
+                stacklevel=2,
+            )
+    return _TRIED[model]
+
+
+@torch.no_grad()
+def same_in_a_batch(model: Any) -> bool:
+    """Whether three new tokens have the same logits alone and after padding in a batch.
+
+    From the first step on at which rounding chooses another token, there is nothing to compare.
+    """
+    device = next(model.parameters()).device
+    short = torch.tensor([[1, 0, 1]], device=device)
+    long = torch.tensor([[0, 0, 0, 0, 0, 1, 0, 1], [0, 1, 0, 1, 1, 0, 0, 1]], device=device)
+    mask = torch.ones_like(long)
+    mask[0, :5] = 0
+    rough = 1e-3 if next(model.parameters()).element_size() >= 4 else 5e-2
+    alone, padded = (
+        next_logits(model, short, torch.ones_like(short)),
+        next_logits(model, long, mask),
+    )
+    for one, other in zip(alone, padded, strict=False):
+        if (one - other).abs().max() > rough * one.abs().max():
+            return False
+        if one.argmax() != other.argmax():
+            break
+    return True
+
+
+def next_logits(model: Any, ids: Tensor, mask: Tensor) -> list[Tensor]:
+    """Logits of three new tokens of the first row, by the model's own generation."""
+    made = model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=3, do_sample=False,
+        return_dict_in_generate=True, output_logits=True,
+    )  # fmt: skip
+    return [logits[0].float() for logits in made.logits]
 
 
 def check_room(heads: Sequence[Sequence[int]], new: int, limit: int | None) -> None:

@@ -70,7 +70,13 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
     output: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
     every, depth = list(model.parameters()), len(blocks(model))
     size = config.hidden_size
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        raise ValueError(
+            f"the memory of {type(model).__name__} cannot be predicted: the prediction is for "
+            "models with attention in every block. Try a run of one step (`steps` 1) instead; "
+            "its cost.json has the peak"
+        )
     return Shape(
         weights=sum(p.numel() for p in every) + (sum(trained.values()) if recipe.lora else 0),
         trained=sum(trained.values()),
