@@ -46,7 +46,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "wga": {"lr": [3e-4, 1e-3], "gamma": [1.0, 3.0]},
     "satimp": {"lr": [3e-4, 1e-3], "saturation": [1.0, 5.0], "forget_weight": [1.0]},
     "ceu": {"lr": [3e-4, 1e-3], "gamma": [0.0, 1.0]},
-    "pdu": {"lr": [3e-4, 1e-3], "limit": [0.5], "dual_rate": [1.0], "gamma": [20.0, 100.0]},
+    "pdu": {"lr": [3e-4, 1e-3], "retain_limit": [0.5], "dual_rate": [1.0], "gamma": [20.0, 100.0]},
     "entropy": {"lr": [3e-4, 1e-3], "gamma": [1.0, 2.0]},
     "adaptive-rmu": {
         "lr": [1e-3],

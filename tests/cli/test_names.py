@@ -5,9 +5,13 @@ import warnings
 
 import pytest
 
+from ilu.cli.arguments.unlearn import Place, Trial, field_names
 from ilu.cli.commands import COMMANDS
 from ilu.cli.main import run
 from ilu.cli.names import OLD_FLAGS, Names
+from ilu.recipes.names import declared_endings, declared_methods
+from ilu.recipes.settings import Common, Invariance
+from ilu.training.optim.settings import Optim
 
 
 def quietly(names: Names, words: str) -> str:
@@ -87,6 +91,12 @@ def test_the_names_of_today_are_in_the_help_and_the_older_ones_are_not(capsys):
         flags = set(re.findall(r"^  (--\S+)", capsys.readouterr().out, re.M))
         assert {*old.values()} <= flags
         assert not flags & {*old}
+
+
+def test_no_setting_of_a_method_has_the_name_of_one_that_all_have():
+    common = {*field_names(Common, Optim, Invariance, Place, Trial)}
+    settings = [*declared_methods().values(), *declared_endings().values()]
+    assert [each.name for each in settings if common & {*each.settings}] == []
 
 
 def test_every_command_with_older_flags_exists():

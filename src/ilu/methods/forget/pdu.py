@@ -33,15 +33,15 @@ class Flatten:
         return margin(out.logits, out.targets)
 
 
-def pdu(limit: float = 1.5, dual_rate: float = 1.0, gamma: float = 50.0) -> Setup:
-    """Flatten the logits under the constraint retain loss <= ``limit`` (PDU, arXiv 2506.05314).
+def pdu(retain_limit: float = 1.5, dual_rate: float = 1.0, gamma: float = 50.0) -> Setup:
+    """Flatten the logits, with a bound on the retain loss (PDU, arXiv 2506.05314).
 
     Args:
-        limit: largest allowed retain loss, in nats per token.
+        retain_limit: largest allowed retain loss, in nats per token.
         dual_rate: learning rate of the retain term's weight (the dual variable).
         gamma: initial weight of the retain term.
     """
-    retain = Term(NLL(), on="retain", weight=Dual(gamma, dual_rate, limit))
+    retain = Term(NLL(), on="retain", weight=Dual(gamma, dual_rate, retain_limit))
     return Setup({"forget": Term(Flatten(), on="forget"), "retain": retain})
 
 
@@ -50,7 +50,7 @@ METHODS = {
         pdu,
         1e-5,
         125,
-        "all: MUSE News; choose the limit by the retain loss",
-        lab={"lr": 3e-4, "limit": 1.0, "dual_rate": 1.0, "gamma": 1.0},
+        "all: MUSE News; choose the retain limit by the retain loss",
+        lab={"lr": 3e-4, "retain_limit": 1.0, "dual_rate": 1.0, "gamma": 1.0},
     ),
 }
