@@ -20,11 +20,7 @@ from safetensors.torch import save_file
 
 from benchmarks.masks import LAYER, alone, watched
 from ilu.evals.geometry.task_vectors import cosines, grams, grouped, known, norms
-<<<<<<< HEAD
-from ilu.models.stored import StoredWeights
-=======
 from ilu.models.weight_files import FileWeights
->>>>>>> saved
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
 

@@ -121,29 +121,15 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
         try:
             changed = replace(recipe, optim=replace(recipe.optim, **changes), lora=lora)
             check_ranks(changed, ranks)
-<<<<<<< HEAD
+            memories = []
             for stage in stages_of(changed):
                 check_training(model, stage.objective, stage.optim, None, ranks)
-        except ValueError:
-            if not changes:
-                raise
-            continue  # this recipe cannot have this saving
-        memory = max(
-            (needed(model, stage, length, ranks) for stage in stages_of(changed)),
-            key=lambda found: found.total,
-=======
-            check_training(model, changed.objective, changed.optim, None, ranks)
-            shape = shape_of(model, changed)
+                memories.append(needed(model, stage, length, ranks))
         except ValueError:
             if not changes:
                 raise
             continue  # this recipe or this model cannot have this saving
-        memory = (
-            peak_in_parts(changed, shape, length, ranks.size)
-            if ranks.sharded
-            else peak_memory(changed, shape, length)
->>>>>>> saved
-        )
+        memory = max(memories, key=lambda found: found.total)
         most = max(memory.total, 0.0 if ranks.sharded else whole(model))
         yield Row(name, memory, most <= room - RESERVE * GIB)
 

@@ -22,17 +22,13 @@ results/lab_methods.json has all trials.
 """
 
 
-<<<<<<< HEAD
-def settings(
-    method: Method, ending: Ending | None, environment: str | None, stage: Stage | None = None
-) -> dict[str, Any]:
-=======
 SAVED = {"save_dtype": "float32"}
 """The lab's model is in float16 only to keep the package small; its results are in float32."""
 
 
-def settings(method: Method, ending: Ending | None, environment: str | None) -> dict[str, Any]:
->>>>>>> saved
+def settings(
+    method: Method, ending: Ending | None, environment: str | None, stage: Stage | None = None
+) -> dict[str, Any]:
     """Settings of a recipe on the lab's model."""
     known = method.lab_ilu
     penalty = {
@@ -42,12 +38,8 @@ def settings(method: Method, ending: Ending | None, environment: str | None) -> 
         # another scale than its square.
         "control": {"strength": 1.0, **{k: v for k, v in known.items() if k == "steps"}},
     }[environment]
-<<<<<<< HEAD
     added = {**(ending.lab if ending else {}), **penalty, **(stage.lab if stage else {})}
-    return {**USUAL, **method.lab, **added}
-=======
-    return {**USUAL, **SAVED, **method.lab, **(ending.lab if ending else {}), **penalty}
->>>>>>> saved
+    return {**USUAL, **SAVED, **method.lab, **added}
 
 
 TEXTS = 4
