@@ -166,7 +166,7 @@ GROUPS = {
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
 BASIC = (
     "model", "forget", "retain", "environment", "forget_columns", "truncate", "steps", "lr",
-    "batch_size", "seed", "eval_every", "keep", "micro_batch", "lora_rank", "mask", "out",
+    "batch_size", "seed", "keep", "micro_batch", "lora_rank", "mask", "out",
     "device", "resume",
 )  # fmt: skip
 """The settings that --help shows; --help-all shows all."""
