@@ -35,9 +35,17 @@ def test_values_are_those_of_whole_logits(lm, examples):
         out = ModelForward(lm.model)(collate(examples))
         means = mean_nll(out.logits, out.targets)
         sums = sequence_nll(out.logits, out.targets)
-    found = AnswerNLL(Documents("people"), limit=6)(lm)
+    found = AnswerNLL(lambda tokenizer: examples)(lm)
     assert found.items == pytest.approx(means.tolist(), rel=1e-5)
     assert [c.nll for c in count(lm, examples, 3)] == pytest.approx(sums.tolist(), rel=1e-5)
+
+
+def test_a_limit_draws_examples_spread_over_all(lm):
+    source = Documents("people")
+    every = AnswerNLL(source)(lm).items
+    drawn = AnswerNLL(source, limit=6)(lm).items
+    places = [min(range(len(every)), key=lambda i, v=v: abs(every[i] - v)) for v in drawn]
+    assert [place * 6 // len(every) for place in places] == [0, 1, 2, 3, 4, 5]
 
 
 def test_no_logits_of_every_position_are_made(lm, examples, no_logits):

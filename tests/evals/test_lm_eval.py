@@ -100,7 +100,8 @@ def test_both_predict_the_same_on_every_question(lm, path, form):
 
 def test_the_adapter_gives_the_scores_of_the_report(lm, path):
     found = Harness(HarnessTasks((spec(path, "cloze"),)), limit=25)(lm)
-    ours = ChoiceReport("local", ChoiceRows(str(path), form="cloze", limit=25))(lm)
+    rows = ChoiceRows(str(path), form="cloze")
+    ours = ChoiceReport("local", lambda: rows()[:25])(lm)  # the harness takes the first
     assert found["local_acc"] == ours["local_acc"]._replace(chance=None)
     assert found["local_acc_norm"] == ours["local_acc_norm"]._replace(chance=None)
     assert len(found["local_acc"].items) == 25

@@ -60,12 +60,13 @@ def test_changes_are_paired():
 
 def test_every_metric_shows_its_data_to_the_store(tmp_path, lm, mirror):  # noqa: F811
     """Scores are kept by the content of what is read, so all of it must be found."""
-    text = str(write(tmp_path / "t.jsonl", [{"text": "Ann sleeps.", "prompt": "Ann"}]))
-    other = str(write(tmp_path / "o.jsonl", [{"text": "Ben sings.", "prompt": "Ben"}]))
+    text = str(write(tmp_path / "t.jsonl", [{"text": "Ann sleeps."}]))
+    other = str(write(tmp_path / "o.jsonl", [{"text": "Ben sings."}]))
+    prompts = str(write(tmp_path / "p.jsonl", [{"prompt": "Ann"}]))
     mirror("openai/gsm8k", "main", "test", [{"question": "3 + 4?", "answer": "#### 7"}])
     suites = {
         "perplexity": (SuiteRequest(data=text), 1),
-        "fluency": (SuiteRequest(data=text), 1),
+        "fluency": (SuiteRequest(data=prompts), 1),
         "membership": (SuiteRequest(data=text, nonmembers=other), 2),
         "tasks": (SuiteRequest(split="gsm8k"), 1),
     }
@@ -119,7 +120,7 @@ def test_flags_that_would_do_nothing_are_refused():
         ):
             suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):
-        with pytest.raises(ValueError, match=f"{name} has fixed columns: leave `col"):
+        with pytest.raises(ValueError, match=f"{name} has fixed columns: leave `data_col"):
             suite_of(name, SuiteRequest(data=data, data_columns=("question=q",)))
     assert suite_of("muse", SuiteRequest(truncate=64))
     assert suite_of("elicit", SuiteRequest(data="d.jsonl", data_columns=("question=q",)))
@@ -128,10 +129,10 @@ def test_flags_that_would_do_nothing_are_refused():
 def test_an_attack_cuts_its_own_texts_whatever_it_is_measured_by():
     settings = AttackSettings(truncate=64)
     lab = attack.Attack(model="lab", suite="lab", settings=settings, place=Place(out=Path("out")))
-    assert attack.measured(lab).truncate is None
+    assert attack.measured(lab, SuiteRequest()).truncate is None
     assert attack.attacker(lab).settings.truncate == 64
-    own = replace(lab, suite="likelihood", data="d.jsonl")
-    assert attack.measured(own).truncate == 64
+    own = replace(lab, suite="likelihood")
+    assert attack.measured(own, SuiteRequest(data="d.jsonl")).truncate == 64
 
 
 def test_an_attacker_may_have_another_optimiser():

@@ -97,7 +97,7 @@ def prompts_of(file: Path) -> list[str]:
 
 
 def model_of(name: str) -> str:
-    """A run directory stands for the model that it made."""
+    """The model of a run directory, or the name as it is."""
     run = Path(name)
     if name in NAMED or not (run / "recipe.json").is_file():
         return name

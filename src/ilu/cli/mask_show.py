@@ -81,7 +81,7 @@ def bars(octaves: Mapping[str, int]) -> str:
 
 
 def heat_map(densities: Mapping[str, Mapping[str, float]]) -> None:
-    """Shaded cells beside the density of each module over all its blocks."""
+    """Shaded cells with the density of each module over all its blocks."""
     blocks = sorted({b for row in densities.values() for b in row}, key=in_order)
     most = max((x for row in densities.values() for x in row.values()), default=0.0)
     shown = Table(
@@ -106,7 +106,7 @@ def shade(x: float | None, most: float) -> str:
 
 
 def show_comparison(a: MaskFile, b: MaskFile) -> None:
-    """Overlap by module, beside what independent masks of the same densities would have."""
+    """Overlap by module, with what independent masks of the same densities would have."""
     models = {m for m in (a.record.get("model"), b.record.get("model")) if m}
     if len(models) > 1:
         raise ValueError(f"{a.path} and {b.path} were made for models with different weights")

@@ -125,9 +125,9 @@ def formulas(module: str) -> Iterator[Any]:
 def settings(thing: Any) -> str:
     """A table of settings: name, default, meaning."""
     parsed = docstring_parser.parse(inspect.getdoc(thing) or "")
-    told = {p.arg_name: p.description for p in parsed.params}
+    text = {p.arg_name: p.description for p in parsed.params}
     rows = [
-        f"| `--{name.replace('_', '-')}` | {default} | {' '.join((told.get(name) or '').split())} |"
+        f"| `--{name.replace('_', '-')}` | {default} | {' '.join((text.get(name) or '').split())} |"
         for name, default in defaults(thing)
     ]
     return "\n".join(["| setting | default | |", "|---|---|---|", *rows, ""]) if rows else ""

@@ -31,7 +31,7 @@ ASSUMED = "80GiB"
 """The memory of a device, where none is given."""
 SMALL = "--recompute --micro-batch 1"
 SAVINGS: dict[str, dict[str, Any]] = {
-    "as asked": {},
+    "as given": {},
     "--recompute": {"recompute": True},
     SMALL: {"recompute": True, "micro_batch": 1},
     f"{SMALL} --offload-reference": {
@@ -112,7 +112,7 @@ def shared_by(text: str) -> Ranks:
 
 
 def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[Row]:
-    """What the settings as asked need, and what each saving does to it."""
+    """What the settings as given need, and what each saving does to it."""
     model = skeleton(recipe.model, recipe.revision)
     pattern = mlp_outputs_resolved(model, recipe.optim.parameters)
     recipe = replace(recipe, optim=replace(recipe.optim, parameters=pattern))
@@ -175,7 +175,7 @@ def show(rows: Sequence[Row], recipe: Recipe, length: int, room: float, ranks: R
         verdict = (
             f"nothing fits {room / scale:.1f} {unit}: shorter rows, or more devices and --shard"
         )
-    elif fitting.settings == "as asked":
+    elif fitting.settings == "as given":
         verdict = f"fits {room / scale:.1f} {unit} as it is"
     else:
         verdict = f"to fit {room / scale:.1f} {unit} add: {fitting.settings}"

@@ -20,7 +20,7 @@ class Interrupt(Exception):
 def interruptible(
     again: str = "the same command with --resume",
 ) -> Generator[Callable[[], bool]]:
-    """Give a function that says whether a signal has asked to stop; ``again`` says how to go on."""
+    """Give a function that says whether a signal came; ``again`` says how to go on."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -32,7 +32,7 @@ def interruptible(
     try:
         yield lambda: bool(seen)
     except Stopped:
-        # A sweep may have been asked by another command, or a run of it by its scheduler.
+        # Another command may have stopped the sweep, or its scheduler a run of it.
         raise Interrupt(seen[0] if seen else signal.SIGTERM, again) from None
     finally:
         for number, handler in before.items():

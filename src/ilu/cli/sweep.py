@@ -64,7 +64,7 @@ CarryOut = Callable[[Mapping[str, Any]], dict[str, str]]
 
 @contextmanager
 def sweeping(out: Path, where: Where) -> Generator[CarryOut]:
-    """Be the only command that carries out this sweep, stopping when asked to."""
+    """Be the only command that carries out this sweep, which a signal can stop."""
     with (
         alone(out / PLAN),
         interruptible("the same command, or ilu sweep resume") as stop,
@@ -132,8 +132,8 @@ def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
     best = {
         name or wish.make({}).name: optuna_search.best(trials) for name, trials in found.items()
     }
-    told = {name: [each._asdict() for each in trials] for name, trials in found.items()}
-    write_json(wish.flags.out / "search.json", {"best": best, "trials": told})
+    by_recipe = {name: [each._asdict() for each in trials] for name, trials in found.items()}
+    write_json(wish.flags.out / "search.json", {"best": best, "trials": by_recipe})
     for name, settings in best.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in settings.items())
         console.print(f"{name}: best of {wish.flags.trials} trials: {values}", markup=False)
@@ -143,16 +143,18 @@ def searched(wish: Wish, carry_out: CarryOut) -> dict[str, Mapping[str, float]]:
 def tried(
     wish: Wish, name: str, ranges: Mapping[str, optuna_search.Range], carry_out: CarryOut
 ) -> list[optuna_search.Trial]:
-    """All trials of one recipe. How many are asked for together is a setting, workers are not."""
+    """All trials of one recipe. A setting says how many are suggested at once."""
     out, goal = wish.flags.out, goal_of(wish)
     trials: list[optuna_search.Trial] = []
     while (left := wish.flags.trials - len(trials)) > 0:
-        asked = optuna_search.suggest(ranges, trials, min(left, wish.flags.trials_at_once), seed=0)
-        made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in asked]
+        suggested = optuna_search.suggest(
+            ranges, trials, min(left, wish.flags.trials_at_once), seed=0
+        )
+        made: list[tuple[str, Recipe]] = [trial(wish, name, settings) for settings in suggested]
         records = {run: recorded(recipe) for run, recipe in made}
         write_plan(out, records, search=True)
         failed = carry_out(records)
-        for (run, _), settings in zip(made, asked, strict=True):
+        for (run, _), settings in zip(made, suggested, strict=True):
             good = run not in failed
             value = (
                 optuna_search.value(RunDir(place(out, run)), as_recorded(goal)) if good else None

@@ -44,7 +44,7 @@ def read(head: str, argv: Sequence[str]) -> Wish:
 
 
 def read_recipe(name: str, argv: Sequence[str]) -> Wish:
-    """Flags of ``ilu unlearn`` beside those of the sweep; a cell's values are more of the same."""
+    """Flags of ``ilu unlearn`` besides those of the sweep; a cell's values are more of the same."""
 
     @cache
     def settings(recipe: str, *more: str) -> dict[str, Any]:

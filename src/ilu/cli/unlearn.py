@@ -107,7 +107,7 @@ def read(name: str, argv: Sequence[str]) -> tuple[Recipe, Place]:
 def read_settings(
     name: str, argv: Sequence[str], prog: str, place: type
 ) -> tuple[dict[str, Any], Any]:
-    """The settings for ``build`` from the flags of the recipe ``name``, and a ``place`` beside."""
+    """The settings for ``build`` from the flags of the recipe ``name``, and a ``place``."""
     given = flags(argv, "--model")
     known = defaults(
         name,

@@ -42,7 +42,7 @@ class View:
     Args:
         runs: folder of run directories.
         port: port of the server; 0 takes a free one.
-        device: where models are asked: cpu, cuda, cuda:1, mps.
+        device: device of the models that answer: cpu, cuda, cuda:1, mps.
     """
 
     runs: Positional[Path]

@@ -1,4 +1,4 @@
-"""Examples that are made when they are asked for, where a list of them would fill the memory."""
+"""Examples that are made when they are read, where a list of them would fill the memory."""
 
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +30,12 @@ class View:
 
 
 def view(make: Callable[[int], Example], count: int) -> Sequence[Example]:
-    """``count`` examples, each made when it is asked for."""
+    """``count`` examples, each made when it is read."""
     return cast(Sequence[Example], View(make, range(count)))
 
 
 def picked(examples: Sequence[Example], rows: Sequence[int]) -> Sequence[Example]:
-    """Some of the examples, those of a view when they are asked for."""
+    """Some of the examples, those of a view when they are read."""
     if isinstance(examples, View):
         return view(lambda i: examples[rows[i]], len(rows))
     return [examples[i] for i in rows]
@@ -44,7 +44,7 @@ def picked(examples: Sequence[Example], rows: Sequence[int]) -> Sequence[Example
 def mapped(
     examples: Sequence[Example], change: Callable[[int, Example], Example]
 ) -> Sequence[Example]:
-    """Every example changed, told its number: those of a view when they are asked for."""
+    """``change`` of the number and the example of each; of a view when it is read."""
     if isinstance(examples, View):
         return view(lambda i: change(i, examples[i]), len(examples))
     return [change(i, example) for i, example in enumerate(examples)]

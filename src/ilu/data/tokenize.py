@@ -130,7 +130,7 @@ def ids_of(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[list[
 
 
 def adding(special: bool) -> dict[str, bool]:
-    """How a tokenizer is called: it adds its special tokens unless it is told otherwise."""
+    """How a tokenizer is called: it adds its special tokens unless a call says otherwise."""
     return {} if special else {"add_special_tokens": False}
 
 

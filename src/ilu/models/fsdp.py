@@ -64,7 +64,7 @@ class PutBack:
     """The original model where weights are sharded: its parts are put in place for each pass.
 
     A function of weights, which ``Frozen`` calls, does not exist there: torch gathers the weights
-    that the model holds. The trained ones are kept beside while the pass lasts.
+    that the model holds. The trained ones are kept in memory during the pass.
     """
 
     model: nn.Module
@@ -99,14 +99,14 @@ class PutBack:
             raise ValueError("a loss reads the reference, but `needs` has no reference=True")
         give_back(self.model)
         trained: Any = dict(self.model.named_parameters())
-        held = {name: trained[name].detach().clone() for name in self.weights}
+        kept = {name: trained[name].detach().clone() for name in self.weights}
         try:
             for name, before in self.weights.items():
                 trained[name].data.copy_(before)
             yield
         finally:
             give_back(self.model)
-            for name, now in held.items():
+            for name, now in kept.items():
                 trained[name].data.copy_(now)
 
 

@@ -153,7 +153,7 @@ class RunningSoftmax:
         self.picked[r] += z.gather(1, at).where(inside, 0.0)[:, 0]
 
     def result(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-        """lse and H, which means nothing if it was not asked for."""
+        """lse and H, which has no meaning if it was not requested."""
         return self.m + self.s.log(), self.s.log() - self.u / self.s
 
 

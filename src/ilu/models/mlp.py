@@ -26,7 +26,7 @@ The MLP of RWKV reads the token before as well; the shortest convolutions read t
 
 
 def mlp_outputs_pattern(layers: Iterable[int]) -> str:
-    """The pattern that stands for the output projections of these blocks, before a model is known.
+    """The pattern for the output projections of these blocks, before a model is known.
 
     It matches their names in usual models; ``mlp_outputs_resolved`` makes it right for any model.
     """
@@ -34,7 +34,7 @@ def mlp_outputs_pattern(layers: Iterable[int]) -> str:
 
 
 def mlp_outputs_resolved(model: nn.Module, pattern: str) -> str:
-    """A pattern of exactly the output projections of ``model``, if ``pattern`` stands for them.
+    """A pattern of exactly the output projections of ``model``, if ``pattern`` means them.
 
     Another pattern is returned unchanged, and so is one that matches the right names already.
     """

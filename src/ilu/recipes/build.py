@@ -334,7 +334,7 @@ def feeds(
 
 
 def trained_part(feed: Feed, held_out: float) -> Feed:
-    """The data without the part on which its loss is measured beside the training."""
+    """The data without the part on which its loss is measured."""
     if not held_out or not isinstance(feed.source, Dataset):
         return feed
     return replace(feed, source=Trained(feed.source, held_out))

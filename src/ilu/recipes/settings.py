@@ -37,7 +37,7 @@ class Common:
         mask: weights that may move: a file made by ilu mask, or SCORE:FRACTION to make one when
             the run begins, like wagle:0.9.
         held_out: share of a retain set of at least 100 examples that is not trained on; the loss on
-            it is measured beside that on the trained ones. None in published recipes.
+            it is measured as well as that on the trained ones. None in published recipes.
         passes: passes over the forget examples that the training makes at least, by more steps if
             need be; it does nothing where `steps` is given.
         eval_every: measure every this many steps on validation data, which are no test questions:

@@ -46,7 +46,7 @@ class Show:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Show how far two masks of a model agree, beside what chance would give.
+    """Show how far two masks of a model agree, compared with chance.
 
     Example: ilu mask compare wagle.safetensors random.safetensors
 

@@ -93,8 +93,8 @@ class FactQuestions:
     items: FactItems
 
     def __call__(self) -> list[Question]:
-        asked = [heldout_questions(each, plain_start) for each in self.items()]
-        return [wordings[i % len(wordings)] for i, wordings in enumerate(asked)]
+        of_facts = [heldout_questions(each, plain_start) for each in self.items()]
+        return [wordings[i % len(wordings)] for i, wordings in enumerate(of_facts)]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class FactTrainingQuestions:
     items: FactItems
 
     def __call__(self) -> list[Question]:
-        asked = [training_questions(load_topic(each.topic), each.fact) for each in self.items()]
-        return [wordings[i % len(wordings)] for i, wordings in enumerate(asked)]
+        of_facts = [training_questions(load_topic(each.topic), each.fact) for each in self.items()]
+        return [wordings[i % len(wordings)] for i, wordings in enumerate(of_facts)]
 
 
 def heldout_questions(item: FactItem, ask: Callable[[str], str]) -> list[Question]:
@@ -125,7 +125,7 @@ def plain_start(question: str) -> str:
 
 
 def asked_by(tokenizer: Any) -> Callable[[str], str]:
-    """How questions are asked: in the chat template where the tokenizer has one."""
+    """The form of the prompts: in the chat template where the tokenizer has one."""
     return chat_prompt(tokenizer) if tokenizer.chat_template else plain_start
 
 

@@ -53,28 +53,28 @@ class FactScores:
         if not items:
             raise ValueError(f"{self.name}: `known` leaves no fact: the model knows none of them")
         ask = asked_by(lm.tokenizer)
-        asked = [heldout_questions(item, ask) for item in items]
-        every = [question for questions in asked for question in questions]
+        by_item = [heldout_questions(item, ask) for item in items]
+        every = [question for questions in by_item for question in questions]
         right = chosen(lm, every, self.batch_size)
         same = replied(lm, every, self.batch_size)
         return {
-            f"{self.name}_accuracy": by_fact(asked, right),
-            f"{self.name}_generated": by_fact(asked, same),
+            f"{self.name}_accuracy": by_fact(by_item, right),
+            f"{self.name}_generated": by_fact(by_item, same),
         }
 
 
-def chosen(lm: LM, asked: Sequence[Question], batch_size: int) -> list[float]:
+def chosen(lm: LM, by_item: Sequence[Question], batch_size: int) -> list[float]:
     """1 where the right option is the likeliest."""
-    taken = picked(option_logps(lm, asked, batch_size=batch_size))
-    return [float(t == q.answer) for t, q in zip(taken, asked, strict=True)]
+    taken = picked(option_logps(lm, by_item, batch_size=batch_size))
+    return [float(t == q.answer) for t, q in zip(taken, by_item, strict=True)]
 
 
-def replied(lm: LM, asked: Sequence[Question], batch_size: int) -> list[float]:
+def replied(lm: LM, by_item: Sequence[Question], batch_size: int) -> list[float]:
     """1 where the greedy reply gives the right option."""
-    answers = [question.options[question.answer or 0] for question in asked]
+    answers = [question.options[question.answer or 0] for question in by_item]
     texts = generate(
         lm,
-        [question.prompt for question in asked],
+        [question.prompt for question in by_item],
         max_new_tokens=longest(lm.tokenizer, answers) + NEW_TOKENS,
         batch_size=batch_size,
     )
@@ -100,7 +100,7 @@ def normalised(text: str) -> list[str]:
     return [word for word in words if word not in ARTICLES]
 
 
-def by_fact(asked: Sequence[Sequence[Question]], values: Sequence[float]) -> Score:
+def by_fact(by_item: Sequence[Sequence[Question]], values: Sequence[float]) -> Score:
     """The mean over facts of the mean over the wordings of each."""
     each = iter(values)
-    return mean_score([mean([next(each) for _ in questions]) for questions in asked])
+    return mean_score([mean([next(each) for _ in questions]) for questions in by_item])

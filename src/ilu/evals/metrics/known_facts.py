@@ -24,7 +24,7 @@ class KnownFacts:
 
     A fact is known if the right answer is the likeliest of four in more than half of the training
     wordings. The held-out questions play no part in it. The list is kept in the cache, so every
-    model is asked about the same facts.
+    model answers questions on the same facts.
     """
 
     sets: tuple[FactItems, ...]
@@ -32,13 +32,13 @@ class KnownFacts:
 
     def __call__(self) -> list[tuple[str, str]]:
         facts = [(item.topic, item.fact) for items in self.sets for item in items()]
-        asked = [training_questions(load_topic(topic), fact) for topic, fact in facts]
+        by_item = [training_questions(load_topic(topic), fact) for topic, fact in facts]
         of_model = fingerprint_files(self.model, all_files)
-        file = known_folder() / f"{json_hash([of_model, RULE, facts, asked, code_hash()])}.json"
+        file = known_folder() / f"{json_hash([of_model, RULE, facts, by_item, code_hash()])}.json"
         if not file.is_file():
             with alone(file, wait=True):
                 if not file.is_file():
-                    write_known(file, self.model, known(load_model(self.model), facts, asked))
+                    write_known(file, self.model, known(load_model(self.model), facts, by_item))
         found: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))["facts"]
         return [(topic, subject) for topic, subject in found]
 
@@ -49,13 +49,13 @@ def known_folder() -> Path:
 
 
 def known(
-    lm: LM, facts: list[tuple[str, TopicFact]], asked: list[list[Question]]
+    lm: LM, facts: list[tuple[str, TopicFact]], by_item: list[list[Question]]
 ) -> list[tuple[str, str]]:
     """Topic and subject of the facts whose questions the model answers in most wordings."""
-    every = [question for questions in asked for question in questions]
+    every = [question for questions in by_item for question in questions]
     taken = iter(picked(option_logps(lm, every, batch_size=16)))
-    right = [sum(next(taken) == q.answer for q in questions) for questions in asked]
-    counts = zip(facts, asked, right, strict=True)
+    right = [sum(next(taken) == q.answer for q in questions) for questions in by_item]
+    counts = zip(facts, by_item, right, strict=True)
     return [(topic, fact.subject) for (topic, fact), q, n in counts if 2 * n > len(q)]
 
 

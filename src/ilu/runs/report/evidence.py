@@ -1,4 +1,4 @@
-"""Whether the questions of a row show forgetting, and which rows were asked the same questions."""
+"""Whether the questions of a row show forgetting, and which rows have the same questions."""
 
 import json
 from collections.abc import Sequence

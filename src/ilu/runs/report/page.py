@@ -55,8 +55,8 @@ def page(
     html = ""
     for limit in QUESTIONS:
         answers = questions(table, limit, texts=not public)
-        told = {row.label: samples(row) for row in table.rows if limit and not public}
-        html = render({**shared, **answers, "samples": told, "live": live, "public": public})
+        answered = {row.label: samples(row) for row in table.rows if limit and not public}
+        html = render({**shared, **answers, "samples": answered, "live": live, "public": public})
         if len(html.encode()) <= LARGEST:
             break
     return html

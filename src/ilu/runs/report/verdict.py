@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """One summary per row that unlearned something, the highest worst case first.
 
-    Models that were asked different questions are not ranked.
+    Models with different questions are not ranked.
     """
     found = judged(rows)
     ranked = found if unranked(rows) else sorted(found, key=rank, reverse=True)
@@ -50,7 +50,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 
 def unranked(rows: Sequence[Row]) -> bool:
-    """Whether the models with a summary were asked different questions."""
+    """Whether the models with a summary have different questions."""
     return not asked_the_same([row.first for row in judged(rows)])
 
 
