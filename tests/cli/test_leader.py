@@ -19,10 +19,12 @@ def test_only_the_first_process_warns(rank, says, monkeypatch, capsys):
     assert ("warning: too short" in capsys.readouterr().err) == says
 
 
-def test_only_the_first_process_writes_the_card_and_the_outcome(monkeypatch, tmp_path):
-    monkeypatch.setattr(unlearn, "carry_out", lambda recipe, place: None)
-    monkeypatch.setenv("RANK", "1")
-    unlearn.main(["npo", "--model", "lab", "--out", str(tmp_path / "run")])
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(AttributeError):  # the first goes on to read the run, which is None here
+def test_only_the_first_process_prints_the_outcome(monkeypatch, tmp_path):
+    printed = []
+    monkeypatch.setattr(unlearn, "carry_out", lambda recipe, place, finish: None)
+    monkeypatch.setattr(unlearn, "summarise", lambda out: printed.append("scores"))
+    monkeypatch.setattr(unlearn, "check_outcome", lambda out, required: printed.append("outcome"))
+    for rank, expected in (("1", []), ("0", ["scores", "outcome"])):
+        monkeypatch.setenv("RANK", rank)
         unlearn.main(["npo", "--model", "lab", "--out", str(tmp_path / "run")])
+        assert printed == expected

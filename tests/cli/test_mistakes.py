@@ -179,7 +179,7 @@ def test_an_environment_that_does_nothing_is_warned_of():
 @pytest.mark.usefixtures("no_model")
 def test_that_warning_is_shown_to_who_gives_one(ilu):
     done = ilu(*UNLEARN.split(), "--environment", "no.jsonl", "--forget", "no.jsonl")
-    assert "warning: --environment does nothing in 'npo'" in done.stderr
+    assert "warning: --environment is only measured in 'npo'" in done.stderr
 
 
 def test_a_cell_of_a_grid_replaces_the_flag():

@@ -216,11 +216,11 @@ for words in (unlearn, attack):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process so")
 def test_running_out_of_memory_says_what_to_lower_and_the_run_goes_on(folder, tmp_path):
     """64 MiB more than the process has, and a step that needs more than that."""
-    rows = "".join(f'{{"text": "{"Tom knows that. " * 4} {i}"}}\n' for i in range(450))
+    rows = "".join(f'{{"text": "{"Tom knows that. " * 4} {i}"}}\n' for i in range(1800))
     (tmp_path / "many.jsonl").write_text(rows)
     many = f"{tmp_path}/many.jsonl"
     small = [f"--model={folder}/model", f"--retain={many}", f"--forget={many}"]
-    sizes = ["--batch-size=400", "--steps=1"]
+    sizes = ["--batch-size=1600", "--steps=1"]
     unlearn = ["unlearn", "graddiff", *small, *sizes, f"--out={tmp_path}/run"]
     last = ["--keep", f"--out={tmp_path}/attacked"]
     attack = ["attack", f"{folder}/model", f"--attack={many}", *sizes, *last]

@@ -151,6 +151,8 @@ def spread(items: Sequence[Item], count: int | None) -> list[Item]:
     be biased on periodic data, such as four questions about each person.
     """
     check_limit(count)
+    if not items:
+        return []
     count = min(count or len(items), len(items))
     ends = [i * len(items) // count for i in range(count + 1)]
     draw = random.Random("spread")

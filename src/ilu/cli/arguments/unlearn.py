@@ -160,7 +160,7 @@ GROUPS = {
     ),
     "Output": (
         "out", "device", "resume", "save_every", "track", "sample_texts", "require_forgotten",
-        "tiny",
+        "tiny", "save_dtype",
     ),
 }  # fmt: skip
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""

@@ -46,11 +46,12 @@ class HeldOutNLL:
     name: str
     source: Source
     limit: int | None = None
+    batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
         if not self.source(lm.tokenizer):
             return {}
-        return {self.name: AnswerNLL(self.source, self.limit)(lm)}
+        return {self.name: AnswerNLL(self.source, self.limit, self.batch_size)(lm)}
 
 
 @dataclass(frozen=True)
