@@ -92,6 +92,7 @@ def test_training_goes_on_until_the_passes_are_made(folder, tmp_path):
     settings = {"passes": 2.5, "steps": 3}
     out = run(recipe(folder, **settings), tmp_path / "run", Options(on_note=notes.append))
     assert len(out.rows("train")) == 5
+    assert not (out.path / "validation.jsonl").exists()
     assert notes == ["steps 5: 2.5 passes over 4 forget examples, 2 a step"]
     assert RunDir(out.path).read("recipe")["passes"] is None
     assert recipe(folder, steps=3).passes is None

@@ -267,8 +267,9 @@ def train(
     last = checkpoints.latest()
     done_before = int(last.name) if last else 0
     out.keep_rows("train", done_before)
-    measured = [row for row in out.rows(VALIDATION) if last and row["step"] <= done_before]
-    out.keep_rows(VALIDATION, len(measured))
+    if measured := out.rows(VALIDATION):
+        kept = [row for row in measured if last and row["step"] <= done_before]
+        out.keep_rows(VALIDATION, len(kept))
     watch = None
 
     def log(row: Row) -> None:
@@ -298,8 +299,8 @@ def train(
                 stop=options.stop,
                 ranks=options.ranks,
             )
-            if watch and (kept := watch.put()) and options.on_note:
-                options.on_note(kept)
+            if watch and (note := watch.put()) and options.on_note:
+                options.on_note(note)
     if recipe.edit:
         recipe.edit(list(model.parameters()), list(original.values()))
 
