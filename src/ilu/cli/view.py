@@ -197,4 +197,6 @@ def render(root: Path, runs: Sequence[Path]) -> bytes:
     """The page as bytes."""
     measured, broken = gather([run for run in runs if inside(root, run)])
     outside = [Broken(run, f"leads out of {root}") for run in runs if not inside(root, run)]
-    return page(make_table(measured), [*broken, *outside], live=True).encode()
+    # Relative to the folder of the runs: the page is the same wherever the command was started.
+    shown = page(make_table(measured), [*broken, *outside], live=True, home=root.parent)
+    return shown.encode()
