@@ -44,7 +44,7 @@ class Common:
             facts in the wordings of training, other data by the loss.
         keep: the weights to keep: last; best, those of the measured step that forgets most among
             those that keep 90 % of the retained validation data; or a number, those of the step
-            whose forgotten share is nearest to it. By default measures ten times.
+            whose forgotten share is nearest to it. By default measures every tenth of `steps`.
         save_dtype: precision of the saved model: own, that of the model that was loaded; or
             float32, bfloat16, float16. The weights are rounded to it before they are measured.
         limit: examples of each set on which the loss is measured before and after.

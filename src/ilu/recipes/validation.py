@@ -15,7 +15,7 @@ from ilu.types import Metric
 LIMIT = 40
 """Most examples of each role."""
 TIMES = 10
-"""Measurements during a training, where their distance is not set."""
+"""Measurements in ``steps``, where their distance is not set; further steps have more."""
 
 
 def validation(common: Common, data: Mapping[str, Feed], steps: int) -> Validation | None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.runs.results.outcome import lost_above_guessing
 from ilu.runs.run_dir import VALIDATION, RunDir, without_items
 from ilu.system.atomic import new_file
 from ilu.system.scores import Score
@@ -52,8 +53,7 @@ def lost(metric: Metric, before: Score, now: Score) -> float:
     """
     if isinstance(metric, AnswerNLL):
         return 1 - math.exp(before.value - now.value)
-    known = before.value - (before.chance or 0.0)
-    return (before.value - now.value) / known if known > 0 else 0.0
+    return lost_above_guessing(before, now)
 
 
 def chosen_step(rows: Sequence[Mapping[str, Any]], keep: Keep) -> int:

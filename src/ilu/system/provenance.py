@@ -63,7 +63,7 @@ def code_diff() -> str:
 
 def git(*command: str) -> str:
     """Output of a git command in the package's checkout; empty outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(ilu.__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
     try:

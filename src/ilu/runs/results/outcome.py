@@ -45,11 +45,15 @@ def known(before: Score) -> bool:
     return before.chance is None or before.value - before.chance > 2 * before.stderr
 
 
+def lost_above_guessing(before: Score, after: Score) -> float:
+    """The share that is lost of an accuracy above guessing; 0 if nothing was known."""
+    known = before.value - (before.chance or 0.0)
+    return (before.value - after.value) / known if known > 0 else 0.0
+
+
 def by_questions(before: Score, after: Score) -> Outcome:
     """The outcome by accuracy on questions about what was to be forgotten."""
-    chance = before.chance or 0.0
-    known = before.value - chance
-    share = (before.value - after.value) / known if known > 0 else 0.0
+    share = lost_above_guessing(before, after)
     guessing = f" (guessing: {before.chance:.0%})" if before.chance is not None else ""
     return Outcome(
         share,
