@@ -10,13 +10,13 @@ what is missing.
 """
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilu.recipes.build import build
+from ilu.recipes.free_text import PERPLEXITY, wikitext
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET, OTHERS, TASK, UTILITY
 from ilu.runs.run_dir import RunDir
@@ -24,7 +24,6 @@ from ilu.runs.sweep.local import run_all
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
 from ilu.system.scores import Score
-from studies.real_defaults.run import perplexity
 from studies.real_model.attackers import grid
 
 RESULTS = Path(__file__).parents[2] / "results" / "real_model_rates.json"
@@ -52,7 +51,7 @@ def recipe(cell: Cell) -> Recipe:
     settings = {"model": MODEL, "forget": f"facts:{cell.topic}", "retain": "facts:rest"}
     made = build(method, {**settings, "limit": LIMIT, "seed": cell.seed})
     kept = {name: made.metrics[name] for name in (FORGET, UTILITY)}
-    made = replace(made, metrics={**kept, **perplexity()}, attacks=grid(cell.topic, cell.seed))
+    made = replace(made, metrics={**kept, **wikitext()}, attacks=grid(cell.topic, cell.seed))
     if cell.family == ORIGINAL:
         optim = replace(made.optim, steps=0)
         return replace(made, name=ORIGINAL, objective={}, data={}, passes=None, optim=optim)
@@ -74,8 +73,8 @@ def measured(scores: Mapping[str, Score]) -> dict[str, Any]:
         for key, name in names.items()
         if key in scores
     }
-    if "wikitext_nll" in scores:
-        found["perplexity"] = round(math.exp(scores["wikitext_nll"].value), 2)
+    if PERPLEXITY in scores:
+        found["perplexity"] = round(scores[PERPLEXITY].value, 2)
     return found
 
 

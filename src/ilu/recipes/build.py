@@ -20,7 +20,7 @@ from ilu.methods.stage import Stage
 from ilu.models.blocks import number_of_blocks
 from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
-from ilu.recipes import facts_data, lab, user_data
+from ilu.recipes import facts_data, free_text, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
 from ilu.recipes.registry import endings, methods, stages
@@ -284,14 +284,16 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric | Grou
     """The lab's questions on the lab's model, and the loss on all data of the user.
 
     With a forget set of the user, the questions about the lab's agents are omitted. Facts have
-    questions of their own, also about facts that are not trained on.
+    questions of their own, also about facts that are not trained on. What another model than the
+    lab's writes is measured as well.
     """
     users = (Dataset, FactDocuments, LabelledText, Trained)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
     facts = facts_data.metrics(common.forget, common.retain, common.limit)
-    return {**of_lab, **facts, **user_data.metrics(given, common.limit)}
+    texts = {} if common.model == LAB else free_text.of_run(data, common.retain)
+    return {**of_lab, **facts, **user_data.metrics(given, common.limit), **texts}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
