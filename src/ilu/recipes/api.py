@@ -125,7 +125,7 @@ def load_run(path: str | Path) -> RunDir:
 
 def model_name(model: Model) -> str:
     """The model by the name that recipes record."""
-    return str(model.path / "model") if isinstance(model, RunDir) else str(model)
+    return model.model if isinstance(model, RunDir) else str(model)
 
 
 def new_folder(out: str | Path | None, name: str) -> Path:
