@@ -15,7 +15,7 @@ from ilu.recipes.facts_data import others
 from ilu.types import Metric, Source
 
 WIKITEXT = "Salesforce/wikitext:wikitext-2-raw-v1:validation"
-PASSAGES = 40
+PASSAGES = 24
 """Passages of WikiText, headings among them."""
 DEGENERATE, PERPLEXITY, DOCUMENTS = "degenerate", "wikitext_perplexity", "documents_perplexity"
 GENERATED = "utility_generated"

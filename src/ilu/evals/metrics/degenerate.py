@@ -29,8 +29,8 @@ class Degenerate:
     """
 
     source: Source
-    count: int = 24
-    batch_size: int = 12
+    count: int = 16
+    batch_size: int = 16
     higher_is_better: ClassVar[bool] = False
 
     def __call__(self, lm: LM) -> Score:
