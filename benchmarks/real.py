@@ -1,6 +1,6 @@
 """Steps, evaluation, a whole cell and start-up on SmolLM2-135M, as ratios within one run.
 
-    python benchmarks/real.py --json     # some 8 minutes on two idle cores; writes results/real.json
+    python benchmarks/real.py --json     # 8 minutes on two idle cores; writes results/real.json
 
 Processor seconds of one thread, the least of several turns. Steps take rows of TOFU's lengths (4
 of 54 and 4 of 45 tokens) and are compared with the same losses as they are usually written

@@ -169,7 +169,7 @@ def linears(part: nn.Module) -> list[nn.Linear]:
 @torch.no_grad()
 def products(wanted: Sequence[Product]) -> Step:
     """A step that does only these products; equal shapes share memory."""
-    made: dict[tuple[int, int], Tensor] = {}
+    made: dict[tuple[int, ...], Tensor] = {}
 
     def space(*shape: int) -> Tensor:
         if shape not in made:
@@ -235,7 +235,7 @@ def trainer_seconds(method: str, setting: Setting, trained: Sequence[nn.Paramete
 
 def penalties(setting: Setting) -> dict[str, float]:
     """Least seconds of our NPO without a penalty and with two readings of it."""
-    names = ("npo", "npo-ilu logits", "npo-ilu gradient")
+    names: list[str] = ["npo", "npo-ilu logits", "npo-ilu gradient"]
     model, start, steps = setting.model, weights(setting.model), list[Step]()
     for name in names:
         put_back(model, start)
