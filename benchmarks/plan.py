@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def case(lm: LM, model: str, name: str, batch: int) -> Case:
     layer = min(7, whole.config.num_hidden_layers - 2)
     settings = {
         "model": model, "forget": "facts:capitals", "retain": "facts:rest", "steps": STEPS,
-        "batch_size": batch, "environment_batch_size": batch, "passes": None, "lr": 1e-5,
+        "batch_size": batch, "environment_batch_size": batch, "passes": None, "published": True,
         **({"layer": layer} if method == "rmu" else {}), **given,
     }  # fmt: skip
     if "environment" not in settings:
@@ -97,7 +98,14 @@ def case(lm: LM, model: str, name: str, batch: int) -> Case:
 
 
 def trained(given: Case) -> float:
-    """Peak of the training, in MiB, with the weights."""
+    """Peak of the training, in MiB, with the weights.
+
+    The model that is copied is read first: its file is mapped, and would be counted otherwise.
+    """
+    for p in given.lm.model.parameters():
+        p.sum()
+    if given.recipe.lora:
+        import_module("peft")
 
     def make() -> Any:
         model, recipe = deepcopy(given.lm.model), given.recipe

@@ -1,11 +1,14 @@
 """The benchmark of real models runs on the lab's model; the numbers are in its record."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
 from tests.benchmarks.test_step_benchmarks import last_line
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 FIGURES = {
@@ -28,3 +31,18 @@ def test_every_figure_is_measured_and_both_sides_agree(tmp_path):
     # The cost of the penalty in memory: its gradient and the weights to put back.
     assert 1.8 < found["ilu_gradient_extra_copies"] < 2.6
     assert found["cell_compute_share"] < 1
+
+
+def test_planned_and_measured_memory_are_compared_for_every_setting(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "plan.py"), "--tiny", "--batch", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [*command, "--settings", "npo", "rmu", "--out", str(tmp_path / "plan.json")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    npo, rmu = json.loads((tmp_path / "plan.json").read_text())["rows"]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"npo": npo["ratio"], "rmu": rmu["ratio"]}
+    # RMU trains three matrices; both numbers have to show that.
+    for side in ("predicted_mib", "measured_mib"):
+        assert npo[side] > rmu[side] > 0

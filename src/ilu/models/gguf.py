@@ -63,7 +63,7 @@ def converted(file: Path) -> Path:
 
     Of several processes, one converts and the others wait for it.
     """
-    folder = cache_folder("models") / json_hash([content_hash(file), CONVERSION])
+    folder = folder_of(file)
     if folder.is_dir():
         return folder
     check_gguf(file)
@@ -80,8 +80,15 @@ def converted(file: Path) -> Path:
     return folder
 
 
+def folder_of(file: Path) -> Path:
+    """Where the converted model of a GGUF file is, or will be."""
+    return cache_folder("models") / json_hash([content_hash(file), CONVERSION])
+
+
 def check_gguf(file: Path) -> None:
-    """Refuse from its header what cannot be converted."""
+    """Refuse from its header what cannot be converted; nothing is read if it was converted."""
+    if folder_of(file).is_dir():
+        return
     need("gguf", "gguf", f"the GGUF file {file.name}")
     header = read_header(file)
     if PART.search(file.stem) or header.settings.get("split.count", 0) > 1:

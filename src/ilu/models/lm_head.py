@@ -120,12 +120,22 @@ def logits_of(
     return model(**inputs, use_cache=False).logits.take_along_dim(positions[..., None], dim=1)
 
 
-@torch.no_grad()
+_TAKES_POSITIONS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
 def takes_positions(model: nn.Module) -> bool:
-    """Whether ``logits_to_keep`` may hold other positions for each row; tried, not looked up.
+    """Whether ``logits_to_keep`` may hold other positions for each row; tried once for each model.
 
     Some models lack the argument, some read one list for all rows, some leave it unread.
     """
+    if model not in _TAKES_POSITIONS:
+        _TAKES_POSITIONS[model] = keeps_positions(model)
+    return _TAKES_POSITIONS[model]
+
+
+@torch.no_grad()
+def keeps_positions(model: nn.Module) -> bool:
+    """Whether the logits at given positions are those of all positions."""
     ids = torch.tensor([[0, 1, 0], [1, 0, 1]], device=next(model.parameters()).device)
     batch, positions = Batch(ids, torch.ones_like(ids), ids), torch.tensor([[2], [0]]).to(ids)
     whole = logits_at(model, batch, positions, only=False)

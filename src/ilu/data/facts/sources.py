@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from ilu.data.chat import question_text
 from ilu.data.facts.rows import shuffled
@@ -32,7 +33,7 @@ class FactDocuments:
             raise ValueError(f"`truncate` {self.truncate}: it must leave at least 1 token")
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
-        whole = [encode(row, tuple(row), tokenizer) for row in document_rows(self.name)]
+        whole = encoded(self.name, tokenizer)
         cut = [e.cut(self.truncate) for e in whole]
         kept = [e for e in cut if len(e.ids) > max(e.prompt, 1)]
         if not kept:
@@ -40,6 +41,20 @@ class FactDocuments:
                 f"{self.name}: no token left to predict, `truncate` {self.truncate} cuts all"
             )
         return kept
+
+
+_ENCODED: WeakKeyDictionary[Any, dict[tuple[str, str], list[Example]]] = WeakKeyDictionary()
+
+
+def encoded(name: str, tokenizer: Any) -> list[Example]:
+    """The documents of a name in tokens: training, the loss before and after, and attacks read the
+    same ones, and a tokenizer encodes them once.
+    """
+    known = _ENCODED.setdefault(tokenizer, {})
+    key = (name, str(tokenizer.chat_template))
+    if key not in known:
+        known[key] = [encode(row, tuple(row), tokenizer) for row in document_rows(name)]
+    return known[key]
 
 
 def document_rows(name: str) -> Iterator[Row]:
