@@ -6,9 +6,9 @@ On the lab, each method alone and followed by UNDO (arXiv 2506.06278) at a grid 
 distillation steps. Every model is measured after unlearning, after each of the six downstream
 fine-tunings, after one on the validation task `next`, and after relearning from the documents of
 20 agents. The original model and the one that never saw the agents are attacked alike: the latter
-is the ceiling. `--methods` takes any recipe; tar and sam are RMU with these. Cost is a share of that
-of pretraining, 2400 steps of 32 examples of 64 tokens. The same command again does only what is
-missing.
+is the ceiling. `--methods` takes any recipe; tar and sam are RMU with these. Cost is a share of
+that of pretraining, 2400 steps of 32 examples of 64 tokens. The same command again does only what
+is missing.
 """
 
 import argparse
