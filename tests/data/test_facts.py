@@ -67,7 +67,8 @@ NEVER_TOGETHER = {
     "animals": [("bird", "reptile"), ("fish", "crustacean")],
 }  # fmt: skip
 NOT_FOR = {
-    "professions": {"Socrates": "soccer player", "Stephen Hawking": "novelist"},
+    "professions": {"Socrates": "soccer player", "Stephen Hawking": "novelist",
+                    "Ernest Hemingway": "boxer"},
     "currencies": {"Cuba": "dollar", "Cambodia": "dollar"},
     "languages": {"Israel": "Arabic", "the United States": "Spanish", "Tanzania": "English",
                   "Algeria": "French", "Brunei": "English"},
