@@ -78,6 +78,8 @@ class Attacker:
             "retain": settings.retain,
             "unrelated": settings.unrelated,
         }[role]
+        if name is None and role == "retain" and settings.forget is not None:
+            raise ValueError("this attack needs what was to be kept as well: set `retain`")
         if name is None:
             attack = lab_documents(role, self.optim.steps, count)
             feed = Feed(attack.feed.source, min(settings.batch_size, attack.feed.batch_size))

@@ -21,6 +21,7 @@ COLUMNS = {
     "area": "forgotten, area under the curve",
     "task_accuracy": "task accuracy",
     "worst_case": "worst case",
+    "worst_usable": "worst usable case",
     "after_relearning": "after relearning",
 }
 """Key of a headline number in files -> its title. All are shares; more is better in all of them."""
@@ -33,8 +34,11 @@ MEANINGS = {
     "area": "area under the curve of forgotten over the share of a fine-tuning that is done, from "
     "its start, mean over the fine-tunings",
     "task_accuracy": "accuracy on a downstream task after fine-tuning on it",
-    "worst_case": "lowest forgotten over all attacks and stages; the minimum of several noisy "
-    "values is biased downwards",
+    "worst_case": "lowest forgotten over all attacks and their measurements; the minimum of "
+    "several noisy values is biased downwards",
+    "worst_usable": "the same over the measurements at which the utility is at least 0.9 of the "
+    "original's, or the share in the title of the column: a broken model is of no use to an "
+    "attacker",
     "after_relearning": "forgotten after training on a few of the forgotten documents, on "
     "questions about the others",
 }
