@@ -12,6 +12,10 @@ from ilu.models.matrices import weight_matrices
 SHAPES = [(6, 128), (3, 100), (5, 7)]
 
 
+def none(*given):
+    """Nothing is trained."""
+
+
 def weights(shape):
     draw = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     draw[0, :4] = 0
@@ -65,7 +69,7 @@ def test_is_what_bitsandbytes_makes(shape):
 @pytest.mark.parametrize("form", ["nf4", "int8"])
 def test_rounds_the_matrices_and_nothing_else(form, tiny):
     before = {n: p.detach().clone() for n, p in tiny.named_parameters()}
-    inputs = AttackInputs(task=lambda name: None, documents=lambda role, count: None)
+    inputs = AttackInputs(task=none, documents=none, half=none)
     attack = quantise(form, inputs)
     assert attack.change == BnbRounding(form)
     attack.change(tiny)
@@ -74,6 +78,6 @@ def test_rounds_the_matrices_and_nothing_else(form, tiny):
 
 
 def test_an_unknown_format_is_a_users_error():
-    inputs = AttackInputs(task=lambda name: None, documents=lambda role, count: None)
+    inputs = AttackInputs(task=none, documents=none, half=none)
     with pytest.raises(ValueError, match="'gptq' is no number: write bits, nf4 or int8"):
         quantise("gptq", inputs)

@@ -66,9 +66,14 @@ def inputs(original):
     return AttackInputs(
         task=lambda task: tune,
         documents=lambda role, count: kept if role == "retain" else tune,
+        half=lambda half: tune if half == "a" else refused(half),
         original=original,
         lora_rank=2,
     )
+
+
+def refused(half):
+    raise ValueError(f"no half {half}")
 
 
 def carry_out(attack, lm):

@@ -15,6 +15,7 @@ from ilu.lab.tasks import TASKS
 from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
 from ilu.recipes.facts_data import retain_name, written_out
+from ilu.recipes.halves import half_attack
 from ilu.recipes.settings import AttackSettings
 from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.recipes.user_data import dataset
@@ -45,6 +46,7 @@ class Attacker:
         inputs = AttackInputs(
             task=self.task,
             documents=self.documents,
+            half=self.half,
             original=self.settings.original,
             lora_rank=self.settings.lora_rank,
             seed=self.settings.seed,
@@ -90,6 +92,10 @@ class Attacker:
         others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
         feed = Feed(Part(data, stop=count), min(settings.batch_size, count))
         return self.with_settings(FineTune(feed, self.optim, others if role == "forget" else {}))
+
+    def half(self, half: str) -> FineTune:
+        """Fine-tune all weights on one half of what was forgotten; ``until`` has no effect."""
+        return self.with_settings(half_attack(half, self.settings, self.optim))
 
     def with_settings(self, attack: FineTune) -> FineTune:
         """Return ``attack`` with the settings that do not depend on its data."""
