@@ -8,6 +8,7 @@ from torch import nn
 
 import ilu.methods.robust
 from ilu.cli.catalogue import RULE, arguments
+from ilu.methods.robust.gru import GRU
 from ilu.methods.robust.ilu import Penalty, Square, parameters
 from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead
@@ -29,7 +30,7 @@ def rules():
 
 
 TWO = Penalty(parameters, adversaries=("x", "y"))
-WRAPPED = [L1(inner=rule) for rule in (Square(), SAM(0.1), LookAhead(1e-3))]
+WRAPPED = [kind(inner=rule) for kind in (L1, GRU) for rule in (Square(), SAM(0.1), LookAhead(1e-3))]
 DEFAULT = [rule for rule in rules() if type(rule) not in map(type, RULES)]
 FOUND = [*RULES, TWO, *WRAPPED, *DEFAULT]
 

@@ -8,6 +8,7 @@ from ilu.methods.forget.ascent import Ascent
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.adversary import TAR, DisruptionMasking
 from ilu.methods.robust.flatness import CurvaturePenalty, GradientPenalty
+from ilu.methods.robust.gru import GRU, rectified
 from ilu.methods.robust.ilu import (
     Layerwise,
     Penalty,
@@ -26,6 +27,7 @@ from ilu.methods.robust.perturb import move, norm, restored
 from ilu.methods.robust.sam import SAM
 from ilu.methods.robust.smoothing import RandomSmoothing
 from ilu.models.forward import Frozen, ModelForward
+from ilu.recipes.build import build
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate
 from ilu.types import Slope
 from tests.build import batch
@@ -37,7 +39,7 @@ RELEARNT = [Penalty(r, adversaries=("x",)) for r in (parameters, tensors, elemen
 FLAT = [GradientPenalty(0.1), CurvaturePenalty(0.1, mu=0.1)]
 TAMPERED = [TAR(4, 2, 1e-3), DisruptionMasking(2, 1e-3)]
 RULES = [Plain(), SAM(rho=0.05), RandomSmoothing(1e-3, 2), L1(1e-3), Square(), *PENALTIES]
-RULES = [*RULES, *LAYERWISE, *RELEARNT, *FLAT, *TAMPERED, LookAhead(1e-3)]
+RULES = [*RULES, *LAYERWISE, *RELEARNT, *FLAT, *TAMPERED, LookAhead(1e-3), GRU()]
 
 
 def name(rule):
@@ -321,6 +323,42 @@ def test_disruption_masking_knows_signs_whose_product_has_no_number():
         weights, lambda onto=None: Slope(0.0, (own,)), lambda loss, on: Slope(0.0, (kept,)), 0
     )
     assert (masked.grads[0] > 0).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rectified_gradient_is_the_closest_that_raises_no_retain_loss(seed):
+    """A second way: a solver of min |x - g|^2 with <x, r> >= 0 (GRU, arXiv 2503.09117)."""
+    from scipy.optimize import minimize
+
+    g, r = torch.randn(2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    against = (g @ r).item() < 0
+    found = minimize(
+        lambda x: ((x - g.numpy()) ** 2).sum(),
+        g.numpy() + r.numpy(),
+        constraints={"type": "ineq", "fun": lambda x: x @ r.numpy()},
+        options={"ftol": 1e-14},
+    )
+    ours = torch.cat(rectified((g[:2].clone(), g[2:].clone()), (r[:2], r[2:])))
+    torch.testing.assert_close(ours, torch.tensor(found.x), rtol=1e-5, atol=1e-6)
+    assert torch.equal(ours, g) != against
+
+
+def test_gru_leaves_the_retain_loss_alone_and_keeps_a_robust_rule_inside(tiny):
+    """Ascent and the retain loss on one batch are exactly opposite: nothing is left."""
+    _, own = gradient_of(tiny, Term(Ascent(), on="x"))
+    _, rest = gradient_of(tiny, Term(Ascent(), on="x", rule=GRU()))
+    assert flat_vector(rest).norm() < 1e-5 * flat_vector(own).norm()
+    _, agreeing = gradient_of(tiny, Term(NLL(), on="x", rule=GRU(inner=SAM(0.1))))
+    _, sam = gradient_of(tiny, Term(NLL(), on="x", rule=SAM(0.1)))
+    assert_same_to_rounding(flat_vector(agreeing), flat_vector(sam))
+
+
+def test_gru_is_an_ending_and_a_method_with_the_same_rule():
+    ended, own = (build(name, {"model": "lab"}).objective["forget"] for name in ("npo-gru", "gru"))
+    assert ended.rule == own.rule == GRU()
+    inside = build("gru-sam", {"model": "lab"}).objective["forget"].rule
+    assert isinstance(inside, GRU)
+    assert isinstance(inside.inner, SAM)
 
 
 def test_a_rule_leaves_collected_gradients_alone(tiny):

@@ -31,6 +31,12 @@ OTHERS = {
         t.RwkvConfig(vocab_size=32, hidden_size=16, attention_hidden_size=16, intermediate_size=32,
                      num_hidden_layers=3)
     ),
+    "dbrx": lambda: t.DbrxForCausalLM(
+        t.DbrxConfig(vocab_size=32, d_model=16, n_heads=2, n_layers=3, max_seq_len=64,
+                     attn_config={"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
+                     ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2,
+                                 "hidden_size": 16})
+    ),
     "square": lambda: t.LlamaForCausalLM(t.LlamaConfig(**{**SIZE, "intermediate_size": 16})),
     "dense-first": lambda: t.DeepseekV3ForCausalLM(
         t.DeepseekV3Config(**SIZE, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
@@ -52,6 +58,7 @@ WANTED = {
     "opt": ["model.decoder.layers.N.fc2.weight"],
     "mpt": ["transformer.blocks.N.ffn.down_proj.weight"],
     "rwkv": ["rwkv.blocks.N.feed_forward.value.weight"],
+    "dbrx": ["transformer.blocks.N.ffn.experts.mlp.w2"],
     "square": ["model.layers.N.mlp.down_proj.weight"],
 }  # fmt: skip
 

@@ -459,6 +459,10 @@ def test_attacks_start_from_the_unlearned_weights_and_are_measured_on_the_way(tw
     assert set(out.scores("mood-end")) == {"forget_accuracy", "utility", "task_accuracy"}
     assert set(out.scores("mood-half")) == {"forget_accuracy", "utility"}
     assert len((out.path / "examples/after/utility.jsonl").read_text().splitlines()) == 8
+    answered = {q.prompt for q in Facts("agents", start=100, count=8)()}
+    relearned = {each["prompt"]: each["trained"] for each in out.rows("samples/relearn-end")}
+    assert relearned == {prompt: prompt not in answered for prompt in relearned}
+    assert all("trained" not in each for each in out.rows("samples/mood-end"))
 
 
 def test_the_original_is_not_copied_and_its_undefined_angles_are_null(two_runs):

@@ -22,7 +22,7 @@ def report(argv: Sequence[str]) -> None:
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
     with alone(wanted.out):
-        write_report(wanted.runs, wanted.out, wanted.against)
+        write_report(wanted.runs, wanted.out, wanted.against, wanted.usable)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 

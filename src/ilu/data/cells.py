@@ -36,6 +36,13 @@ def text_in(value: Any, where: str) -> str:
     return value
 
 
+def column_text(row: Row, column: str) -> str:
+    """The text in a column of a row; ValueError for a row without it."""
+    if column not in row:
+        raise ValueError(f"it has no {column}; it has: {', '.join(row)}")
+    return text_in(row[column], column)
+
+
 def described(value: Any) -> str:
     """The kind of a value, for an error message."""
     if value is None:
@@ -74,6 +81,14 @@ def cell(value: Any, column: str) -> str:
     if column in ANSWERS and isinstance(value, list) and value:
         return text_in(value[0], f"the first entry of {column}")
     return text_in(value, column)
+
+
+def is_several(item: tuple[str, Any]) -> bool:
+    """Whether a column with its value is a list of alternative answers."""
+    column, value = item
+    return (
+        column in ANSWERS and isinstance(value, list) and len(value) > 1 and not has_messages(value)
+    )
 
 
 def has_messages(value: Any) -> bool:

@@ -343,7 +343,9 @@ def trained_part(feed: Feed, held_out: float) -> Feed:
 
 
 def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:
-    """The training data of a known downstream task, or the user's data."""
+    """The training data of a downstream task of the hub or the lab, or the user's data."""
     if name in KNOWN and not Path(name).exists():
         return downstream(name, columns, cut, setting)[0]
+    if name in lab.TASK_NAMES and not Path(name).exists():
+        return lab.task_source(name, columns, setting)
     return user_data.dataset(name, columns, cut)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ilu.attacks.prompting.ablation import Ablation
 from ilu.attacks.prompting.latent import LatentShift
 from ilu.attacks.prompting.linear_probe import LinearProbe
 from ilu.attacks.prompting.logit_lens import LogitLens
@@ -32,7 +33,13 @@ def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:
     forms = [Facts("agents", form) for form in LAB_FORMS]
     questions = tuple(SampledQuestions(form, count) for form in forms)
     train = tuple(OtherQuestions(form, count, SOME) for form in forms)
-    return {**groups, "reworded": Wordings("reworded", questions, train)}
+    own: dict[str, Group] = {
+        "reworded": Wordings("reworded", questions, train),
+        "ablate": Ablation(
+            SampledQuestions(agents, count), OtherQuestions(agents, count, SOME), solved
+        ),
+    }
+    return {**groups, **own}
 
 
 def probes(

@@ -11,6 +11,7 @@ from typing import Any
 from ilu.methods.ending import Ending
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.adversary import FORGET
+from ilu.methods.robust.gru import GRU
 from ilu.methods.robust.ilu import (
     Layerwise,
     Penalty,
@@ -94,8 +95,8 @@ def with_robust(
 
 
 def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
-    """The robust version of one term. An L1 penalty stays outside the robust rule."""
-    if not isinstance(term.rule, L1):
+    """The robust version of one term. A rule around another one stays outside the robust rule."""
+    if not isinstance(term.rule, L1 | GRU):
         return ending.apply(term, settings, forgets)
     inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
     return replace(inner, rule=replace(term.rule, inner=inner.rule))

@@ -154,10 +154,11 @@ class AttackSettings:
         attack_columns: renamed columns of the data that attacks train on, as standard=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
-        forget: data with the documents of relearn; by default the lab's.
-        retain: the same for retained.
+        forget: data with the documents of relearn, rtt and ablate; by default the lab's. rtt takes
+            whole topics of facts, such as facts:elements, and rtt:years and rtt:random_birthdays.
+        retain: the same for retained and ablate.
         unrelated: the same for unrelated.
-        original: the model before unlearning, for interpolate.
+        original: the model before unlearning, for interpolate and merge.
         batch_size: examples per step of the attacker.
         lora_rank: rank of the adapters of lora:TASK.
         every: also measure every this many steps, for a denser curve.

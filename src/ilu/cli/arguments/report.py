@@ -22,11 +22,14 @@ class Report:
         out: file to write; .html is the page, .md, .json, .csv and .tex the table of models.
         against: name of the model in the table to compare all others with, such as a never-knew
             model; if left out, the best one.
+        usable: share of the original's utility that a model must keep to count in the worst usable
+            case.
     """
 
     runs: Positional[tuple[Path, ...]]
     out: Path = Path("report.html")
     against: str | None = None
+    usable: float = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
