@@ -23,6 +23,7 @@ from ilu.methods.robust.ilu import (
     tensors,
 )
 from ilu.methods.robust.l1 import L1
+from ilu.methods.robust.repselect import RepSelect
 from ilu.recipes.settings import Invariance
 from ilu.training.objective import Objective, Term
 from ilu.training.schedules import Dual, Ramp
@@ -96,7 +97,7 @@ def with_robust(
 
 def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
     """The robust version of one term. A rule around another one stays outside the robust rule."""
-    if not isinstance(term.rule, L1 | GRU):
+    if not isinstance(term.rule, L1 | GRU | RepSelect):
         return ending.apply(term, settings, forgets)
     inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
     return replace(inner, rule=replace(term.rule, inner=inner.rule))
