@@ -82,6 +82,13 @@ class Engine:
             total += value.item()
         return self.ranks.mean(total)
 
+    @torch.no_grad()
+    def mean(self, loss: Loss, batch: Batch) -> float:
+        """The mean loss in full precision, without a gradient."""
+        parts = split(batch, self.micro_batch)
+        total = sum(loss(*self.exact, part).sum().item() for part in parts)
+        return self.ranks.mean(total / len(batch))
+
     def fits_unsplit(self, batch: Batch) -> bool:
         """Whether the batch is not split."""
         return self.micro_batch is None or len(batch) <= self.micro_batch
