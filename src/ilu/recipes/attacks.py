@@ -25,6 +25,10 @@ from ilu.types import Attack, Group, Metric
 
 RELEARN = "relearn"
 """A task of the lab; with a number of documents (``relearn:20``) a kind of attack."""
+PROBES = (
+    "fewshot", "reworded", "prefilled", "suffix", "lens", "latent", "sampling", "softprompt",
+)  # fmt: skip
+"""Attacks by prompts and activations alone."""
 OTHERS = 200
 """Number of examples for the loss on documents outside the training data."""
 
@@ -41,6 +45,8 @@ class Attacker:
         """Return the attack called ``name``: a kind with its argument, or a task."""
         kind, _, argument = name.partition(":")
         known = attack_kinds()
+        if kind in PROBES:
+            raise ValueError(f"{name!r} leaves the weights as they are: it is for `ask`")
         if kind not in known or name == RELEARN:
             return self.task(name)
         inputs = AttackInputs(
