@@ -23,15 +23,9 @@ class Score(NamedTuple):
 
     def __repr__(self) -> str:
         """The score without its items, of which there may be hundreds."""
-        rest = "".join(
-            f", {name}={value}"
-            for name, value, usual in (
-                ("unscored", self.unscored, 0),
-                ("chance", self.chance, None),
-            )
-            if value != usual
-        )
-        return f"Score({self.value:.4g} ± {self.stderr:.2g}, n={self.n}{rest})"
+        unscored = f", unscored={self.unscored}" if self.unscored else ""
+        chance = "" if self.chance is None else f", chance={self.chance:.3g}"
+        return f"Score({self.value:.4g} ± {self.stderr:.2g}, n={self.n}{unscored}{chance})"
 
 
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}

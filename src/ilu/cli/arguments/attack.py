@@ -40,9 +40,10 @@ class Attack:
             dataset), or an attack by its name with an argument, as listed above; repeat the flag
             for several, each from the same weights.
         ask: repeat the flag for several prompting attacks, which leave the weights alone:
-            fewshot, reworded, prefilled, suffix, lens, probe, latent, sampling, ablate (only the
-            lab), or all. The questions are the lab's, or those of --suite choice --data FILE, half
-            of which the attacks learn from; a report takes them to be about what was forgotten.
+            fewshot, reworded, prefilled, suffix, lens, probe, latent, sampling, softprompt
+            (softprompt:N with N vectors), ablate (only on the lab), or all. The questions are the
+            lab's, or those of --suite choice --data FILE, half of which the attacks learn from; a
+            report takes them to be about what was forgotten.
         suite: what is measured before, at a quarter, at half and at the end, besides the task; see
             ilu evaluate --help.
         steps: optimiser steps of the attacker.
