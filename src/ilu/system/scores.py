@@ -23,7 +23,7 @@ class Score(NamedTuple):
 
 
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
-"""Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
+"""Where ``still_forgotten`` is measured: after these shares of an attack (arXiv 2506.01339)."""
 Reached = Callable[[str], None]
 """Called by an attack at stages of ``STAGES``, each ``step N`` between, and always at the end."""
 Steps = Callable[[int, int], None]
