@@ -10,7 +10,7 @@ import torch
 from ilu.data.stream import split
 from ilu.models.forward import Shared
 from ilu.system.distributed import ALONE, Ranks
-from ilu.training.schedules import Dual, Ramp
+from ilu.training.schedules import Dual, Ramp, Switch
 from ilu.types import Batch, Copies, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
 
 
@@ -42,7 +42,7 @@ class Term:
 
     loss: Loss
     on: str
-    weight: float | Ramp | Dual = 1.0
+    weight: float | Ramp | Switch | Dual = 1.0
     rule: GradRule = Plain()
     relative_to: str | None = None
 
@@ -206,8 +206,8 @@ def add(params: Params, grads: Grads, weight: float) -> None:
 def weight_of(term: Term, name: str, memory: Memory, step: int) -> float:
     """The weight of a term at a step, before ``relation``."""
     match term.weight:
-        case Ramp() as ramp:
-            return ramp(step)
+        case Ramp() | Switch() as schedule:
+            return schedule(step)
         case Dual() as dual:
             return memory.get(f"{name} multiplier", dual.start)
         case number:
