@@ -81,5 +81,5 @@ def configuration(name: str, revision: str | None = None) -> Any:
             local_files_only=is_at_hand(name, revision),
         )
         return config.get_text_config()
-    except (OSError, ValueError, AttributeError):
-        return None  # an error of the model is reported when it is loaded
+    except Exception:  # the libraries raise a different one for every cause
+        return None  # it is reported when the model is loaded
