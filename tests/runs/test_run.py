@@ -163,7 +163,7 @@ def test_settings_that_do_nothing_are_warned_of(folder):
         ("npo-rs", {"samples": 0}, "0 samples"),
         ("npo-wa", {"last": 0.0}, "last 0"),
         ("npo-ilu", {"strength_warmup": -1}, "strength_warmup -1"),
-        ("npo-ilu", {"strength": -1.0}, "strength -1: it must be at least 0"),
+        ("npo-ilu", {"strength": -1.0}, "`strength` -1: it must be at least 0"),
         ("npo-gp", {"radius": 0.0}, "radius 0: it must be above 0"),
         ("npo-cr", {"mu": 0.0}, "mu 0: it must be above 0"),
         ("l1-sparse", {"lora_rank": 2}, "leave out `lora_rank`"),

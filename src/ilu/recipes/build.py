@@ -271,8 +271,8 @@ def lora(common: Common) -> Lora | None:
     if common.lora_rank == 0:
         if common.quantise_base:
             raise ValueError(
-                f"quantise_base {common.quantise_base}: quantised weights cannot be trained, only "
-                "adapters: set `lora_rank` as well"
+                f"`quantise_base` {common.quantise_base}: quantised weights cannot be trained, "
+                "only adapters: set `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
