@@ -161,6 +161,19 @@ def test_the_result_in_the_readme_is_what_the_record_says():
         assert f"| {label} | {' | '.join(f'{x:.3f}' for x in means)} |" in README
 
 
+def test_what_resists_relearning_is_what_the_record_says():
+    table = RESULTS.split("## What resists relearning")[1]
+    record = json.loads((ROOT / "results" / "relearning.json").read_text())
+    keys = ("forgotten", "utility", "still_forgotten")
+    known = {
+        tuple(f"{x:.3f}" for x in (*map(row.get, keys), row["relearned"][0], row["cost_share"]))
+        for row in (record["ceiling"], *record["rows"])
+    }
+    rows = [line for line in table.splitlines() if line.startswith(("| RMU", "| lab"))]
+    assert len(rows) == 5
+    assert {tuple(cell.strip() for cell in row.split("|")[2:-1]) for row in rows} <= known
+
+
 OLD_WORDS = re.compile(
     r"\b(FQ|RA|FA)\b|(?<!TOFU's )(forget quality|robust accuracy)", re.IGNORECASE
 )
