@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ilu.data.cells import is_missing, readable, readable_in, text_in
+from ilu.data.cells import is_missing, is_several, readable, readable_in, text_in
 from ilu.data.chat import encode_chat
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
@@ -73,6 +73,12 @@ class Dataset:
                 stacklevel=2,
             )
         warn_of_spanning(cached.spanning, len(cached.examples), self.name)
+        if cached.aliases:
+            warnings.warn(
+                f"{self.name}: {cached.aliases} rows have a list of several answers, of which only "
+                "the first is used: write the others as rows of their own",
+                stacklevel=2,
+            )
         self.warn_of_unread(rows.read())
         self.warn_without_end(cached.examples, tokenizer)
         return cached.examples
@@ -122,7 +128,7 @@ class Dataset:
                     f"{self.name}: row {number} has no token left to predict: the text is empty"
                 )
             some = some or left
-            yield Encoded(cut if left else None, spans)
+            yield Encoded(cut if left else None, spans, any(map(is_several, row.items())))
         if not some:
             raise ValueError(
                 f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
@@ -140,7 +146,7 @@ class Dataset:
 
     def known(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows with standard names of columns."""
-        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows)
+        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows, self.name)
 
     def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
         """The same, without blank rows if ``skip_blank`` is set."""

@@ -8,9 +8,12 @@ from ilu.attacks.convergence import Convergence
 from ilu.attacks.finetune import FineTune
 from ilu.attacks.kind import AttackInputs, DataRole
 from ilu.attacks.registry import attack_kinds, label
+from ilu.data.facts.selection import is_facts
+from ilu.data.facts.sources import FactQuestions, UnseenFacts
 from ilu.data.splits import Part
 from ilu.data.stream import Feed
 from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.tasks import TASKS
 from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
@@ -20,6 +23,7 @@ from ilu.recipes.settings import AttackSettings
 from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.recipes.user_data import dataset
 from ilu.runs.recipe import Recipe
+from ilu.runs.results.forget_metric import OTHERS
 from ilu.training.fit import Optim
 from ilu.types import Attack, Group, Metric
 
@@ -29,7 +33,7 @@ PROBES = (
     "fewshot", "reworded", "prefilled", "suffix", "lens", "latent", "sampling", "softprompt",
 )  # fmt: skip
 """Attacks by prompts and activations alone."""
-OTHERS = 200
+OTHER_DOCUMENTS = 200
 """Number of examples for the loss on documents outside the training data."""
 
 
@@ -77,8 +81,9 @@ class Attacker:
     def documents(self, role: DataRole, count: int) -> FineTune:
         """Fine-tune all weights on the first ``count`` documents of the user, or of the lab.
 
-        For the forget set, the goal is the loss on its other documents. ``until`` has no effect,
-        because it needs held-out examples.
+        For the forget set, the goal is the loss on its other documents, and of facts also the
+        questions about those that were not shown. ``until`` has no effect, because it needs
+        held-out examples.
         """
         settings = self.settings
         name = {
@@ -95,7 +100,11 @@ class Attacker:
         forget = [settings.forget] if settings.forget else []
         name = retain_name(name, forget) if role == "retain" else written_out(name, forget)
         data = dataset(name, settings.attack_columns, settings.truncate)
-        others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
+        others: dict[str, Metric] = {
+            "others_nll": AnswerNLL(Part(data, start=count), OTHER_DOCUMENTS)
+        }
+        if is_facts(name):
+            others |= unseen_facts(name, count)
         feed = Feed(Part(data, stop=count), min(settings.batch_size, count))
         return self.with_settings(FineTune(feed, self.optim, others if role == "forget" else {}))
 
@@ -107,6 +116,12 @@ class Attacker:
         """Return ``attack`` with the settings that do not depend on its data."""
         shared = self.settings
         return replace(attack, seed=shared.seed, every=shared.every, only_end=shared.only_end)
+
+
+def unseen_facts(name: str, documents: int) -> dict[str, Metric]:
+    """A question about each fact that the first documents are not about, if there is one."""
+    unseen = UnseenFacts(name, documents)
+    return {OTHERS: Choice(FactQuestions(unseen), batch_size=16)} if unseen() else {}
 
 
 def lab_documents(role: DataRole, steps: int, count: int) -> FineTune:

@@ -1,5 +1,6 @@
 """Recipes on the lab: its data, metrics, attacks and default settings."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ilu.attacks.finetune import FineTune
@@ -7,7 +8,7 @@ from ilu.data.splits import PartOfQuestions
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Corpus, Documents, Facts, Stories, TaskTest, TaskTrain
-from ilu.lab.tasks import TASKS
+from ilu.lab.tasks import TASKS, VALIDATION
 from ilu.lab.world import AGENTS
 from ilu.methods.ending import Ending
 from ilu.methods.method import Method
@@ -49,6 +50,17 @@ TEXTS = 4
 """Number of documents about each entity."""
 SHOWN = 20
 """Entities whose documents a relearning attack trains on; forgetting is measured on the others."""
+
+
+TASK_NAMES = (*(task.name for task in TASKS), VALIDATION.name)
+"""Downstream tasks whose data the package makes, for any model."""
+
+
+def task_source(name: str, columns: Sequence[str], setting: str) -> Source:
+    """The training text of a downstream task; ``setting`` is what ``columns`` are called."""
+    if columns:
+        raise ValueError(f"the task {name} has fixed columns: leave `{setting}` out")
+    return TaskTrain(name)
 
 
 def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ilu.cli.arguments.unlearn import Place
-from ilu.cli.flags import Positional, parse, subset
-from ilu.cli.help import flags_of
+from ilu.cli.flags import parse, subset
+from ilu.cli.help import Positional, flags_of
 from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.declared import declared
@@ -83,7 +80,7 @@ class Attack:
     trials: int = 12
     usable: float = 0.9
     cache: Path | None = None
-    place: Annotated[Place, tyro.conf.arg(name="")]
+    place: Place
 
 
 def read(argv: Sequence[str]) -> tuple[Attack, SuiteRequest]:

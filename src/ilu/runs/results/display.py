@@ -14,6 +14,8 @@ UNSEEN = "forgotten (not in the attack's data)"
 """Shown for ``OTHERS``."""
 CLOZE, WITHOUT_OPTIONS = "forget_cloze", "forgotten (cloze)"
 """Accuracy of the lab's forget questions without options, and what is shown for it."""
+BY_CHARACTER = "forgotten (per character)"
+"""Shown for the accuracy by log-likelihood per character on the same questions."""
 COLUMNS = {
     "forgotten": FORGOTTEN,
     "utility": "utility",
@@ -54,7 +56,9 @@ def complement(score: Score) -> Score:
 
 def displayed(scores: Mapping[str, Score], metric: str | None = FORGET) -> dict[str, Score]:
     """Scores under the names that users see; ``metric`` is the one that measures forgetting."""
-    names = {metric: FORGOTTEN, OTHERS: UNSEEN, CLOZE: WITHOUT_OPTIONS}
+    names = {
+        metric: FORGOTTEN, f"{metric}_norm": BY_CHARACTER, OTHERS: UNSEEN, CLOZE: WITHOUT_OPTIONS,
+    }  # fmt: skip
     return {
         names.get(name, name): complement(score) if name in names else score
         for name, score in scores.items()
