@@ -10,10 +10,14 @@ TORCH ?= torch==2.13.0
 # Torch for CUDA brings the Triton that it needs; elsewhere it is there for its interpreter, in the tests.
 TRITON ?= triton==3.7.1
 
-.PHONY: demo test check lint types format soak lock audit docs wheel wheel-demo clean
+.PHONY: demo demo-real test check lint types format soak lock audit docs wheel wheel-demo clean
 
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
+
+# A real model, about three quarters of an hour on two cores; `make demo-real QUICK=1` takes minutes.
+demo-real: $(BIN)/.ready
+	$(BIN)/ilu demo --model smollm2 $(if $(QUICK),--quick) --out $(OUT)-real$(if $(QUICK),-quick) --resume
 
 test: $(BIN)/.ready
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -14,6 +14,7 @@ from transformers import (
 from ilu.data.stream import collate
 from ilu.data.text import Passages
 from ilu.evals.cached_suite import evaluate
+from ilu.evals.metrics.degenerate import Degenerate, is_degenerate, start
 from ilu.evals.metrics.fluency import (
     Fluency,
     Judge,
@@ -26,6 +27,7 @@ from ilu.evals.metrics.fluency import (
 from ilu.evals.metrics.perplexity import (
     Counted,
     DocumentPerplexity,
+    ExamplePerplexity,
     StridedPerplexity,
     perplexity,
     windows,
@@ -71,7 +73,7 @@ def test_perplexity_is_exp_of_all_nats_over_all_tokens():
     assert (found.n, found.unscored) == (2, 1)
     # Residuals 3 - 6 and 5 - 2; sqrt(18 / (2 * 1)) / 2 per unit, times the slope of exp.
     assert found.stderr == pytest.approx(math.exp(2) * 3 / 2)
-    with pytest.raises(ValueError, match="no text with a token"):
+    with pytest.raises(ValueError, match="no items with a token"):
         perplexity([Counted(0.0, 0)])
     for broken in (math.nan, math.inf, 800.0):
         with pytest.raises(ValueError, match="perplexity is not a number"):
@@ -273,3 +275,47 @@ def test_wikitext_from_the_mirror(hub, stories260k):
     found = StridedPerplexity(Passages(WIKITEXT, limit=12))(load_model(str(stories260k)))
     assert found.n > 1
     assert 10 < found.value < 512
+
+
+@pytest.mark.parametrize(
+    ("text", "degenerate"),
+    [
+        ("", True),
+        (" . . ,\n", True),
+        ("the town of the owner of the town is the road of the name of a sum", False),
+        ("the town is the town is the town is the town is the town is the town is", True),
+        ("the town", False),  # a short answer says something
+    ],
+)
+def test_degenerate_text_says_nothing_or_mostly_repeats_itself(text, degenerate):
+    assert is_degenerate(text, load_model("lab").tokenizer) is degenerate
+
+
+def test_half_of_the_3_grams_may_be_repeated():
+    """By hand: of the 4 3-grams of `a b a b a b`, 2 occur before; of the 5 of 7 words, 3 do."""
+    words = load_model("lab").tokenizer
+    assert not is_degenerate(" the town the town the town", words)
+    assert is_degenerate(" the town the town the town the", words)
+
+
+def test_an_answer_is_continued_after_its_prompt_and_a_text_after_its_first_half():
+    assert start(Example([5, 6, 7, 8], prompt=3)) == [5, 6, 7]
+    assert start(Example([5, 6, 7, 8, 9], prompt=0)) == [5, 6, 7]
+    assert start(Example([5], prompt=0)) == [5]
+
+
+def test_a_model_that_always_says_the_same_is_degenerate():
+    lm = load_model("lab")
+    source = lambda tokenizer: [Example(tokenizer("the owner of the town").input_ids, 0)] * 3  # noqa: E731
+    with torch.no_grad():
+        lm.model.model.norm.weight.zero_()  # equal logits: always the first token
+    assert Degenerate(source)(lm).value == 1
+
+
+def test_perplexity_of_examples_counts_labelled_tokens_only():
+    lm = load_model("lab")
+    ids = lm.tokenizer("the owner of the town is the name").input_ids
+    two = [Example(ids, 4), Example(ids[:6], 0)]
+    expected = (nll(lm.model, ids, 4) + nll(lm.model, ids[:6], 0)) / (len(ids) - 4 + 5)
+    found = ExamplePerplexity(lambda tokenizer: two)(lm)
+    assert math.log(found.value) == pytest.approx(expected, rel=1e-5)

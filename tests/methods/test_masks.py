@@ -198,7 +198,7 @@ def test_wanda_knows_transposed_layers():
 def test_a_score_names_the_data_it_needs():
     with pytest.raises(ValueError, match="needs `retain`"):
         score_weights(scoring(Wagle()), make_tiny(), {"forget": FORGET})
-    with pytest.raises(ValueError, match="mu 0"):
+    with pytest.raises(ValueError, match="`mu` 0"):
         Wagle(0.0)
 
 

@@ -16,6 +16,7 @@ from ilu.data.readers import is_data_file, read_rows
 from ilu.evals.answers import Answering
 from ilu.models.load import load_model
 from ilu.models.named import NAMED, check_name
+from ilu.runs.run_dir import RunDir
 
 NARROWEST = 24
 """Characters of a column below which the answers stand below each other."""
@@ -109,9 +110,10 @@ def model_of(name: str) -> str:
     run = Path(name)
     if name in NAMED or not (run / "recipe.json").is_file():
         return name
-    if not (run / "model").is_dir():
-        raise ValueError(f"the run {name} has no model folder: it is unfinished or an attack")
-    return str(run / "model")
+    model = RunDir(run).model
+    if Path(model) == run / "model" and not (run / "model").is_dir():
+        raise ValueError(f"the run {name} has no model folder: it is unfinished")
+    return model
 
 
 def stream(path: str, prompts: Sequence[str], how: Answering, device: str) -> None:

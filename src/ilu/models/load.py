@@ -32,12 +32,16 @@ def load_model(
     revision: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
 ) -> LM:
-    """Load a causal LM with its tokenizer. Code in a model's folder is never run."""
+    """Load a causal LM with its tokenizer, unless the caller has it already.
+
+    Code in a model's folder is never run.
+    """
     check_name(name, revision)
     place = usable(device)
     path = model_path(name)
-    tokenizer = load_tokenizer(name, revision)
+    tokenizer = tokenizer or load_tokenizer(name, revision)
     model = pretrained(name, path, revision=revision, dtype=dtype)
     if adapter := adapter_of(name):
         warnings.warn(

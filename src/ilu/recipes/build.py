@@ -20,11 +20,18 @@ from ilu.methods.stage import Stage
 from ilu.models.blocks import number_of_blocks
 from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
-from ilu.recipes import facts_data, lab, user_data
+from ilu.recipes import facts_data, free_text, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
 from ilu.recipes.registry import endings, methods, stages
-from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
+from ilu.recipes.robust import (
+    fold_feeds,
+    in_stages,
+    with_control,
+    with_invariance,
+    with_robust,
+    with_topics,
+)
 from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.recipes.validation import validation
@@ -206,10 +213,16 @@ def assemble(
         for n in topics
     }
     every = {**data, **environments, **paired}
+    kept: list[str] = []
+    if setup.folds:
+        objective = in_stages(objective, topics, setup.folds, optim.steps)
+        for n in topics:
+            every |= fold_feeds(n, every[n], setup.folds)
+        kept = topics  # checks and attacks read all that is forgotten
     return Recipe(
         name=str(name),
         model=model,
-        data={n: every[n] for n in needed(objective, every, mask)},
+        data={n: every[n] for n in every if n in {*kept, *needed(objective, every, mask)}},
         objective=objective,
         edit=setup.edit,
         optim=optim,
@@ -258,8 +271,8 @@ def lora(common: Common) -> Lora | None:
     if common.lora_rank == 0:
         if common.quantise_base:
             raise ValueError(
-                f"quantise_base {common.quantise_base}: quantised weights cannot be trained, only "
-                "adapters: set `lora_rank` as well"
+                f"`quantise_base` {common.quantise_base}: quantised weights cannot be trained, "
+                "only adapters: set `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -284,14 +297,16 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric | Grou
     """The lab's questions on the lab's model, and the loss on all data of the user.
 
     With a forget set of the user, the questions about the lab's agents are omitted. Facts have
-    questions of their own, also about facts that are not trained on.
+    questions of their own, also about facts that are not trained on. What another model than the
+    lab's writes is measured as well.
     """
     users = (Dataset, FactDocuments, LabelledText, Trained)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
     facts = facts_data.metrics(common.forget, common.retain, common.limit)
-    return {**of_lab, **facts, **user_data.metrics(given, common.limit)}
+    texts = {} if common.model == LAB else free_text.of_run(data, common.retain)
+    return {**of_lab, **facts, **user_data.metrics(given, common.limit), **texts}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
@@ -341,7 +356,9 @@ def trained_part(feed: Feed, held_out: float) -> Feed:
 
 
 def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:
-    """The training data of a known downstream task, or the user's data."""
+    """The training data of a downstream task of the hub or the lab, or the user's data."""
     if name in KNOWN and not Path(name).exists():
         return downstream(name, columns, cut, setting)[0]
+    if name in lab.TASK_NAMES and not Path(name).exists():
+        return lab.task_source(name, columns, setting)
     return user_data.dataset(name, columns, cut)

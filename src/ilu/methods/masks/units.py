@@ -71,7 +71,7 @@ class Units:
                 budget -= size
         if not chosen:
             raise ValueError(
-                f"fraction {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
+                f"`fraction` {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
             )
         for name, x in scores:
             yield name, self.spread(name, x, chosen)

@@ -1,4 +1,4 @@
-"""Three main numbers of a model with their intervals, and cautions about them."""
+"""The main numbers of a model with their intervals, and cautions about them."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from ilu.runs.results.run_metrics import (
 TILES = {
     "forgotten": "forgotten after unlearning",
     "worst_case": "forgotten after the worst attack",
+    "worst_usable": "forgotten after the worst attack that leaves the model usable",
     "utility_change": "change of utility",
 }
 FEW_ITEMS, FEW_SEEDS = 100, 3
@@ -110,6 +111,8 @@ def cautions(row: Row) -> Iterator[str]:
         yield "No attack was measured: whether the knowledge can be recovered is unknown."
     elif (tried := len(forgotten_at_end(row.first))) < FEW_SEEDS:
         yield f"Attacks tried: {tried}. A stronger attack may lower the worst case."
+    elif "utility" in row.cells and "worst_usable" not in row.cells:
+        yield "No attack left the model usable, or utility was not measured after them."
     if left := [a for a in row.first.attacks if a not in forgotten_at_end(row.first)]:
         yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."
 
