@@ -192,9 +192,9 @@ def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module
         lora_dropout=0.0,
         fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
     )
-    whole: Any = model
+    untyped: Any = model
     with quiet_peft(), seeded(seed, next(model.parameters()).device):
-        return get_peft_model(whole, config)
+        return get_peft_model(untyped, config)
 
 
 @torch.no_grad()
@@ -203,6 +203,6 @@ def merge(adapted: nn.Module) -> None:
 
     The model that ``adapt`` was given is an ordinary one again.
     """
-    whole: Any = adapted
-    model: nn.Module = whole.float().merge_and_unload()
+    untyped: Any = adapted
+    model: nn.Module = untyped.float().merge_and_unload()
     model.requires_grad_(True)
