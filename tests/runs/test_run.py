@@ -666,7 +666,7 @@ def test_strength_without_ilu_is_accepted_with_a_warning(folder):
 def test_an_attack_that_cannot_run_leaves_nothing(folder, tmp_path):
     feed = Feed(TaskTrain("mood", 3), 4)
     made = replace(attacked(folder, "x"), attacks={"mood": FineTune(feed, Optim(lr=1e-3, steps=1))})
-    with pytest.raises(ValueError, match="`task`: 3 examples cannot fill a batch of 4"):
+    with pytest.raises(ValueError, match="attack: 3 examples cannot fill a batch of 4"):
         run(made, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

@@ -24,7 +24,14 @@ from ilu.recipes import facts_data, free_text, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
 from ilu.recipes.registry import endings, methods, stages
-from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
+from ilu.recipes.robust import (
+    fold_feeds,
+    in_stages,
+    with_control,
+    with_invariance,
+    with_robust,
+    with_topics,
+)
 from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.recipes.validation import validation
@@ -220,10 +227,16 @@ def assemble(
         for n in topics
     }
     every = {**data, **environments, **paired}
+    kept: list[str] = []
+    if setup.folds:
+        objective = in_stages(objective, topics, setup.folds, optim.steps)
+        for n in topics:
+            every |= fold_feeds(n, every[n], setup.folds)
+        kept = topics  # checks and attacks read all that is forgotten
     return Recipe(
         name=str(name),
         model=model,
-        data={n: every[n] for n in needed(objective, every, mask)},
+        data={n: every[n] for n in every if n in {*kept, *needed(objective, every, mask)}},
         objective=objective,
         edit=setup.edit,
         optim=optim,

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
+Kind = Literal["adamw", "sgd", "signsgd", "mezo", "sophia", "adamw8bit", "adamw-bf16"]
 Keep = Literal["last", "best"] | float
 """Which weights a training ends with: by validation, see ``runs/validation.py``."""
 
@@ -38,8 +38,9 @@ class Optim:
         offload_reference: keep the original weights in host memory, for losses with a reference
             (NPO, KL, RMU), and copy one block at a time to the device.
         precision: precision of the forward pass; the weights are always float32.
-        optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
-            save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
+        optimizer: adamw; sgd has momentum; signsgd moves every weight by the learning rate; mezo
+            takes no gradient, only values of the loss; sophia uses curvature; adamw8bit and
+            adamw-bf16 save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
         average_every: steps between the weights that are averaged.
     """
