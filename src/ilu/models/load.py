@@ -141,13 +141,15 @@ def check_whole(name: str, missing: Iterable[str]) -> None:
 
 def usable(device: str) -> torch.device:
     """The device of that name, if this machine has it."""
+    here = f"this machine has: {', '.join(devices())}"
+    try:
+        torch.device(device)
+    except RuntimeError:  # it lists every type of device that torch knows
+        raise ValueError(f"there is no device {device!r}; {here}") from None
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        why = first_line(error)
-        raise ValueError(
-            f"cannot use device {device!r} ({why}); this machine has: {', '.join(devices())}"
-        ) from None
+        raise ValueError(f"cannot use device {device!r} ({first_line(error)}); {here}") from None
 
 
 def devices() -> list[str]:
