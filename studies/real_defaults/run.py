@@ -14,26 +14,21 @@ the hub or its mirror has it. The same command again does only what is missing.
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ilu.data.hub import find_rows
-from ilu.data.text import Dataset
-from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.score import written
 from ilu.recipes.build import build
+from ilu.recipes.free_text import DEGENERATE, GENERATED, PERPLEXITY
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep.local import run_all
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 from ilu.system.scores import Score
-from ilu.types import Metric
 
 RESULTS = Path(__file__).parents[2] / "results" / "real_defaults.json"
 METHODS = ("npo", "simnpo", "rmu", "graddiff", "npo-ilu", "rmu-ilu")
-WIKITEXT = "Salesforce/wikitext:wikitext-2-raw-v1:validation"
 ENVIRONMENT = "openai/gsm8k:main"
 GOALS = {"forgotten": 0.5, "utility_kept": 0.9, "perplexity_ratio": 1.15}
 """At least, at least, at most."""
@@ -45,18 +40,7 @@ def recipe(method: str, model: str, topic: str, rank: int, limit: int) -> Recipe
     environment = {"environment": ENVIRONMENT} if method.endswith("-ilu") else {}
     adapters = {"lora_rank": rank} if rank else {}
     settings = {"model": model, "forget": f"facts:{topic}", "retain": "facts:rest"}
-    made = build(method, {**settings, "limit": limit, **environment, **adapters})
-    return replace(made, metrics={**made.metrics, **perplexity()})
-
-
-def perplexity() -> Mapping[str, Metric]:
-    """The loss per token of general text, where its data can be read."""
-    try:
-        find_rows(WIKITEXT, count=1)
-    except (OSError, ValueError):
-        return {}
-    text = Dataset(WIKITEXT, {"text": "text"}, truncate=128, count=400, skip_blank=True)
-    return {"wikitext_nll": AnswerNLL(text, 60)}
+    return build(method, {**settings, "limit": limit, **environment, **adapters})
 
 
 def row(run: RunDir, method: str, weights: str, topic: str) -> dict[str, Any]:
@@ -68,9 +52,11 @@ def row(run: RunDir, method: str, weights: str, topic: str) -> dict[str, Any]:
     record |= {"forgotten_stderr": after["forget_accuracy"].stderr, "n": after["forget_accuracy"].n}
     record |= {"utility_before": before["utility"].value, "utility": after["utility"].value}
     record |= {"utility_kept": after["utility"].value / before["utility"].value}
-    if "wikitext_nll" in after:
-        record["perplexity"] = math.exp(after["wikitext_nll"].value)
-        record["perplexity_ratio"] = record["perplexity"] / math.exp(before["wikitext_nll"].value)
+    record |= {"generated_before": before[GENERATED].value, "generated": after[GENERATED].value}
+    record |= {"degenerate_before": before[DEGENERATE].value, "degenerate": after[DEGENERATE].value}
+    if PERPLEXITY in after:
+        record["perplexity"] = after[PERPLEXITY].value
+        record["perplexity_ratio"] = after[PERPLEXITY].value / before[PERPLEXITY].value
     record["misses"] = misses(record)
     record["seconds"] = run.read("cost")["seconds"]
     record["commit"] = run.read("environment")["commit"]

@@ -72,10 +72,10 @@ def test_what_is_taken_and_what_is_left_share_nothing_and_are_all_there_is():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_asks_for_the_same_fact(form):
-    told, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
-    assert [x.options[x.answer] for x in told] == [x.options[x.answer] for x in asked]
+    reworded, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
+    assert [x.options[x.answer] for x in reworded] == [x.options[x.answer] for x in asked]
     if form != "questions":
-        assert not {x.prompt for x in told} & {x.prompt for x in asked}
+        assert not {x.prompt for x in reworded} & {x.prompt for x in asked}
 
 
 def test_solved_questions_stand_in_front_and_an_answer_is_begun():
@@ -247,6 +247,20 @@ def test_samples_are_counted_by_hand():
     assert gives("B. no", " B")
     assert not gives("b", " B")
     assert not gives("Bees", " B")
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("答えは東京です", "東京"),
+        ("เมืองหลวงคือกรุงเทพครับ", "กรุงเทพ"),
+        ("រាជធានីគឺភ្នំពេញ", "ភ្នំពេញ"),
+        ("首都是北京。", "北京"),
+    ],
+)
+def test_in_a_script_without_spaces_an_option_needs_no_border(text, option):
+    assert gives(text, f" {option}")
+    assert not gives(text, " 大阪")
 
 
 def test_samples_are_drawn_again_and_differ_by_seed(lm):

@@ -111,6 +111,12 @@ def test_a_run_is_its_model(said, lab, tmp_path):
     assert said(str(tmp_path / "run"), PROMPT) == said("lab", PROMPT)
 
 
+def test_an_attack_without_a_model_of_its_own_is_the_model_that_it_began_with(said, tmp_path):
+    (tmp_path / "attacked").mkdir()
+    (tmp_path / "attacked/recipe.json").write_text('{"model": "lab", "objective": {}}')
+    assert said(str(tmp_path / "attacked"), PROMPT) == said("lab", PROMPT)
+
+
 def test_what_a_model_writes_cannot_control_the_terminal():
     assert ask.printable("a\x1b[2J\x07b\tc\nd\x9be") == "a[2Jb\tc\nde"
 
@@ -131,7 +137,7 @@ def test_what_a_model_writes_cannot_control_the_terminal():
         (["lab", "--file", "empty.txt"], "empty.txt has no prompt: write one in each line"),
         (["lab", "--file", "rows.jsonl"], "rows.jsonl needs a column prompt or question"),
         (["lab", "Hi there", "--file", "rows.jsonl"], "give a prompt or --file, not both"),
-        (["attacked", "Hi"], "the run attacked has no model folder"),
+        (["begun", "Hi"], "the run begun has no model folder: it is unfinished"),
     ],
 )
 def test_errors_come_before_a_model_is_loaded(words, message, capsys, monkeypatch, tmp_path):
@@ -139,8 +145,8 @@ def test_errors_come_before_a_model_is_loaded(words, message, capsys, monkeypatc
     monkeypatch.setattr(ask, "load_model", lambda *_, **more: pytest.fail("a model was loaded"))
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "prompt2": "b"}\n')
-    (tmp_path / "attacked").mkdir()
-    (tmp_path / "attacked/recipe.json").write_text("{}")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/recipe.json").write_text('{"model": "lab", "objective": {"forget": {}}}')
     if words[-1:] == ["rows.jsonl"] and "Hi there" in words:
         (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
     assert command(["ask", *words]) == 2

@@ -14,6 +14,7 @@ from transformers import (
 from ilu.data.stream import collate
 from ilu.data.text import Passages
 from ilu.evals.cached_suite import evaluate
+from ilu.evals.metrics.degenerate import Degenerate, is_degenerate, start
 from ilu.evals.metrics.fluency import (
     Fluency,
     Judge,
@@ -21,16 +22,18 @@ from ilu.evals.metrics.fluency import (
     load_judge,
     ngram_entropy,
     repetition,
+    words_of,
 )
 from ilu.evals.metrics.perplexity import (
     Counted,
     DocumentPerplexity,
+    ExamplePerplexity,
     StridedPerplexity,
     perplexity,
     windows,
 )
 from ilu.models.forward import ModelForward
-from ilu.models.load import Beside, load_model
+from ilu.models.load import SecondModel, load_model
 from ilu.models.token_math import sequence_nll
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_data import judges
@@ -70,7 +73,7 @@ def test_perplexity_is_exp_of_all_nats_over_all_tokens():
     assert (found.n, found.unscored) == (2, 1)
     # Residuals 3 - 6 and 5 - 2; sqrt(18 / (2 * 1)) / 2 per unit, times the slope of exp.
     assert found.stderr == pytest.approx(math.exp(2) * 3 / 2)
-    with pytest.raises(ValueError, match="no text with a token"):
+    with pytest.raises(ValueError, match="no items with a token"):
         perplexity([Counted(0.0, 0)])
     for broken in (math.nan, math.inf, 800.0):
         with pytest.raises(ValueError, match="perplexity is not a number"):
@@ -127,6 +130,13 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
     assert repetition(["a"] * 10) == pytest.approx(6 / 7)
     assert repetition(["a", "b", "a", "b", "a"], n=2) == pytest.approx(0.5)
     assert repetition(["a"] * 3) is None
+
+
+def test_a_text_without_spaces_between_words_has_no_words_to_count():
+    """A sentence was one word, and lines of a poem were its words."""
+    assert words_of("a b\nc") == ["a", "b", "c"]
+    for text in ("東京は\n大きい\n町", "กรุงเทพ เป็น เมือง", "ភ្នំពេញ ជា", "a b 北京 c"):
+        assert words_of(text) == []
 
 
 def test_entropy_of_n_grams_by_hand():
@@ -197,7 +207,7 @@ def test_a_missing_classifier_is_told_before_anything_is_written(tmp_path, monke
         "ilu.evals.metrics.fluency.generate", lambda *a, **k: pytest.fail("too late")
     )
     judged = Fluency(
-        Passages(path, "prompt"), classifiers={"toxic": Beside(str(tmp_path / "absent"))}
+        Passages(path, "prompt"), classifiers={"toxic": SecondModel(str(tmp_path / "absent"))}
     )
     with pytest.raises(ValueError, match="cannot load classifier"):
         judged(load_model("lab"))
@@ -213,7 +223,7 @@ def test_classes_stand_beside_the_other_scores(tmp_path, monkeypatch):
         lambda texts, judge, batch_size: [0.25, 0.75],
     )
     monkeypatch.setattr("ilu.evals.metrics.fluency.generate", lambda lm, prompts, **k: ["x y", "z"])
-    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": Beside("any")})
+    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": SecondModel("any")})
     found = judged(load_model("lab"))
     assert found["toxic"].items == (0.25, 0.75)
 
@@ -235,9 +245,10 @@ def test_toxicity_by_a_classifier_of_ones_own(tmp_path, monkeypatch):
 
 def test_classifiers_are_named_or_given(tmp_path):
     asked = SuiteRequest(data="p", classifiers=("toxic", "clean=org/judge"))
-    assert judges(asked) == {"toxic": Beside("unitary/toxic-bert"), "clean": Beside("org/judge")}
+    names = {"toxic": "unitary/toxic-bert", "clean": "org/judge"}
+    assert judges(asked) == {k: SecondModel(name) for k, name in names.items()}
     (fluency,) = suite_of("toxicity", SuiteRequest(data="p")).parts.values()
-    assert fluency.classifiers == {"toxic": Beside("unitary/toxic-bert")}
+    assert fluency.classifiers == {"toxic": SecondModel("unitary/toxic-bert")}
     for wrong in ("./judge", "noise=", "=./judge"):
         with pytest.raises(ValueError, match="not of the form class=model"):
             judges(SuiteRequest(classifiers=(wrong,)))
@@ -265,3 +276,47 @@ def test_wikitext_from_the_mirror(hub, stories260k):
     found = StridedPerplexity(Passages(WIKITEXT, limit=12))(load_model(str(stories260k)))
     assert found.n > 1
     assert 10 < found.value < 512
+
+
+@pytest.mark.parametrize(
+    ("text", "degenerate"),
+    [
+        ("", True),
+        (" . . ,\n", True),
+        ("the town of the owner of the town is the road of the name of a sum", False),
+        ("the town is the town is the town is the town is the town is the town is", True),
+        ("the town", False),  # a short answer says something
+    ],
+)
+def test_degenerate_text_says_nothing_or_mostly_repeats_itself(text, degenerate):
+    assert is_degenerate(text, load_model("lab").tokenizer) is degenerate
+
+
+def test_half_of_the_3_grams_may_be_repeated():
+    """By hand: of the 4 3-grams of `a b a b a b`, 2 occur before; of the 5 of 7 words, 3 do."""
+    words = load_model("lab").tokenizer
+    assert not is_degenerate(" the town the town the town", words)
+    assert is_degenerate(" the town the town the town the", words)
+
+
+def test_an_answer_is_continued_after_its_prompt_and_a_text_after_its_first_half():
+    assert start(Example([5, 6, 7, 8], prompt=3)) == [5, 6, 7]
+    assert start(Example([5, 6, 7, 8, 9], prompt=0)) == [5, 6, 7]
+    assert start(Example([5], prompt=0)) == [5]
+
+
+def test_a_model_that_always_says_the_same_is_degenerate():
+    lm = load_model("lab")
+    source = lambda tokenizer: [Example(tokenizer("the owner of the town").input_ids, 0)] * 3  # noqa: E731
+    with torch.no_grad():
+        lm.model.model.norm.weight.zero_()  # equal logits: always the first token
+    assert Degenerate(source)(lm).value == 1
+
+
+def test_perplexity_of_examples_counts_labelled_tokens_only():
+    lm = load_model("lab")
+    ids = lm.tokenizer("the owner of the town is the name").input_ids
+    two = [Example(ids, 4), Example(ids[:6], 0)]
+    expected = (nll(lm.model, ids, 4) + nll(lm.model, ids[:6], 0)) / (len(ids) - 4 + 5)
+    found = ExamplePerplexity(lambda tokenizer: two)(lm)
+    assert math.log(found.value) == pytest.approx(expected, rel=1e-5)

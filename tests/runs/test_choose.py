@@ -14,10 +14,11 @@ from ilu.models.forward import ModelForward
 from ilu.models.load import load_model
 from ilu.recipes import lab
 from ilu.recipes.build import build, defaults
-from ilu.runs.choose import cautions, choose, small_steps
+from ilu.runs.choose import bfloat16_steps, cautions, choose, slow_bfloat16
 from ilu.runs.run import Options, run
 from ilu.runs.sweep.worker import finished, recorded
 from ilu.training.fit import Optim
+from ilu.training.optim.bfloat16 import seen_step
 from ilu.types import Example
 
 
@@ -88,11 +89,39 @@ def test_a_saturated_simnpo_is_cautioned_against(lm, streams):
 
 
 def test_steps_that_bfloat16_does_not_see():
-    params = [torch.nn.Parameter(torch.full((100,), 0.1))]
-    small = Optim(lr=1e-8, steps=10, precision="bfloat16")
-    assert "does not see" in small_steps(small, params)
-    assert small_steps(Optim(lr=1e-8, steps=10), params) == ""
-    assert small_steps(Optim(lr=1e-5, steps=100, precision="bfloat16"), params) == ""
+    params = [torch.nn.Parameter(torch.full((100,), 0.1).bfloat16().float())]
+    never = bfloat16_steps(Optim(lr=1e-8, steps=10, precision="bfloat16"), params)
+    assert "sees the first step of `lr` 1e-08 at 0 times its size" in never
+    assert "so are all steps together" in never
+    # The spacing at .1 is 2^-11. A sum of steps is seen from half of it on, as all of it; this is
+    # at most 1.25 times the sum from .8 of it on, which is 39.06 steps of 1e-5.
+    later = bfloat16_steps(Optim(lr=1e-5, steps=100, precision="bfloat16"), params)
+    assert "at 0 times its size, because it rounds the weights; 40 steps together" in later
+    assert bfloat16_steps(Optim(lr=1e-8, steps=10), params) == ""
+    assert bfloat16_steps(Optim(lr=1e-2, steps=1, precision="bfloat16"), params) == ""
+
+
+def test_numbers_half_way_between_two_of_bfloat16_are_seen_to_step_too_far():
+    spacing = 2.0**-11
+    between = [torch.nn.Parameter(torch.full((100,), 0.125 - spacing / 2))]
+    assert "times its size" in bfloat16_steps(
+        Optim(lr=1e-5, steps=9, precision="bfloat16"), between
+    )
+    assert seen_step(between[0].detach(), 1e-5) == pytest.approx(spacing / 2e-5)
+
+
+def test_random_numbers_are_seen_to_step_rightly_on_average():
+    w = torch.rand(1_000_000, generator=torch.Generator().manual_seed(0))
+    assert seen_step(w, 1e-5) == pytest.approx(1, abs=0.2)
+
+
+def test_a_cpu_without_bfloat16_units_is_warned_of(monkeypatch):
+    optim = Optim(lr=1e-3, steps=1, precision="bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    assert "this CPU has no bfloat16 units" in slow_bfloat16(optim, "cpu")
+    assert slow_bfloat16(optim, "cuda") == ""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert slow_bfloat16(optim, "cpu") == ""
 
 
 def test_a_forget_term_without_gradient_is_cautioned_against(lm, streams):

@@ -256,6 +256,18 @@ def test_after_relearning_there_is_no_sample_since_it_trains_on_answers(tmp_path
     assert [s.picked for s in first.said] == ["yes", "no"]
 
 
+def test_after_relearning_the_samples_are_those_that_its_data_does_not_answer(tmp_path):
+    path = with_texts(defended(tmp_path / "a"))
+    file = path / "samples" / "relearn-end.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    marked = [{**row, "trained": i != 3} for i, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in marked))
+    (row,) = table_of(path).rows
+    stages = {each.prompt: [s.stage for s in each.said] for each in samples(row)}
+    assert stages[rows[3]["prompt"]][-1] == "after relearn"
+    assert [p for p, seen in stages.items() if "after relearn" in seen] == [rows[3]["prompt"]]
+
+
 def test_runs_without_texts_have_no_samples_and_odd_texts_do_no_harm(tmp_path):
     assert samples(table_of(defended(tmp_path / "a")).rows[0]) == []
     path = with_texts(defended(tmp_path / "b"), picked=lambda right: [None, 7][int(right)])

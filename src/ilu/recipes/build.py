@@ -20,7 +20,7 @@ from ilu.methods.stage import Stage
 from ilu.models.blocks import number_of_blocks
 from ilu.models.lora import Lora
 from ilu.models.named import LAB, full_name
-from ilu.recipes import facts_data, lab, user_data
+from ilu.recipes import facts_data, free_text, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
 from ilu.recipes.registry import endings, methods, stages
@@ -37,6 +37,7 @@ from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.recipes.validation import validation
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
+from ilu.system.errors import alternatives, similar
 from ilu.training.fit import Optim
 from ilu.training.objective import Objective
 from ilu.types import Group, Metric, Source
@@ -104,6 +105,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     published, model = bool(settings.get("published")), settings.get("model", "")
     adapters = bool(settings.get("lora_rank"))
     known = defaults(str(parsed), model, published=published, adapters=adapters)
+    check_names(parsed, settings)
     values = {**known, **settings}
     if "steps" in settings and "passes" not in settings:
         values["passes"] = None
@@ -120,10 +122,22 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     warn_of_idle(parsed, ilu, settings)
     optim = Optim(**take(values, field_names(Optim)))
     common = with_named_facts(Common(**take(values, field_names(Common))))
-    if values:
-        raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
+    assert not values, f"settings of no part: {', '.join(values)}"
     made = assemble(parsed, common, optim, setup, ilu, ending, robust)
     return with_undo(made, undo, distilled, common) if undo and distilled else made
+
+
+def check_names(name: Name, settings: Mapping[str, Any]) -> None:
+    """ValueError for a setting that the recipe does not have, with those that are similar."""
+    ending, stage = ending_of(name), stage_of(name)
+    known = [*arguments(methods()[name.method].recipe), *field_names(Invariance, Optim, Common)]
+    known += field_names(ending.settings) if ending else []
+    known += field_names(stage.settings, Distilled) if stage else []
+    for setting in settings:
+        if setting not in known:
+            near = similar(setting, known)
+            hint = f"; did you mean {alternatives(near)}?" if near else ""
+            raise ValueError(f"recipe {str(name)!r} has no setting {setting!r}{hint}")
 
 
 def with_named_facts(common: Common) -> Common:
@@ -175,9 +189,9 @@ REPEATABLE = {"forget", "environment"}
 """Settings with several values; a single name is also accepted."""
 
 
-def field_names(kind: type) -> list[str]:
-    """The names of a dataclass's fields."""
-    return [f.name for f in fields(kind)]
+def field_names(*kinds: type) -> list[str]:
+    """The names of the fields of dataclasses."""
+    return [f.name for kind in kinds for f in fields(kind)]
 
 
 def take(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -271,8 +285,8 @@ def lora(common: Common) -> Lora | None:
     if common.lora_rank == 0:
         if common.quantise_base:
             raise ValueError(
-                f"quantise_base {common.quantise_base}: quantised weights cannot be trained, only "
-                "adapters: set `lora_rank` as well"
+                f"`quantise_base` {common.quantise_base}: quantised weights cannot be trained, "
+                "only adapters: set `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -297,14 +311,16 @@ def metrics(common: Common, data: Mapping[str, Feed]) -> dict[str, Metric | Grou
     """The lab's questions on the lab's model, and the loss on all data of the user.
 
     With a forget set of the user, the questions about the lab's agents are omitted. Facts have
-    questions of their own, also about facts that are not trained on.
+    questions of their own, also about facts that are not trained on. What another model than the
+    lab's writes is measured as well.
     """
     users = (Dataset, FactDocuments, LabelledText, Trained)
     given = {name: feed for name, feed in data.items() if isinstance(feed.source, users)}
     labs = lab.metrics() if common.model == LAB else {}
     of_lab = {name: m for name, m in labs.items() if name != FORGET or not common.forget}
     facts = facts_data.metrics(common.forget, common.retain, common.limit)
-    return {**of_lab, **facts, **user_data.metrics(given, common.limit)}
+    texts = {} if common.model == LAB else free_text.of_run(data, common.retain)
+    return {**of_lab, **facts, **user_data.metrics(given, common.limit), **texts}
 
 
 def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
@@ -316,8 +332,8 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     )
     retain = (common.retain,) if common.retain else ()
     forget = feeds("forget", common.forget, common.forget_columns, size, cut)
-    whole = feeds("retain", retain, common.retain_columns, size, cut)
-    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in whole.items()}
+    retained = feeds("retain", retain, common.retain_columns, size, cut)
+    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in retained.items()}
     environments = feeds(
         "environment", common.environment, common.environment_columns, environment_size, cut
     )
@@ -354,7 +370,9 @@ def trained_part(feed: Feed, held_out: float) -> Feed:
 
 
 def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:
-    """The training data of a known downstream task, or the user's data."""
+    """The training data of a downstream task of the hub or the lab, or the user's data."""
     if name in KNOWN and not Path(name).exists():
         return downstream(name, columns, cut, setting)[0]
+    if name in lab.TASK_NAMES and not Path(name).exists():
+        return lab.task_source(name, columns, setting)
     return user_data.dataset(name, columns, cut)

@@ -43,7 +43,7 @@ def with_invariance(
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
     learned = tuple(term.on for term in objective.values() if term.on in forget)
     if invariance.directions == "forget" and not learned:
-        raise ValueError("directions forget: this method has no forget data")
+        raise ValueError("`directions` forget: this method has no forget data")
     return with_environments(objective, penalty(invariance, learned), invariance, environments)
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from ilu.attacks.sequence import other_models
 from ilu.evals import suite
 from ilu.evals.cached_suite import circumstances, part_key
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.evals.samples import questions_of, samples
 from ilu.models.load import fingerprint_model, weights_hash
 from ilu.models.mode import modes_of, set_modes
 from ilu.models.save import save_model
 from ilu.runs.recipe import Recipe
-from ilu.runs.results.forget_metric import forget_metric
+from ilu.runs.results.forget_metric import OTHERS, forget_metric
 from ilu.runs.run_dir import RunDir, without_items
 from ilu.runs.tracking import Track, of_attack
 from ilu.system.atomic import write_json
@@ -27,7 +28,7 @@ from ilu.system.locks import alone
 from ilu.system.record import describe
 from ilu.system.scores import STAGES, Progress, Reached, Score, Steps
 from ilu.training.checkpoint import Checkpoints, Resumable
-from ilu.types import LM, Attack
+from ilu.types import LM, Attack, Group, Metric
 
 DENSE = "step "
 """Prefix of the names of points between the stages."""
@@ -137,7 +138,8 @@ def attacked(run: Attacking, name: str, attack: Attack) -> Points:
 
     proceed(attack, lm, reached, progress, checkpoints, run.stop)
     if run.samples:
-        run.out.write_samples(f"{name}-end", forget_samples(recipe, lm))
+        said = marked(forget_samples(recipe, lm), attack.goals.get(OTHERS))
+        run.out.write_samples(f"{name}-end", said)
     folder = run.out.path / "attacks" / name / "model"
     if recipe.keep_attacked and not folder.is_dir():
         save_model(lm, folder)
@@ -156,6 +158,14 @@ def forget_samples(recipe: Recipe, lm: LM) -> list[dict[str, Any]]:
     except (ValueError, RuntimeError) as error:  # missing samples must not end the run
         warnings.warn(f"no sample answers were saved: {reason(error)}", stacklevel=2)
         return []
+
+
+def marked(records: list[dict[str, Any]], unseen: Metric | Group | None) -> list[dict[str, Any]]:
+    """The samples; after relearning, ``trained`` marks questions that its data answers."""
+    if not isinstance(unseen, Choice):
+        return records
+    prompts = {question.prompt for question in unseen.questions()}
+    return [{**each, "trained": each["prompt"] not in prompts} for each in records]
 
 
 def proceed(

@@ -14,6 +14,7 @@ from ilu.models.mlp import mlp_outputs_resolved
 from ilu.runs.recipe import Recipe
 from ilu.training.fit import Optim
 from ilu.training.objective import Engine, Objective, Term, Views
+from ilu.training.optim.bfloat16 import has_bfloat16_units, seen_step
 from ilu.training.trainable import recomputed, training
 from ilu.types import LM, Batch, Calibrated, Cautious, Params
 
@@ -21,8 +22,10 @@ COUNT = 16
 """Number of examples from which a setting is chosen."""
 WEAK = 1e-3
 """Gradient norm of the forget term, relative to the retain term, below which a run warns."""
-BFLOAT16 = 2.0**-8
-"""Largest relative spacing of bfloat16 numbers."""
+SAMPLE = 1000
+"""Weights of each tensor on which rounding to bfloat16 is tried."""
+DISTORTED, NEAR = 2.0, 1.25
+"""Factor by which a first step may be misjudged without a warning, and that of a good judgement."""
 
 
 class Chosen(NamedTuple):
@@ -88,8 +91,10 @@ def cautions(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> list[str]
         if isinstance(term.loss, Cautious)
     ]
     weak = "" if any(losses) else weak_forget_term(recipe, lm, streams)
-    small = small_steps(recipe.optim, list(lm.model.parameters())) if full(recipe) else ""
-    return [each for each in (*losses, weak, small) if each]
+    params = list(lm.model.parameters())
+    small = bfloat16_steps(recipe.optim, params) if full(recipe) else ""
+    slow = slow_bfloat16(recipe.optim, params[0].device.type)
+    return [each for each in (*losses, weak, small, slow) if each]
 
 
 def full(recipe: Recipe) -> bool:
@@ -97,18 +102,36 @@ def full(recipe: Recipe) -> bool:
     return bool(recipe.objective) and recipe.lora is None
 
 
-def small_steps(optim: Optim, params: Params) -> str:
-    """Warning of a learning rate too small for a bfloat16 forward pass; empty if there is none."""
-    if optim.precision != "bfloat16":
+def bfloat16_steps(optim: Optim, params: Params) -> str:
+    """Warning of steps that a bfloat16 forward pass sees too large or too small; or empty."""
+    if optim.precision != "bfloat16" or optim.lr == 0:
         return ""
-    size = torch.cat([p.detach().flatten()[:1000].float().abs() for p in params]).median().item()
-    spacing = BFLOAT16 * size
-    if optim.lr * optim.steps >= spacing / 2:
+    w = torch.cat([p.detach().flatten()[:SAMPLE].float() for p in params])
+    first = seen_step(w, optim.lr)
+    if 1 / DISTORTED <= first <= DISTORTED:
+        return ""
+    counts = range(1, optim.steps + 1, max(1, optim.steps // 100))
+    later = next((n for n in counts if right(seen_step(w, n * optim.lr))), None)
+    until = f"{later} steps together are seen rightly" if later else "so are all steps together"
+    return (
+        f"`precision` bfloat16: the forward pass sees the first step of `lr` {optim.lr:g} at "
+        f"{first:.2g} times its size, because it rounds the weights; {until}. Use `precision` "
+        "float32, or a larger `lr`"
+    )
+
+
+def right(seen: float) -> bool:
+    """Whether what is seen of a step is near the step."""
+    return 1 / NEAR <= seen <= NEAR
+
+
+def slow_bfloat16(optim: Optim, device: str) -> str:
+    """Warning of a CPU without bfloat16 units; empty if there is none."""
+    if optim.precision != "bfloat16" or has_bfloat16_units(device):
         return ""
     return (
-        f"`lr` {optim.lr:g} over {optim.steps} steps moves a weight by less than half the spacing "
-        f"of bfloat16 ({spacing:.1g} at the median size of a weight), which the forward pass does "
-        "not see: use `precision` float32, or a larger `lr`"
+        "`precision` bfloat16: this CPU has no bfloat16 units, and a step may take ten times as "
+        "long: use float32"
     )
 
 

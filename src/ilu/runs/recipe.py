@@ -113,6 +113,11 @@ class Recipe:
                 "float32. Use `optimizer` adamw or adamw8bit"
             )
 
+    @property
+    def leaves_the_model(self) -> bool:
+        """Whether what is measured and attacked is the model as it was loaded."""
+        return not (self.objective or self.edit or self.undo) and self.save_dtype == "own"
+
     def distillation(self) -> "Recipe | None":
         """The stage after the unlearning as a recipe of its own, or None."""
         if self.undo is None:

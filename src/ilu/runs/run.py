@@ -107,7 +107,8 @@ def fill(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> Ru
     try:
         unlearn(recipe, prepared, out, options)
         if not out.has("model"):  # later attacks are matched to this run by these hashes
-            out.write("model", fingerprint_model(str(out.path / "model")))
+            own = fingerprint_model(out.model) if not recipe.leaves_the_model else None
+            out.write("model", own or prepared.data["model"])
         measure(recipe, prepared.lm, out, "after", options)
         attack_all(attacking(recipe, prepared.lm, out, options))
         if options.ranks.leads:
@@ -223,6 +224,8 @@ def attacking(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> Attackin
 
 def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -> None:
     """Unlearn ``prepared.lm``, or load the weights that an earlier session has saved."""
+    if recipe.leaves_the_model:
+        return
     model, folder = prepared.lm.model, out.path / "model"
     if options.ranks.first(folder.is_dir):
         (set_sharded_weights if options.ranks.sharded else set_weights)(model, folder)

@@ -33,12 +33,13 @@ class RunDir:
     every session adds; ``done.json`` is the last.
 
     recipe.json, environment.json, code.diff, data.json, train.jsonl, validation.jsonl (what was
-    measured during the unlearning), undo.jsonl (of a distillation after it), cost.json, model/,
-    model.json (hashes of its weights), saving.json (its precision, and the relative change of the
-    weights by rounding), scores/STAGE.json, examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl
-    with questions and answers, attacks/NAME/model/,
-    curves/NAME.json where an attack was measured more often than at its stages, failures/NAME.json
-    with the reason if it failed, vectors.json, done.json; failed.json if the run failed in a sweep.
+    measured during the unlearning), undo.jsonl (of a distillation after it), cost.json, model/
+    (unless the run leaves the model as it is), model.json (hashes of its weights), saving.json
+    (its precision, and the relative change of the weights by rounding), scores/STAGE.json,
+    examples/STAGE/METRIC.jsonl, samples/STAGE.jsonl with questions and answers,
+    attacks/NAME/model/, curves/NAME.json where an attack was measured more often than at its
+    stages, failures/NAME.json with the reason if it failed, vectors.json, done.json; failed.json if
+    the run failed in a sweep.
     Of several processes only the first reads and writes files; the others receive its results.
     """
 
@@ -55,6 +56,14 @@ class RunDir:
                 f"{path} is not finished: continue it with the same command and `resume`"
             )
         return cls(path)
+
+    @property
+    def model(self) -> str:
+        """The model that the run made: its folder, or the model it began with if it made none."""
+        folder, recipe = self.path / "model", self.read("recipe")
+        if folder.is_dir() or any(recipe.get(part) for part in ("objective", "edit", "undo")):
+            return str(folder)
+        return str(recipe["model"])
 
     @property
     def name(self) -> str:

@@ -4,15 +4,20 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ilu.data.facts.sources import FactItem, FactItems, asked_by, heldout_questions
+from ilu.data.facts.sources import (
+    FactItem,
+    FactItems,
+    asked_by,
+    heldout_questions,
+)
 from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.metrics.multiple_choice import option_logps, picked
 from ilu.evals.score import mean, mean_score
 from ilu.system.scores import Score
-from ilu.types import LM, Question
+from ilu.types import LM, Question, Questions
 
 NEW_TOKENS = 4
 """Tokens of a reply beyond those of the longest answer."""
@@ -61,6 +66,19 @@ class FactScores:
             f"{self.name}_accuracy": by_fact(by_item, right),
             f"{self.name}_generated": by_fact(by_item, same),
         }
+
+
+@dataclass(frozen=True)
+class FactReplies:
+    """Share of questions whose greedy reply gives the answer, as in ``FactScores``."""
+
+    questions: Questions
+    batch_size: int = 16
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, lm: LM) -> Score:
+        questions = self.questions()
+        return mean_score(replied(lm, questions, self.batch_size) if questions else [])
 
 
 def chosen(lm: LM, by_item: Sequence[Question], batch_size: int) -> list[float]:

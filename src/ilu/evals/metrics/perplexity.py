@@ -7,14 +7,15 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
-from ilu.data.stream import collate
+from ilu.data.splits import limited
+from ilu.data.stream import check_lengths, collate
 from ilu.data.text import Passages
 from ilu.data.tokenize import ids_of
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
-from ilu.system.checks import check_finite
+from ilu.system.checks import check_finite, check_limit
 from ilu.system.scores import Score
-from ilu.types import LM, Example
+from ilu.types import LM, Example, Source
 
 LONGEST = 1024
 """Tokens of a window, unless the model takes fewer."""
@@ -83,6 +84,24 @@ class DocumentPerplexity:
         return perplexity(texts_nll)
 
 
+@dataclass(frozen=True)
+class ExamplePerplexity:
+    """exp of the loss per labelled token of training examples; ``limit`` draws some of them."""
+
+    source: Source
+    limit: int | None = None
+    batch_size: int = 16
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    def __call__(self, lm: LM) -> Score:
+        examples = limited(self.source(lm.tokenizer), self.limit)
+        check_lengths(examples, context_length(lm.model), "`data`")
+        return perplexity(count(lm, examples, self.batch_size))
+
+
 def perplexity(pieces: Sequence[Counted]) -> Score:
     """exp(all nats / all units). An item is the nats per unit of one piece.
 
@@ -90,7 +109,7 @@ def perplexity(pieces: Sequence[Counted]) -> Score:
     """
     scored = [p for p in pieces if p.units]
     if not scored:
-        raise ValueError("perplexity: there is no text with a token to predict")
+        raise ValueError("perplexity: there are no items with a token to predict")
     mean = sum(p.nll for p in scored) / sum(p.units for p in scored)
     value = check_finite(exp(mean) if mean < LARGEST else inf, "the perplexity")
     n, units = len(scored), sum(p.units for p in scored) / len(scored)
@@ -118,7 +137,9 @@ def count(lm: LM, examples: Sequence[Example], batch_size: int) -> list[Counted]
     for start in range(0, len(examples), batch_size):
         rows = examples[start : start + batch_size]
         nlls = (-forward.tokens(collate(rows).to(device)).sum()).tolist()
-        counted += [Counted(n, len(e.ids) - e.prompt) for n, e in zip(nlls, rows, strict=True)]
+        counted += [
+            Counted(n, len(e.ids) - max(e.prompt, 1)) for n, e in zip(nlls, rows, strict=True)
+        ]
     return counted
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ilu.data.facts.selection import PREFIX, REST, Selection, full_name, selections
-from ilu.data.facts.sources import FactItems
+from ilu.data.facts.sources import FactDocuments, FactItems
 from ilu.data.facts.topics import topic_names
 from ilu.evals.metrics.facts import CHANCE, FactScores, KnownItems
 from ilu.evals.metrics.known_facts import KnownFacts
@@ -14,6 +14,7 @@ from ilu.evals.statistics import wilson
 from ilu.evals.suite import Scores, Suite
 from ilu.models.named import full_name as full_model
 from ilu.recipes.facts_data import others, retained
+from ilu.recipes.free_text import of_documents
 from ilu.recipes.suite import SuiteKind
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.scores import Score
@@ -31,6 +32,7 @@ def facts(request: SuiteRequest) -> Suite:
     With a topic to forget, the facts to keep are divided into those that were trained on and those
     that were not, on which utility is measured.
     """
+    kept = f"{PREFIX}{','.join(topic_names())}"
     if request.forget is None and request.retain is None:
         sets = {ALL: by_topic(ALL, [Selection(topic, "all") for topic in topic_names()])}
     else:
@@ -39,13 +41,19 @@ def facts(request: SuiteRequest) -> Suite:
         trained = retained(request.retain or f"{PREFIX}{REST}", names)
         sets = {FORGET: by_topic(FORGET, forget), UTILITY: by_topic(UTILITY, others(trained))}
         sets[TRAINED] = {TRAINED: full_name(trained)} if trained else {}
+        kept = full_name(trained) if trained else kept
     items = {
         name: FactItems(facts_of, request.limit)
         for group in sets.values()
         for name, facts_of in group.items()
     }
     groups = {group: tuple(sets[group]) for group in sets if group != TRAINED}
-    return Suite(parts(items, request.known), derived=Pooled(groups), compared=at_chance_in_both)
+    texts = of_documents(FactDocuments(kept), request.limit)
+    return Suite(
+        {**parts(items, request.known), **texts},
+        derived=Pooled(groups),
+        compared=at_chance_in_both,
+    )
 
 
 def by_topic(group: str, chosen: Sequence[Selection]) -> dict[str, str]:

@@ -54,10 +54,14 @@ def recorded(m: Measured) -> dict[str, list[dict[str, Any]]]:
     if m.forget is None:
         return {}
     wanted = {BEFORE: "before", AFTER: "after"}
-    # A relearning attack trains on the answers to some of the questions.
-    if (worst := worst_case(m)) and worst[0] not in after_relearning(m):
+    worst = worst_case(m)
+    if worst:
         wanted[f"after {worst[0]}"] = f"{worst[0]}-end"
-    return {title: m.samples(stage) for title, stage in wanted.items() if stage in m.places}
+    found = {title: m.samples(stage) for title, stage in wanted.items() if stage in m.places}
+    if worst and worst[0] in after_relearning(m):  # it trains on the answers to some of them
+        last = found.pop(f"after {worst[0]}", [])
+        found[f"after {worst[0]}"] = [each for each in last if each.get("trained") is False]
+    return found
 
 
 def by_prompt(items: Sequence[Record]) -> dict[str, Record]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ilu.evals.geometry.task_vectors import Angles, angles
 from ilu.evals.score import mean_and_error
+from ilu.models.named import model_path
 from ilu.models.stored import StoredWeights
 from ilu.runs.results.forget_metric import FORGET, TASK
 from ilu.runs.results.run_metrics import Measured, curve, headline, read, tasks
@@ -21,8 +22,8 @@ def write_angles(run: RunDir, original: RunDir) -> None:
     found: dict[str, Any] = {}
     for task in tasks(read(run)):
         models = {
-            "original": original.path / "model",
-            "unlearned": run.path / "model",
+            "original": Path(model_path(original.model)),
+            "unlearned": Path(model_path(run.model)),
             "finetuned": attacked(run, task),
             "tuned_original": attacked(original, task),
         }
