@@ -6,6 +6,7 @@ forget batch at every step, and for RMU every block of both models.
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -59,27 +60,43 @@ def states(model: nn.Module, batch: Batch, layer: int) -> Tensor:
     return model(**inputs, output_hidden_states=True).hidden_states[layer + 1]
 
 
-def rmu(model: nn.Module, reference: nn.Module, forget: Batch, retain: Batch) -> Tensor:
+def rmu(
+    model: nn.Module, reference: nn.Module, forget: Batch, retain: Batch, *, layer: int = 7
+) -> Tensor:
     """Towards 6.5 times a fixed direction, 1200 times the distance kept (arXiv 2403.03218)."""
-    hidden, kept = states(model, forget, 7), states(model, retain, 7)
+    hidden, kept = states(model, forget, layer), states(model, retain, layer)
     with torch.no_grad():
-        original = states(reference, retain, 7)
+        original = states(reference, retain, layer)
     target = 6.5 * steering_vector(hidden.shape[-1], seed=0)
     return F.mse_loss(hidden, target.expand_as(hidden)) + 1200 * F.mse_loss(kept, original)
 
 
-LOSSES = {"graddiff": graddiff, "npo": npo, "simnpo": simnpo, "rmu": rmu}
+PeerLoss = Callable[[nn.Module, nn.Module, Batch, Batch], Tensor]
+"""A loss of the model, the reference, the forget batch and the retain batch."""
+LOSSES: dict[str, PeerLoss] = {"graddiff": graddiff, "npo": npo, "simnpo": simnpo, "rmu": rmu}
+
+
+def reference_of(method: str, model: nn.Module) -> nn.Module:
+    """The copy that the method reads; the model itself if it reads none."""
+    return deepcopy(model).eval() if method in ("npo", "rmu") else model
 
 
 def peer_step(
-    method: str, model: nn.Module, trained: list[nn.Parameter], forget: Batch, retain: Batch
+    method: str,
+    model: nn.Module,
+    trained: list[nn.Parameter],
+    forget: Batch,
+    retain: Batch,
+    *,
+    layer: int = 7,
 ) -> Step:
-    """A step of ``method`` with AdamW; the reference copy is there if the method reads one."""
-    reference = deepcopy(model).eval() if method in ("npo", "rmu") else model
+    """A step of ``method`` with AdamW; ``layer`` is the block that RMU reads."""
+    reference = reference_of(method, model)
+    loss_of = loss_at(method, layer)
     adam = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
 
     def step() -> float:
-        loss = LOSSES[method](model, reference, forget, retain)
+        loss = loss_of(model, reference, forget, retain)
         adam.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -87,3 +104,8 @@ def peer_step(
         return loss.item()
 
     return step
+
+
+def loss_at(method: str, layer: int) -> PeerLoss:
+    """The loss of a method; that of RMU at a block."""
+    return partial(rmu, layer=layer) if method == "rmu" else LOSSES[method]

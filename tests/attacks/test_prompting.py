@@ -249,6 +249,20 @@ def test_samples_are_counted_by_hand():
     assert not gives("Bees", " B")
 
 
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("答えは東京です", "東京"),
+        ("เมืองหลวงคือกรุงเทพครับ", "กรุงเทพ"),
+        ("រាជធានីគឺភ្នំពេញ", "ភ្នំពេញ"),
+        ("首都是北京。", "北京"),
+    ],
+)
+def test_in_a_script_without_spaces_an_option_needs_no_border(text, option):
+    assert gives(text, f" {option}")
+    assert not gives(text, " 大阪")
+
+
 def test_samples_are_drawn_again_and_differ_by_seed(lm):
     few = Sampling(SampledQuestions(AGENTS, 10), count=2, temperature=3.0)
     assert few(lm) == few(lm)

@@ -222,10 +222,8 @@ def test_wrong_names_get_a_suggestion(ilu, installed_ilu):
 
 def test_a_wrong_flag_is_a_users_error(ilu, installed_ilu):
     done = installed_ilu("unlearn", "npo", "--model", "lab", "--out", "x", "--stepz", "3")
-    assert done.returncode == 2
-    assert "--stepz" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert ilu("unlearn", "npo", "--out", "x").returncode == 2
+    failed(done, "has no flag '--stepz'; did you mean '--steps'?")
+    failed(ilu("unlearn", "npo", "--out", "x"), "needs --model")
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
@@ -272,10 +270,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
 
 def test_an_optimizer_that_was_removed_ends_in_a_line(ilu, tmp_path):
     done = unlearn(ilu, "--optimizer", "soul")
-    assert done.returncode == 2
-    assert "--optimizer" in done.stderr
-    assert "soul" in done.stderr
-    assert "Traceback" not in done.stderr
+    failed(done, "--optimizer soul: give adamw, sgd, sophia")
     record = json.loads((ROOT / "results/demo/npo/recipe.json").read_text())
     record["optim"]["optimizer"] = "soul"
     (tmp_path / "old").mkdir()

@@ -43,6 +43,9 @@ def quietly(names: Names, words: str) -> str:
         ("sweep", "npo lab --attacks all", "npo --model lab --attack all"),
         ("unlearn", "npo lab --measured 4", "npo --model lab --limit 4"),
         ("unlearn", "npo lab --reach x", "npo --model lab --perturbed x"),
+        ("unlearn", "npo-ahead lab", "npo-lookahead --model lab"),
+        ("unlearn", "pdu lab --limit 2.5", "pdu --model lab --retain-limit 2.5"),
+        ("unlearn", "pdu lab --limit 2", "pdu --model lab --limit 2"),
         ("bench", "methods --seeds 2 --quick", "methods --seed 0 --seed 1 --quick"),
         ("bench", "methods --seeds=1", "methods --seed 0"),
     ],
@@ -62,6 +65,12 @@ def test_an_older_flag_gives_one_line_and_does_what_it_did(ilu, tmp_path):
     new = ilu("attack", "--model", "lab", "--attack", "mood", "--keep", "--out", "run",
               "--print-config")  # fmt: skip
     assert (new.stdout, new.stderr) == (done.stdout, "")
+
+
+def test_the_older_name_of_a_recipe_gives_one_line(ilu):
+    done = ilu("unlearn", "npo-ahead", "lab", "--out", "run", "--print-config")
+    assert done.stderr == "warning: the recipe npo-ahead is called npo-lookahead now\n"
+    assert "recipe: npo-lookahead" in done.stdout
 
 
 def test_a_file_may_have_older_names(ilu, tmp_path):

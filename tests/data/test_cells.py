@@ -91,6 +91,8 @@ REFUSED = [
     ({"messages": [USER, {**REPLY, "content": None}]}, "the content of message 2 .* is null"),
     ({"messages": [USER, {**REPLY, "content": NAN}]}, "the content of message 2 .* is nan"),
     ({"messages": [{**USER, "content": [{"type": "image"}]}, REPLY]}, "a part of type image"),
+    ({"messages": [USER, {**REPLY, "content": ""}]}, "the last message of messages has no text"),
+    ({"messages": [USER, {**REPLY, "content": None, "tool_calls": ["f"]}]}, "calls are not read"),
     ({"messages": [USER, REPLY, USER]}, "the last message .* has the role 'user'"),
     ({"messages": [{"role": None, "content": "a"}, REPLY]}, "the role of message 1 .* is null"),
 ]

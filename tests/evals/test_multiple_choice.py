@@ -5,16 +5,19 @@ import torch
 from scipy.stats import binom
 
 from ilu.data.stream import collate
+from ilu.evals.metrics import multiple_choice, option_rows
 from ilu.evals.metrics.mcnemar import mcnemar
 from ilu.evals.metrics.multiple_choice import (
     Choice,
     ChoiceReport,
     accuracy,
+    batches,
     option_logps,
     per_character,
     picked,
     picks,
 )
+from ilu.evals.metrics.option_rows import OptionInRow
 from ilu.evals.score import mean_score
 from ilu.models.forward import ModelForward
 from ilu.models.lm_head import logits_at, takes_positions
@@ -97,6 +100,64 @@ def test_options_with_contexts_of_their_own_are_scored_after_them(tiny):
         out = ModelForward(tiny)(collate([Example([*head, 7, 8], 3)]))
         assert value == pytest.approx(-sequence_nll(out.logits, out.targets).item(), rel=ROUNDING)
     assert first != second
+
+
+OPTIONS = (" 4 6", " 5", " 6 7 8", " 6 7 9")
+
+
+def test_a_prompt_is_read_once_for_all_of_its_options(tiny, monkeypatch):
+    asked = [
+        Question("1 2 3 1 2 3", OPTIONS, 0),
+        Question("9 8 7 6", OPTIONS, 1),
+        Question("", (" 7 8", " 7 8"), 1, ("1 2 3", "2 2 4")),
+    ]
+    read = []
+    watched = tiny.register_forward_pre_hook(
+        lambda m, given, more: read.append(more["input_ids"].numel()), with_kwargs=True
+    )
+    assert option_rows.reads_branches(tiny, 9)
+    read.clear()
+    ours = option_logps(LM(tiny, Words()), asked, batch_size=8)
+    # Six of the prompt, two for " 6 7" and one for " 4"; the last two contexts are rows.
+    assert max(read) == 4 * 9
+    watched.remove()
+    monkeypatch.setattr(multiple_choice, "reads_branches", lambda model, longest: False)
+    separate = option_logps(LM(tiny, Words()), asked, batch_size=8)
+    for one, other in zip(ours, separate, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_branches_see_the_prompt_and_themselves_alone():
+    contexts = [((5, 6, 1), [OptionInRow(0, 0, (1, 2))]), ((5, 6, 3), [OptionInRow(0, 1, (3, 4))])]
+    (row,) = option_rows.rows(contexts, shared=True)
+    assert (row.ids, row.branches, row.positions) == ((5, 6, 1, 3), (0, 0, 1, 2), (0, 1, 2, 2))
+    assert [option.places for option in row.options] == [(1, 2), (1, 3)]
+    seen = option_rows.visible(torch.tensor([[*row.branches, -1]]))[0, 0].int().tolist()
+    assert seen == [
+        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 0, 1],
+    ]  # fmt: skip
+
+
+def test_models_whose_attention_has_a_window_read_every_context(tiny):
+    tiny.config.sliding_window = 8
+    assert option_rows.reads_branches(tiny, 8)
+    assert not option_rows.reads_branches(tiny, 9)
+
+
+def test_models_without_positions_read_every_context(tiny):
+    assert not option_rows.reads_branches(Deaf(tiny), 3)
+
+
+def test_a_batch_has_no_more_tokens_than_its_contexts_would_have():
+    contexts = [
+        ((*[7] * 10, k), [OptionInRow(i, k, (k, 1))]) for i in range(9) for k in range(4)
+    ]  # fmt: skip
+    made = option_rows.rows([((i, *ids), o) for i, (ids, o) in enumerate(contexts)], shared=False)
+    assert [len(b) for b in batches(made, 16)] == [16, 16, 4]
+    shared = option_rows.rows([((o[0].question, *ids), o) for ids, o in contexts], shared=True)
+    assert [len(row.ids) for row in shared] == [15] * 9
+    # 8 contexts of 12 tokens have 96 tokens and 16 logits: 3 rows have 45 and 15.
+    assert [len(b) for b in batches(shared, 8)] == [3, 3, 3]
 
 
 def test_what_has_no_token_or_no_answer_cannot_be_scored(tiny):

@@ -22,6 +22,7 @@ from ilu.evals.metrics.fluency import (
     load_judge,
     ngram_entropy,
     repetition,
+    words_of,
 )
 from ilu.evals.metrics.perplexity import (
     Counted,
@@ -129,6 +130,13 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
     assert repetition(["a"] * 10) == pytest.approx(6 / 7)
     assert repetition(["a", "b", "a", "b", "a"], n=2) == pytest.approx(0.5)
     assert repetition(["a"] * 3) is None
+
+
+def test_a_text_without_spaces_between_words_has_no_words_to_count():
+    """A sentence was one word, and lines of a poem were its words."""
+    assert words_of("a b\nc") == ["a", "b", "c"]
+    for text in ("東京は\n大きい\n町", "กรุงเทพ เป็น เมือง", "ភ្នំពេញ ជា", "a b 北京 c"):
+        assert words_of(text) == []
 
 
 def test_entropy_of_n_grams_by_hand():

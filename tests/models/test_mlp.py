@@ -10,6 +10,7 @@ from ilu.methods.forget.rmu import rmu_recipe, steered_weights
 from ilu.models import mlp
 from ilu.models.mlp import mlp_outputs, mlp_outputs_resolved
 from ilu.models.stored import skeleton
+from ilu.models.weight_names import in_blocks
 from tests.models.test_families import FAMILIES, SIZE
 from tests.models.test_matrices import MAMBA, SPARSE, made
 
@@ -87,6 +88,16 @@ def test_dense_and_expert_blocks_of_one_model_are_all_trained():
         "model.layers.2.mlp.experts.down_proj",
         "model.layers.2.mlp.shared_experts.down_proj.weight",
     ]
+
+
+def test_the_weights_of_a_block_are_those_of_its_number_and_no_later_one():
+    """CTRL numbers the layers of its MLP: the third of block 0 was taken for block 2."""
+    config = t.CTRLConfig(vocab_size=32, n_embd=16, dff=24, n_layer=3, n_head=2, n_positions=64)
+    model = made(lambda: t.CTRLLMHeadModel(config))
+    names = [n for n, _ in model.named_parameters()]
+    found = [n for n in names if re.search(in_blocks([2]), n)]
+    assert found == [n for n in names if n.startswith("transformer.h.2.")]
+    assert "transformer.h.0.ffn.2.weight" in names
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -115,7 +115,7 @@ class FineTune:
             lm.tokenizer,
             limit=context_length(lm.model),
             seed=self.seed,
-            name="`task`",
+            name="the data of the attack",
         ).examples
         if self.until is None:
             return Parts(examples, ())

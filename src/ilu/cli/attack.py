@@ -6,6 +6,7 @@ from dataclasses import replace
 from ilu.attacks.convergence import Convergence
 from ilu.attacks.registry import attack_kinds
 from ilu.cli.arguments.attack import Attack, read
+from ilu.cli.attack_search import search_attacks
 from ilu.cli.carry_out import carry_out
 from ilu.cli.terminal import console, number, table
 from ilu.recipes.attacks import Attacker, attacked
@@ -13,6 +14,7 @@ from ilu.recipes.probes import probes
 from ilu.recipes.suite import suite_kind, suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
+from ilu.runs.recipe import Recipe
 from ilu.runs.results.display import FORGOTTEN, complement, displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
@@ -32,6 +34,9 @@ def attack(argv: Sequence[str]) -> None:
             "ilu attack needs --attack or --ask: a task, or one of the kinds "
             f"{', '.join(attack_kinds())}; see ilu attack --help"
         )
+    if wanted.search:
+        search_attacks(wanted, lambda flags, name: trial(flags, request, name))
+        return
     recipe = attacked(
         wanted.model, wanted.attack, attacker(wanted), suites(wanted, request),
         asking(wanted, request), keep=wanted.keep, revision=wanted.revision,
@@ -39,6 +44,15 @@ def attack(argv: Sequence[str]) -> None:
     out = carry_out(recipe, wanted.place, shared=wanted.cache)
     show_stages(out)
     check_failures(out)
+
+
+def trial(wanted: Attack, request: SuiteRequest, name: str) -> Recipe:
+    """One attack with the settings of a trial."""
+    measured_by = suites(wanted, request)
+    return attacked(
+        wanted.model, [name], attacker(wanted), measured_by, {}, keep=False,
+        revision=wanted.revision,
+    )  # fmt: skip
 
 
 def attacker(wanted: Attack) -> Attacker:

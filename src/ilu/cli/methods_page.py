@@ -72,7 +72,7 @@ def given(values: Mapping[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """A setting as it is given on the command line."""
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def term(name: str, term: Term) -> str:

@@ -29,12 +29,12 @@ def report(argv: Sequence[str]) -> None:
 def rerun(argv: Sequence[str]) -> None:
     """Carry out ``ilu rerun``."""
     wanted = read_rerun(argv)
-    record = wanted.source / "recipe.json"
+    record = wanted.run / "recipe.json"
     if not record.is_file():
-        raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
+        raise ValueError(f"{wanted.run} is not a run directory: it has no recipe.json")
     recipe = read_recipe(record)
     out = carry_out(recipe, wanted.place)
-    old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
+    old, new = (RunDir(path).read("data") for path in (wanted.run, out.path))
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)
     show_stages(out)

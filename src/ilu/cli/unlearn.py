@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from ilu.cli.arguments.sweep import SweepFlags, Where
 from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_names
 from ilu.cli.carry_out import carry_out
@@ -154,9 +152,7 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
     """One dataclass whose fields are groups of flags, with the defaults ``known``."""
     found = parse_name(name)
     recipe = methods()[found.method].recipe
-    # A flag that may be repeated adds to its default, which is therefore filled in later.
-    known = {k: () if isinstance(v, tuple) else v for k, v in known.items()}
-    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **known})}
+    groups = {"common": with_defaults(Common, {"model": model or dataclasses.MISSING, **known})}
     groups["optim"] = with_defaults(Optim, known)
     groups["method"] = with_defaults(arguments_type(recipe), known)
     groups["invariance"] = with_defaults(Invariance, known)
@@ -176,10 +172,18 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
 def arguments_type(recipe: Callable[..., Any]) -> type:
     """The arguments of a method as a dataclass, which is what flags are made from."""
     arguments = inspect.signature(recipe, eval_str=True).parameters
-    fields = [(k, p.annotation, dataclasses.field(default=p.default)) for k, p in arguments.items()]
+    fields = [
+        (k, annotation(p), dataclasses.field(default=p.default)) for k, p in arguments.items()
+    ]
     made = dataclasses.make_dataclass("Method", fields, frozen=True, kw_only=True)
     made.__doc__ = inspect.getdoc(recipe)
     return made
+
+
+def annotation(argument: inspect.Parameter) -> Any:
+    """The type of an argument; without an annotation, that of its default."""
+    named = argument.annotation is not argument.empty
+    return argument.annotation if named else type(argument.default)
 
 
 def with_defaults(kind: type, known: Mapping[str, Any]) -> Any:

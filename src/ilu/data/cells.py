@@ -122,6 +122,9 @@ def chat_in(messages: Any, where: str) -> list[Message]:
         raise ValueError(f"{where} must be a list of objects with role and content")
     found = [message_in(each, f"message {i} of {where}") for i, each in enumerate(messages, 1)]
     role = found[-1]["role"]
+    if found[-1]["content"] == "":
+        calls = ": its tool calls are not read" if found[-1].get("tool_calls") else ""
+        raise ValueError(f"the last message of {where} has no text, so nothing has a loss{calls}")
     if role in QUESTIONERS:
         raise ValueError(
             f"the last message of {where} has the role {role!r}, and only the last message has a "

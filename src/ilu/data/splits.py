@@ -140,6 +140,24 @@ class Joined:
         return joined([source(tokenizer) for source in self.sources])
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Fold ``index``, from 0, of the ``count`` folds of another source.
+
+    Groups of ``together`` adjacent examples are dealt to the folds in turn.
+    """
+
+    source: Source
+    index: int
+    count: int
+    together: int = 1
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        examples = self.source(tokenizer)
+        rows = [i for i in range(len(examples)) if i // self.together % self.count == self.index]
+        return picked(examples, rows)
+
+
 def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
     """At most ``limit`` examples, spread over all."""
     return examples if limit is None else picked(examples, spread(range(len(examples)), limit))

@@ -1,6 +1,6 @@
 """The output layer of a Hugging Face model: where it is, and what is done to its logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -108,6 +108,13 @@ def logits_at(
     question needs those of one token.
     """
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    return logits_of(model, inputs, positions, only=only)
+
+
+def logits_of(
+    model: nn.Module, inputs: Mapping[str, Tensor], positions: Int[Tensor, "B K"], *, only: bool
+) -> Float[Tensor, "B K V"]:
+    """The same for any inputs of the model, such as rows with a mask of their own."""
     if only:
         return model(**inputs, use_cache=False, logits_to_keep=positions).logits
     return model(**inputs, use_cache=False).logits.take_along_dim(positions[..., None], dim=1)

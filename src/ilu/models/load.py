@@ -32,12 +32,16 @@ def load_model(
     revision: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
 ) -> LM:
-    """Load a causal LM with its tokenizer. Code in a model's folder is never run."""
+    """Load a causal LM with its tokenizer, unless the caller has it already.
+
+    Code in a model's folder is never run.
+    """
     check_name(name, revision)
     place = usable(device)
     path = model_path(name)
-    tokenizer = load_tokenizer(name, revision)
+    tokenizer = tokenizer or load_tokenizer(name, revision)
     model = pretrained(name, path, revision=revision, dtype=dtype)
     if adapter := adapter_of(name):
         warnings.warn(
@@ -92,14 +96,21 @@ def loading(name: str) -> Generator[None]:
         raise unloadable(name, error) from error
 
 
+def cause(error: Exception) -> str:
+    """What a library says of a model folder that it cannot read, with the type of a rare error."""
+    usual = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
+    unquoted = one_line(error).replace("`", "'")  # in backticks are settings of this package
+    return first_line(error) if usual else f"{type(error).__name__}: {unquoted}"
+
+
 UNQUANTISED = "give the model that was quantised instead, in float32, float16 or bfloat16"
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
     """The error for a model that cannot be loaded; a missing library is that of a quantisation."""
-    usual = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
-    why = first_line(error) if usual else f"{type(error).__name__}: {one_line(error)}"
-    advice = f": {UNQUANTISED}" if isinstance(error, ImportError) else ""
+    why = cause(error)
+    quantised = isinstance(error, ImportError) or "quanti" in why.lower()
+    advice = f": {UNQUANTISED}" if quantised else ""
     return ValueError(f"cannot load model {name!r}: {why}{advice}")
 
 
@@ -130,13 +141,15 @@ def check_whole(name: str, missing: Iterable[str]) -> None:
 
 def usable(device: str) -> torch.device:
     """The device of that name, if this machine has it."""
+    here = f"this machine has: {', '.join(devices())}"
+    try:
+        torch.device(device)
+    except RuntimeError:  # it lists every type of device that torch knows
+        raise ValueError(f"there is no device {device!r}; {here}") from None
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        why = first_line(error)
-        raise ValueError(
-            f"cannot use device {device!r} ({why}); this machine has: {', '.join(devices())}"
-        ) from None
+        raise ValueError(f"cannot use device {device!r} ({first_line(error)}); {here}") from None
 
 
 def devices() -> list[str]:

@@ -29,6 +29,10 @@ from ilu.types import Attack, Group, Metric
 
 RELEARN = "relearn"
 """A task of the lab; with a number of documents (``relearn:20``) a kind of attack."""
+PROBES = (
+    "fewshot", "reworded", "prefilled", "suffix", "lens", "latent", "sampling", "softprompt",
+)  # fmt: skip
+"""Attacks by prompts and activations alone."""
 OTHER_DOCUMENTS = 200
 """Number of examples for the loss on documents outside the training data."""
 
@@ -45,6 +49,8 @@ class Attacker:
         """Return the attack called ``name``: a kind with its argument, or a task."""
         kind, _, argument = name.partition(":")
         known = attack_kinds()
+        if kind in PROBES:
+            raise ValueError(f"{name!r} leaves the weights as they are: it is for `ask`")
         if kind not in known or name == RELEARN:
             return self.task(name)
         inputs = AttackInputs(

@@ -21,7 +21,7 @@ QUESTIONS = ("locuslab/TOFU", "openai/gsm8k")
 """Datasets of questions with answers; all others are plain text."""
 CONTEXT = 128
 BLOCKS = 2
-SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
+SOME_BLOCKS = r"(?:\^\\D\*)?\\\.\([\d|]+\)\\\."
 """Pattern of blocks of a larger model, in the form that ``in_blocks`` returns."""
 ROWS = 8
 SMALL: dict[str, Any] = {

@@ -9,6 +9,7 @@ from ilu.attacks.prompting.linear_probe import LinearProbe
 from ilu.attacks.prompting.logit_lens import LogitLens
 from ilu.attacks.prompting.prompts import FewShotChoice, Prefilled, Recovered, Reworded, Wordings
 from ilu.attacks.prompting.sampling import Sampling
+from ilu.attacks.prompting.softprompt import SoftPrompt
 from ilu.attacks.prompting.suffix import Budget, Suffix
 from ilu.data.splits import OtherQuestions, SampledQuestions
 from ilu.lab.sources import Facts, Form
@@ -16,7 +17,7 @@ from ilu.recipes.suite_data import choice_rows
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.types import Group, Questions
 
-EVERY = "all"
+EVERY, SOFT = "all", "softprompt"
 FEW, SOME, MANY = 12, 40, 400
 """Numbers of training questions: for gradient attacks, for a choice among few, for a fit."""
 BEGINNINGS = (" The answer is", " I know this one:", " It is")
@@ -47,15 +48,27 @@ def probes(
 ) -> dict[str, Group]:
     """The same as probes of a run: only their accuracies, without that of the plain question.
 
-    ``names`` are names of attacks, or ``all``.
+    ``names`` are names of attacks, or ``all``; ``softprompt:N`` has N vectors.
     """
     prompts = lab(request.limit or 100, seed) if request.data is None else users(request, seed)
     del prompts["direct"]
+    prompts |= {name: sized(prompts[SOFT], name) for name in names if name.startswith(f"{SOFT}:")}
     unknown = [name for name in names if name not in (*prompts, EVERY)]
     if unknown:
         raise ValueError(f"unknown probe {unknown[0]!r}: choose {', '.join(prompts)}, or all")
+    if len(soft := [name for name in names if name.partition(":")[0] == SOFT]) > 1:
+        raise ValueError(f"{' and '.join(soft)}: one soft prompt at a time")
     chosen = prompts if EVERY in names else names
-    return {name: Recovered(prompts[name]) for name in chosen}
+    return {name.partition(":")[0]: Recovered(prompts[name]) for name in chosen}
+
+
+def sized(prompt: Group, name: str) -> SoftPrompt:
+    """The soft prompt with the number of vectors in ``softprompt:N``."""
+    assert isinstance(prompt, SoftPrompt)
+    count = name.partition(":")[2]
+    if not count.isdecimal():
+        raise ValueError(f"{name!r}: give a number of vectors, as in softprompt:8")
+    return replace(prompt, tokens=int(count))
 
 
 def attacks(
@@ -80,6 +93,7 @@ def attacks(
         "probe": LinearProbe(questions, many, seed=seed),
         "latent": LatentShift(questions, some, seed=seed),
         "sampling": Sampling(questions, seed=seed),
+        SOFT: SoftPrompt(questions, many, seed=seed),
     }
 
 

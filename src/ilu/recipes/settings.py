@@ -134,14 +134,14 @@ class Invariance:
 
     def __post_init__(self) -> None:
         if not self.strength >= 0:
-            raise ValueError(f"strength {self.strength:g}: it must be at least 0")
+            raise ValueError(f"`strength` {self.strength:g}: it must be at least 0")
         if self.strength_warmup < 0:
-            raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
+            raise ValueError(f"`strength_warmup` {self.strength_warmup}: it must be at least 0")
         if self.reading == "logits" and self.layerwise:
-            raise ValueError("layerwise: the reading logits has no gradients of weights to weigh")
+            raise ValueError("`layerwise`: the `reading` logits has no gradients of weights")
         if self.directions == "forget" and self.reading in ("logits", "gradient"):
             raise ValueError(
-                f"directions forget: in the reading {self.reading} w scales no weights that a "
+                f"`directions` forget: in the reading {self.reading} w scales no weights that a "
                 "direction could stand for: choose parameters, tensors or elementwise"
             )
 

@@ -25,6 +25,7 @@ from ilu.training.optim.bfloat16 import to_bfloat16
 from ilu.training.optim.by_name import optimizer_for
 from ilu.training.optim.curvature import curvature
 from ilu.training.optim.masked import movable, moving
+from ilu.training.optim.mezo import check_values, estimate
 from ilu.training.optim.protocol import Named
 from ilu.training.optim.settings import Optim
 from ilu.training.optim.stepping import move_weights
@@ -77,7 +78,10 @@ def fit(
         for step in range(state.step, optim.steps):
             optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
             rate = optim.rate(step)
-            values = accumulate(objective, engine, draw, state.memory, step)
+            if optim.optimizer == "mezo":
+                values = estimate(objective, engine, free, draw, state.memory, step)
+            else:
+                values = accumulate(objective, engine, draw, state.memory, step)
             check_finite(values, step, optim)
             norm = move_weights(free, optimizer, step=step, rate=rate,
                                 decay=optim.weight_decay, clip=optim.clip, ranks=ranks)  # fmt: skip
@@ -104,6 +108,8 @@ def check_training(
     movable(named_trained(model, optim.parameters), mask)
     if optim.perturbed is not None:
         named_trained(model, optim.perturbed)
+    if optim.optimizer == "mezo":
+        check_values(objective)
     if ranks.sharded:
         check_sharded(optim.optimizer)
     if optim.offload_reference:

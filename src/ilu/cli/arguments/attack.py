@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ilu.cli.arguments.unlearn import Place
-from ilu.cli.flags import Positional, parse, subset
-from ilu.cli.help import flags_of
+from ilu.cli.flags import parse, subset
+from ilu.cli.help import Positional, flags_of
 from ilu.recipes.settings import AttackSettings
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.system.declared import declared
@@ -31,6 +28,9 @@ class Attack:
     Example: ilu attack runs/first/model --suite lab --lr 1e-3 --attack lora:sums
     --attack relearn:20 --attack quantise:4 --attack prune:0.3 --ask fewshot --out runs/attacks
 
+    Example: ilu attack runs/first/model --suite lab --attack relearn:20 --search lr=1e-4:1e-2:log
+    --search steps=20:200 --trials 12 --out runs/searched
+
     Args:
         model: folder, hub id, GGUF file, smollm2, lab, or lab-never, which never knew what the lab
             forgets.
@@ -40,9 +40,10 @@ class Attack:
             dataset), or an attack by its name with an argument, as listed above; repeat the flag
             for several, each from the same weights.
         ask: repeat the flag for several prompting attacks, which leave the weights alone:
-            fewshot, reworded, prefilled, suffix, lens, probe, latent, sampling, ablate (only the
-            lab), or all. The questions are the lab's, or those of --suite choice --data FILE, half
-            of which the attacks learn from; a report takes them to be about what was forgotten.
+            fewshot, reworded, prefilled, suffix, lens, probe, latent, sampling, softprompt
+            (softprompt:N with N vectors), ablate (only on the lab), or all. The questions are the
+            lab's, or those of --suite choice --data FILE, half of which the attacks learn from; a
+            report takes them to be about what was forgotten.
         suite: what is measured before, at a quarter, at half and at the end, besides the task; see
             ilu evaluate --help.
         steps: optimiser steps of the attacker.
@@ -53,6 +54,11 @@ class Attack:
         converge: end a task before that many steps once accuracy on 100 of its examples, which are
             held out, changes by less than 1 % at three measurements; needs --every.
         keep: save the weights after every attack, in OUT/attacks/NAME/model.
+        search: KEY=LOW:HIGH or KEY=LOW:HIGH:log of lr, steps, batch_size or lora_rank; repeat the
+            flag for several. Finds the values at which each attack brings back most while the model
+            stays usable, with Optuna (needs optuna); every trial is a run in OUT/runs.
+        trials: trials of the search for each attack, the same number for all.
+        usable: share of the utility of MODEL that an attacked model must keep in the search.
         cache: folder where results are kept by content: weights, attack, metrics, data, code. What
             is there is not done again. With --keep the attacks are carried out in any
             case, because their weights are saved.
@@ -70,8 +76,11 @@ class Attack:
     clip: float | None = 1.0
     converge: bool = False
     keep: bool = False
+    search: tuple[str, ...] = ()
+    trials: int = 12
+    usable: float = 0.9
     cache: Path | None = None
-    place: Annotated[Place, tyro.conf.arg(name="")]
+    place: Place
 
 
 def read(argv: Sequence[str]) -> tuple[Attack, SuiteRequest]:

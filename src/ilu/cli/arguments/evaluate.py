@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilu.cli.flags import Positional, parse
-from ilu.cli.help import flags_of
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional, flags_of
 from ilu.recipes.suite_request import SuiteRequest
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.methods.masks.choices import Per, Reduction, Rest, Unit
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.system.errors import unknown

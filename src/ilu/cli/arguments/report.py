@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ilu.cli.arguments.unlearn import Place
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +37,11 @@ class Rerun:
     Example: ilu rerun runs/first --out runs/again
 
     Args:
-        source: run directory to repeat.
+        run: run directory to repeat.
     """
 
-    source: Positional[Path]
-    place: Annotated[Place, tyro.conf.arg(name="")]
+    run: Positional[Path]
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ilu.cli.arguments.unlearn import FILES, Trial, check_recipe, field_names, recipe_settings
-from ilu.cli.flags import Positional, flags, key_of, parse
+from ilu.cli.flags import flags, key_of, parse
+from ilu.cli.help import Positional
+from ilu.recipes.settings import Common
 from ilu.runs.sweep.resources import Resources
 from ilu.system.errors import alternatives, similar
 
@@ -98,10 +98,10 @@ class Folder:
     """The folder of a sweep.
 
     Args:
-        out: where the sweep is.
+        folder: where the sweep is.
     """
 
-    out: Positional[Path]
+    folder: Positional[Path]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,11 @@ class Resume:
     """Do what is missing of a sweep; its recipes are those that were planned.
 
     Args:
-        out: where the sweep is.
+        folder: where the sweep is.
     """
 
-    out: Positional[Path]
-    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
+    folder: Positional[Path]
+    where: Where = Where()
 
 
 SUBCOMMANDS = {"status": Folder, "resume": Resume, "cancel": Folder}
@@ -131,7 +131,7 @@ def check(argv: Sequence[str]) -> None:
     if argv[0] in SUBCOMMANDS:
         parse(SUBCOMMANDS[argv[0]], f"ilu sweep {argv[0]}", argv[1:])
     elif not argv[0].endswith(".py"):
-        check_recipe("ilu sweep", argv, [*OWN, *FILES])
+        check_recipe("ilu sweep", argv, [*OWN, *FILES], (Common, SweepFlags))
         check_varied(argv)
 
 

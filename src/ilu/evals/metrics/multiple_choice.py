@@ -5,35 +5,32 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ilu.data.stream import collate
 from ilu.data.tokenize import encode_pairs
+from ilu.evals.metrics.option_rows import (
+    Context,
+    OptionInRow,
+    Row,
+    inputs,
+    reads_branches,
+    rows,
+)
 from ilu.evals.score import mean_score
 from ilu.models.blocks import context_length
-from ilu.models.lm_head import logits_at, takes_positions
+from ilu.models.lm_head import logits_of, takes_positions
 from ilu.models.token_math import at_least_float32
 from ilu.system.scores import Score
-from ilu.types import LM, Example, Question, Questions
+from ilu.types import LM, Question, Questions
 
 MOST_OPTIONS = 10
 """Shares of options are reported for at most this many options, such as letters and labels."""
 
 
-class OptionInRow(NamedTuple):
-    """The tokens of one option; options with equal contexts share a row of a batch."""
-
-    question: int
-    option: int
-    tokens: tuple[int, ...]
-
-
-Row = tuple[tuple[int, ...], list[OptionInRow]]
-"""A context for the forward pass, and the options whose log-probability it gives."""
 Logps = list[list[float | None]]
 """Log-likelihood of every option of every question; None for an option without tokens of its
 own."""
@@ -131,55 +128,59 @@ def per_character(logps: Logps, questions: Sequence[Question]) -> Logps:
 def option_logps(lm: LM, questions: Sequence[Question], *, batch_size: int) -> Logps:
     """Log-likelihood of every option of every question; None, with a warning, if it is too long.
 
-    Options that differ only in their last token share one row, so single-token options cost one row
-    per question. The LM head runs only on the positions that predict an option's tokens.
+    Options that differ only in their last token share a context, so single-token options cost one
+    context per question; the prompt of several contexts is read once (``option_rows``). The LM head
+    runs only on the positions that predict an option's tokens. A batch has at most as many tokens
+    as ``batch_size`` contexts.
     """
     logps: Logps = [[None] * len(q.options) for q in questions]
     device, only = next(lm.model.parameters()).device, takes_positions(lm.model)
-    for rows in batches(
-        fitting(rows_of(lm.tokenizer, questions), context_length(lm.model)), batch_size
-    ):
-        width = max(len(w.tokens) for _, options in rows for w in options)
-        last = torch.tensor([[len(row)] for row, _ in rows])
-        positions = (last + torch.arange(-width, 0)).clamp_min(0).to(device)
-        batch = collate([Example(list(row), prompt=0) for row, _ in rows]).to(device)
-        sums = option_sums(logits_at(lm.model, batch, positions, only=only), rows)
-        for w, logp in zip((w for _, options in rows for w in options), sums, strict=True):
-            logps[w.question][w.option] = logp
+    contexts = fitting(contexts_of(lm.tokenizer, questions), context_length(lm.model))
+    longest = max((len(ids) for ids, _ in contexts), default=0)
+    several = any(len(each.tokens) > 1 for _, options in contexts for each in options)
+    shared = several and reads_branches(lm.model, longest)
+    for batch in batches(rows(contexts, shared=shared), batch_size):
+        places = [row.places for row in batch]
+        most = max(map(len, places))
+        positions = torch.tensor([[p[0]] * (most - len(p)) + p for p in places], device=device)
+        logits = logits_of(lm.model, inputs(batch, device), positions, only=only)
+        options = [option for row in batch for option in row.options]
+        for option, logp in zip(options, option_sums(logits, batch), strict=True):
+            logps[option.question][option.option] = logp
     return logps
 
 
-def option_sums(logits: Float[Tensor, "B K V"], rows: Sequence[Row]) -> list[float]:
-    """Log-likelihood of each option of each row, from the logits at the row's last K positions."""
-    width = logits.shape[1]
-    places = [
-        (i, width - len(w.tokens) + k, token)
-        for i, (_, options) in enumerate(rows)
-        for w in options
-        for k, token in enumerate(w.tokens)
-    ]
-    row, position, token = torch.tensor(places, device=logits.device).unbind(-1)
+def option_sums(logits: Float[Tensor, "B K V"], batch: Sequence[Row]) -> list[float]:
+    """Log-likelihood of each option of each row, from the logits at the places of the row."""
+    last = logits.shape[1]
+    found: list[tuple[int, int, int]] = []
+    for i, row in enumerate(batch):
+        index = {place: last - k for k, place in enumerate(reversed(row.places), start=1)}
+        for option in row.options:
+            pairs = zip(option.places, option.tokens, strict=True)
+            found += [(i, index[place], token) for place, token in pairs]
+    number, position, token = torch.tensor(found, device=logits.device).unbind(-1)
     logits = at_least_float32(logits)
-    logps = logits[row, position, token] - logits.logsumexp(-1)[row, position]
+    logps = logits[number, position, token] - logits.logsumexp(-1)[number, position]
     if logps.isnan().any():  # else the first option would be chosen
         raise ValueError("the likelihood of an option is not a number: is the model damaged?")
     each = iter(logps.tolist())
-    return [sum(islice(each, len(w.tokens))) for _, options in rows for w in options]
+    return [sum(islice(each, len(o.tokens))) for row in batch for o in row.options]
 
 
-def rows_of(
+def contexts_of(
     tokenizer: Any, questions: Sequence[Question]
 ) -> dict[tuple[int, ...], list[OptionInRow]]:
     """The contexts of all options, and the options of each."""
-    rows: dict[tuple[int, ...], list[OptionInRow]] = defaultdict(list)
+    found: dict[tuple[int, ...], list[OptionInRow]] = defaultdict(list)
     places = [(i, k) for i, q in enumerate(questions) for k in range(len(q.options))]
     prompts = [questions[i].context(k) for i, k in places]
     pairs = encode_pairs(tokenizer, prompts, [questions[i].options[k] for i, k in places])
     for (i, k), (head, tail) in zip(places, pairs, strict=True):
         if head and tail:
-            rows[(*head, *tail[:-1])].append(OptionInRow(i, k, tuple(tail)))
+            found[(*head, *tail[:-1])].append(OptionInRow(i, k, tuple(tail)))
     warn_of_empty([i for (i, _), pair in zip(places, pairs, strict=True) if not all(pair)])
-    return rows
+    return found
 
 
 def warn_of_empty(questions: Sequence[int]) -> None:
@@ -192,20 +193,36 @@ def warn_of_empty(questions: Sequence[int]) -> None:
         )
 
 
-def fitting(rows: Mapping[tuple[int, ...], list[OptionInRow]], limit: int | None) -> list[Row]:
-    """The rows that fit the context. Nothing is truncated."""
-    kept = [(row, options) for row, options in rows.items() if limit is None or len(row) <= limit]
-    if len(kept) < len(rows):
+def fitting(
+    contexts: Mapping[tuple[int, ...], list[OptionInRow]], limit: int | None
+) -> list[Context]:
+    """The contexts that fit the model. Nothing is truncated."""
+    kept = [
+        (ids, options) for ids, options in contexts.items() if limit is None or len(ids) <= limit
+    ]
+    if len(kept) < len(contexts):
         warnings.warn(
-            f"{len(rows) - len(kept)} of {len(rows)} contexts are longer than the model's {limit} "
-            "tokens: their questions are not scored",
+            f"{len(contexts) - len(kept)} of {len(contexts)} contexts are longer than the model's "
+            f"{limit} tokens: their questions are not scored",
             stacklevel=2,
         )
     return kept
 
 
-def batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    """Batches of rows of similar length, the longest first."""
-    items = sorted(rows, key=lambda row: -len(row[0]))
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def batches(found: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    """Batches of rows of similar length, the longest first.
+
+    No batch has more tokens, or more logits, than ``size`` contexts would have.
+    """
+    items = sorted(found, key=lambda row: -len(row.ids))
+    most = size * max((len(o.tokens) for row in items for o in row.options), default=0)
+    while items:
+        first, logits, count = items[0], 0, 0
+        room = size * (1 + max(first.positions))
+        for row in items[:size]:
+            logits = max(logits, len(row.places))
+            if count and (len(first.ids) * (count + 1) > room or logits * (count + 1) > most):
+                break
+            count += 1
+        yield items[:count]
+        items = items[count:]

@@ -107,8 +107,8 @@ class RepSelect:
     def __post_init__(self) -> None:
         if self.components < 1 or self.adversary_rank < 1 or self.adversary_steps < 0:
             raise ValueError(
-                f"components {self.components}, adversary_rank {self.adversary_rank}, "
-                f"adversary_steps {self.adversary_steps}: the first two must be at least 1, the "
+                f"`components` {self.components}, `adversary_rank` {self.adversary_rank}, "
+                f"`adversary_steps` {self.adversary_steps}: the first two must be at least 1, the "
                 "last at least 0"
             )
 
