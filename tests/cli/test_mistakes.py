@@ -49,7 +49,7 @@ def no_model(monkeypatch):
         (f"{UNLEARN} --forget body.jsonl", "columns body; wanted"),
         (f"{UNLEARN} --forget good.jsonl --forget-columns text=story", "no column 'story'"),
         (f"{UNLEARN} --forget broken.jsonl", "broken.jsonl, line 1 is not JSON"),
-        (f"{UNLEARN} --forget list.jsonl", "line 1 holds a list"),
+        (f"{UNLEARN} --forget list.jsonl", "line 1 is a list"),
         (f"{UNLEARN} --forget blank.jsonl", "1 rows have no text, the first is row 1"),
         (f"{UNLEARN} --forget empty.jsonl", "is empty"),
         (f"{UNLEARN} --device cuda", "this machine has: cpu"),

@@ -98,7 +98,7 @@ def asking(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:
 
 
 def show_stages(out: RunDir) -> None:
-    """Every metric at every stage, of several attacks at their ends; then the ways of asking.
+    """Every metric at every stage, of several attacks at their ends; then the prompting attacks.
 
     ``after`` is left out where nothing was unlearned.
     """

@@ -33,7 +33,7 @@ WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT
 class Flag(NamedTuple):
     """A setting: how it is given, what it means, its group and its type.
 
-    ``shown`` is its name on the command line, ``given`` has what stands for its value as well.
+    ``shown`` is its name on the command line, ``given`` has the placeholder of its value as well.
     ``meaning`` is ``about`` with the default.
     """
 
@@ -146,7 +146,7 @@ def flag(name: str, hint: Any, about: str, default: Any, group: str, positional:
 
 
 def dashed(name: str, hint: Any) -> tuple[str, str]:
-    """A setting as a flag, and with what stands for its value."""
+    """A setting as a flag, and with the placeholder of its value."""
     shown = f"--{name.replace('_', '-')}"
     return shown, shown if hint is bool else f"{shown} {words_of(hint)}"
 
@@ -165,7 +165,7 @@ def written(value: Any) -> str:
 
 
 def words_of(hint: Any) -> str:
-    """What stands for a value; three dots where there may be several."""
+    """The placeholder of a value; three dots where there may be several."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "|".join(map(str, inner))

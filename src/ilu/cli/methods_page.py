@@ -38,7 +38,7 @@ def page() -> str:
     kinds = list(dict.fromkeys(e.kind for e in found if e.kind != "recipe"))
     head = [HEAD.format(robust=ending_list(endings()), stages=ending_list(stages()))]
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
-    variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
+    variants = ["## Endings of a recipe's name\n", *map(variant, (*endings(), "ilu"))]
     variants += map(stage, stages())
     masks = ["## Masks by name\n", *(f"* `{n}`: {s}" for n, s in SUMMARIES.items()), ""]
     attacks = [

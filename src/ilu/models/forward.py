@@ -133,7 +133,7 @@ class Frozen:
     """The original model: ``model`` with its trained weights put back, without gradient.
 
     Only the trained weights exist twice: all of them, three matrices for RMU, an adapter for LoRA.
-    They are ``offloaded`` if they lie in host memory while the model is on another device.
+    They are ``offloaded`` if they are in host memory while the model is on another device.
     Log-probabilities of a text are computed once and cached.
     """
 

@@ -20,7 +20,7 @@ from ilu.types import Head, Outputs, Tokens
 KEPT = 2**23
 """So many logits are kept from the forward to the backward pass: at most 32 MiB."""
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
-"""So many logits exist at a time: what a processor's cache holds, what keeps a GPU busy."""
+"""Number of logits that exist at a time: as many as fit a processor's cache, or keep a GPU busy."""
 ROWS = 2048
 """At most so many positions at a time."""
 CHUNK = 256

@@ -196,7 +196,7 @@ def all_files(folder: Path) -> list[Path]:
 
 
 def pinned(name: str, revision: str | None = None) -> str | None:
-    """The revision to load for what ``fingerprint_model`` tells of; of a folder there is none."""
+    """The revision that ``fingerprint_model`` describes; None for a folder."""
     check_name(name)
     path = model_path(name)
     return None if Path(path).is_dir() else commit_of(path, revision)

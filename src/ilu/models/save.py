@@ -81,8 +81,8 @@ def dtype_to_save(
 def round_weights(model: nn.Module, dtype: torch.dtype) -> float:
     """Round each weight to a number that ``dtype`` can hold, in place; the tensors keep theirs.
 
-    So what is measured afterwards is what ``dtype`` holds on disk. Returns the size of the change
-    relative to that of all weights; 0 if ``dtype`` holds them already.
+    So the weights that are measured are those on disk. Returns the size of the change
+    relative to that of all weights; 0 if ``dtype`` represents them exactly.
     """
     change = total = 0.0
     for name, p in model.named_parameters():

@@ -11,7 +11,7 @@ from ilu.recipes.suite_request import SuiteRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure what models know; several stand side by side in one table.
+    """Measure what models know; several models are columns of one table.
 
     Example: ilu evaluate lab runs/first/model --suite lab
 

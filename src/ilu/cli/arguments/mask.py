@@ -85,10 +85,10 @@ class Making:
     """What a mask is made from.
 
     Args:
-        model: folder, hub id, GGUF file, smollm2, or lab, which brings its own data.
+        model: folder, hub id, GGUF file, smollm2, or lab, which has its own data.
         forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
             flag for several topics.
-        retain: what is to be kept, for scores that ask for it.
+        retain: what is to be kept, for scores that require it.
         forget_columns: names of columns that differ, as wanted=present.
         retain_columns: the same for the retain set.
         truncate: cut longer examples to this many tokens.
@@ -106,7 +106,7 @@ class Making:
         limit: use the first so many examples of each set.
         precision: of the model; sums are float32 in any case.
         scores: put the scores into this folder instead of memory, for large models, and keep them;
-            the same command with another --fraction or --per selects from what lies there.
+            the same command with another --fraction or --per selects from these scores.
         device: cpu, cuda, mps.
     """
 

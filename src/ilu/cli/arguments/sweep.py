@@ -63,7 +63,7 @@ class SweepFlags:
     """What to vary, and what is done with every run.
 
     Args:
-        out: folder of the sweep; what lies there is not done again.
+        out: folder of the sweep; runs that are finished there are not repeated.
         grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
             -ilu, and recipe=A,B tries several recipes with the same flags.
         attack: all, or an attack as ilu attack --attack takes it, carried out on every run; repeat
