@@ -57,9 +57,9 @@ def ranges_of(wanted: Attack) -> dict[str, Range]:
     ranges = read_ranges(wanted.search)
     if other := [key for key in ranges if key not in SEARCHED]:
         raise ValueError(f"`search` {other[0]}: choose {', '.join(SEARCHED)}")
-    if not wanted.attack or wanted.ask or wanted.keep:
+    if not wanted.attack or wanted.probe or wanted.keep_models:
         raise ValueError(
-            "`search` is for attacks that train: give `attack`, no `ask` and no `keep`"
+            "`search` is for attacks that train: give `attack`, no `probe` and no `keep_models`"
         )
     if wanted.trials < 1 or not 0 <= wanted.usable <= 1:
         raise ValueError(
