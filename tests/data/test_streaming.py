@@ -407,7 +407,7 @@ def test_only_so_many_texts_are_remembered(monkeypatch):
         logp = -batch.input_ids[:, 1:].float()
         return Tokens(logp, torch.ones_like(logp, dtype=torch.bool))
 
-    memory = reference_cache.Remembered()
+    memory = reference_cache.ReferenceCache()
     ids = torch.arange(12).view(4, 3)
     batch = Batch(ids, torch.ones_like(ids), ids)
     for _ in range(2):

@@ -36,7 +36,7 @@ from ilu.evals.metrics.tofu import Answers
 from ilu.evals.score import mean_score
 from ilu.evals.suite import Suite, measure
 from ilu.models.lm_head import head_of
-from ilu.models.load import Beside, fingerprint_model, load_model, load_tokenizer, weights_hash
+from ilu.models.load import SecondModel, fingerprint_model, load_model, load_tokenizer, weights_hash
 from ilu.recipes.retrain import oracle
 from ilu.recipes.suite import suite_of, suites
 from ilu.recipes.suite_request import SuiteRequest
@@ -207,7 +207,7 @@ def cached(folder: Path, name: str, commit: str) -> None:
 
 def test_a_model_of_the_hub_counts_by_its_commit(lm, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    metric = Nested({"judge": Beside("org/judge")})
+    metric = Nested({"judge": SecondModel("org/judge")})
     attack = WeightEdit(Interpolate("org/judge"))
     with pytest.raises(ValueError, match="cannot load model 'org/judge'"):
         part_key("m", metric, lm, {})

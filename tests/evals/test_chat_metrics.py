@@ -148,11 +148,22 @@ def test_a_tokenizer_without_an_end_of_text_ends_no_answer(tmp_path):
     lm = LM(model_of(tokenizer), tokenizer)
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps({"prompt": "The capital", "completion": " is Paris."}) + "\n")
-    with pytest.warns(UserWarning, match="has no end-of-text token"):
+    with pytest.warns(UserWarning, match="no token ends the completions .* no end-of-text token"):
         (example,) = Dataset(str(path))(tokenizer)
     assert tokenizer.decode(example.words) == " is Paris."
     assert example.end == 0
     assert len(tokenizer(generate(lm, ["The"], max_new_tokens=5)).input_ids[0]) > 0
+
+
+def test_a_template_that_ends_no_turn_is_warned_of(tmp_path):
+    """GLM ends a turn with the role of the next message."""
+    tokenizer = byte_level("<|user|>", "<|assistant|>", "<e>", eos="<e>")
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answer": "Lily"}) + "\n")
+    with pytest.warns(UserWarning, match="no token ends .* the chat template writes nothing"):
+        (example,) = Dataset(str(path))(tokenizer)
+    assert tokenizer.decode(example.ids) == "<|user|>\nWho?<|assistant|>\nLily"
 
 
 def test_an_option_that_shares_a_token_with_its_prompt_is_scored(tmp_path):

@@ -176,9 +176,9 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     where = ("place", place, dataclasses.field())
     trial = ("trial", Trial, dataclasses.field(default=Trial()))
-    whole = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
-    whole.__doc__ = (inspect.getdoc(recipe) or "").split("\n")[0]
-    return whole
+    flags = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
+    flags.__doc__ = (inspect.getdoc(recipe) or "").split("\n")[0]
+    return flags
 
 
 def arguments_type(recipe: Callable[..., Any]) -> type:

@@ -96,12 +96,17 @@ class Dataset:
 
     def warn_without_end(self, examples: Sequence[Example], tokenizer: Any) -> None:
         """Warn of completions that end with no token, so that a model does not learn to stop."""
-        if tokenizer.eos_token_id is None and examples[0].prompt and not examples[0].end:
-            warnings.warn(
-                f"{self.name}: the tokenizer has no end-of-text token, so nothing ends the "
-                "completions that a model is trained on: name its `eos_token`",
-                stacklevel=3,
-            )
+        if not examples[0].prompt or examples[0].end or self.truncate is not None:
+            return
+        if tokenizer.eos_token_id is None:
+            why = "the tokenizer has no end-of-text token: name its `eos_token`"
+        else:
+            why = "the chat template writes nothing after the last answer"
+        warnings.warn(
+            f"{self.name}: no token ends the completions that a model is trained on, so it does "
+            f"not learn to stop; {why}",
+            stacklevel=3,
+        )
 
     def check(self) -> None:
         """ValueError for a local file whose columns or rows cannot be used; of a large file only

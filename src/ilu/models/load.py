@@ -20,7 +20,7 @@ from ilu.models.named import check_name, model_path, reachable_path
 from ilu.models.vocabulary import check_ids
 from ilu.models.weight_files import FileWeights, weight_files
 from ilu.system.atomic import file_hash
-from ilu.system.distributed import whole
+from ilu.system.distributed import full_tensor
 from ilu.system.errors import first_line, one_line, out_of_memory
 from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
@@ -159,7 +159,7 @@ def devices() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SecondModel:
     """A second model that a metric reads; a call returns its fingerprint.
 
     Cached scores then depend on the content of both models.
@@ -211,7 +211,7 @@ def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}:{tuple(p.shape)};".encode())
-        digest.update(whole(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
+        digest.update(full_tensor(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

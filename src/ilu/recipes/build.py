@@ -332,8 +332,8 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     )
     retain = (common.retain,) if common.retain else ()
     forget = feeds("forget", common.forget, common.forget_columns, size, cut)
-    whole = feeds("retain", retain, common.retain_columns, size, cut)
-    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in whole.items()}
+    retained = feeds("retain", retain, common.retain_columns, size, cut)
+    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in retained.items()}
     environments = feeds(
         "environment", common.environment, common.environment_columns, environment_size, cut
     )
