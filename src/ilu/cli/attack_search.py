@@ -43,7 +43,7 @@ def search_attacks(wanted: Attack, make: Make) -> None:
     names = list(dict.fromkeys(wanted.attack))
     check_labels(names)
     check_inputs([make(with_settings(wanted, lowest(ranges)), name) for name in names])
-    found = [strongest(wanted, name, ranges, make) for name in names]
+    found = [strongest_found(wanted, name, ranges, make) for name in names]
     found.sort(key=lambda each: (each.forgotten is None, each.forgotten))
     write_json(wanted.place.out / "search.json", {"strongest": [e._asdict() for e in found]})
     rows = [(e.attack, written(e.settings), number(e.forgotten)) for e in found]
@@ -82,7 +82,7 @@ def with_settings(wanted: Attack, settings: Settings) -> Attack:
     return replace(wanted, **own, settings=replace(wanted.settings, **shared))
 
 
-def strongest(wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make) -> Strongest:
+def strongest_found(wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make) -> Strongest:
     """The trial that brings back most while the model is usable; the first of several."""
     trials: list[Trial] = []
     while len(trials) < wanted.trials:
