@@ -38,7 +38,7 @@ from ilu.evals.suite import Suite, measure
 from ilu.models.lm_head import head_of
 from ilu.models.load import SecondModel, fingerprint_model, load_model, load_tokenizer, weights_hash
 from ilu.recipes.retrain import oracle
-from ilu.recipes.suite import suite_of, suites
+from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe
 from ilu.runs.run import run, run_once
@@ -270,16 +270,6 @@ def test_suites_say_what_data_they_need():
         suite_of("tofu", SuiteRequest(split="forget15"))
     with pytest.raises(ValueError, match="none: leave `split` out"):
         suite_of("lab", SuiteRequest(split="news"))
-
-
-@pytest.mark.parametrize("name", suites())
-def test_every_suite_can_be_recorded_and_restored(name):
-    data, others = (
-        None if suites()[name].data == "own" else "d.jsonl",
-        "n.jsonl" if name == "membership" else None,
-    )
-    suite = suite_of(name, SuiteRequest(limit=2, data=data, nonmembers=others))
-    assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 
 def test_a_series_of_models_can_be_recorded():

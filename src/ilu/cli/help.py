@@ -2,10 +2,12 @@
 
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import (
     Annotated,
@@ -28,6 +30,10 @@ Positional = Annotated[T, POSITIONAL]
 WIDTH = 80
 INDENT = " " * 6
 WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
+
+
+VALUE = re.compile(r"(--[\w-]+) (?=[^-\s\\])")
+"""A flag with the space before its value, where a line is not broken."""
 
 
 class Flag(NamedTuple):
@@ -184,8 +190,22 @@ def lines(flag: Flag) -> list[str]:
 
 
 def fitted(text: str) -> str:
-    """A text whose long lines are broken; those of a command end in what a shell joins them by."""
-    return "".join(f"{part}\n" for line in text.splitlines() for part in broken(line))
+    """A text in lines of at most ``width``: paragraphs are filled, other long lines are broken.
+
+    A line of a paragraph has no indent. A broken line of a command ends in what a shell joins by.
+    """
+    found: list[str] = []
+    for prose, group in groupby(text.splitlines(), is_prose):
+        if prose:
+            found += wrapped(" ".join(group))
+        else:
+            found += [part for line in group for part in broken(line)]
+    return "".join(f"{line}\n" for line in found)
+
+
+def is_prose(line: str) -> bool:
+    """Whether a line is part of a paragraph."""
+    return bool(line) and not line.startswith((" ", "usage: "))
 
 
 def broken(line: str) -> list[str]:
@@ -194,10 +214,13 @@ def broken(line: str) -> list[str]:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     further = "    " if line.lstrip().startswith(("usage: ", "ilu ")) else ""
+    if name := re.match(r" +\S+ {2,}", line):  # a name and its meaning
+        further = " " * (name.end() - len(indent))
     end = " \\" if line.startswith("  ilu ") else ""
     parts = textwrap.wrap(
-        line.strip().removesuffix("\\"), width() - len(end), initial_indent=indent,
-        subsequent_indent=indent + further, break_on_hyphens=False,
+        VALUE.sub("\\1\0", line.strip()).removesuffix("\\"), width() - len(end),
+        initial_indent=indent, subsequent_indent=indent + further, break_on_hyphens=False,
     )  # fmt: skip
+    parts = [part.replace("\0", " ") for part in parts]
     last = parts[-1] + (" \\" if line.endswith("\\") else "")
     return [*(f"{part}{end}" for part in parts[:-1]), last]

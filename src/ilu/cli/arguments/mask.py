@@ -12,7 +12,7 @@ from ilu.recipes.mask_names import SUMMARIES
 from ilu.system.errors import unknown
 
 HELP = """\
-usage: ilu mask SCORE --model M --forget F --retain R --fraction X [--fraction Y ...] --out FILE
+usage: ilu mask SCORE --model M --forget F --retain R --fraction X --out FILE
        ilu mask show FILE
        ilu mask compare A B
        ilu mask convert OLD.pt --model M --out FILE
@@ -22,9 +22,12 @@ A mask says which weights may move. SCORE is one of:
 {scores}
 
   ilu mask wagle --model lab --fraction 0.1 --out mask.safetensors
-  ilu mask wagle --model lab --fraction 0.1 --scores scores --out small.safetensors
-  ilu mask wagle --model lab --fraction 0.3 --scores scores --out large.safetensors
-  ilu mask sure --model ./my-model --forget f.jsonl --fraction 0.1 --out sure.safetensors
+  ilu mask wagle --model lab --fraction 0.1 --scores scores \\
+      --out small.safetensors
+  ilu mask wagle --model lab --fraction 0.3 --scores scores \\
+      --out large.safetensors
+  ilu mask sure --model ./my-model --forget f.jsonl --fraction 0.1 \\
+      --out sure.safetensors
   ilu unlearn npo --model lab --mask mask.safetensors --out runs/masked
   ilu unlearn npo --model lab --mask wagle:0.1 --out runs/the-same
 
