@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--noise", nargs="+", type=float, default=NOISE)
+    parser.add_argument("--noise", nargs="*", type=float, default=NOISE)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="of the distillation")
     parser.add_argument("--table", type=Path, default=RESULTS)
     parser.add_argument("--tiny", action="store_true", help="two steps, to try it")
