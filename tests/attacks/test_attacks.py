@@ -537,7 +537,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
     relearned = made.attacks["relearn-5-3e-3"]
     assert isinstance(relearned, FineTune)
     assert (relearned.optim.lr, relearned.feed.source) == (3e-3, Documents("agents", stop=5))
-    watched = replace(by, settings=replace(settings, every=2), until=Convergence())
+    watched = replace(by, settings=replace(settings, eval_every=2), until=Convergence())
     assert (watched("lora:sums").until, watched("relearn:5").until) == (Convergence(), None)
     assert by("relearn").feed.source == Documents("agents", stop=20)  # as a task, as ever
     assert label("relearn") == "relearn"

@@ -72,10 +72,10 @@ def test_what_is_taken_and_what_is_left_share_nothing_and_are_all_there_is():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_asks_for_the_same_fact(form):
-    told, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
-    assert [x.options[x.answer] for x in told] == [x.options[x.answer] for x in asked]
+    reworded, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
+    assert [x.options[x.answer] for x in reworded] == [x.options[x.answer] for x in asked]
     if form != "questions":
-        assert not {x.prompt for x in told} & {x.prompt for x in asked}
+        assert not {x.prompt for x in reworded} & {x.prompt for x in asked}
 
 
 def test_solved_questions_stand_in_front_and_an_answer_is_begun():

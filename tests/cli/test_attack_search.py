@@ -42,7 +42,7 @@ def test_settings_go_where_they_belong():
         (("--search", "lr=2:1"), "LOW must be below HIGH"),
         (("--search", "steps=1:2", "--trials", "0"), "trials must be at least 1"),
         (("--search", "steps=1:2", "--usable", "2"), "the share from 0 to 1"),
-        (("--search", "steps=1:2", "--ask", "lens"), "no --ask"),
+        (("--search", "steps=1:2", "--probe", "lens"), "no --probe"),
         (("--search", "steps=1:2", "--attack", "moood"), "did you mean 'mood'"),
     ],
 )

@@ -1,6 +1,8 @@
 """What a user can get wrong is found before a model is loaded."""
 
+import errno
 import os
+import tempfile
 import warnings
 
 import pytest
@@ -24,6 +26,7 @@ FILES = {
     "list.jsonl": "[1]\n",
     "blank.jsonl": '{"text": ""}\n{"text": "a"}\n',
     "empty.jsonl": "",
+    "number.jsonl": '{"text": 5}\n',
     "choice.jsonl": '{"question": "q", "choices": ["a"], "answer": 0}\n',
 }
 UNLEARN = "unlearn npo --model lab --out run"
@@ -49,9 +52,12 @@ def no_model(monkeypatch):
         (f"{UNLEARN} --forget body.jsonl", "columns body; wanted"),
         (f"{UNLEARN} --forget good.jsonl --forget-columns text=story", "no column 'story'"),
         (f"{UNLEARN} --forget broken.jsonl", "broken.jsonl, line 1 is not JSON"),
-        (f"{UNLEARN} --forget list.jsonl", "line 1 holds a list"),
+        (f"{UNLEARN} --forget list.jsonl", "line 1 is a list"),
         (f"{UNLEARN} --forget blank.jsonl", "1 rows have no text, the first is row 1"),
         (f"{UNLEARN} --forget empty.jsonl", "is empty"),
+        (f"{UNLEARN} --forget number.jsonl", "row 1: text is a number (5), and must be text"),
+        (f"{ATTACK} --attack number.jsonl", "row 1: text is a number (5), and must be text"),
+        ("evaluate lab --data number.jsonl", "row 1: text is a number (5), and must be text"),
         (f"{UNLEARN} --device cuda", "this machine has: cpu"),
         (f"{UNLEARN} --parameters [", "--parameters '[' is no regular expression"),
         (f"{UNLEARN} --perturbed (", "--perturbed '(' is no regular expression"),
@@ -77,6 +83,13 @@ def no_model(monkeypatch):
         (f"{ATTACK} --attack relearn:1 --forget no.jsonl", "no.jsonl does not exist"),
         (f"{ATTACK} --attack body.jsonl", "columns body; wanted"),
         (f"{ATTACK} --attack mood --suite likelihood --data no.jsonl", "no.jsonl does not exist"),
+        (f"{ATTACK} --attack quantize:4", "unknown task 'quantize:4'; did you mean 'quantise:4'?"),
+        (f"{ATTACK} --attack quantize", "did you mean 'quantise:4'?"),
+        (f"{ATTACK} --attack lorra:mood", "did you mean 'lora:mood'?"),
+        (f"{ATTACK} --attack lora:modo", "did you mean 'mood'?"),
+        (f"{ATTACK} --attack x", "attacks by name: ablate, "),
+        (f"{ATTACK} --attack mood --device gpu", "there is no device 'gpu'; this machine has: cpu"),
+        (f"{UNLEARN} --device cpu:x", "there is no device 'cpu:x'; this machine has: cpu"),
         (f"{ATTACK} --attack mood --batch-size 0", "--batch-size 0: it must be at least 1"),
         (f"{ATTACK} --attack mood --device cuda", "this machine has: cpu"),
         (f"{ATTACK} --attack mood --steps -1", "--steps must be at least 0"),
@@ -196,6 +209,19 @@ def test_a_folder_that_cannot_be_written_is_said_first(ilu, tmp_path, monkeypatc
     done = ilu("unlearn", "npo", "--model", "lab", "--out", "locked/run")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_file_system_that_takes_no_folder_is_said_first(ilu, tmp_path, monkeypatch):
+    def refuse(dir):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(dir))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    for words in ("unlearn npo --model lab", "attack lab --attack mood"):
+        done = ilu(*words.split(), "--out", "proc/run")
+        assert done.returncode == 2
+        assert "error: proc/run cannot be made: no folder can be made in " in done.stderr
+        assert "Choose another --out" in done.stderr
 
 
 def test_an_environment_that_does_nothing_is_warned_of():

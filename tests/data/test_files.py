@@ -55,7 +55,7 @@ def test_an_object_over_several_lines_is_one_row(tmp_path):
 
 BAD = [
     ("[]", "is empty"),
-    ('[{"a": 1}, 2]', "item 2 holds a int, not an object"),
+    ('[{"a": 1}, 2]', "item 2 is a int, not an object"),
     ('[{"a": 1},', "is not JSON .*: write one array of objects, or one object per line"),
     ('{"a": 1}\n{oops}\n', "line 2 is not JSON"),
     ("{\n", "is not JSON"),

@@ -152,7 +152,7 @@ def test_an_attack_asks_own_questions_without_showing_the_options(ilu, tmp_path)
     rows = [{"question": f"Who keeps lighthouse {i}?", "choices": draw.sample(keepers, 4),
              "answer": draw.randrange(4)} for i in range(24)]  # fmt: skip
     write(tmp_path / "q.jsonl", rows)
-    asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--ask", "prefilled")
+    asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--probe", "prefilled")
     few = ("--attack", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
     done = ilu("attack", "lab", *asked, *few, "--out", "run")
     assert done.returncode == 0, done.stderr

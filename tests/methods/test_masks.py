@@ -492,7 +492,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
             read_legacy(tmp_path / name)
     assert capsys.readouterr().out == ""
     torch.save([1, 2], tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(ValueError, match="contains a list"):
         read_legacy(tmp_path / "c.pt")
     torch.save({"lm_head.weight": torch.full((32, 16), 2)}, tmp_path / "d.pt")
     with pytest.raises(ValueError, match="other than 0 and 1"):

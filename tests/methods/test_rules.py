@@ -192,7 +192,7 @@ def flat_vector(grads):
 
 
 def nll(model):
-    forward = ModelForward(model, whole=True)
+    forward = ModelForward(model, all_logits=True)
     return NLL()(forward, Frozen(model, None), batch(examples=6)).mean()
 
 
@@ -241,7 +241,7 @@ def test_the_curvature_penalty_matches_double_backward(tiny, mathematical):
 
     def gradient_at(shift):
         weights = {n: p + shift * u for n, p, u in zip(names, params, unit, strict=True)}
-        loss = NLL()(ModelForward(tiny, weights, whole=True), Frozen(tiny, None), b).mean()
+        loss = NLL()(ModelForward(tiny, weights, all_logits=True), Frozen(tiny, None), b).mean()
         return flat_vector(torch.autograd.grad(loss, params, create_graph=True))
 
     whole = nll(tiny) + 0.3 * (gradient_at(mu) - gradient_at(0.0)).norm()

@@ -26,7 +26,7 @@ CHOICE = {"choice_acc": LOST, "choice_picks_A": HALF}
 
 
 def record(suite="choice", data="q.jsonl", asks="q.jsonl", **asked):
-    """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --ask fewshot``."""
+    """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --probe fewshot``."""
     made = attacked(
         "lab", ["noise:3"], Attacker(optim=Optim(lr=1e-3, steps=1)),
         {suite: suite_of(suite, SuiteRequest(data=data, **asked))},

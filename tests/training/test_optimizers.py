@@ -13,7 +13,7 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.lm_head_loss import tokens_of
-from ilu.models.reference_cache import Remembered
+from ilu.models.reference_cache import ReferenceCache
 from ilu.system import optional
 from ilu.system.errors import Stopped
 from ilu.system.seeds import seeded
@@ -153,7 +153,7 @@ def test_the_two_point_estimate_is_the_gradient_on_average(tiny):
     model, stream = make_tiny(), {"x": Stream(EXAMPLES, 6, 0)}
     objective = {"x": Term(NLL(), on="x", weight=2.0)}
     named = dict(model.named_parameters())
-    made = engine_for(model, objective, named, Optim(lr=1.0, steps=1), Remembered())
+    made = engine_for(model, objective, named, Optim(lr=1.0, steps=1), ReferenceCache())
     one, free = stream["x"](0), moving(named, None)
     accumulate(objective, made, lambda on: one, {}, 0)
     g = torch.cat([p.grad.flatten() for p in made.params])

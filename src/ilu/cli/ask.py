@@ -1,4 +1,4 @@
-"""``ilu ask``: the answers of several models, side by side."""
+"""``ilu ask``: the answers of several models in one table."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence

@@ -29,9 +29,9 @@ LR = 1e-5
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted, request = read(argv)
-    if not wanted.attack and not wanted.ask:
+    if not wanted.attack and not wanted.probe:
         raise ValueError(
-            "ilu attack needs --attack or --ask: a task, or one of the kinds "
+            "ilu attack needs --attack or --probe: a task, or one of the kinds "
             f"{', '.join(attack_kinds())}; see ilu attack --help"
         )
     if wanted.search:
@@ -39,7 +39,7 @@ def attack(argv: Sequence[str]) -> None:
         return
     recipe = attacked(
         wanted.model, wanted.attack, attacker(wanted), suites(wanted, request),
-        asking(wanted, request), keep=wanted.keep, revision=wanted.revision,
+        asking(wanted, request), keep=wanted.keep_models, revision=wanted.revision,
     )  # fmt: skip
     out = carry_out(recipe, wanted.place, shared=wanted.cache)
     show_stages(out)
@@ -86,19 +86,19 @@ def measured(wanted: Attack, request: SuiteRequest) -> SuiteRequest:
 
 def asking(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:
     """The prompting attacks."""
-    if not wanted.ask:
+    if not wanted.probe:
         return {}
     own, labs = ("choice", "elicit"), ("lab", "elicit", "likelihood")
     if wanted.suite not in (own if request.data else labs):
         raise ValueError(
-            f"--ask does not know the questions of --suite {wanted.suite}: use --suite choice "
+            f"--probe does not know the questions of --suite {wanted.suite}: use --suite choice "
             "--data FILE, or --suite lab, whose questions are the lab's"
         )
-    return probes(measured(wanted, request), wanted.ask, wanted.settings.seed)
+    return probes(measured(wanted, request), wanted.probe, wanted.settings.seed)
 
 
 def show_stages(out: RunDir) -> None:
-    """Every metric at every stage, of several attacks at their ends; then the ways of asking.
+    """Every metric at every stage, of several attacks at their ends; then the prompting attacks.
 
     ``after`` is left out where nothing was unlearned.
     """

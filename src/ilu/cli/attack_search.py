@@ -43,7 +43,7 @@ def search_attacks(wanted: Attack, make: Make) -> None:
     names = list(dict.fromkeys(wanted.attack))
     check_labels(names)
     check_inputs([make(with_settings(wanted, lowest(ranges)), name) for name in names])
-    found = [strongest(wanted, name, ranges, make) for name in names]
+    found = [strongest_found(wanted, name, ranges, make) for name in names]
     found.sort(key=lambda each: (each.forgotten is None, each.forgotten))
     write_json(wanted.place.out / "search.json", {"strongest": [e._asdict() for e in found]})
     rows = [(e.attack, written(e.settings), number(e.forgotten)) for e in found]
@@ -57,9 +57,9 @@ def ranges_of(wanted: Attack) -> dict[str, Range]:
     ranges = read_ranges(wanted.search)
     if other := [key for key in ranges if key not in SEARCHED]:
         raise ValueError(f"`search` {other[0]}: choose {', '.join(SEARCHED)}")
-    if not wanted.attack or wanted.ask or wanted.keep:
+    if not wanted.attack or wanted.probe or wanted.keep_models:
         raise ValueError(
-            "`search` is for attacks that train: give `attack`, no `ask` and no `keep`"
+            "`search` is for attacks that train: give `attack`, no `probe` and no `keep_models`"
         )
     if wanted.trials < 1 or not 0 <= wanted.usable <= 1:
         raise ValueError(
@@ -82,7 +82,9 @@ def with_settings(wanted: Attack, settings: Settings) -> Attack:
     return replace(wanted, **own, settings=replace(wanted.settings, **shared))
 
 
-def strongest(wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make) -> Strongest:
+def strongest_found(
+    wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make
+) -> Strongest:
     """The trial that brings back most while the model is usable; the first of several."""
     trials: list[Trial] = []
     while len(trials) < wanted.trials:

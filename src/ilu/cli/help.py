@@ -2,10 +2,12 @@
 
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import (
     Annotated,
@@ -30,10 +32,14 @@ INDENT = " " * 6
 WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
 
 
+VALUE = re.compile(r"(--[\w-]+) (?=[^-\s\\])")
+"""A flag with the space before its value, where a line is not broken."""
+
+
 class Flag(NamedTuple):
     """A setting: how it is given, what it means, its group and its type.
 
-    ``shown`` is its name on the command line, ``given`` has what stands for its value as well.
+    ``shown`` is its name on the command line, ``given`` has the placeholder of its value as well.
     ``meaning`` is ``about`` with the default.
     """
 
@@ -146,7 +152,7 @@ def flag(name: str, hint: Any, about: str, default: Any, group: str, positional:
 
 
 def dashed(name: str, hint: Any) -> tuple[str, str]:
-    """A setting as a flag, and with what stands for its value."""
+    """A setting as a flag, and with the placeholder of its value."""
     shown = f"--{name.replace('_', '-')}"
     return shown, shown if hint is bool else f"{shown} {words_of(hint)}"
 
@@ -165,7 +171,7 @@ def written(value: Any) -> str:
 
 
 def words_of(hint: Any) -> str:
-    """What stands for a value; three dots where there may be several."""
+    """The placeholder of a value; three dots where there may be several."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "|".join(map(str, inner))
@@ -184,8 +190,22 @@ def lines(flag: Flag) -> list[str]:
 
 
 def fitted(text: str) -> str:
-    """A text whose long lines are broken; those of a command end in what a shell joins them by."""
-    return "".join(f"{part}\n" for line in text.splitlines() for part in broken(line))
+    """A text in lines of at most ``width``: paragraphs are filled, other long lines are broken.
+
+    A line of a paragraph has no indent. A broken line of a command ends in what a shell joins by.
+    """
+    found: list[str] = []
+    for prose, group in groupby(text.splitlines(), is_prose):
+        if prose:
+            found += wrapped(" ".join(group))
+        else:
+            found += [part for line in group for part in broken(line)]
+    return "".join(f"{line}\n" for line in found)
+
+
+def is_prose(line: str) -> bool:
+    """Whether a line is part of a paragraph."""
+    return bool(line) and not line.startswith((" ", "usage: "))
 
 
 def broken(line: str) -> list[str]:
@@ -194,10 +214,13 @@ def broken(line: str) -> list[str]:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     further = "    " if line.lstrip().startswith(("usage: ", "ilu ")) else ""
+    if name := re.match(r" +\S+ {2,}", line):  # a name and its meaning
+        further = " " * (name.end() - len(indent))
     end = " \\" if line.startswith("  ilu ") else ""
     parts = textwrap.wrap(
-        line.strip().removesuffix("\\"), width() - len(end), initial_indent=indent,
-        subsequent_indent=indent + further, break_on_hyphens=False,
+        VALUE.sub("\\1\0", line.strip()).removesuffix("\\"), width() - len(end),
+        initial_indent=indent, subsequent_indent=indent + further, break_on_hyphens=False,
     )  # fmt: skip
+    parts = [part.replace("\0", " ") for part in parts]
     last = parts[-1] + (" \\" if line.endswith("\\") else "")
     return [*(f"{part}{end}" for part in parts[:-1]), last]

@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}: a configuration is an object")
+        raise ValueError(f"{path} contains a {type(found).__name__}: a configuration is an object")
     return found
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilu.cli.flags import parse
+from ilu.cli.flags import as_flags, parse
+from ilu.cli.help import wrapped
 from ilu.cli.terminal import console, print_json, table
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.names import ENVIRONMENT, declared_endings, declared_methods, declared_stages
@@ -63,7 +64,7 @@ def methods(argv: Sequence[str]) -> None:
 
 def first_lines(found: Mapping[str, Declared], prefix: str = "") -> dict[str, str]:
     """The first paragraph of each docstring in one line."""
-    return {f"{prefix}{name}": " ".join(each.doc.split()) for name, each in found.items()}
+    return {f"{prefix}{name}": as_flags(" ".join(each.doc.split())) for name, each in found.items()}
 
 
 def section(title: str, lines: Mapping[str, str]) -> None:
@@ -71,7 +72,9 @@ def section(title: str, lines: Mapping[str, str]) -> None:
     console.print(f"{title}\n", markup=False)
     width = max(map(len, lines))
     for name, text in lines.items():
-        console.print(f"  {name:{width}}  {text}", markup=False, soft_wrap=True)
+        hanging = " " * (width + 4)
+        for line in wrapped(f"{name:{width}}  {text}", hanging, "  "):
+            console.print(line, markup=False, soft_wrap=True)
     console.print()
 
 

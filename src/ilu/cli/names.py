@@ -26,7 +26,14 @@ OLD_FLAGS: Mapping[str, Mapping[str, str]] = {
     "unlearn": LIMIT,
     "plan": LIMIT,
     "sweep": {**LIMIT, "--attacks": "--attack"},
-    "attack": {**DATA_COLUMNS, "--task": "--attack", "--task-columns": "--attack-columns"},
+    "attack": {
+        **DATA_COLUMNS,
+        "--task": "--attack",
+        "--task-columns": "--attack-columns",
+        "--keep": "--keep-models",
+        "--every": "--eval-every",
+        "--ask": "--probe",
+    },
     "evaluate": DATA_COLUMNS,
     "landscape": DATA_COLUMNS,
     "vectors": {"--columns": "--cka-columns"},
@@ -44,12 +51,16 @@ class Names(NamedTuple):
     def today(self, flag: str) -> str:
         """The name of a flag today; dashes may be underscores."""
         dashed = flag.replace("_", "-")
-        return {**EVERYWHERE, **OLD_FLAGS.get(self.command, {})}.get(dashed, flag)
+        names = {**EVERYWHERE, **OLD_FLAGS.get(self.command, {})}
+        if dashed.startswith("--no-") and (new := names.get(f"--{dashed[5:]}")):
+            return f"--no-{new[2:]}"
+        return names.get(dashed, flag)
 
     def renewed(self, words: Sequence[str]) -> list[str]:
         """The words with today's names of recipe and flags; an older name gives a notice."""
         found = [new for pair in self.flags_and_words(self.with_recipe(words)) for new in pair]
-        return [*found, "--keep"] if self.keeps(words) and "--keep" not in found else found
+        kept = self.keeps(words) and "--keep-models" not in found
+        return [*found, "--keep-models"] if kept else found
 
     def with_recipe(self, words: Sequence[str]) -> Sequence[str]:
         """The words with today's name of the recipe, so that its notice is given once."""
@@ -94,7 +105,7 @@ class Names(NamedTuple):
     def hint(self, flag: str) -> str:
         """What else has changed with a flag."""
         if (self.command, flag) == ("attack", "--task"):
-            return ", and --keep saves the attacked weights"
+            return ", and --keep-models saves the attacked weights"
         return ", and takes a seed" if (self.command, flag) == ("bench", "--seeds") else ""
 
     def with_model(self, words: Sequence[str]) -> list[str]:

@@ -80,6 +80,8 @@ def cell(value: Any, column: str) -> str:
         return ""
     if column in ANSWERS and isinstance(value, list) and value:
         return text_in(value[0], f"the first entry of {column}")
+    if column == "text" and isinstance(value, int | float):
+        raise ValueError(f"{column} is a number ({value}), and must be text: quote it if it is one")
     return text_in(value, column)
 
 

@@ -200,7 +200,7 @@ def json_value(text: str, where: str, advice: str) -> Any:
 def checked_object(value: Any, where: str) -> Row:
     """The value, if it is an object."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where} holds a {type(value).__name__}, not an object with columns")
+        raise ValueError(f"{where} is a {type(value).__name__}, not an object with columns")
     return value
 
 

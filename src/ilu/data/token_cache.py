@@ -177,7 +177,7 @@ def opened(folder: Path) -> Cached:
         counts = [int(record[key]) for key in ("lost", "spanning", "aliases")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} holds tokenized text that is damaged ({error}): delete this folder, it will "
+            f"{folder} has tokenized text that is damaged ({error}): delete this folder, it will "
             "be made again"
         ) from error
     blocks = reader.num_record_batches

@@ -192,14 +192,14 @@ def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module
         lora_dropout=0.0,
         fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
     )
-    whole: Any = model
+    untyped: Any = model
     with quiet_peft(), seeded(seed, next(model.parameters()).device):
-        return get_peft_model(whole, config)
+        return get_peft_model(untyped, config)
 
 
 @torch.no_grad()
 def merge(adapted: nn.Module) -> None:
     """Add the adapters to the weights, in float32; the model has no adapters afterwards."""
-    whole: Any = adapted
-    model: nn.Module = whole.float().merge_and_unload()
+    untyped: Any = adapted
+    model: nn.Module = untyped.float().merge_and_unload()
     model.requires_grad_(True)

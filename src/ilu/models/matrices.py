@@ -90,8 +90,8 @@ def linear_modules(model: nn.Module) -> dict[str, Any]:
 
     Subclasses may return something else than a linear map, such as routers with their scores.
     """
-    whole: Any = model
-    output = whole.get_output_embeddings()
+    untyped: Any = model
+    output = untyped.get_output_embeddings()
     return {n: m for n, m in model.named_modules() if is_linear(m) and m is not output}
 
 

@@ -160,7 +160,7 @@ def read_packed(model: nn.Module) -> list[Tensor]:
 
 def two_texts(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Token ids of different lengths, as many as the model has."""
-    whole: Any = model
-    vocabulary = whole.get_input_embeddings().num_embeddings
+    untyped: Any = model
+    vocabulary = untyped.get_input_embeddings().num_embeddings
     ids = torch.arange(12, device=next(model.parameters()).device) % vocabulary
     return ids[:4], ids[4:]

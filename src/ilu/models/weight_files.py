@@ -35,7 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
         if path.is_file():
             return shards_named_in(path) if choice.endswith(INDEX) else [path]
     raise ValueError(
-        f"{folder} holds no weights of a model: it needs {CHOICES[0]}, or {CHOICES[1]} with the "
+        f"{folder} has no weights of a model: it needs {CHOICES[0]}, or {CHOICES[1]} with the "
         "files that it names"
     )
 

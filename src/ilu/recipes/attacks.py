@@ -115,7 +115,7 @@ class Attacker:
     def with_settings(self, attack: FineTune) -> FineTune:
         """Return ``attack`` with the settings that do not depend on its data."""
         shared = self.settings
-        return replace(attack, seed=shared.seed, every=shared.every, only_end=shared.only_end)
+        return replace(attack, seed=shared.seed, every=shared.eval_every, only_end=shared.only_end)
 
 
 def unseen_facts(name: str, documents: int) -> dict[str, Metric]:

@@ -24,7 +24,7 @@ BEGINNINGS = (" The answer is", " I know this one:", " It is")
 """Prefilled beginnings of an answer."""
 LAB_SUFFIX = Budget(tokens=2, steps=12, candidates=16)
 """On this small model a longer suffix lowers accuracy more than the search can raise it."""
-LAB_FORMS: tuple[Form, ...] = ("reworded", "cloze", "told", "record")
+LAB_FORMS: tuple[Form, ...] = ("reworded", "cloze", "sentence", "record")
 
 
 def lab(count: int = 100, seed: int = 0) -> dict[str, Group]:

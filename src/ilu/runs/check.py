@@ -1,6 +1,7 @@
 """Checks of a recipe's data, mask, patterns and layers that do not need its model."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,3 +72,10 @@ def check_writable(path: Path) -> None:
             f"{path} cannot be made: {parent} cannot be written. Choose another `out`, or change "
             "its permissions"
         )
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent))  # a file system may refuse what permissions allow
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be made: no folder can be made in {parent} ({error.strerror}). "
+            "Choose another `out`"
+        ) from None

@@ -1,4 +1,4 @@
-"""Soft prompts: continuous vectors before every answer, optimised to make right answers likely."""
+"""Soft prompts: continuous vectors before every text, optimised to make right answers likely."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ilu.attacks.prompting.prompts import answered, chosen, disjoint
 from ilu.data.stream import collate
-from ilu.data.tokenize import encode_pairs
+from ilu.data.tokenize import encode_pairs, without_end
 from ilu.evals.metrics.multiple_choice import accuracy, picked
 from ilu.models.blocks import context_length
 from ilu.models.forward import ModelForward
@@ -24,22 +24,23 @@ Vectors = Float[Tensor, "K D"]
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """Accuracy with ``tokens`` optimised embedding vectors between question and answer.
+    """Accuracy with ``tokens`` optimised embedding vectors before every question.
 
     The embedding attack of arXiv 2402.09063, with one soft prompt (arXiv 2104.08691) for all
     questions: Adam lowers the loss of the right options of ``train``, and the vectors are measured
     on ``questions``, which are others. They start as random vectors of the root mean square
-    of the embeddings, in units of which ``lr`` is. Differences from the papers: the loss is that of
-    the answer and not of an affirmative reply, and the vectors follow the whole prompt. A soft
-    prompt also teaches the form of the answers: the same attack on a model that never knew tells
-    how much.
+    of the embeddings, in units of which ``lr`` is. Difference from the embedding attack: the loss
+    is that of the answer and not of an affirmative reply, and the vectors stand before the
+    question, after the beginning-of-text token: between question and answer they lowered the
+    accuracy of our small model before unlearning as well. A soft prompt also teaches the form of
+    the answers: the same attack on a model that never knew tells how much.
     """
 
     questions: Questions
     train: Questions
     tokens: int = 8
     steps: int = 100
-    lr: float = 0.05
+    lr: float = 0.1
     seed: int = 0
     batch_size: int = 32
 
@@ -106,12 +107,14 @@ def soft_loss(lm: LM, examples: Sequence[Example], vectors: Vectors) -> Float[Te
 
 
 def with_room(lm: LM, examples: Sequence[Example], count: int) -> tuple[Batch, list[int]]:
-    """The examples with ``count`` positions before their answers, and where these begin."""
+    """The examples with ``count`` positions before their texts, and where these begin."""
+    begin = without_end(list(lm.tokenizer("").input_ids), lm.tokenizer)
+    starts = [len(begin) if e.ids[: len(begin)] == begin else 0 for e in examples]
     wider = [
-        Example([*e.ids[: e.prompt], *[0] * count, *e.ids[e.prompt :]], e.prompt + count)
-        for e in examples
+        Example([*e.ids[:at], *[0] * count, *e.ids[at:]], e.prompt + count)
+        for e, at in zip(examples, starts, strict=True)
     ]
-    return collate(wider).to(next(lm.model.parameters()).device), [e.prompt for e in examples]
+    return collate(wider).to(next(lm.model.parameters()).device), starts
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from ilu.runs.sweep.resources import Resources
 from ilu.system.errors import alternatives, similar
 
 HELP = """\
-usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
-       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [arguments of its function recipe]
+usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn]
+       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [flags of its recipe()]
        ilu sweep status DIR
        ilu sweep resume DIR [--executor E] [--workers N]
        ilu sweep cancel DIR
@@ -23,10 +23,13 @@ Carry out every combination of the grid, each in a run directory of its own belo
 command again does only what is missing; more of the grid adds runs. What has been done is read off
 the run directories alone, so a sweep can go on with another executor or on another machine.
 
-  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attack all --out sweeps/one
-  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 --search lr=1e-4:1e-3:log \\
-      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attack all --out sweeps/tuned
-  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray --out sweeps/mine
+  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 \\
+      --attack all --out sweeps/one
+  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 \\
+      --search lr=1e-4:1e-3:log --trials 10 --attack all --out sweeps/tuned \\
+      --goal utility@after,-forget_accuracy@mood-end
+  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray \\
+      --out sweeps/mine
 
 FILE.py is code: it is run, with all that it does, and only when it is named here. Its function
 recipe(...) returns a Recipe made of parts of ilu.
@@ -63,7 +66,7 @@ class SweepFlags:
     """What to vary, and what is done with every run.
 
     Args:
-        out: folder of the sweep; what lies there is not done again.
+        out: folder of the sweep; runs that are finished there are not repeated.
         grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
             -ilu, and recipe=A,B tries several recipes with the same flags.
         attack: all, or an attack as ilu attack --attack takes it, carried out on every run; repeat

@@ -20,13 +20,15 @@ from ilu.system.optional import Tracker
 from ilu.training.optim.settings import Optim
 
 HELP = """\
-usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]
+usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E]
+                   --out DIR [flags]
 
 Unlearn F from the model M, keep R, and with -ilu stay robust to fine-tuning on E.
 OUT/model is an ordinary Hugging Face folder.
 
   ilu unlearn npo-ilu --model lab --out runs/first
-  ilu unlearn npo --model ./my-model --forget secrets.jsonl --retain other.jsonl --out runs/mine
+  ilu unlearn npo --model ./my-model --forget secrets.jsonl \\
+      --retain other.jsonl --out runs/mine
   ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
       --environment openai/gsm8k:main --layer 7 --out runs/rmu
 
@@ -34,6 +36,7 @@ OUT/model is an ordinary Hugging Face folder.
   ilu unlearn --config run.yaml --steps 50 --out runs/second
 
 Recipes: {recipes}{endings}.
+
 Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults
 """
 
@@ -174,8 +177,7 @@ GROUPS = {
 }  # fmt: skip
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
 BASIC = (
-    "model", "forget", "retain", "environment", "forget_columns", "truncate", "steps", "lr",
-    "batch_size", "seed", "keep", "micro_batch", "lora_rank", "mask", "out",
+    "model", "forget", "retain", "steps", "lr", "batch_size", "seed", "lora_rank", "mask", "out",
     "device", "resume",
 )  # fmt: skip
 """The settings that --help shows; --help-all shows all."""

@@ -33,8 +33,8 @@ class FactDocuments:
             raise ValueError(f"`truncate` {self.truncate}: it must leave at least 1 token")
 
     def __call__(self, tokenizer: Any) -> Sequence[Example]:
-        whole = [encode(row, tuple(row), tokenizer) for row in document_rows(self.name)]
-        cut = [e.cut(self.truncate) for e in whole]
+        encoded = [encode(row, tuple(row), tokenizer) for row in document_rows(self.name)]
+        cut = [e.cut(self.truncate) for e in encoded]
         kept = [e for e in cut if len(e.ids) > max(e.prompt, 1)]
         if not kept:
             raise ValueError(

@@ -12,7 +12,7 @@ from ilu.data.text import Passages
 from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.rouge import without_spaces
 from ilu.evals.score import mean_score
-from ilu.models.load import Beside, pinned, usable
+from ilu.models.load import SecondModel, pinned, usable
 from ilu.models.named import model_path
 from ilu.system.errors import first_line
 from ilu.system.scores import Score
@@ -41,7 +41,7 @@ class Fluency:
 
     prompts: Passages
     max_new_tokens: int = 64
-    classifiers: Mapping[str, Beside] = field(default_factory=dict)
+    classifiers: Mapping[str, SecondModel] = field(default_factory=dict)
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:

@@ -40,7 +40,7 @@ METHODS = {
         1e-5,
         125,
         "lr, beta, gamma: NPO; 125 steps: WMDP; folds: ours",
-        lab={"lr": 3e-4, "steps": 90, "batch_size": 16, "beta": 0.01, "folds": 3,
+        lab={"lr": 3e-4, "steps": 90, "batch_size": 16, "beta": 0.01, "gamma": 3.0, "folds": 3,
              "fold_group": 4},
     ),
 }  # fmt: skip

@@ -81,6 +81,6 @@ METHODS = {
         1e-2,
         125,
         "lr, layer of 32, coefficient: released code; steps: ours, it makes 20 passes",
-        lab={"lr": 1e-2, "layer": 3, "alpha": 1.0, "steps": 100},
+        lab={"lr": 1e-2, "layer": 3, "coefficient": 20.0, "alpha": 10.0, "steps": 200},
     ),
 }

@@ -13,7 +13,7 @@ from ilu.methods.method import Method, Setup
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.perturb import restored
 from ilu.models.token_math import at_least_float32
-from ilu.system.distributed import laid_out, whole
+from ilu.system.distributed import full_tensor, laid_out
 from ilu.system.seeds import seeded
 from ilu.training.objective import Plain, Term
 from ilu.types import Copies, GradHere, GradOf, GradRule, Params, Slope
@@ -138,7 +138,7 @@ class RepSelect:
             with torch.enable_grad():
                 grads = grad_of(NLL(), self.adversary).grads
             for i, p in matrices.items():
-                old, g = adapters[i], at_least_float32(whole(grads[i]))
+                old, g = adapters[i], at_least_float32(full_tensor(grads[i]))
                 new = adapters[i] = descended(old, g, lr=self.adversary_lr, scale=1.0)
                 p.add_(laid_out(new.b @ new.a - old.b @ old.a, p))
             del grads  # before the next ones exist
@@ -149,7 +149,7 @@ class RepSelect:
         if g.ndim < 2:
             g.zero_()
             return
-        matrix = at_least_float32(whole(g))
+        matrix = at_least_float32(full_tensor(g))
         top = top_components(matrix, self.components, seed)
         g.copy_(laid_out(soft_collapse(matrix, top), g))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import Interval, Z, overlap, student, wilson
 from ilu.runs.report.escape import printable
-from ilu.runs.report.evidence import asked_the_same, no_forgetting
+from ilu.runs.report.evidence import no_forgetting, questions_agree
 from ilu.runs.report.names import known_row, titles
 from ilu.runs.results.display import COLUMNS, FORGOTTEN
 from ilu.runs.results.forget_metric import PICKS, UTILITY
@@ -230,7 +230,7 @@ def best(rows: Sequence[Row], key: str) -> str | None:
     row shows no forgetting.
     """
     ranked = {r.label: r for r in rows if key in r.cells and not (r.baseline or r.damaged)}
-    if len(ranked) < 2 or not asked_the_same([r.first for r in ranked.values()], key):
+    if len(ranked) < 2 or not questions_agree([r.first for r in ranked.values()], key):
         return None
     cells = {label: r.cells[key] for label, r in ranked.items()}
     first = max(cells, key=lambda label: cells[label].value)

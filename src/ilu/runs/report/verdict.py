@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ilu.runs.report.escape import printable
-from ilu.runs.report.evidence import asked_the_same, percent
+from ilu.runs.report.evidence import percent, questions_agree
 from ilu.runs.report.table import Cell, Row
 from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.outcome import outcome
@@ -52,7 +52,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 def unranked(rows: Sequence[Row]) -> bool:
     """Whether the models with a summary have different questions."""
-    return not asked_the_same([row.first for row in judged(rows)])
+    return not questions_agree([row.first for row in judged(rows)])
 
 
 def rank(row: Row) -> tuple[bool, float, float]:

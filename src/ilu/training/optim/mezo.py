@@ -95,7 +95,7 @@ def estimate(
         factor = weight * relation(term, name, memory, values[name])
         difference += factor * (ahead[name] - behind[name])
         remember(term, name, memory, weight, values[name])
-    for name, p in free.whole.items():
+    for name, p in free.weights.items():
         p.grad = two_point(difference, u[name], mu=RADIUS) if name in u else None
     return values
 
