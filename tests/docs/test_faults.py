@@ -16,6 +16,6 @@ def test_every_fault_has_a_test_that_exists():
         found = ROW.match(line)
         assert found, line
         report, _, file, name = found.groups()
-        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), line
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), line
         for repository, number in re.findall(r"\[(\S+)#(\d+)\]", report):
             assert re.search(rf"github\.com/{repository}/(issues|pull)/{number}\)", report), line

@@ -61,19 +61,14 @@ OWN: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """What else an architecture needs; None leaves the small value out."""
 ARCHITECTURES = [
-    "afmoe", "apertus", "arcee", "aria_text", "bailing_hybrid", "bamba", "biogpt", "bitnet",
-    "bloom", "codegen", "cohere", "cohere2", "ctrl", "dbrx", "deepseek_v2", "deepseek_v3",
-    "diffllama", "doge", "ernie4_5", "ernie4_5_moe", "exaone4", "falcon", "falcon_h1",
-    "falcon_mamba", "flex_olmo", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4_text", "glm",
-    "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss",
-    "gptj", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "helium",
-    "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "kimi_linear", "lfm2", "lfm2_moe",
-    "llama", "llama4_text", "longcat_flash", "mamba", "mamba2", "minicpm3", "minimax", "ministral",
-    "mistral", "mixtral", "modernbert-decoder", "mpt", "nanochat", "nemotron", "nemotron_h",
-    "olmo", "olmo2", "olmo3", "olmo_hybrid", "olmoe", "openai-gpt", "opt", "persimmon", "phi",
-    "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next",
-    "recurrent_gemma", "rwkv", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma",
-    "xglm", "xlstm", "zamba2",
+    "afmoe", "apertus", "arcee", "bailing_hybrid", "biogpt", "bitnet", "bloom", "codegen",
+    "cohere", "cohere2", "ctrl", "dbrx", "deepseek_v2", "deepseek_v3", "diffllama", "doge",
+    "ernie4_5", "ernie4_5_moe", "exaone4", "falcon", "falcon_h1", "falcon_mamba", "flex_olmo",
+    "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4_text", "gpt2", "gpt_neo", "gpt_neox",
+    "gpt_oss", "gptj", "granitemoehybrid", "jamba", "lfm2_moe", "llama", "llama4_text", "mamba",
+    "mamba2", "minimax", "mixtral", "mpt", "nemotron_h", "openai-gpt", "opt", "phi", "phi3",
+    "qwen2_moe", "qwen3_5_text", "qwen3_moe", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm",
+    "zamba2",
 ]  # fmt: skip
 """Decoders of text among the causal LMs of Transformers."""
 
