@@ -82,7 +82,9 @@ def with_settings(wanted: Attack, settings: Settings) -> Attack:
     return replace(wanted, **own, settings=replace(wanted.settings, **shared))
 
 
-def strongest_found(wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make) -> Strongest:
+def strongest_found(
+    wanted: Attack, name: str, ranges: Mapping[str, Range], make: Make
+) -> Strongest:
     """The trial that brings back most while the model is usable; the first of several."""
     trials: list[Trial] = []
     while len(trials) < wanted.trials:
