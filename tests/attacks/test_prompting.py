@@ -289,7 +289,7 @@ def test_probes_of_a_run_are_accuracies_under_the_name_of_the_way_of_asking(lm):
     found = probes(SuiteRequest(limit=20))
     assert list(found) == [name for name in lab() if name != "direct"]
     assert list(probes(SuiteRequest(), ["lens", "fewshot"])) == ["lens", "fewshot"]
-    with pytest.raises(ValueError, match="unknown probe 'direct': choose fewshot, prefilled"):
+    with pytest.raises(ValueError, match=r"unknown probe 'direct'\. Probes: ablate, latent"):
         probes(SuiteRequest(), ["direct"])
     assert list(found["lens"](lm)) == ["lens"]
     assert list(found["latent"](lm)) == ["latent_random", "latent_gradient"]

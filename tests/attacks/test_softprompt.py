@@ -84,7 +84,7 @@ def test_the_number_of_vectors_is_part_of_the_name():
     ):
         with pytest.raises(ValueError, match=message):
             probes(SuiteRequest(limit=12), [name])
-    with pytest.raises(ValueError, match="one soft prompt at a time"):
+    with pytest.raises(ValueError, match="softprompt and softprompt:3: one softprompt at a time"):
         probes(SuiteRequest(limit=12), ["softprompt", "softprompt:3"])
-    with pytest.raises(ValueError, match="leaves the weights as they are: it is for `ask`"):
+    with pytest.raises(ValueError, match="leaves the weights as they are: it is for `probe`"):
         Attacker(optim=Optim(lr=1e-3, steps=1))("softprompt:8")

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 import ilu.attacks
+import ilu.attacks.prompting
 import ilu.methods
 import ilu.recipes.suites
 from ilu.cli.arguments import mask, sweep, unlearn
@@ -130,6 +131,7 @@ def test_a_configuration_is_translated_without_torch(tmp_path):
         (ilu.methods, "METHODS"),
         (ilu.methods, "ENDINGS"),
         (ilu.attacks, "ATTACKS"),
+        (ilu.attacks.prompting, "PROBES"),
         (ilu.recipes.suites, "SUITES"),
     ],
 )

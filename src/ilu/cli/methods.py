@@ -57,6 +57,8 @@ def methods(argv: Sequence[str]) -> None:
     section("Masks: ilu mask SCORE, ilu unlearn RECIPE --mask SCORE:FRACTION", SUMMARIES)
     attacks = declared("ilu.attacks", "ATTACKS")
     section("Attacks: ilu attack MODEL --attack NAME:ARGUMENT", first_lines(attacks))
+    probes = declared("ilu.attacks.prompting", "PROBES")
+    section("Prompting attacks: ilu attack MODEL --probe NAME", first_lines(probes))
     suites = declared("ilu.recipes.suites", "SUITES")
     section("Suites: ilu evaluate MODEL --suite SUITE", first_lines(suites))
     console.print("Flags of a recipe: ilu unlearn RECIPE --help", markup=False)

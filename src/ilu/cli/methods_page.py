@@ -9,7 +9,7 @@ from typing import Any
 
 import docstring_parser
 
-from ilu.attacks.registry import attack_kinds
+from ilu.attacks.registry import attack_kinds, probe_kinds
 from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
 from ilu.recipes.mask_names import SUMMARIES
@@ -45,6 +45,11 @@ def page() -> str:
     attacks = [
         "## Attacks by name\n",
         *(f"* `{n}`: {prose(k.build)}" for n, k in attack_kinds().items()),
+        "",
+    ]
+    attacks += [
+        "## Prompting attacks by name\n",
+        *(f"* `{n}`: {' '.join(prose(k.build).split())}" for n, k in probe_kinds().items()),
         "",
     ]
     measured = [

@@ -50,7 +50,7 @@ class Attacker:
         kind, _, argument = name.partition(":")
         known = attack_kinds()
         if kind in PROBES:
-            raise ValueError(f"{name!r} leaves the weights as they are: it is for `ask`")
+            raise ValueError(f"{name!r} leaves the weights as they are: it is for `probe`")
         if kind not in known or name == RELEARN:
             return self.task(name)
         inputs = AttackInputs(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ilu.attacks.ablate import ablating, direction, mean_states
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import answered, chosen, correct, disjoint
 from ilu.system.scores import Score
 from ilu.types import LM, Questions
@@ -37,3 +38,11 @@ class Ablation:
         with ablating(lm.model, directions[best]):
             score = correct(lm, questions, self.batch_size)
         return {"ablate_accuracy": score, "ablate_choice": chosen(best)}
+
+
+def ablated(inputs: ProbeInputs, argument: str) -> Ablation:
+    """Remove one direction of the hidden states."""
+    return Ablation(inputs.questions, inputs.some, inputs.solved)
+
+
+PROBES = {"ablate": ProbeKind(ablated, only_lab=True)}

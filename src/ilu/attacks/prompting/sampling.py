@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.evals.metrics.generation import generate
 from ilu.evals.metrics.rouge import without_spaces
 from ilu.evals.score import mean_score
@@ -85,3 +86,11 @@ def gives(text: str, option: str) -> bool:
 def border(letter: str, side: str) -> str:
     """The pattern of the border of a word that begins or ends with a letter."""
     return "" if without_spaces(letter) else rf"(?{side}\w)"
+
+
+def repeated(inputs: ProbeInputs, argument: str) -> Sampling:
+    """Take the majority of several sampled answers."""
+    return Sampling(inputs.questions, seed=inputs.seed)
+
+
+PROBES = {"sampling": ProbeKind(repeated)}

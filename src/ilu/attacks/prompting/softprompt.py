@@ -2,13 +2,14 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import answered, chosen, disjoint
 from ilu.data.stream import collate
 from ilu.data.tokenize import encode_pairs, without_end
@@ -159,3 +160,16 @@ def soft_logps(
         for ((i, k), _), value in zip(part, sums, strict=True):
             logps[i][k] = value
     return logps
+
+
+def soft_prompt(inputs: ProbeInputs, argument: str) -> SoftPrompt:
+    """Put optimised vectors before every question; softprompt:N has N vectors."""
+    found = SoftPrompt(inputs.questions, inputs.many, seed=inputs.seed)
+    if not argument:
+        return found
+    if not argument.isdecimal():
+        raise ValueError("give a number of vectors, as in softprompt:8")
+    return replace(found, tokens=int(argument))
+
+
+PROBES = {"softprompt": ProbeKind(soft_prompt, argument=True)}

@@ -45,11 +45,10 @@ class Attack:
             qqp, the lab's sums, topics, mood, owner, entail, same and relearn, a file or hub
             dataset), or an attack by its name with an argument, as listed above; repeat the flag
             for several, each from the same weights.
-        probe: repeat the flag for several prompting attacks, which leave the weights alone:
-            fewshot, reworded, prefilled, suffix, lens, probe, latent, sampling, softprompt
-            (softprompt:N with N vectors), ablate (only on the lab), or all. The questions are the
-            lab's, or those of --suite choice --data FILE, half of which the attacks learn from; a
-            report takes them to be about what was forgotten.
+        probe: one of the prompting attacks listed above, which leave the weights unchanged, or all;
+            repeat the flag for several. The questions are the lab's, or those of --suite
+            choice --data FILE, half of which the attacks learn from; a report takes them to be
+            about what was forgotten.
         suite: what is measured before, at a quarter, at half and at the end, besides the task; see
             ilu evaluate --help.
         steps: optimiser steps of the attacker.
@@ -113,6 +112,9 @@ def description() -> str:
     text = (Attack.__doc__ or "").split("Args:")[0]
     kinds = declared("ilu.attacks", "ATTACKS").values()
     lines = [f"* {k.name}:{k.keywords['example']} {k.doc}" for k in kinds]
+    probes = declared("ilu.attacks.prompting", "PROBES").values()
     return "\n\n".join(
-        [cleandoc(text), "Attacks by name, with an example of the argument:", *lines]
-    )
+        [cleandoc(text), "Attacks by name, with an example of the argument:", *lines,
+         "Prompting attacks, which leave the weights unchanged:",
+         *(f"* {each.name}: {each.doc}" for each in probes)]
+    )  # fmt: skip
