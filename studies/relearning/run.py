@@ -44,7 +44,7 @@ SHORT = {"tar": "rmu-tar", "sam": "rmu-sam"}
 """Robust training by its own name -> the recipe that is studied."""
 NOISE = (0.3, 0.45, 0.6, 0.8)
 SCALE = 0.1
-STEPS = (800,)
+STEPS = (530,)
 ORIGINAL = "original"
 TUNE, RELEARN, QUESTIONS = 60, 30, 240
 TINY = {"steps": 2, "distil_steps": 2, "batch_size": 2, "distil_batch_size": 2}
