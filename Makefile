@@ -10,10 +10,14 @@ TORCH ?= torch==2.13.0
 # Torch for CUDA brings the Triton that it needs; elsewhere it is there for its interpreter, in the tests.
 TRITON ?= triton==3.7.1
 
-.PHONY: demo test check lint types format soak lock audit docs wheel wheel-demo clean
+.PHONY: demo demo-real test check lint types format soak lock audit docs wheel wheel-demo clean
 
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
+
+# A real model, about three quarters of an hour on two cores; `make demo-real QUICK=1` takes minutes.
+demo-real: $(BIN)/.ready
+	$(BIN)/ilu demo --model smollm2 $(if $(QUICK),--quick) --out $(OUT)-real$(if $(QUICK),-quick) --resume
 
 test: $(BIN)/.ready
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -27,11 +31,12 @@ lint: $(BIN)/.ready
 types: $(BIN)/.ready
 	$(BIN)/pyright
 
-# What takes long: 50 kills of every command, a sweep that is killed, fuzzing, memory over many attacks, other executors where they are installed.
+# What takes long: 50 kills of every command, a sweep that is killed, fuzzing, memory over many attacks, tiny models of many architectures.
 soak: $(BIN)/.ready
 	$(BIN)/python -m tests.soak.kill --kills 50 --out results/soak/kills.json
 	$(BIN)/python -m tests.soak.memory --out results/soak/memory.json
 	$(BIN)/python -m tests.soak.sweep --kills 12 --out results/soak/sweep.json
+	$(BIN)/python -m tests.soak.architectures --out results/soak/architectures.json
 	ILU_SOAK=5000 $(BIN)/pytest tests/system/test_reliability.py tests/runs/test_sweep.py
 
 # Every version with the hashes of all its files, for every platform. Reads what the index says of them: nothing is downloaded

@@ -67,8 +67,8 @@ def as_a_process(cwd: Path, env: dict[str, str]) -> Generator[None]:
         torch.set_num_threads(1)
         # The libraries are imported, so that they no longer read what the command sets for them.
         disable_progress_bar()
-        # The package is not checked at run time where a user has it; tyro's own mark for a flag
-        # that is missing would be refused as a value of its type.
+        # The package is not checked at run time where a user has it; the mark for a setting
+        # without a default would be refused as a value of its type.
         jaxtyping.config.update("jaxtyping_disable", True)
         try:
             yield

@@ -322,7 +322,7 @@ class GradRule(Protocol):
 
     @property
     def copies(self) -> Copies:
-        """The gradients that it holds at once."""
+        """The gradients that it keeps at the same time."""
         ...
 
     def reads(self) -> tuple[str, ...]:

@@ -5,9 +5,8 @@
 DIR is that of studies/ilu_vs_baselines, whose runs keep the weights after every attack. For each
 unlearned model and task: the paper's cosines (arXiv 2506.01339: of the fine-tuning after unlearning
 with the unlearning, -.41 for NPO and +.09 with ILU), and ``forgotten`` along that fine-tuning.
-Rank correlations of each cosine with robust accuracy over all models, over the means of the
-variants, and over the tasks of one model (the mean of these correlations). The table calls a
-variant ``way``, as its first version did.
+Rank correlations of each cosine with ``still_forgotten`` over all models, over the means of the
+variants, and over the tasks of one model (the mean of these correlations).
 """
 
 import argparse
@@ -38,12 +37,12 @@ def models(folder: Path) -> Iterator[Row]:
         write_angles(run, RunDir(folder / f"{ORIGINAL}_seed{seed}"))
         summary = model_summary(run)
         yield {
-            "way": variant.replace("_", " "),
+            "variant": variant.replace("_", " "),
             "seed": int(seed),
-            "forget_quality": summary["forgotten"],
-            "robust_accuracy": summary["still_forgotten"],
+            "forgotten": summary["forgotten"],
+            "still_forgotten": summary["still_forgotten"],
             "tasks": {
-                task: {"robust_accuracy": mean(found["forgotten"]), **found["cosines"]}
+                task: {"still_forgotten": mean(found["forgotten"]), **found["cosines"]}
                 for task, found in summary["tasks"].items()
             },
         }
@@ -54,31 +53,33 @@ def averaged(row: Row, cosine: str) -> float:
     return mean([task[cosine] for task in row["tasks"].values()])
 
 
+def of(rows: Sequence[Row], variant: str) -> list[Row]:
+    """The models of one variant."""
+    return [row for row in rows if row["variant"] == variant]
+
+
 def means(rows: Sequence[Row]) -> list[Row]:
     """A line per variant."""
-    variants = dict.fromkeys(row["way"] for row in rows)
+    variants = dict.fromkeys(row["variant"] for row in rows)
     return [
         {
-            "way": variant,
-            "robust_accuracy": mean([r["robust_accuracy"] for r in rows if r["way"] == variant]),
-            **{
-                c: mean([averaged(r, c) for r in rows if r["way"] == variant])
-                for c in Angles._fields
-            },
+            "variant": variant,
+            "still_forgotten": mean([r["still_forgotten"] for r in of(rows, variant)]),
+            **{c: mean([averaged(r, c) for r in of(rows, variant)]) for c in Angles._fields},
         }
         for variant in variants
     ]
 
 
 def correlations(rows: Sequence[Row], cosine: str) -> dict[str, Any]:
-    """Spearman's correlation of a cosine with robust accuracy, three times."""
+    """Spearman's correlation of a cosine with ``still_forgotten``, three times."""
     inside = [
-        rank([(task[cosine], task["robust_accuracy"]) for task in row["tasks"].values()])["rho"]
+        rank([(task[cosine], task["still_forgotten"]) for task in row["tasks"].values()])["rho"]
         for row in rows
     ]
     return {
-        "over_models": rank([(averaged(row, cosine), row["robust_accuracy"]) for row in rows]),
-        "over_ways": rank([(each[cosine], each["robust_accuracy"]) for each in means(rows)]),
+        "over_models": rank([(averaged(row, cosine), row["still_forgotten"]) for row in rows]),
+        "over_variants": rank([(each[cosine], each["still_forgotten"]) for each in means(rows)]),
         "over_tasks_of_a_model": {"mean_rho": mean(inside), "models": len(inside)},
     }
 
@@ -104,7 +105,7 @@ def main() -> None:
         "command": "python -m studies.angles.run DIR",
         "environment": {**environment(), "argv": None},
         "correlations": found,
-        "ways": means(rows),
+        "variants": means(rows),
         "models": rows,
     })  # fmt: skip
 

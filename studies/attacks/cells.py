@@ -61,7 +61,7 @@ def every(size: Size, seed: int) -> dict[str, Attack]:
 def partial(steps: int, seed: int) -> dict[str, Attack]:
     """One task by adapters, by the head, by the last blocks, and three tasks one after another.
 
-    Their accuracies have names of their own: robust accuracy is that of the whole fine-tunings.
+    Their accuracies have names of their own: `still_forgotten` is over the full fine-tunings.
     """
     found = lab.finetune(PART, steps, seed)
     whole = replace(found, goals={f"{PART}_{goal}": m for goal, m in found.goals.items()})

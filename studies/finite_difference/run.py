@@ -39,7 +39,7 @@ def compare(model: nn.Module, batch: Batch, reading: str) -> list[dict[str, floa
     params = list(model.parameters())
     views = Views(ModelForward(model), Frozen(model, None))
     with sdpa_kernel(SDPBackend.MATH):
-        loss = NLL()(ModelForward(model, whole=True), Frozen(model, None), batch).mean()
+        loss = NLL()(ModelForward(model, all_logits=True), Frozen(model, None), batch).mean()
         truth = flat(torch.autograd.grad(exact_penalty(READINGS[reading], params, loss), params))
     engine = Engine(views, views, params)
 

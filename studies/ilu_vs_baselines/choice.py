@@ -25,7 +25,7 @@ def test_path(out: Path, name: str, seed: int) -> Path:
 class Validated(NamedTuple):
     """A setting on the validation task."""
 
-    forgotten_share: float
+    forgotten: float
     utility: float
     along: float
 
@@ -57,5 +57,5 @@ def missing(out: Path, group: str, v: Validated) -> float:
     reference = compared(group)
     plain = validated(out, reference.base, choice(out, group, reference.base))
     assert plain is not None
-    forgets = max(0.0, plain.forgotten_share - 0.05 - v.forgotten_share)
+    forgets = max(0.0, plain.forgotten - 0.05 - v.forgotten)
     return forgets + max(0.0, plain.utility - reference.slack - v.utility)

@@ -11,9 +11,9 @@ the groups `equal` and `directions`) below the plain method's; if there is none,
 that, and its row says how far below. Then the kept settings, with new seeds for data and steering
 vector, are fine-tuned on the six test tasks and relearn. The same command again does only what is
 missing; the table is results/ilu_vs_baselines.json and .md, where groups without runs in DIR keep
-their rows and commits; gains are over rows of the same group. `but sums` leaves out the task that
-is the environment of all variants but a few. Attacked weights are kept, and the original model is
-attacked alike: studies/angles, studies/recovery and studies/penalty read them.
+their rows and commits; gains are over rows of the same group. `without sums` leaves out the task
+that is the environment of all variants but a few. Attacked weights are kept, and the original model
+is attacked alike: studies/angles, studies/recovery and studies/penalty read them.
 """
 
 import argparse

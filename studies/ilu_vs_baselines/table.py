@@ -39,11 +39,11 @@ def row(out: Path, group: str, name: str, every: Mapping[str, "Values"]) -> dict
         **(kept(out, group, name) if variant else {"settings": {}, "below_the_rule": 0.0}),
         "base": base if versus.get(base) else None,
         "control": control if versus.get(control) else None,
-        "delta_ra_vs_base": over_base["mean"],
-        "delta_ra_ci_low": over_base["ci_low"],
-        "delta_ra_vs_control": over_control["mean"],
-        "delta_ra_vs_control_ci_low": over_control["ci_low"],
-        "delta_ra_vs": {o: found for o, found in versus.items() if found},
+        "gain_over_base": over_base["mean"],
+        "gain_over_base_ci_low": over_base["ci_low"],
+        "gain_over_control": over_control["mean"],
+        "gain_over_control_ci_low": over_control["ci_low"],
+        "gain_over": {o: found for o, found in versus.items() if found},
     }
 
 
@@ -70,12 +70,12 @@ def numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     """What one run shows; other tasks are those that are not the environment of most variants."""
     others = [t["forgotten"] for name, t in summary["tasks"].items() if name != "sums"]
     return {
-        "fq": summary["forgotten"],
+        "forgotten": summary["forgotten"],
         "utility": summary["utility"],
-        "ra": summary["still_forgotten"],
-        "ra_other_tasks": mean([mean(along) for along in others]),
-        "fa": summary["task_accuracy"],
-        "relearn": summary["after_relearning"],
+        "still_forgotten": summary["still_forgotten"],
+        "still_forgotten_other_tasks": mean([mean(along) for along in others]),
+        "task_accuracy": summary["task_accuracy"],
+        "after_relearning": summary["after_relearning"],
     }
 
 
@@ -91,7 +91,7 @@ def measured(out: Path, group: str, name: str, values: Values) -> dict[str, Any]
         "seeds": len(runs),
         "commits": sorted({run.read("environment")["commit"] for run in runs}),
         **{f"{key}_mean": mean(found) for key, found in each.items()},
-        "ra_ci": interval(each["ra"]),
+        "still_forgotten_ci": interval(each["still_forgotten"]),
         "by_seed": each,
         "unlearn_seconds": mean([cost["seconds"] for cost in costs]),
         "peak_memory_mib": mean([cost["peak_memory_bytes"] / 2**20 for cost in costs]),
@@ -103,11 +103,15 @@ GAIN = ("mean", "ci_low", "other_tasks_mean", "other_tasks_ci_low")
 
 
 def gains(own: Values, other: Values) -> dict[str, float | None]:
-    """Robust accuracy less that of another variant, seed by seed; nothing without a common seed."""
+    """``still_forgotten`` less that of another variant, seed by seed.
+
+    Empty without a common seed.
+    """
     both = [s for s in own if s in other]
     if not both:
         return {}
-    every, apart = ([own[s][key] - other[s][key] for s in both] for key in ("ra", "ra_other_tasks"))
+    keys = "still_forgotten", "still_forgotten_other_tasks"
+    every, apart = ([own[s][key] - other[s][key] for s in both] for key in keys)
     return dict(zip(GAIN, (mean(every), low(every), mean(apart), low(apart)), strict=True))
 
 
@@ -141,22 +145,23 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     return [[r for r in rows if r["group"] == g] for g in dict.fromkeys(r["group"] for r in rows)]
 
 
+OTHERS = "without sums"
 COLUMNS = {
-    "FQ": "fq_mean",
+    "forgotten": "forgotten_mean",
     "below the rule": "below_the_rule",
     "utility": "utility_mean",
-    "RA": "ra_mean",
-    "but sums": "ra_other_tasks_mean",
-    "FA": "fa_mean",
-    "relearned": "relearn_mean",
+    "still forgotten": "still_forgotten_mean",
+    OTHERS: "still_forgotten_other_tasks_mean",
+    "task accuracy": "task_accuracy_mean",
+    "after relearning": "after_relearning_mean",
 }
-GAINS = {"RA over the method": "base", "RA over the control": "control"}
-"""A mean difference over seeds, and in brackets the lower end of its 95 % interval."""
+GAINS = {"over the method": "base", "over the control": "control"}
+"""Mean difference of ``still_forgotten`` over seeds, with the lower end of its 95 % interval."""
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table for readers."""
-    gained = [column for name in GAINS for column in (name, "but sums")]
+    gained = [column for name in GAINS for column in (name, OTHERS)]
     names = (rows[0]["group"], "setting", *COLUMNS, *gained, "seconds", "MiB")
     return (
         "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *map(line, rows)]) + "\n"
@@ -176,11 +181,10 @@ def line(r: Mapping[str, Any]) -> str:
 
 
 def gained_over(r: Mapping[str, Any], key: str) -> tuple[str, str]:
-    """Robust accuracy more than the base or the control has, on all tasks and on the others."""
+    """The gain over the base or the control, on all tasks and on the others."""
     if "by_seed" not in r:  # of a group whose runs are gone
-        lower = {"base": "delta_ra_ci_low", "control": "delta_ra_vs_control_ci_low"}[key]
-        return gain(r[f"delta_ra_vs_{key}"], r[lower]), ""
-    found = r["delta_ra_vs"].get(r[key], dict.fromkeys(GAIN))
+        return gain(r[f"gain_over_{key}"], r[f"gain_over_{key}_ci_low"]), ""
+    found = r["gain_over"].get(r[key], dict.fromkeys(GAIN))
     every, every_low, apart, apart_low = (found[name] for name in GAIN)
     return gain(every, every_low), gain(apart, apart_low)
 

@@ -49,9 +49,9 @@ def row(name: str, settings: dict[str, Any]) -> dict[str, Any]:
         out = run(recipe, Path(folder) / "run")
         along = [forgotten_share(out, f"{VALIDATION.name}-{stage}") for stage in STAGES]
         found = {
-            "forget_quality": forgotten_share(out, "after"),
+            "forgotten": forgotten_share(out, "after"),
             "utility": out.scores("after")["utility"].value,
-            "validation_forget_quality": along,
+            "validation_forgotten": along,
         }
     return {"recipe": name, **settings, **found}
 

@@ -6,7 +6,7 @@
 GradDiff, NPO, PO and RMU on the lab, each alone and with the invariance penalty (-ilu), with a mask
 of every score at several fractions and without one. Masks are made once from the original model:
 the fraction is of the weights that the method trains, PO's forget gradient is that of its refusals.
-Random masks differ from seed to seed. Robust accuracy is over two fine-tunings of the lab, one
+Random masks differ from seed to seed. ``still_forgotten`` is over two fine-tunings of the lab, one
 whose task was solved before (topics) and one whose was not (owner), of 30 steps; 100 questions of
 each kind. Steps are the lab's own: ``forgotten`` is not matched. The same command again does only
 what is missing; rows of the table that DIR has no runs of are kept with their commit.
@@ -131,12 +131,12 @@ def row(group: list[RunDir]) -> dict[str, Any]:
 
 def numbers(run: RunDir) -> Mapping[str, float]:
     """What is reported of one run."""
-    qualities = [forgotten_share(run, f"{task}-{stage}") for task in TASKS for stage in STAGES]
+    along = [forgotten_share(run, f"{task}-{stage}") for task in TASKS for stage in STAGES]
     return {
-        "forget_quality": forgotten_share(run, "after"),
+        "forgotten": forgotten_share(run, "after"),
         "utility": run.scores("after")["utility"].value,
-        "robust_accuracy": mean(qualities),
-        "finetune_accuracy": mean([run.scores(f"{t}-end")["task_accuracy"].value for t in TASKS]),
+        "still_forgotten": mean(along),
+        "task_accuracy": mean([run.scores(f"{t}-end")["task_accuracy"].value for t in TASKS]),
         "seconds": run.read("cost")["seconds"],
     }
 

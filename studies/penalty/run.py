@@ -115,7 +115,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         f"| {r['method']} | {' | '.join(f'{r[k]:.3g}' if k in r else '' for k in keys)} |"
         for r in rows
     ]
-    head = f"| way | {' | '.join(key.replace('_', ' ') for key in keys)} |"
+    head = f"| variant | {' | '.join(key.replace('_', ' ') for key in keys)} |"
     return "\n".join([head, f"|{'---|' * (len(keys) + 1)}", *lines]) + "\n"
 
 

@@ -91,8 +91,12 @@ def parts(lm: LM, unlearned: State, tuned: State) -> dict[str, dict[str, float]]
     for name, pattern in GROUPS.items():
         inside = {k for k in tuned if re.search(pattern, k)}
         found[name] = {
-            "only this": quality(lm, {k: (tuned if k in inside else unlearned)[k] for k in tuned}),
-            "all others": quality(lm, {k: (unlearned if k in inside else tuned)[k] for k in tuned}),
+            "only this": forgotten(
+                lm, {k: (tuned if k in inside else unlearned)[k] for k in tuned}
+            ),
+            "all others": forgotten(
+                lm, {k: (unlearned if k in inside else tuned)[k] for k in tuned}
+            ),
         }
     return found
 
@@ -105,7 +109,7 @@ def drifted(unlearned: State, tuned: State) -> State:
     return {k: w + size[k] * noise[k] for k, w in unlearned.items()}
 
 
-def quality(lm: LM, state: State) -> float:
+def forgotten(lm: LM, state: State) -> float:
     """``forgotten`` with these weights."""
     lm.model.load_state_dict(dict(state))
     return 1 - Choice(Facts("agents"))(lm).value
@@ -130,10 +134,10 @@ def study(method: str) -> dict[str, Any]:
     return {
         "before": before,
         "after": after,
-        "forget_quality": {
-            "unlearned": quality(lm, unlearned),
-            "fine-tuned": quality(lm, tuned),
-            "random change of the same size": quality(lm, drifted(unlearned, tuned)),
+        "forgotten": {
+            "unlearned": forgotten(lm, unlearned),
+            "fine-tuned": forgotten(lm, tuned),
+            "random change of the same size": forgotten(lm, drifted(unlearned, tuned)),
         },
         "parts": parts(lm, unlearned, tuned),
     }
@@ -146,7 +150,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for method in ("rmu", "npo"):
         found[method] = study(method)
-        print(method, found[method]["forget_quality"], file=sys.stderr)
+        print(method, found[method]["forgotten"], file=sys.stderr)
     record = {"command": "python -m studies.recovery_gradients.run", "environment": environment()}
     write_json(RESULTS, {**record, **found})
 

@@ -6,8 +6,9 @@ On the lab, each method alone and followed by UNDO (arXiv 2506.06278) at a grid 
 distillation steps. Every model is measured after unlearning, after each of the six downstream
 fine-tunings, after one on the validation task `next`, and after relearning from the documents of
 20 agents. The original model and the one that never saw the agents are attacked alike: the latter
-is the ceiling. Cost is a share of that of pretraining, 2400 steps of 32 examples of 64 tokens.
-The same command again does only what is missing.
+is the ceiling. `--methods` takes any recipe; tar and sam are RMU with these. Cost is a share of
+that of pretraining, 2400 steps of 32 examples of 64 tokens. The same command again does only what
+is missing.
 """
 
 import argparse
@@ -39,9 +40,11 @@ from studies.ilu_vs_baselines.differences import interval
 
 RESULTS = Path(__file__).parents[2] / "results" / "relearning.json"
 METHODS = ("rmu", "npo", "rmu-ilu")
+SHORT = {"tar": "rmu-tar", "sam": "rmu-sam"}
+"""Robust training by its own name -> the recipe that is studied."""
 NOISE = (0.3, 0.45, 0.6, 0.8)
 SCALE = 0.1
-STEPS = (800,)
+STEPS = (530,)
 ORIGINAL = "original"
 TUNE, RELEARN, QUESTIONS = 60, 30, 240
 TINY = {"steps": 2, "distil_steps": 2, "batch_size": 2, "distil_batch_size": 2}
@@ -64,6 +67,7 @@ class Cell(NamedTuple):
 
 def cells(methods: Sequence[str], noise: Sequence[float], steps: Sequence[int]) -> list[Cell]:
     """The models without unlearning, then each method alone and with every setting of UNDO."""
+    methods = [SHORT.get(m, m) for m in methods]
     undone = [Cell(m, share, count) for m in methods for count in steps for share in noise]
     return [Cell(ORIGINAL), Cell(NEVER), *map(Cell, methods), *undone]
 
@@ -142,7 +146,7 @@ def pretraining() -> int:
 
 
 def cost(run: RunDir) -> Cost:
-    """The cost of a run's trainings; further gradients of the penalty are not counted."""
+    """The cost of a run's trainings; those of the penalty and of adversaries are not."""
     recipe, data = read_recipe(run.file("recipe")), run.read("data")
 
     def tokens(of: Recipe, steps: int) -> float:
@@ -240,7 +244,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--noise", nargs="+", type=float, default=NOISE)
+    parser.add_argument("--noise", nargs="*", type=float, default=NOISE)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="of the distillation")
     parser.add_argument("--table", type=Path, default=RESULTS)
     parser.add_argument("--tiny", action="store_true", help="two steps, to try it")

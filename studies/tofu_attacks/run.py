@@ -195,7 +195,7 @@ def numbers(run: RunDir, known: RunDir, never: RunDir) -> dict[str, Any]:
             run, known, never, after[ENVIRONMENT], by=margin
         ),
         "retain_nll": nll(run, "after", "retain"),
-        "finetune_accuracy": mean(learnt),
+        "task_accuracy": mean(learnt),
         "seconds": run.read("cost")["seconds"],
     }
 
@@ -227,8 +227,8 @@ def place(out: Path, name: str, seed: int) -> RunDir:
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows for readers, with the standard error over seeds."""
-    told = ("model", "seeds", "commits")
-    keys = [key for key in rows[0] if key not in told] if rows else []
+    first = ("model", "seeds", "commits")
+    keys = [key for key in rows[0] if key not in first] if rows else []
     lines = [f"| model | seeds | {' | '.join(keys)} |", f"|{'---|' * (len(keys) + 2)}"]
     for row in rows:
         cells = [f"{row[k]['mean']:.3f} ± {row[k]['stderr']:.3f}" for k in keys]

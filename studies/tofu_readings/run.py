@@ -189,7 +189,7 @@ COLUMNS = {
     "after five tasks": "selective_after_tuning",
     "after GSM8K": "selective_after_gsm8k",
     "retain loss": "retain_nll",
-    "FA": "finetune_accuracy",
+    "task accuracy": "task_accuracy",
     "seconds": "seconds",
 }
 

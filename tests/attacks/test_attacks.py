@@ -527,7 +527,8 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
     names = [
         "sums", "lora:sums", "head:sums", "blocks:0,1:sums", "relearn:5@3e-3", "retained:5",
         "unrelated:5", "quantise:4", "prune:0.3", "noise:0.05", "interpolate:0.5",
-        "in-turn:sums+mood",
+        "in-turn:sums+mood", "ablate:1", "merge:ties@0.3:sums",
+        "rtt:a@3e-3",
     ]  # fmt: skip
     assert {n.partition(":")[0] for n in names} == {"sums", *attack_kinds()}
     made = attacked("lab", names, by, {}, {}, keep=False)
@@ -536,7 +537,7 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
     relearned = made.attacks["relearn-5-3e-3"]
     assert isinstance(relearned, FineTune)
     assert (relearned.optim.lr, relearned.feed.source) == (3e-3, Documents("agents", stop=5))
-    watched = replace(by, settings=replace(settings, every=2), until=Convergence())
+    watched = replace(by, settings=replace(settings, eval_every=2), until=Convergence())
     assert (watched("lora:sums").until, watched("relearn:5").until) == (Convergence(), None)
     assert by("relearn").feed.source == Documents("agents", stop=20)  # as a task, as ever
     assert label("relearn") == "relearn"
@@ -557,6 +558,11 @@ def test_every_kind_has_a_name_and_an_error_of_its_own():
         ("quantise:9", "bits must be from 2 to 8"),
         ("quantise:4.7", "4.7 bits: write a whole number"),
         ("prune:1.5", "it must be from 0 to 1"),
+        ("ablate:last", "give the number of a block"),
+        ("merge:tie", "unknown rule of merging 'tie'; did you mean 'ties'?"),
+        ("merge:ties", "set `original`"),
+        ("rtt:c", "rtt:a or rtt:b"),
+        ("rtt:a@fast", "'fast' is no number"),
         ("noise:-1", "it must be at least 0"),
         ("interpolate:0.5", "set `original`"),
         ("in-turn:sums", "it needs at least two"),

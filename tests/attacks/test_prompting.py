@@ -72,10 +72,10 @@ def test_what_is_taken_and_what_is_left_share_nothing_and_are_all_there_is():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_asks_for_the_same_fact(form):
-    told, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
-    assert [x.options[x.answer] for x in told] == [x.options[x.answer] for x in asked]
+    reworded, asked = FORMS[form](domain("agents")), FORMS["questions"](domain("agents"))
+    assert [x.options[x.answer] for x in reworded] == [x.options[x.answer] for x in asked]
     if form != "questions":
-        assert not {x.prompt for x in told} & {x.prompt for x in asked}
+        assert not {x.prompt for x in reworded} & {x.prompt for x in asked}
 
 
 def test_solved_questions_stand_in_front_and_an_answer_is_begun():
@@ -249,6 +249,20 @@ def test_samples_are_counted_by_hand():
     assert not gives("Bees", " B")
 
 
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("答えは東京です", "東京"),
+        ("เมืองหลวงคือกรุงเทพครับ", "กรุงเทพ"),
+        ("រាជធានីគឺភ្នំពេញ", "ភ្នំពេញ"),
+        ("首都是北京。", "北京"),
+    ],
+)
+def test_in_a_script_without_spaces_an_option_needs_no_border(text, option):
+    assert gives(text, f" {option}")
+    assert not gives(text, " 大阪")
+
+
 def test_samples_are_drawn_again_and_differ_by_seed(lm):
     few = Sampling(SampledQuestions(AGENTS, 10), count=2, temperature=3.0)
     assert few(lm) == few(lm)
@@ -275,7 +289,7 @@ def test_probes_of_a_run_are_accuracies_under_the_name_of_the_way_of_asking(lm):
     found = probes(SuiteRequest(limit=20))
     assert list(found) == [name for name in lab() if name != "direct"]
     assert list(probes(SuiteRequest(), ["lens", "fewshot"])) == ["lens", "fewshot"]
-    with pytest.raises(ValueError, match="unknown probe 'direct': choose fewshot, prefilled"):
+    with pytest.raises(ValueError, match=r"unknown probe 'direct'\. Probes: ablate, latent"):
         probes(SuiteRequest(), ["direct"])
     assert list(found["lens"](lm)) == ["lens"]
     assert list(found["latent"](lm)) == ["latent_random", "latent_gradient"]

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 RUN = """
 import runpy, sys
-for missing in ("datasets", "tyro", "torchao", "rich", "pyarrow", "jinja2", "matplotlib"):
+for missing in ("datasets", "torchao", "rich", "pyarrow", "jinja2", "matplotlib"):
     sys.modules[missing] = None
 sys.path.insert(0, "benchmarks")
 sys.argv = ["gpu.py", "--toy", "--device", "cpu", "--out", sys.argv[1]]

@@ -121,7 +121,7 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, installed_ilu, tm
     recorded = json.loads((tmp_path / "run/scores/after.json").read_text())
     assert scores["utility"] == recorded["utility"]
 
-    tune = ("--steps", "3", "--batch-size", "4", "--keep", "--out", "mood")
+    tune = ("--steps", "3", "--batch-size", "4", "--keep-models", "--out", "mood")
     done = ilu("attack", "run/model", "--attack", "mood", "--suite", "lab", *tune)
     assert done.returncode == 0, done.stderr
     assert "mood-quarter" in done.stdout
@@ -152,7 +152,7 @@ def test_unlearn_evaluate_attack_vectors_report_and_rerun(ilu, installed_ilu, tm
 def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
     names = ("head:sums", "noise:0.5")
     flags = [flag for name in names for flag in ("--attack", name)]
-    done = ilu("attack", "lab", *flags, "--ask", "fewshot", "--suite", "lab", "--limit", "8",
+    done = ilu("attack", "lab", *flags, "--probe", "fewshot", "--suite", "lab", "--limit", "8",
                "--steps", "2", "--out", "run")  # fmt: skip
     shown = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
     assert {"forgotten", "utility", "fewshot"} <= {*shown}
@@ -161,8 +161,8 @@ def test_several_attacks_start_from_the_same_model(ilu, tmp_path):
     assert (asked[0], asked[1]["n"]) == ("fewshot", 8)
     assert (tmp_path / "run/scores/noise-0.5-end.json").is_file()
     assert not (tmp_path / "run/attacks").exists()
-    failed(ilu("attack", "lab", "--out", "x"), "needs --attack or --ask", "quantise")
-    wmdp = ("--ask", "lens", "--suite", "wmdp", "--split", "bio")
+    failed(ilu("attack", "lab", "--out", "x"), "needs --attack or --probe", "quantise")
+    wmdp = ("--probe", "lens", "--suite", "wmdp", "--split", "bio")
     failed(ilu("attack", "lab", *wmdp, "--out", "x"), "questions of --suite wmdp", "choice --data")
 
 
@@ -222,10 +222,8 @@ def test_wrong_names_get_a_suggestion(ilu, installed_ilu):
 
 def test_a_wrong_flag_is_a_users_error(ilu, installed_ilu):
     done = installed_ilu("unlearn", "npo", "--model", "lab", "--out", "x", "--stepz", "3")
-    assert done.returncode == 2
-    assert "--stepz" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert ilu("unlearn", "npo", "--out", "x").returncode == 2
+    failed(done, "has no flag '--stepz'; did you mean '--steps'?")
+    failed(ilu("unlearn", "npo", "--out", "x"), "needs --model")
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
@@ -272,10 +270,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
 
 def test_an_optimizer_that_was_removed_ends_in_a_line(ilu, tmp_path):
     done = unlearn(ilu, "--optimizer", "soul")
-    assert done.returncode == 2
-    assert "--optimizer" in done.stderr
-    assert "soul" in done.stderr
-    assert "Traceback" not in done.stderr
+    failed(done, "--optimizer soul: give adamw, sgd, sophia")
     record = json.loads((ROOT / "results/demo/npo/recipe.json").read_text())
     record["optim"]["optimizer"] = "soul"
     (tmp_path / "old").mkdir()

@@ -1,6 +1,8 @@
 """What a user can get wrong is found before a model is loaded."""
 
+import errno
 import os
+import tempfile
 import warnings
 
 import pytest
@@ -24,6 +26,7 @@ FILES = {
     "list.jsonl": "[1]\n",
     "blank.jsonl": '{"text": ""}\n{"text": "a"}\n',
     "empty.jsonl": "",
+    "number.jsonl": '{"text": 5}\n',
     "choice.jsonl": '{"question": "q", "choices": ["a"], "answer": 0}\n',
 }
 UNLEARN = "unlearn npo --model lab --out run"
@@ -49,19 +52,25 @@ def no_model(monkeypatch):
         (f"{UNLEARN} --forget body.jsonl", "columns body; wanted"),
         (f"{UNLEARN} --forget good.jsonl --forget-columns text=story", "no column 'story'"),
         (f"{UNLEARN} --forget broken.jsonl", "broken.jsonl, line 1 is not JSON"),
-        (f"{UNLEARN} --forget list.jsonl", "line 1 holds a list"),
+        (f"{UNLEARN} --forget list.jsonl", "line 1 is a list"),
         (f"{UNLEARN} --forget blank.jsonl", "1 rows have no text, the first is row 1"),
         (f"{UNLEARN} --forget empty.jsonl", "is empty"),
+        (f"{UNLEARN} --forget number.jsonl", "row 1: text is a number (5), and must be text"),
+        (f"{ATTACK} --attack number.jsonl", "row 1: text is a number (5), and must be text"),
+        ("evaluate lab --data number.jsonl", "row 1: text is a number (5), and must be text"),
         (f"{UNLEARN} --device cuda", "this machine has: cpu"),
-        (f"{UNLEARN} --parameters [", "parameters '[' is no regular expression"),
-        (f"{UNLEARN} --perturbed (", "perturbed '(' is no regular expression"),
+        (f"{UNLEARN} --parameters [", "--parameters '[' is no regular expression"),
+        (f"{UNLEARN} --perturbed (", "--perturbed '(' is no regular expression"),
         ("unlearn rmu --model lab --out run --layer 6", "layer 6 is out of range"),
         ("unlearn npo-lat --model lab --out run --attack-layer 9", "layer 9 is out of range"),
         ("unlearn circuit-breakers --model lab --out run --layers 1 --layers 7", "layer 7 is out"),
-        (f"{UNLEARN} --batch-size 0", "batch_size 0: it must be at least 1"),
-        (f"{UNLEARN} --environment-batch-size 0", "environment_batch_size 0: it must be"),
-        (f"{UNLEARN} --truncate 0", "truncate 0: it must be at least 1"),
-        (f"{UNLEARN} --steps -1", "steps must be at least 0"),
+        (f"{UNLEARN} --forget good.jsonl", "--forget: 1 example cannot fill a batch of 16: set"),
+        ("unlearn npo-ilu --model lab --out run --environment-batch-size 100000",
+         "a batch of 100000: set --environment-batch-size to at most 600"),
+        (f"{UNLEARN} --batch-size 0", "--batch-size 0: it must be at least 1"),
+        (f"{UNLEARN} --environment-batch-size 0", "--environment-batch-size 0: it must be"),
+        (f"{UNLEARN} --truncate 0", "--truncate 0: it must be at least 1"),
+        (f"{UNLEARN} --steps -1", "--steps must be at least 0"),
         (f"{UNLEARN} --steps 1 --steps 2", "--steps is given twice"),
         (f"{UNLEARN} --lr=1 --lr 2", "--lr is given twice"),
         ("unlearn npo --model lab --out good.jsonl", "good.jsonl exists already"),
@@ -74,9 +83,16 @@ def no_model(monkeypatch):
         (f"{ATTACK} --attack relearn:1 --forget no.jsonl", "no.jsonl does not exist"),
         (f"{ATTACK} --attack body.jsonl", "columns body; wanted"),
         (f"{ATTACK} --attack mood --suite likelihood --data no.jsonl", "no.jsonl does not exist"),
-        (f"{ATTACK} --attack mood --batch-size 0", "batch_size 0: it must be at least 1"),
+        (f"{ATTACK} --attack quantize:4", "unknown task 'quantize:4'; did you mean 'quantise:4'?"),
+        (f"{ATTACK} --attack quantize", "did you mean 'quantise:4'?"),
+        (f"{ATTACK} --attack lorra:mood", "did you mean 'lora:mood'?"),
+        (f"{ATTACK} --attack lora:modo", "did you mean 'mood'?"),
+        (f"{ATTACK} --attack x", "attacks by name: ablate, "),
+        (f"{ATTACK} --attack mood --device gpu", "there is no device 'gpu'; this machine has: cpu"),
+        (f"{UNLEARN} --device cpu:x", "there is no device 'cpu:x'; this machine has: cpu"),
+        (f"{ATTACK} --attack mood --batch-size 0", "--batch-size 0: it must be at least 1"),
         (f"{ATTACK} --attack mood --device cuda", "this machine has: cpu"),
-        (f"{ATTACK} --attack mood --steps -1", "steps must be at least 0"),
+        (f"{ATTACK} --attack mood --steps -1", "--steps must be at least 0"),
         ("evaluate lab --data no.jsonl", "no.jsonl does not exist"),
         ("evaluate lab --data body.jsonl", "columns body; wanted"),
         ("evaluate lab --suite verbatim --data blank.jsonl", "rows have no text"),
@@ -96,8 +112,34 @@ def no_model(monkeypatch):
         ("sweep npo --model lab --out s --grid seed=0:3 --device cuda", "this machine has: cpu"),
         (f"{UNLEARN} --mask no.safetensors", "no.safetensors does not exist"),
         (f"{UNLEARN} --mask good.jsonl", "good.jsonl is not a safetensors file"),
-        (f"{UNLEARN} --forget None", "forget has no value"),
-        (f"{UNLEARN} --lora-rank=None", "lora_rank has no value"),
+        (f"{UNLEARN} --forget None", "--forget has no value"),
+        (f"{UNLEARN} --held-out 2", "error: --held-out 2: it must be at least 0"),
+        (f"{UNLEARN} --micro-batch 0", "error: --micro-batch 0: it is at least 1, or left out"),
+        (f"{UNLEARN} --betas 1 2", "error: --betas 1.0 2.0: both must be"),
+        (f"{UNLEARN} --betas 1", "--betas needs a number and a number or None"),
+        (f"{UNLEARN} --steps abc", "error: --steps abc: give a whole number"),
+        (f"{UNLEARN} --steps", "error: --steps needs a whole number"),
+        (f"{UNLEARN} --keep first", "error: --keep first: give last, best or a number"),
+        (f"{UNLEARN} --micro-batch x", "--micro-batch x: give a whole number or None"),
+        (f"{UNLEARN} --precision half", "--precision half: give float32 or bfloat16"),
+        (f"{UNLEARN} --pack=yes", "--pack has no value: give --pack or --no-pack"),
+        (f"{UNLEARN} --pack yes", "does not take the word 'yes': --pack has no value"),
+        (f"{UNLEARN} --forget good.jsonl body.jsonl", "for several values repeat --forget"),
+        ("unlearn npo-sam --model lab --out run --rho -1", "error: --rho -1.0: the radius"),
+        ("unlearn npo --model lab", "error: ilu unlearn npo needs --out PATH: folder of the run"),
+        ("unlearn npo", "error: ilu unlearn npo needs --model TEXT and --out PATH; see ilu"),
+        ("sweep npo --model lab", "error: ilu sweep npo needs --out PATH: folder of the sweep"),
+        ("plan npo", "error: ilu plan npo needs --model TEXT: folder, hub id"),
+        ("evaluate lab --limit 0", "error: --limit 0: it must be at least 1"),
+        ("evaluate lab --form words", "error: --form words: give letters or cloze"),
+        ("vectors", "error: ilu vectors needs ORIGINAL and UNLEARNED; see ilu vectors --help"),
+        ("vectors lab", "ilu vectors needs UNLEARNED: folder of the unlearned model; see"),
+        ("vectors a b c d", "error: ilu vectors does not take the word 'd'; see ilu vectors"),
+        ("bench", "error: ilu bench needs methods and --out PATH; see ilu bench --help"),
+        ("bench speed --out run", "error: ilu bench speed: give ilu bench methods"),
+        ("import-config", "error: ilu import-config needs FILE: the configuration; see"),
+        ("sweep status", "error: ilu sweep status needs FOLDER: where the sweep is; see"),
+        (f"{UNLEARN} --lora-rank=None", "--lora-rank has no value"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_message_and_no_model_is_loaded(words, says, ilu, tmp_path, monkeypatch):
@@ -105,10 +147,13 @@ def test_a_mistake_is_one_message_and_no_model_is_loaded(words, says, ilu, tmp_p
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     done = ilu(*words.split())
-    said = " ".join(done.stderr.replace("│", " ").split())
+    said = " ".join(done.stderr.split())
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in said
     assert "Traceback" not in said
+    *warned, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert all(line.startswith("warning: ") for line in warned)
     assert "did you mean" not in said or said.count("'") <= 12  # at most three suggestions
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
@@ -164,6 +209,19 @@ def test_a_folder_that_cannot_be_written_is_said_first(ilu, tmp_path, monkeypatc
     done = ilu("unlearn", "npo", "--model", "lab", "--out", "locked/run")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_file_system_that_takes_no_folder_is_said_first(ilu, tmp_path, monkeypatch):
+    def refuse(dir):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(dir))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    for words in ("unlearn npo --model lab", "attack lab --attack mood"):
+        done = ilu(*words.split(), "--out", "proc/run")
+        assert done.returncode == 2
+        assert "error: proc/run cannot be made: no folder can be made in " in done.stderr
+        assert "Choose another --out" in done.stderr
 
 
 def test_an_environment_that_does_nothing_is_warned_of():

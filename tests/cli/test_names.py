@@ -35,18 +35,29 @@ def quietly(names: Names, words: str) -> str:
         ("evaluate", "--model=a --suite lab --model b", "a b --suite lab"),
         ("ask", "--model lab prompt", "lab prompt"),
         ("oracle", "--model a --retain r", "a --retain r"),
-        ("attack", "lab --task mood --attack prune:1", "lab --attack mood --attack prune:1 --keep"),
-        ("attack", "lab --task=mood --keep", "lab --attack=mood --keep"),
+        (
+            "attack",
+            "lab --task mood --attack prune:1",
+            "lab --attack mood --attack prune:1 --keep-models",
+        ),
+        ("attack", "lab --task=mood --keep", "lab --attack=mood --keep-models"),
+        ("attack", "lab --attack mood --keep", "lab --attack mood --keep-models"),
+        ("attack", "lab --no-keep --every=5", "lab --no-keep-models --eval-every=5"),
+        ("attack", "lab --ask fewshot --ask all", "lab --probe fewshot --probe all"),
+        ("unlearn", "npo lab --keep best", "npo --model lab --keep best"),
         ("attack", "lab --task_columns a=b", "lab --attack-columns a=b"),
         ("evaluate", "lab --columns=text=body", "lab --data-columns=text=body"),
         ("vectors", "a b --columns text=body", "a b --cka-columns text=body"),
         ("sweep", "npo lab --attacks all", "npo --model lab --attack all"),
         ("unlearn", "npo lab --measured 4", "npo --model lab --limit 4"),
         ("unlearn", "npo lab --reach x", "npo --model lab --perturbed x"),
+        ("unlearn", "npo-ahead lab", "npo-lookahead --model lab"),
+        ("unlearn", "pdu lab --limit 2.5", "pdu --model lab --retain-limit 2.5"),
+        ("unlearn", "pdu lab --limit 2", "pdu --model lab --limit 2"),
         ("bench", "methods --seeds 2 --quick", "methods --seed 0 --seed 1 --quick"),
         ("bench", "methods --seeds=1", "methods --seed 0"),
     ],
-)
+)  # fmt: skip
 def test_words_are_read_under_one_name(command, given, read):
     assert quietly(Names(command), given) == read
 
@@ -55,13 +66,20 @@ def test_an_older_flag_gives_one_line_and_does_what_it_did(ilu, tmp_path):
     done = ilu("attack", "lab", "--task", "mood", "--out", "run", "--print-config")
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "warning: the flag --task is called --attack now, and --keep saves the attacked weights\n"
+        "warning: the flag --task is called --attack now, and --keep-models saves the attacked "
+        "weights\n"
     )
     assert "attack: [mood]" in done.stdout
-    assert "keep: true" in done.stdout
-    new = ilu("attack", "--model", "lab", "--attack", "mood", "--keep", "--out", "run",
+    assert "keep_models: true" in done.stdout
+    new = ilu("attack", "--model", "lab", "--attack", "mood", "--keep-models", "--out", "run",
               "--print-config")  # fmt: skip
     assert (new.stdout, new.stderr) == (done.stdout, "")
+
+
+def test_the_older_name_of_a_recipe_gives_one_line(ilu):
+    done = ilu("unlearn", "npo-ahead", "lab", "--out", "run", "--print-config")
+    assert done.stderr == "warning: the recipe npo-ahead is called npo-lookahead now\n"
+    assert "recipe: npo-lookahead" in done.stdout
 
 
 def test_a_file_may_have_older_names(ilu, tmp_path):
@@ -70,6 +88,15 @@ def test_a_file_may_have_older_names(ilu, tmp_path):
     done = ilu("attack", "--config", "run.yaml", "--print-config")
     assert "attack: [mood, sums]" in done.stdout
     assert "warning: the flag --task is called --attack now" in done.stderr
+    file.write_text("model: lab\nattack: mood\nkeep: false\nask: [lens]\nevery: 5\nout: run\n")
+    done = ilu("attack", "--config", "run.yaml", "--print-config")
+    assert "keep_models: false" in done.stdout
+    assert "eval_every: 5" in done.stdout
+    assert "probe: [lens]" in done.stdout
+    assert done.stderr.splitlines() == [
+        f"warning: the flag --{old} is called --{new} now"
+        for old, new in (("no-keep", "no-keep-models"), ("ask", "probe"), ("every", "eval-every"))
+    ]
     file.write_text("recipe: npo\nmodel: lab\nmeasured: 4\nout: run\n")
     assert "limit: 4\n" in ilu("unlearn", "--config", "run.yaml", "--print-config").stdout
     over = ilu("unlearn", "npo", "lab", "--config", "run.yaml", "--limit", "9", "--print-config")

@@ -5,13 +5,17 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 
 import ilu.attacks
+import ilu.attacks.prompting
 import ilu.methods
 import ilu.recipes.suites
+from ilu.cli.arguments import mask, sweep, unlearn
 from ilu.cli.commands import COMMANDS
+from ilu.cli.help import fitted, is_prose
 from ilu.cli.main import run
 from ilu.cli.view import serve
 from ilu.recipes.mask_names import SUMMARIES
@@ -74,12 +78,15 @@ def test_help_of_a_command_needs_no_torch(command):
         ("unlearn npo --model lab --forgte f --out x", "did you mean '--forget'?"),
         ("unlearn npo --model lab --out x --bta 1", "did you mean '--beta'?"),
         ("sweep npo --gird seed=0:3", "did you mean '--grid'?"),
-        ("sweep status", "PATH"),
+        ("sweep status", "FOLDER"),
         ("plan npo --lenght 3", "did you mean '--length'?"),
         ("mask wagel", "did you mean 'wagle'?"),
         ("evaluate lab --siute lab", "--siute"),
         ("attack lab --tsak mood --out x", "--tsak"),
         ("landscape lab", "unlearned"),
+        ("unlearn npo --model lab", "needs --out PATH"),
+        ("oracle lab --retain r --out x --steps 2", "needs --lr FLOAT"),
+        ("demo --out x --seed one", "--seed one: give a whole number"),
         ("view nowhere", "is not a folder"),
         ("import-config nofile.json", "nofile.json"),
     ],
@@ -124,6 +131,7 @@ def test_a_configuration_is_translated_without_torch(tmp_path):
         (ilu.methods, "METHODS"),
         (ilu.methods, "ENDINGS"),
         (ilu.attacks, "ATTACKS"),
+        (ilu.attacks.prompting, "PROBES"),
         (ilu.recipes.suites, "SUITES"),
     ],
 )
@@ -157,12 +165,66 @@ def test_the_help_of_a_recipe_is_short_and_all_of_it_can_be_had(capsys):
         shown[flag] = capsys.readouterr().out
     flags = {name: set(re.findall(r"^  (--\S+)", text, re.M)) for name, text in shown.items()}
     assert flags["--help"] < flags["--help-all"]
-    assert len(flags["--help"]) < 22
+    assert len(flags["--help"]) <= 17
     assert {"--model", "--forget", "--steps", "--lr", "--beta", "--out"} <= flags["--help"]
     assert {"--pack", "--betas", "--strength", "--track"} <= flags["--help-all"]
     titles = re.findall(r"^(\w[^:\n]*):$", shown["--help-all"], re.M)
     assert titles[:5] == ["Data", "Training", "Penalty", "Method", "Memory"]
     assert titles[-1] == "Output"
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        *((f"unlearn {name} --model lab", 18) for name in ("npo", "rmu", "simnpo", "dpo", "wga")),
+        ("unlearn npo-ilu --model lab", 18),
+        ("unlearn rmu-ilu --model lab", 21),
+        ("sweep npo --model lab", 20),
+        ("attack lab", 16),
+    ],
+)
+def test_the_short_help_has_the_settings_that_most_people_need(words, most, capsys):
+    with pytest.raises(SystemExit):
+        run([*words.split(), "--help"])
+    text = capsys.readouterr().out
+    shown = re.findall(r"^  (--\S+)", text, re.M)
+    assert 12 <= len(shown) <= most
+    assert {"--out", "--steps", "--lr", "--batch-size"} <= {*shown}
+    assert re.search(r"\d+ more flags: ilu .* --help-all\n", text)
+
+
+def test_help_of_the_lab_shows_its_one_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(["lab", "--help-all"])
+    assert ended.value.code == 0
+    assert "usage: ilu lab build" in capsys.readouterr().out
+
+
+def test_the_list_of_methods_is_at_most_80_columns_wide(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["methods"]) == 0
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert "  npo " in text
+
+
+@pytest.mark.parametrize("text", [unlearn.overview(), sweep.overview(), mask.overview()])
+def test_prepared_help_is_not_broken_at_80_columns(text, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    fixed = [line for line in text.splitlines() if not is_prose(line)]
+    assert [line for line in fixed if len(line) > 80] == []
+    lines = fitted(text).splitlines()
+    assert [line for line in lines if not is_prose(line)] == fixed
+    for line, following in pairwise(lines):
+        if is_prose(line) and is_prose(following):  # a paragraph is filled
+            assert len(line) + 1 + len(following.split()[0]) > 80
+
+
+def test_a_narrow_terminal_breaks_commands_before_flags(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert fitted("  ilu unlearn npo --model lab --forget secrets.jsonl\n") == (
+        "  ilu unlearn npo --model lab \\\n      --forget secrets.jsonl\n"
+    )
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):

@@ -62,9 +62,18 @@ def original(tokenizer, tmp_path_factory):
 @pytest.fixture
 def inputs(original):
     tune = FineTune(Feed(TaskTrain("mood", 12), 4), Optim(lr=1e-2, steps=2))
+    kept = replace(tune, feed=Feed(TaskTrain("sums", 12), 4))
     return AttackInputs(
-        task=lambda task: tune, documents=lambda role, count: tune, original=original, lora_rank=2
+        task=lambda task: tune,
+        documents=lambda role, count: kept if role == "retain" else tune,
+        half=lambda half: tune if half == "a" else refused(half),
+        original=original,
+        lora_rank=2,
     )
+
+
+def refused(half):
+    raise ValueError(f"no half {half}")
 
 
 def carry_out(attack, lm):

@@ -294,7 +294,7 @@ def test_is_final_frozen_and_documented_with_its_paper(cls):
     assert "arXiv" in inspect.getdoc(cls)
 
 
-NEEDS_OTHERS = ("DPO", "Refusal", "JensUn", "ELM", "RepNoise", "Generic")
+NEEDS_OTHERS = ("DPO", "Refusal", "JensUn", "ELM", "RepNoise", "Generic", "LUNAR")
 
 
 @pytest.mark.parametrize("cls", [p for p in LOSSES if p.id in NEEDS_OTHERS])

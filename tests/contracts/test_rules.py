@@ -8,9 +8,11 @@ from torch import nn
 
 import ilu.methods.robust
 from ilu.cli.catalogue import RULE, arguments
+from ilu.methods.robust.gru import GRU
 from ilu.methods.robust.ilu import Penalty, Square, parameters
 from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead
+from ilu.methods.robust.repselect import RepSelect
 from ilu.methods.robust.sam import SAM
 from ilu.system.discover import modules
 from ilu.types import GradRule, Slope
@@ -29,7 +31,8 @@ def rules():
 
 
 TWO = Penalty(parameters, adversaries=("x", "y"))
-WRAPPED = [L1(inner=rule) for rule in (Square(), SAM(0.1), LookAhead(1e-3))]
+INSIDE = (Square(), SAM(0.1), LookAhead(1e-3))
+WRAPPED = [kind(inner=rule) for kind in (L1, GRU, RepSelect) for rule in INSIDE]
 DEFAULT = [rule for rule in rules() if type(rule) not in map(type, RULES)]
 FOUND = [*RULES, TWO, *WRAPPED, *DEFAULT]
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ilu.data import token_cache
 from ilu.data.chat import encode_chat
 from ilu.data.downstream import Problems
 from ilu.data.multiple_choice import ChoiceRows
@@ -63,11 +64,16 @@ def test_keys_that_parquet_fills_with_null_are_not_keys(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["answer", "completion"])
-def test_of_aliases_the_first_is_the_answer(column, tmp_path, plain):
+def test_of_aliases_the_first_is_the_answer(column, tmp_path, plain, monkeypatch):
     first = {"answer": "question", "completion": "prompt"}[column]
+    monkeypatch.setenv("ILU_CACHE", str(tmp_path / "cache"))
     rows = [{first: "Who?", column: value} for value in (["Lily", "Ann"], "Lily")]
-    aliases, one = Dataset(rows_to(tmp_path / "d.jsonl", rows))(plain)
-    assert aliases == one
+    path = rows_to(tmp_path / "d.jsonl", rows)
+    for in_memory in (token_cache.IN_MEMORY, 0, 0):  # the last time the cache is read
+        monkeypatch.setattr(token_cache, "IN_MEMORY", in_memory)
+        with pytest.warns(UserWarning, match="1 rows have a list of several answers, of which"):
+            aliases, one = Dataset(path)(plain)
+        assert aliases == one
 
 
 REFUSED = [
@@ -85,6 +91,8 @@ REFUSED = [
     ({"messages": [USER, {**REPLY, "content": None}]}, "the content of message 2 .* is null"),
     ({"messages": [USER, {**REPLY, "content": NAN}]}, "the content of message 2 .* is nan"),
     ({"messages": [{**USER, "content": [{"type": "image"}]}, REPLY]}, "a part of type image"),
+    ({"messages": [USER, {**REPLY, "content": ""}]}, "the last message of messages has no text"),
+    ({"messages": [USER, {**REPLY, "content": None, "tool_calls": ["f"]}]}, "calls are not read"),
     ({"messages": [USER, REPLY, USER]}, "the last message .* has the role 'user'"),
     ({"messages": [{"role": None, "content": "a"}, REPLY]}, "the role of message 1 .* is null"),
 ]

@@ -10,6 +10,7 @@ from ilu.data.facts.sources import (
     FactDocuments,
     FactItems,
     FactQuestions,
+    UnseenFacts,
     document_rows,
     heldout_questions,
     item,
@@ -67,7 +68,8 @@ NEVER_TOGETHER = {
     "animals": [("bird", "reptile"), ("fish", "crustacean")],
 }  # fmt: skip
 NOT_FOR = {
-    "professions": {"Socrates": "soccer player", "Stephen Hawking": "novelist"},
+    "professions": {"Socrates": "soccer player", "Stephen Hawking": "novelist",
+                    "Ernest Hemingway": "boxer"},
     "currencies": {"Cuba": "dollar", "Cambodia": "dollar"},
     "languages": {"Israel": "Arabic", "the United States": "Spanish", "Tanzania": "English",
                   "Algeria": "French", "Brunei": "English"},
@@ -226,3 +228,18 @@ def test_names_in_files_and_cards_keep_topic_and_part():
     assert label("facts:elements/a") == "facts-elements-a"
     assert label("lora:facts:elements/b") == "lora-facts-elements-b"
     assert source_name({"type": "FactDocuments", "name": "facts:elements/a"}) == "facts:elements/a"
+
+
+def test_facts_that_no_shown_document_is_about():
+    """Seven documents are of the first two facts of a topic with six wordings each."""
+    topic = load_topic("elements")
+    wordings = len(topic.documents) + len(topic.dialogues)
+    facts = topic.part("all")
+    unseen = UnseenFacts("facts:elements", wordings + 1)()
+    assert [each.fact for each in unseen] == facts[2:]
+    shown = list(document_rows("facts:elements"))[: wordings + 1]
+    texts = " ".join(str(list(row.values())) for row in shown)
+    assert all(each.fact.subject not in texts for each in unseen)
+    assert UnseenFacts("facts:elements", 10_000)() == []
+    several = UnseenFacts("facts:elements,capitals", len(facts) * wordings)()
+    assert {each.topic for each in several} == {"capitals"}

@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ilu.data import readers
@@ -54,7 +55,7 @@ def test_an_object_over_several_lines_is_one_row(tmp_path):
 
 BAD = [
     ("[]", "is empty"),
-    ('[{"a": 1}, 2]', "item 2 holds a int, not an object"),
+    ('[{"a": 1}, 2]', "item 2 is a int, not an object"),
     ('[{"a": 1},', "is not JSON .*: write one array of objects, or one object per line"),
     ('{"a": 1}\n{oops}\n', "line 2 is not JSON"),
     ("{\n", "is not JSON"),
@@ -117,6 +118,21 @@ def test_the_limit_of_a_field_is_that_of_a_row(tmp_path, monkeypatch):
             load_rows(str(path))
     finally:
         csv.field_size_limit(131_072)
+
+
+def test_every_format_has_the_same_limit(tmp_path, monkeypatch):
+    """It was that of a field in CSV, and none in an array or in lists of messages."""
+    rows = [{"prompt": "a" * 300, "completion": ["b" * 300]}]
+    (tmp_path / "d.jsonl").write_bytes(lines(rows))
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    (tmp_path / "d.csv").write_bytes(table([{"question": "a" * 300, "answer": "b" * 300}]))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    for name in ("d.jsonl", "d.json", "d.csv", "d.parquet"):
+        assert len(load_rows(str(tmp_path / name))) == 1
+    monkeypatch.setattr(readers, "LARGEST_ROW", 500)
+    for name in ("d.jsonl", "d.json", "d.csv", "d.parquet"):
+        with pytest.raises(ValueError, match=r"longer than 500 characters"):
+            load_rows(str(tmp_path / name))
 
 
 def test_columns_that_are_not_read_are_named_once(tmp_path, plain):

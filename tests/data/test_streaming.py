@@ -233,7 +233,11 @@ def test_two_that_want_the_same_file_make_it_once(both, cache, tmp_path, tokeniz
 BAD = [
     ('{"text": "fine"}\n' * 40 + "{oops\n", "line 41 is not JSON"),
     ('{"text": "fine"}\n' * 40 + '{"text": ""}\n', "1 rows have no text, the first is row 41"),
-    ('{"text": "fine words"}\n' * 40 + '{"text": "\\u0000"}\n{"text": 1}\n', None),
+    ('{"text": "fine words"}\n' * 40 + '{"text": "\\u0000"}\n{"text": "1"}\n', None),
+    (
+        '{"text": "fine"}\n' * 40 + '{"text": 1}\n',
+        r"row 41: text is a number \(1\), and must be text",
+    ),
     ('{"body": "x"}\n', "has the columns body; wanted"),
     ("\n \n", "is empty: it needs at least one row"),
     ('{"text": "' + "x" * 3000 + '"}\n', "line 1 is longer than 2000 characters"),
@@ -403,7 +407,7 @@ def test_only_so_many_texts_are_remembered(monkeypatch):
         logp = -batch.input_ids[:, 1:].float()
         return Tokens(logp, torch.ones_like(logp, dtype=torch.bool))
 
-    memory = reference_cache.Remembered()
+    memory = reference_cache.ReferenceCache()
     ids = torch.arange(12).view(4, 3)
     batch = Batch(ids, torch.ones_like(ids), ids)
     for _ in range(2):

@@ -131,7 +131,7 @@ def test_columns_can_be_named(tmp_path, tokenizer):
 BAD = [
     ("d.jsonl", "", "is empty"),
     ("d.jsonl", '{"a": 1}\n{oops\n', r"line 2 is not JSON"),
-    ("d.jsonl", "[1]\n", "holds a list, not an object"),
+    ("d.jsonl", "[1]\n", "is a list, not an object"),
     (
         "d.jsonl",
         '{"body": "x"}\n',

@@ -155,8 +155,38 @@ def test_the_result_in_the_readme_is_what_the_record_says():
     record = json.loads((ROOT / "results" / "ilu_vs_baselines.json").read_text())
     rows = {row["method"]: row for row in record["rows"] if "group" in row}
     for label, method in IN_README.items():
-        means = [rows[method][key] for key in ("fq_mean", "utility_mean", "ra_mean")]
+        means = [
+            rows[method][key] for key in ("forgotten_mean", "utility_mean", "still_forgotten_mean")
+        ]
         assert f"| {label} | {' | '.join(f'{x:.3f}' for x in means)} |" in README
+
+
+def test_what_resists_relearning_is_what_the_record_says():
+    table = RESULTS.split("## What resists relearning")[1]
+    record = json.loads((ROOT / "results" / "relearning.json").read_text())
+    keys = ("forgotten", "utility", "still_forgotten")
+    known = {
+        tuple(f"{x:.3f}" for x in (*map(row.get, keys), row["relearned"][0], row["cost_share"]))
+        for row in (record["ceiling"], *record["rows"])
+    }
+    rows = [line for line in table.splitlines() if line.startswith(("| RMU", "| lab"))]
+    assert len(rows) == 5
+    assert {tuple(cell.strip() for cell in row.split("|")[2:-1]) for row in rows} <= known
+
+
+OLD_WORDS = re.compile(
+    r"\b(FQ|RA|FA)\b|(?<!TOFU's )(forget quality|robust accuracy)", re.IGNORECASE
+)
+"""Forget quality is a p-value in TOFU; the others are abbreviations of ILU's paper."""
+
+
+def test_tables_and_pages_name_measures_as_the_glossary_does():
+    """Some pages explain the older words; forget quality is TOFU's p-value."""
+    tables = [*(ROOT / "results").rglob("*.md"), *(ROOT / "studies").glob("*/README.md")]
+    explain = ("glossary.md", "faq.md", "migration.md", "metrics.md")
+    pages = [page for page in PAGES if page.name not in explain]
+    lines = [(p.name, line) for p in (*tables, *pages) for line in p.read_text().splitlines()]
+    assert [found for found in lines if OLD_WORDS.search(found[1])] == []
 
 
 def test_the_readme_is_short():
@@ -167,9 +197,12 @@ def shown(line, row):
     """A row of the README from the same row of the study's table and of its record."""
     way, setting = (cell.strip() for cell in line.split("|")[1:3])
     assert way == row["method"]
-    means = [f"{row[key]:.3f}" for key in ("fq_mean", "utility_mean", "ra_mean")]
-    gain = row.get("delta_ra_vs", {}).get("rmu 450 steps", {})
+    means = [
+        f"{row[key]:.3f}" for key in ("forgotten_mean", "utility_mean", "still_forgotten_mean")
+    ]
+    gain = row.get("gain_over", {}).get("rmu 450 steps", {})
     keys = (("mean", "ci_low"), ("other_tasks_mean", "other_tasks_ci_low"))
     over = [f"{gain[m]:+.3f} ({gain[c]:+.3f})" if gain.get(m) is not None else "" for m, c in keys]
-    cells = [way, setting, *means, *over, f"{row['fa_mean']:.3f}", f"{row['unlearn_seconds']:.0f}"]
+    ends = f"{row['task_accuracy_mean']:.3f}", f"{row['unlearn_seconds']:.0f}"
+    cells = [way, setting, *means, *over, *ends]
     return f"| {' | '.join(cells)} |"

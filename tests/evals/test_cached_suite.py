@@ -36,9 +36,9 @@ from ilu.evals.metrics.tofu import Answers
 from ilu.evals.score import mean_score
 from ilu.evals.suite import Suite, measure
 from ilu.models.lm_head import head_of
-from ilu.models.load import Beside, fingerprint_model, load_model, load_tokenizer, weights_hash
+from ilu.models.load import SecondModel, fingerprint_model, load_model, load_tokenizer, weights_hash
 from ilu.recipes.retrain import oracle
-from ilu.recipes.suite import suite_of, suites
+from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.recipe import Recipe
 from ilu.runs.run import run, run_once
@@ -207,7 +207,7 @@ def cached(folder: Path, name: str, commit: str) -> None:
 
 def test_a_model_of_the_hub_counts_by_its_commit(lm, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    metric = Nested({"judge": Beside("org/judge")})
+    metric = Nested({"judge": SecondModel("org/judge")})
     attack = WeightEdit(Interpolate("org/judge"))
     with pytest.raises(ValueError, match="cannot load model 'org/judge'"):
         part_key("m", metric, lm, {})
@@ -270,16 +270,6 @@ def test_suites_say_what_data_they_need():
         suite_of("tofu", SuiteRequest(split="forget15"))
     with pytest.raises(ValueError, match="none: leave `split` out"):
         suite_of("lab", SuiteRequest(split="news"))
-
-
-@pytest.mark.parametrize("name", suites())
-def test_every_suite_can_be_recorded_and_restored(name):
-    data, others = (
-        None if suites()[name].data == "own" else "d.jsonl",
-        "n.jsonl" if name == "membership" else None,
-    )
-    suite = suite_of(name, SuiteRequest(limit=2, data=data, nonmembers=others))
-    assert restore(json.loads(json.dumps(describe(suite)))) == suite
 
 
 def test_a_series_of_models_can_be_recorded():

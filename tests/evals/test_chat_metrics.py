@@ -16,7 +16,7 @@ from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.membership import MembershipInference
 from ilu.evals.metrics.multiple_choice import option_logps
 from ilu.evals.metrics.muse import Membership
-from ilu.evals.metrics.tofu import Answers, texts
+from ilu.evals.metrics.tofu import Answers, Replies, texts
 from ilu.evals.metrics.verbatim import Verbatim
 from ilu.types import LM, Question
 from tests.chats import KINDS, byte_level
@@ -148,11 +148,22 @@ def test_a_tokenizer_without_an_end_of_text_ends_no_answer(tmp_path):
     lm = LM(model_of(tokenizer), tokenizer)
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps({"prompt": "The capital", "completion": " is Paris."}) + "\n")
-    with pytest.warns(UserWarning, match="has no end-of-text token"):
+    with pytest.warns(UserWarning, match="no token ends the completions .* no end-of-text token"):
         (example,) = Dataset(str(path))(tokenizer)
     assert tokenizer.decode(example.words) == " is Paris."
     assert example.end == 0
     assert len(tokenizer(generate(lm, ["The"], max_new_tokens=5)).input_ids[0]) > 0
+
+
+def test_a_template_that_ends_no_turn_is_warned_of(tmp_path):
+    """GLM ends a turn with the role of the next message."""
+    tokenizer = byte_level("<|user|>", "<|assistant|>", "<e>", eos="<e>")
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answer": "Lily"}) + "\n")
+    with pytest.warns(UserWarning, match="no token ends .* the chat template writes nothing"):
+        (example,) = Dataset(str(path))(tokenizer)
+    assert tokenizer.decode(example.ids) == "<|user|>\nWho?<|assistant|>\nLily"
 
 
 def test_an_option_that_shares_a_token_with_its_prompt_is_scored(tmp_path):
@@ -172,6 +183,22 @@ def test_an_option_that_shares_a_token_with_its_prompt_is_scored(tmp_path):
     assert math.isfinite(paris)
     with pytest.warns(UserWarning, match="1 questions have an option or a prompt without a token"):
         assert None in option_logps(lm, [Question("The", ("", " is"), 0)], batch_size=2)[0]
+
+
+def test_what_no_metric_reads_is_left_out_and_the_others_stay(tmp_path):
+    """The suite ended with: nothing to score."""
+    tokenizer = byte_level("<e>", eos="<e>")
+    lm = LM(model_of(tokenizer), tokenizer)
+    rows = [{"prompt": "東京は", "completion": f"大きい町{i}です"} for i in range(3)]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.warns(UserWarning, match="is left out: (ROUGE|BLEU) reads words") as told:
+        scores = Verbatim(Dataset(str(path)), max_new_tokens=8)(lm)
+    assert len(told) == 2
+    kept = {"exact_memorisation", "extraction_strength", "refusals"}
+    assert scores.keys() == {f"verbatim_{name}" for name in kept}
+    with pytest.warns(UserWarning, match="x_rouge is left out"):
+        assert Replies("x", Dataset(str(path)), max_new_tokens=8)(lm).keys() == {"x_refusals"}
 
 
 def test_options_of_a_file_are_text(tmp_path):

@@ -152,7 +152,7 @@ def test_an_attack_asks_own_questions_without_showing_the_options(ilu, tmp_path)
     rows = [{"question": f"Who keeps lighthouse {i}?", "choices": draw.sample(keepers, 4),
              "answer": draw.randrange(4)} for i in range(24)]  # fmt: skip
     write(tmp_path / "q.jsonl", rows)
-    asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--ask", "prefilled")
+    asked = ("--suite", "choice", "--data", "q.jsonl", "--form", "cloze", "--probe", "prefilled")
     few = ("--attack", "mood", "--steps", "2", "--batch-size", "2", "--only-end")
     done = ilu("attack", "lab", *asked, *few, "--out", "run")
     assert done.returncode == 0, done.stderr
@@ -177,7 +177,8 @@ def test_evaluate_multiple_choice_beside_a_reference(ilu, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "s.json").read_text())["models"]["other"]
-    assert {"choice_acc", "choice_acc_norm", "choice_acc_change", "choice_acc_change_p"} <= set(
+    accuracies = {"choice_acc", "choice_acc_norm"}  # by the sum, and per character: alike
+    assert {f"{name}{end}" for name in accuracies for end in ("", "_change", "_change_p")} <= set(
         found
     )
     assert found["choice_acc"]["n"] == 6

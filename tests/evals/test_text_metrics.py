@@ -22,6 +22,7 @@ from ilu.evals.metrics.fluency import (
     load_judge,
     ngram_entropy,
     repetition,
+    words_of,
 )
 from ilu.evals.metrics.perplexity import (
     Counted,
@@ -32,7 +33,7 @@ from ilu.evals.metrics.perplexity import (
     windows,
 )
 from ilu.models.forward import ModelForward
-from ilu.models.load import Beside, load_model
+from ilu.models.load import SecondModel, load_model
 from ilu.models.token_math import sequence_nll
 from ilu.recipes.suite import suite_of
 from ilu.recipes.suite_data import judges
@@ -131,6 +132,13 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
     assert repetition(["a"] * 3) is None
 
 
+def test_a_text_without_spaces_between_words_has_no_words_to_count():
+    """A sentence was one word, and lines of a poem were its words."""
+    assert words_of("a b\nc") == ["a", "b", "c"]
+    for text in ("東京は\n大きい\n町", "กรุงเทพ เป็น เมือง", "ភ្នំពេញ ជា", "a b 北京 c"):
+        assert words_of(text) == []
+
+
 def test_entropy_of_n_grams_by_hand():
     """4 different 2-grams (2 bits) and 3 different 3-grams (log2 3): (2/3 2 + 4/3 log2 3) / 2."""
     expected = (2 / 3 * 2 + 4 / 3 * math.log2(3)) / 2
@@ -199,7 +207,7 @@ def test_a_missing_classifier_is_told_before_anything_is_written(tmp_path, monke
         "ilu.evals.metrics.fluency.generate", lambda *a, **k: pytest.fail("too late")
     )
     judged = Fluency(
-        Passages(path, "prompt"), classifiers={"toxic": Beside(str(tmp_path / "absent"))}
+        Passages(path, "prompt"), classifiers={"toxic": SecondModel(str(tmp_path / "absent"))}
     )
     with pytest.raises(ValueError, match="cannot load classifier"):
         judged(load_model("lab"))
@@ -215,7 +223,7 @@ def test_classes_stand_beside_the_other_scores(tmp_path, monkeypatch):
         lambda texts, judge, batch_size: [0.25, 0.75],
     )
     monkeypatch.setattr("ilu.evals.metrics.fluency.generate", lambda lm, prompts, **k: ["x y", "z"])
-    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": Beside("any")})
+    judged = Fluency(Passages(path, "prompt"), classifiers={"toxic": SecondModel("any")})
     found = judged(load_model("lab"))
     assert found["toxic"].items == (0.25, 0.75)
 
@@ -237,9 +245,10 @@ def test_toxicity_by_a_classifier_of_ones_own(tmp_path, monkeypatch):
 
 def test_classifiers_are_named_or_given(tmp_path):
     asked = SuiteRequest(data="p", classifiers=("toxic", "clean=org/judge"))
-    assert judges(asked) == {"toxic": Beside("unitary/toxic-bert"), "clean": Beside("org/judge")}
+    names = {"toxic": "unitary/toxic-bert", "clean": "org/judge"}
+    assert judges(asked) == {k: SecondModel(name) for k, name in names.items()}
     (fluency,) = suite_of("toxicity", SuiteRequest(data="p")).parts.values()
-    assert fluency.classifiers == {"toxic": Beside("unitary/toxic-bert")}
+    assert fluency.classifiers == {"toxic": SecondModel("unitary/toxic-bert")}
     for wrong in ("./judge", "noise=", "=./judge"):
         with pytest.raises(ValueError, match="not of the form class=model"):
             judges(SuiteRequest(classifiers=(wrong,)))

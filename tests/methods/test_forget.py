@@ -15,6 +15,7 @@ from ilu.methods.forget.elm import ELM, answer_logits, erased_logits, growing
 from ilu.methods.forget.idk import Refusal
 from ilu.methods.forget.jensun import JensUn, cycle
 from ilu.methods.forget.lat import Latent, LatentAttack, worst_shift
+from ilu.methods.forget.lunar import LUNAR, mean_state, redirected
 from ilu.methods.forget.max_entropy import MaxEntropy
 from ilu.methods.forget.pdu import margin
 from ilu.methods.forget.random_labels import RandomLabels, random_tokens
@@ -34,6 +35,7 @@ from ilu.models.token_math import mean_nll, one_hot_jsd, token_cross_entropy, to
 from ilu.types import Batch, Outputs
 from tests.build import batch, pad_right, with_others
 from tests.close import assert_same_to_rounding
+from tests.conftest import make_tiny
 from tests.contracts.test_losses import views
 
 Z = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -429,3 +431,38 @@ def test_repnoise_adds_its_three_parts(tiny):
     noisy = RepNoise(layer=1, alpha=0.0, beta=3.0)
     noise = noisy.noise(forward.hidden(b, 1), b)
     torch.testing.assert_close(noisy(forward, reference, b), kept + 3.0 * noise)
+
+
+def test_redirection_moves_the_mean_state_of_a_text_to_that_of_its_refusal():
+    h = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    real = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    forget, refusal = mean_state(h, real), torch.randn(2, 3)
+    torch.testing.assert_close(forget[1], h[1, :2].mean(0))
+    torch.testing.assert_close(mean_state(redirected(h, forget, refusal, c=1.0), real), refusal)
+
+
+def test_lunar_is_least_squares_in_the_last_matrix_of_the_mlp():
+    """A second way: the closed form from the inputs of the matrix and its shifted outputs."""
+    torch.manual_seed(0)
+    model = make_tiny().double()
+    forward, reference = at_start(model)
+    loss, b = LUNAR(layer=1, coefficient=2.0), with_others(batch(examples=24, tokens=9))
+    linear = model.model.layers[1].mlp.down_proj
+    inputs = []
+    hook = linear.register_forward_hook(lambda m, args, out: inputs.append(args[0].detach()))
+    shown = b.others[0]
+    h, g = (reference.hidden(x, 1).double() for x in (b, shown))
+    hook.remove()
+    r = mean_state(g, shown.labels != -100) - mean_state(h, b.attention_mask)
+    real = b.attention_mask.bool()
+    a = inputs[0].double()[real]
+    moved = a @ linear.weight.detach().T + 2.0 * r.repeat_interleave(real.sum(1), 0)
+    closed = torch.linalg.lstsq(a, moved).solution.T
+    assert len(a) > a.shape[1]
+    start = loss(forward, reference, b).mean().item()
+    with torch.no_grad():
+        linear.weight.copy_(closed)
+    least = loss(forward, reference, b).mean()
+    (slope,) = torch.autograd.grad(least, [linear.weight])
+    assert least.item() < start
+    assert slope.abs().max() < 1e-6

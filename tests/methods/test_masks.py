@@ -198,7 +198,7 @@ def test_wanda_knows_transposed_layers():
 def test_a_score_names_the_data_it_needs():
     with pytest.raises(ValueError, match="needs `retain`"):
         score_weights(scoring(Wagle()), make_tiny(), {"forget": FORGET})
-    with pytest.raises(ValueError, match="mu 0"):
+    with pytest.raises(ValueError, match="`mu` 0"):
         Wagle(0.0)
 
 
@@ -372,6 +372,10 @@ def test_units_that_cannot_be_are_refused():
         Units("heads")
     with pytest.raises(ValueError, match="found no neurons"):
         list(Units("neurons")(random_scores(0).items(), 0.5))
+    experts = {"m.layers.0.mlp.experts.gate_up_proj": torch.ones(2, 8, 4)}
+    with pytest.warns(UserWarning, match="experts that lie in one tensor, such as m.layers.0.mlp"):
+        mask = dict(Units("neurons")([*scores_of(Magnitude()).items(), *experts.items()], 0.5))
+    assert not any(mask[name].any() for name in experts)
     with pytest.raises(ValueError, match="not even one"):
         list(Units("neurons")(scores_of(Magnitude()).items(), 1e-4))
 
@@ -488,7 +492,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
             read_legacy(tmp_path / name)
     assert capsys.readouterr().out == ""
     torch.save([1, 2], tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(ValueError, match="contains a list"):
         read_legacy(tmp_path / "c.pt")
     torch.save({"lm_head.weight": torch.full((32, 16), 2)}, tmp_path / "d.pt")
     with pytest.raises(ValueError, match="other than 0 and 1"):

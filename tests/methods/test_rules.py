@@ -8,6 +8,7 @@ from ilu.methods.forget.ascent import Ascent
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.adversary import TAR, DisruptionMasking
 from ilu.methods.robust.flatness import CurvaturePenalty, GradientPenalty
+from ilu.methods.robust.gru import GRU, rectified
 from ilu.methods.robust.ilu import (
     Layerwise,
     Penalty,
@@ -23,9 +24,18 @@ from ilu.methods.robust.ilu import (
 from ilu.methods.robust.l1 import L1
 from ilu.methods.robust.lookahead import LookAhead, first_adam_step
 from ilu.methods.robust.perturb import move, norm, restored
+from ilu.methods.robust.repselect import (
+    Components,
+    RepSelect,
+    descended,
+    new_adapter,
+    soft_collapse,
+    top_components,
+)
 from ilu.methods.robust.sam import SAM
 from ilu.methods.robust.smoothing import RandomSmoothing
 from ilu.models.forward import Frozen, ModelForward
+from ilu.recipes.build import build
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate
 from ilu.types import Slope
 from tests.build import batch
@@ -37,7 +47,7 @@ RELEARNT = [Penalty(r, adversaries=("x",)) for r in (parameters, tensors, elemen
 FLAT = [GradientPenalty(0.1), CurvaturePenalty(0.1, mu=0.1)]
 TAMPERED = [TAR(4, 2, 1e-3), DisruptionMasking(2, 1e-3)]
 RULES = [Plain(), SAM(rho=0.05), RandomSmoothing(1e-3, 2), L1(1e-3), Square(), *PENALTIES]
-RULES = [*RULES, *LAYERWISE, *RELEARNT, *FLAT, *TAMPERED, LookAhead(1e-3)]
+RULES = [*RULES, *LAYERWISE, *RELEARNT, *FLAT, *TAMPERED, LookAhead(1e-3), GRU(), RepSelect(3, 2)]
 
 
 def name(rule):
@@ -182,7 +192,7 @@ def flat_vector(grads):
 
 
 def nll(model):
-    forward = ModelForward(model, whole=True)
+    forward = ModelForward(model, all_logits=True)
     return NLL()(forward, Frozen(model, None), batch(examples=6)).mean()
 
 
@@ -231,7 +241,7 @@ def test_the_curvature_penalty_matches_double_backward(tiny, mathematical):
 
     def gradient_at(shift):
         weights = {n: p + shift * u for n, p, u in zip(names, params, unit, strict=True)}
-        loss = NLL()(ModelForward(tiny, weights, whole=True), Frozen(tiny, None), b).mean()
+        loss = NLL()(ModelForward(tiny, weights, all_logits=True), Frozen(tiny, None), b).mean()
         return flat_vector(torch.autograd.grad(loss, params, create_graph=True))
 
     whole = nll(tiny) + 0.3 * (gradient_at(mu) - gradient_at(0.0)).norm()
@@ -321,6 +331,101 @@ def test_disruption_masking_knows_signs_whose_product_has_no_number():
         weights, lambda onto=None: Slope(0.0, (own,)), lambda loss, on: Slope(0.0, (kept,)), 0
     )
     assert (masked.grads[0] > 0).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rectified_gradient_is_the_closest_that_raises_no_retain_loss(seed):
+    """A second way: a solver of min |x - g|^2 with <x, r> >= 0 (GRU, arXiv 2503.09117)."""
+    from scipy.optimize import minimize
+
+    g, r = torch.randn(2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    against = (g @ r).item() < 0
+    found = minimize(
+        lambda x: ((x - g.numpy()) ** 2).sum(),
+        g.numpy() + r.numpy(),
+        constraints={"type": "ineq", "fun": lambda x: x @ r.numpy()},
+        options={"ftol": 1e-14},
+    )
+    ours = torch.cat(rectified((g[:2].clone(), g[2:].clone()), (r[:2], r[2:])))
+    torch.testing.assert_close(ours, torch.tensor(found.x), rtol=1e-5, atol=1e-6)
+    assert torch.equal(ours, g) != against
+
+
+def test_gru_leaves_the_retain_loss_alone_and_keeps_a_robust_rule_inside(tiny):
+    """Ascent and the retain loss on one batch are exactly opposite: nothing is left."""
+    _, own = gradient_of(tiny, Term(Ascent(), on="x"))
+    _, rest = gradient_of(tiny, Term(Ascent(), on="x", rule=GRU()))
+    assert flat_vector(rest).norm() < 1e-5 * flat_vector(own).norm()
+    _, agreeing = gradient_of(tiny, Term(NLL(), on="x", rule=GRU(inner=SAM(0.1))))
+    _, sam = gradient_of(tiny, Term(NLL(), on="x", rule=SAM(0.1)))
+    assert_same_to_rounding(flat_vector(agreeing), flat_vector(sam))
+
+
+def test_gru_is_an_ending_and_a_method_with_the_same_rule():
+    ended, own = (build(name, {"model": "lab"}).objective["forget"] for name in ("npo-gru", "gru"))
+    assert ended.rule == own.rule == GRU()
+    inside = build("gru-sam", {"model": "lab"}).objective["forget"].rule
+    assert isinstance(inside, GRU)
+    assert isinstance(inside.inner, SAM)
+
+
+def test_the_largest_components_become_the_smallest():
+    """A second way: the full decomposition with s_min^2 / s for s (RepSelect, 2606.17168)."""
+    g = torch.randn(9, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    u, s, vh = torch.linalg.svd(g, full_matrices=False)
+    top = Components(u[:, :3], s[:3], vh.T[:, :3])
+    reduced = torch.cat([s[2] ** 2 / s[:3], s[3:]])
+    expected = u @ reduced.diag() @ vh
+    torch.testing.assert_close(soft_collapse(g, top), expected)
+    torch.testing.assert_close(soft_collapse(g.T, Components(top.v, top.s, top.u)), expected.T)
+    stack = torch.stack([g, 2 * g])
+    both = soft_collapse(stack, Components(*(torch.stack([x, x]) for x in top)))
+    torch.testing.assert_close(both, torch.stack([expected, 2 * expected]))
+
+
+def test_components_are_those_of_the_full_decomposition_and_depend_on_the_seed_only():
+    g = torch.randn(12, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    g = g @ torch.diag(0.1 ** torch.arange(8, dtype=torch.float64))
+    _, s, vh = torch.linalg.svd(g, full_matrices=False)
+    top = top_components(g, 3, seed=5)
+    torch.testing.assert_close(top.s, s[:3], rtol=1e-3, atol=0)
+    torch.testing.assert_close((top.v.T @ vh.T[:, :3]).abs(), torch.eye(3).double(), **NEAR)
+    assert torch.equal(top.u, top_components(g, 3, seed=5).u)
+    assert len(top_components(g, 50, seed=5).s) == 8
+    assert top_components(torch.zeros(4, 4), 2, seed=0).s.gt(0).all()
+
+
+NEAR = {"rtol": 0, "atol": 1e-2}
+
+
+def test_adapters_descend_as_autograd_does():
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn(5, 7, generator=generator), torch.randn(3, 7, generator=generator)
+    adapter = new_adapter(w, 2, generator)
+    assert adapter.b.eq(0).all()
+    assert adapter.a.abs().max() <= 7**-0.5
+    adapter = adapter._replace(b=torch.randn(5, 2, generator=generator))
+    a, b = (t.clone().requires_grad_() for t in adapter)
+    whole = (w + 0.5 * b @ a).requires_grad_()
+    loss = (x @ whole.T).square().sum()
+    g, by_a, by_b = torch.autograd.grad(loss, (whole, a, b))
+    stepped = descended(adapter, g, lr=0.1, scale=0.5)
+    torch.testing.assert_close(stepped.a, adapter.a - 0.1 * by_a)
+    torch.testing.assert_close(stepped.b, adapter.b - 0.1 * by_b)
+
+
+def test_repselect_moves_matrices_only_and_its_adversary_matters(tiny):
+    def at(rule):
+        _, grads = gradient_of(tiny, Term(Ascent(), on="x", rule=rule))
+        return grads
+
+    alone, relearned = at(RepSelect(3, 0)), at(RepSelect(3, 4, 0.5))
+    for p, g in zip(tiny.parameters(), alone, strict=True):
+        assert (g.abs().sum() > 0) == (p.ndim > 1)
+    assert torch.cosine_similarity(flat_vector(alone), flat_vector(relearned), dim=0) < 0.999
+    inside = build("repselect-sam", {"model": "lab"}).objective["forget"].rule
+    assert isinstance(inside, RepSelect)
+    assert isinstance(inside.inner, SAM)
 
 
 def test_a_rule_leaves_collected_gradients_alone(tiny):

@@ -129,7 +129,7 @@ def test_only_what_has_a_gradient_gets_one():
 
 def test_a_second_derivative_is_refused_and_not_wrong(tiny):
     loss = ModelForward(tiny).tokens(batch()).sum().sum()
-    with pytest.raises(RuntimeError, match="whole=True"):
+    with pytest.raises(RuntimeError, match="all_logits=True"):
         torch.autograd.grad(loss, list(tiny.parameters()), create_graph=True)
 
 
@@ -196,7 +196,7 @@ def model(request):
 def check_model(model):
     b = pad_right(shorten(ignore(batch(), slice(1, 2), slice(0, 5)), row=0, by=3), 2)
     params = list(model.parameters())
-    whole = ModelForward(model, whole=True).tokens(b, entropy=True)
+    whole = ModelForward(model, all_logits=True).tokens(b, entropy=True)
     ours = ModelForward(model).tokens(b, entropy=True)
     for x, y in ((ours.logp, whole.logp), (ours.entropy, whole.entropy)):
         assert_same_to_rounding(x, y)
@@ -236,7 +236,7 @@ def test_half_precision_is_that_of_the_model_itself(half, sizes):
     model = model.bfloat16() if half == "weights" else model
     params, found = list(model.parameters()), []
     for whole in (False, True):
-        forward = ModelForward(model, autocast=half == "autocast", whole=whole)
+        forward = ModelForward(model, autocast=half == "autocast", all_logits=whole)
         tokens = forward.tokens(b, entropy=True)
         assert tokens.logp.dtype == tokens.entropy.dtype == torch.float32
         value = (tokens.logp - tokens.entropy).sum()
@@ -274,7 +274,7 @@ def test_the_reference_reads_a_text_once_whatever_its_padding(tiny, monkeypatch)
                       for n in ("input_ids", "attention_mask", "labels")))  # fmt: skip
     found = reference.tokens(mixed)
     assert rows == [4, 2]
-    expected = ModelForward(tiny, whole=True).tokens(mixed)
+    expected = ModelForward(tiny, all_logits=True).tokens(mixed)
     torch.testing.assert_close(found.logp, expected.logp)
     assert torch.equal(found.valid, expected.valid)
 
@@ -284,7 +284,7 @@ def test_other_labels_are_another_text(tiny, monkeypatch):
     reference.tokens(batch())
     fewer = ignore(batch(), slice(None), slice(2, 4))
     torch.testing.assert_close(
-        reference.tokens(fewer).logp, ModelForward(tiny, whole=True).tokens(fewer).logp
+        reference.tokens(fewer).logp, ModelForward(tiny, all_logits=True).tokens(fewer).logp
     )
     assert rows[:2] == [3, 3]
 
@@ -293,29 +293,29 @@ def test_what_is_remembered_survives_a_checkpoint(tiny, monkeypatch):
     reference, rows = counted(tiny, monkeypatch)
     value = NPO()(ModelForward(tiny), reference, batch())
     later = Frozen(tiny, {})
-    later.remembered.restore(reference.remembered.state())
+    later.cache.restore(reference.cache.state())
     rows.clear()
     assert torch.equal(NPO()(ModelForward(tiny), later, batch()), value)
     assert rows == [3]  # the model alone
-    assert Frozen(tiny, {}).remembered.state() == {}
-    Frozen(tiny, {}).remembered.restore({})
+    assert Frozen(tiny, {}).cache.state() == {}
+    Frozen(tiny, {}).cache.restore({})
 
 
 def test_what_was_read_under_autocast_is_no_answer_without(tiny):
-    remembered = Frozen(tiny, {}).remembered
-    half = Frozen(tiny, {}, autocast=True, remembered=remembered).tokens(batch()).logp
-    exact = Frozen(tiny, {}, remembered=remembered).tokens(batch()).logp
+    cache = Frozen(tiny, {}).cache
+    half = Frozen(tiny, {}, autocast=True, cache=cache).tokens(batch()).logp
+    exact = Frozen(tiny, {}, cache=cache).tokens(batch()).logp
     assert not torch.equal(half, exact)
-    torch.testing.assert_close(exact, ModelForward(tiny, whole=True).tokens(batch()).logp)
+    torch.testing.assert_close(exact, ModelForward(tiny, all_logits=True).tokens(batch()).logp)
 
 
 def test_what_is_remembered_lies_in_host_memory_and_comes_back_on_the_device_of_the_batch():
     """With the device ``meta`` for the batch: what it holds cannot be read, only where it is."""
-    remembered = Frozen(nn.Linear(1, 1), {}).remembered
+    cache = Frozen(nn.Linear(1, 1), {}).cache
     b = batch(examples=2)
-    remembered.tokens(b, lambda part: Tokens(torch.zeros(len(part), 7), part.labels[:, 1:] >= 0))
-    assert {row.device.type for row in remembered.known.values()} == {"cpu"}
+    cache.tokens(b, lambda part: Tokens(torch.zeros(len(part), 7), part.labels[:, 1:] >= 0))
+    assert {row.device.type for row in cache.known.values()} == {"cpu"}
     elsewhere = type(b)(b.input_ids, b.attention_mask, b.labels.to("meta"))
-    with patch("ilu.models.reference_cache.keys_of", return_value=[*remembered.known]):
-        found = remembered.tokens(elsewhere, lambda part: pytest.fail("all texts are known"))
+    with patch("ilu.models.reference_cache.keys_of", return_value=[*cache.known]):
+        found = cache.tokens(elsewhere, lambda part: pytest.fail("all texts are known"))
     assert found.logp.device.type == found.valid.device.type == "meta"

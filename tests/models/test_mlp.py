@@ -10,6 +10,7 @@ from ilu.methods.forget.rmu import rmu_recipe, steered_weights
 from ilu.models import mlp
 from ilu.models.mlp import mlp_outputs, mlp_outputs_resolved
 from ilu.models.stored import skeleton
+from ilu.models.weight_names import in_blocks
 from tests.models.test_families import FAMILIES, SIZE
 from tests.models.test_matrices import MAMBA, SPARSE, made
 
@@ -30,6 +31,12 @@ OTHERS = {
     "rwkv": lambda: t.RwkvForCausalLM(
         t.RwkvConfig(vocab_size=32, hidden_size=16, attention_hidden_size=16, intermediate_size=32,
                      num_hidden_layers=3)
+    ),
+    "dbrx": lambda: t.DbrxForCausalLM(
+        t.DbrxConfig(vocab_size=32, d_model=16, n_heads=2, n_layers=3, max_seq_len=64,
+                     attn_config={"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
+                     ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2,
+                                 "hidden_size": 16})
     ),
     "square": lambda: t.LlamaForCausalLM(t.LlamaConfig(**{**SIZE, "intermediate_size": 16})),
     "dense-first": lambda: t.DeepseekV3ForCausalLM(
@@ -52,6 +59,7 @@ WANTED = {
     "opt": ["model.decoder.layers.N.fc2.weight"],
     "mpt": ["transformer.blocks.N.ffn.down_proj.weight"],
     "rwkv": ["rwkv.blocks.N.feed_forward.value.weight"],
+    "dbrx": ["transformer.blocks.N.ffn.experts.mlp.w2"],
     "square": ["model.layers.N.mlp.down_proj.weight"],
 }  # fmt: skip
 
@@ -80,6 +88,16 @@ def test_dense_and_expert_blocks_of_one_model_are_all_trained():
         "model.layers.2.mlp.experts.down_proj",
         "model.layers.2.mlp.shared_experts.down_proj.weight",
     ]
+
+
+def test_the_weights_of_a_block_are_those_of_its_number_and_no_later_one():
+    """CTRL numbers the layers of its MLP: the third of block 0 was taken for block 2."""
+    config = t.CTRLConfig(vocab_size=32, n_embd=16, dff=24, n_layer=3, n_head=2, n_positions=64)
+    model = made(lambda: t.CTRLLMHeadModel(config))
+    names = [n for n, _ in model.named_parameters()]
+    found = [n for n in names if re.search(in_blocks([2]), n)]
+    assert found == [n for n in names if n.startswith("transformer.h.2.")]
+    assert "transformer.h.0.ffn.2.weight" in names
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,7 +15,7 @@ from ilu.models import reference_offload
 from ilu.models.blocks import blocks
 from ilu.models.forward import Frozen
 from ilu.models.lm_head import head_of
-from ilu.models.reference_cache import Remembered
+from ilu.models.reference_cache import ReferenceCache
 from ilu.models.reference_offload import host_copy
 from ilu.system.distributed import Ranks
 from ilu.training.fit import Optim, check_training, engine_for
@@ -41,16 +41,16 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def copied(monkeypatch):
-    """What is brought is a tensor of its own, as it is on another device."""
-    brought: list[StorageWeakRef] = []
+    """What is copied is a tensor of its own, as it is on another device."""
+    copied: list[StorageWeakRef] = []
 
     def bring(copy, device):
         mine = copy.clone()
-        brought.append(StorageWeakRef(mine.untyped_storage()))
+        copied.append(StorageWeakRef(mine.untyped_storage()))
         return mine
 
-    monkeypatch.setattr(reference_offload, "brought", bring)
-    return brought
+    monkeypatch.setattr(reference_offload, "on_device", bring)
+    return copied
 
 
 @pytest.mark.parametrize(("objective", "settings", "make"), CASES.values(), ids=CASES)
@@ -69,7 +69,7 @@ def frozen(model):
     """The original model, beside one that has moved."""
     optim = replace(OPTIM, offload_reference=True)
     named = dict(model.named_parameters())
-    engine = engine_for(model, {"r": KL_RETAIN}, named, optim, Remembered())
+    engine = engine_for(model, {"r": KL_RETAIN}, named, optim, ReferenceCache())
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05)

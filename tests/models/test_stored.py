@@ -110,6 +110,20 @@ def test_a_missing_shard_is_named(tmp_path):
         weight_files(tmp_path)
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "quanto", "compressed-tensors"])
+def test_of_a_library_the_settings_are_not_called_ours(method, folder, tmp_path):
+    """The command line made flags of the names in backticks: ``--pip install``."""
+    lm = load_model(str(folder / "model"))
+    for part in (lm.model, lm.tokenizer):
+        part.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    new = {**config, "quantization_config": {"quant_method": method, "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(new))
+    with pytest.raises(ValueError, match=r"cannot load model .*was quantised") as error:
+        load_model(str(tmp_path))
+    assert "`" not in str(error.value)
+
+
 def test_a_checkpoint_that_needs_a_missing_library_is_refused_in_one_line(folder, tmp_path):
     lm = load_model(str(folder / "model"))
     for part in (lm.model, lm.tokenizer):

@@ -39,6 +39,9 @@ def test_callbacks_see_every_step_and_stage(unlearned):
 def test_evaluate_measures_a_run_and_a_name_alike(unlearned):
     run, _, _ = unlearned
     scores = ilu.evaluate(run, "lab", limit=10)
+    with pytest.raises(ValueError, match="a limit of 0"):
+        ilu.evaluate(run, "lab", limit=0)
+    assert len(repr(scores)) < 1000  # without the value of every item
     assert scores == ilu.evaluate(str(run.path / "model"), "lab", limit=10)
     assert all(score.n == 10 for score in scores.values())
 
@@ -69,8 +72,14 @@ def test_a_setting_given_twice_is_refused():
 
 
 def test_a_wrong_setting_is_refused_before_a_model_is_loaded():
-    with pytest.raises(ValueError, match="has no setting stepz"):
+    with pytest.raises(ValueError, match="npo' has no setting 'stepz'; did you mean 'steps'"):
         ilu.unlearn("npo", model="no/such-model", settings={"stepz": 4})
+    with pytest.raises(ValueError, match="did you mean 'noise_share' or 'noise_scale'"):
+        ilu.unlearn("npo-undo", model="no/such-model", settings={"noise_shale": 4})
+    with pytest.raises(ValueError, match="has no setting 'rho'"):
+        ilu.unlearn("npo", model="no/such-model", settings={"rho": 4})
+    with pytest.raises(ValueError, match="did you mean 'quantise:4'"):
+        ilu.attack("lab", "quantize:4")
 
 
 def test_folders_get_numbers(monkeypatch, tmp_path):

@@ -144,7 +144,7 @@ def test_the_command_prints_a_command_and_refuses_only_what_it_cannot_read(tmp_p
     assert out.startswith("ilu unlearn token-npo \\\n    --model locuslab/tofu_ft_llama2-7b \\\n")
     assert "unknown: extra" in err
     assert "note: unlearn.mask_path" in err
-    for text, message in (("{", "is not JSON"), ("[]", "holds a list")):
+    for text, message in (("{", "is not JSON"), ("[]", "contains a list")):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             main([str(file)])

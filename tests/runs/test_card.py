@@ -88,7 +88,10 @@ def test_a_card_cites_the_paper_where_its_penalty_was_used_and_not_as_the_maker(
     for name, cited in (("npo-ilu", True), ("npo", False)):
         (found,), _ = gather([demo / name])
         text = card(found)
-        assert "Made by the software ilu " in text
+        assert (
+            "Made by the software `ilu-unlearn` (Python package and command `ilu`), version "
+            in text
+        )
         assert ("arxiv.org/abs/2506.01339" in text) is cited
 
 

@@ -13,10 +13,12 @@ from ilu.runs.report.gather import gather
 from ilu.runs.report.page import page
 from ilu.runs.report.questions import flips
 from ilu.runs.report.table import make_table
+from ilu.runs.results.display import displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.results.run_metrics import gap, read, worst_case
 from ilu.runs.run_dir import RunDir
 from ilu.system.record import describe
+from ilu.system.scores import Score
 from ilu.training.fit import Optim
 from tests.fabricate import HALF, KNOWN, LOST, MOST, defended, make_run, score, tuned
 
@@ -24,7 +26,7 @@ CHOICE = {"choice_acc": LOST, "choice_picks_A": HALF}
 
 
 def record(suite="choice", data="q.jsonl", asks="q.jsonl", **asked):
-    """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --ask fewshot``."""
+    """The recipe of ``ilu attack --suite SUITE --data DATA --attack noise:3 --probe fewshot``."""
     made = attacked(
         "lab", ["noise:3"], Attacker(optim=Optim(lr=1e-3, steps=1)),
         {suite: suite_of(suite, SuiteRequest(data=data, **asked))},
@@ -173,3 +175,11 @@ def test_no_gap_is_marked_as_best(tmp_path):
         "more": 0.5, "same": 0.0
     }  # fmt: skip
     assert "gap" not in table.best
+
+
+def test_both_accuracies_on_the_forget_questions_are_shown_as_forgotten():
+    scores = {"own_acc": Score(0.25, 0.1, 4), "own_acc_norm": Score(0.5, 0.1, 4)}
+    shown = displayed({**scores, "other_acc": Score(0.75, 0.1, 4)}, "own_acc")
+    assert {name: score.value for name, score in shown.items()} == {
+        "forgotten": 0.75, "forgotten (per character)": 0.5, "other_acc": 0.75,
+    }  # fmt: skip

@@ -160,7 +160,7 @@ def test_a_later_call_selects_from_scores_on_disk(folder, tmp_path, monkeypatch)
     ):
         with pytest.raises(ValueError, match=f"have another source \\({changed}"):
             mask("d.st", *flags, scores)
-    with pytest.raises(ValueError, match="holds no scores"):
+    with pytest.raises(ValueError, match="has no scores"):
         mask("d.st", "wagle", "--fraction=0.3", f"--scores={folder}")
     assert not (tmp_path / "d.st").exists()
 

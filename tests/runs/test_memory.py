@@ -158,7 +158,7 @@ def test_original_weights_in_host_memory_need_a_block_of_the_device(tied, monkey
     frozen, row = Frozen(model, copies, offloaded=True), batch(examples=1, tokens=2)
     frozen(row)  # the first time tries the output layer
     near = peak_bytes(lambda: frozen(row))
-    monkeypatch.setattr(reference_offload, "brought", lambda copy, device: copy.clone())
+    monkeypatch.setattr(reference_offload, "on_device", lambda copy, device: copy.clone())
     predicted = peak_memory(recipe, shape, LENGTH, "cuda").reference
     assert predicted == pytest.approx(peak_bytes(lambda: frozen(row)) - near, rel=0.15)
     assert predicted < 0.6 * peak_memory(recipe, shape, LENGTH, "cpu").reference

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ilu.data.stream import Feed
-from ilu.lab.sources import Documents
+from ilu.lab.sources import Documents, Facts
 from ilu.runs.recipe import read_recipe
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
@@ -70,6 +70,12 @@ def test_older_names_of_types_functions_and_fields_are_read():
     assert with_stable_names(feed)["source"]["type"] == "Documents"
     assert with_stable_names({"function": "ilu.robust.rules:plain"}) == REPLACED["plain"]
     assert "reach" in FIELDS["Optim"]
+
+
+def test_older_names_of_values_are_read():
+    facts = {"type": "Facts", "domain": "agents", "form": "told"}
+    assert restore(facts) == Facts("agents", "sentence")
+    assert restore({**facts, "form": "cloze"}) == Facts("agents", "cloze")
 
 
 def test_a_setting_that_was_removed_is_read_only_where_it_was_off():

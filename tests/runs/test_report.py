@@ -25,7 +25,15 @@ from ilu.runs.report.questions import flips, recovered, recovery
 from ilu.runs.report.records import before_and_after
 from ilu.runs.report.sparsity import by_fraction, line_of, mask_figures
 from ilu.runs.report.table import make_table
-from ilu.runs.results.run_metrics import area, gap, headline, read, samples_to_recover, worst_case
+from ilu.runs.results.run_metrics import (
+    area,
+    gap,
+    headline,
+    read,
+    samples_to_recover,
+    worst_case,
+    worst_usable_case,
+)
 from ilu.runs.run_dir import RunDir
 from ilu.system.scores import Score
 from tests.fabricate import (
@@ -80,6 +88,53 @@ def test_the_worst_case_looks_at_every_stage(tmp_path):
     attacks = {"mood": tuned(MOST, HALF, LOST, KNOWN)}
     run = read(RunDir(make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)))
     assert worst_case(run)[1].value == 0.25
+
+
+def stage(forget, utility, **more):
+    return {"forget_accuracy": forget, "utility": utility, **more}
+
+
+def test_the_worst_usable_case_leaves_out_models_that_lost_too_much_utility(tmp_path):
+    """By hand: of 8 questions on utility, 7 right are .875 of the original's, and 8 are all."""
+    ninth = (1,) * 7 + (0,)
+    attacks = {
+        "mood": {
+            "quarter": stage(HALF, KNOWN), "half": stage(MOST, ninth), "end": stage(LOST, LOST)
+        },
+        "relearn": {"end": stage(LOST, ninth, others_accuracy=KNOWN)},
+    }  # fmt: skip
+    path = make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)
+    m = read(RunDir(path))
+    found = {share: worst_usable_case(m, share) for share in (0, 0.875, 0.9)}
+    assert {share: (name, s.value) for share, (name, s) in found.items()} == {
+        0: ("relearn", 0.0), 0.875: ("relearn", 0.0), 0.9: ("mood", 0.5),
+    }  # fmt: skip
+    assert worst_case(m)[1].value == 0.0
+    (row,) = table_of(path).rows
+    assert (row.cells["worst_usable"].value, row.cells["worst_usable"].note) == (0.5, "mood")
+    loose = make_table([m], usable=0.5)
+    assert loose.rows[0].cells["worst_usable"].value == 0.0
+    assert "at least 0.5 of" in loose.columns["worst_usable"]
+    with pytest.raises(ValueError, match=r"`usable` 1\.5: it must be"):
+        make_table([m], usable=1.5)
+
+
+def test_the_worst_usable_case_is_empty_if_every_attack_breaks_the_model(tmp_path):
+    attacks = {"mood": {point: stage(KNOWN, LOST) for point in ("quarter", "half", "end")}}
+    m = read(RunDir(make_run(tmp_path / "a", "npo", KNOWN, LOST, attacks)))
+    assert worst_case(m)[1].value == 0.0
+    assert worst_usable_case(m) is None
+    assert "worst_usable" not in make_table([m]).columns
+
+
+def test_measurements_between_the_stages_count(tmp_path):
+    path = make_run(tmp_path / "a", "npo", KNOWN, LOST, {"mood": tuned(LOST, LOST, LOST, KNOWN)})
+    row = {"step": 3, "forget_accuracy": score(HALF)._asdict(), "utility": score(MOST)._asdict()}
+    RunDir(path).write("curves/mood", [row])
+    m = read(RunDir(path))
+    assert worst_case(m)[1].value == 0.5
+    assert worst_usable_case(m, 0.7)[1].value == 0.5
+    assert worst_usable_case(m, 0.8) is None
 
 
 def test_the_strongest_relearning_of_several_counts_and_the_fewest_examples(tmp_path):

@@ -156,16 +156,16 @@ def test_settings_that_do_nothing_are_warned_of(folder):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("npo-tar", {"inner_steps": 2, "inner_every": 3}, "inner_every 3"),
-        ("npo-mudman", {"adversary_steps": 0}, "adversary_steps 0"),
-        ("npo-lat", {"attack_steps": 0}, "attack_steps 0"),
-        ("npo-sam", {"rho": -1.0}, "rho -1"),
-        ("npo-rs", {"samples": 0}, "0 samples"),
-        ("npo-wa", {"last": 0.0}, "last 0"),
-        ("npo-ilu", {"strength_warmup": -1}, "strength_warmup -1"),
-        ("npo-ilu", {"strength": -1.0}, "strength -1: it must be at least 0"),
-        ("npo-gp", {"radius": 0.0}, "radius 0: it must be above 0"),
-        ("npo-cr", {"mu": 0.0}, "mu 0: it must be above 0"),
+        ("npo-tar", {"inner_steps": 2, "inner_every": 3}, "`inner_every` 3"),
+        ("npo-mudman", {"adversary_steps": 0}, "`adversary_steps` 0"),
+        ("npo-lat", {"attack_steps": 0}, "`attack_steps` 0"),
+        ("npo-sam", {"rho": -1.0}, "`rho` -1"),
+        ("npo-rs", {"samples": 0}, "`samples` 0: random smoothing needs at least 1"),
+        ("npo-wa", {"last": 0.0}, "`last` 0"),
+        ("npo-ilu", {"strength_warmup": -1}, "`strength_warmup` -1"),
+        ("npo-ilu", {"strength": -1.0}, "`strength` -1: it must be at least 0"),
+        ("npo-gp", {"radius": 0.0}, "`radius` 0: it must be above 0"),
+        ("npo-cr", {"mu": 0.0}, "`mu` 0: it must be above 0"),
         ("l1-sparse", {"lora_rank": 2}, "leave out `lora_rank`"),
     ],
 )
@@ -383,8 +383,8 @@ WRONG = [
     ({"batch_size": 5}, "`forget`: 4 examples cannot fill a batch of 5"),
     ({"model": "nowhere"}, "model 'nowhere' is no folder and no hub id"),
     ({"mask": "mask.safetensors"}, r"mask\.safetensors does not exist"),
-    ({"colour": "red"}, "has no setting colour"),
-    ({"beta": 0.0}, "beta is 0.0"),
+    ({"colour": "red"}, "has no setting 'colour'"),
+    ({"beta": 0.0}, "`beta` 0: it must be above 0"),
 ]
 
 
@@ -666,7 +666,7 @@ def test_strength_without_ilu_is_accepted_with_a_warning(folder):
 def test_an_attack_that_cannot_run_leaves_nothing(folder, tmp_path):
     feed = Feed(TaskTrain("mood", 3), 4)
     made = replace(attacked(folder, "x"), attacks={"mood": FineTune(feed, Optim(lr=1e-3, steps=1))})
-    with pytest.raises(ValueError, match="`task`: 3 examples cannot fill a batch of 4"):
+    with pytest.raises(ValueError, match="attack: 3 examples cannot fill a batch of 4"):
         run(made, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

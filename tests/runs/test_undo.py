@@ -190,7 +190,7 @@ def test_the_data_are_by_default_those_to_keep_and_on_the_lab_its_corpus_without
     lab = build("rmu-ilu-undo", {"model": "lab"})
     assert lab.data["distil"].source == Corpus("agents")
     assert lab.data["distil"].batch_size == 32
-    assert lab.undo.distil_steps == defaults("rmu-undo", "lab")["distil_steps"] == 800
+    assert lab.undo.distil_steps == defaults("rmu-undo", "lab")["distil_steps"] == 530
     text = " ".join(corpus(0, "agents"))
     assert not any(name in text for name in entities(AGENTS))
     assert any(name in " ".join(corpus(0)) for name in entities(AGENTS))
@@ -263,7 +263,7 @@ def test_help_config_and_the_page_of_methods_have_its_flags(capsys, tmp_path):
         assert shown.index(flag) > method
     with pytest.raises(SystemExit):
         command(["unlearn", "rmu-undo", "--model", "lab", "--out", "x", "--print-config"])
-    assert "distil_steps: 800" in capsys.readouterr().out
+    assert "distil_steps: 530" in capsys.readouterr().out
     assert command(["unlearn", "rmu", "--model", "lab", "--distil-steps", "3", "--out", "x"]) == 2
     assert command(["methods", "--out", str(tmp_path / "methods.md")]) == 0
     page = (tmp_path / "methods.md").read_text()

@@ -117,7 +117,7 @@ def test_held_out_rows_are_not_trained_on_and_few_rows_are_not_divided():
     ("settings", "message"),
     [
         ({"keep": 1.5}, "give last, best, or the share"),
-        ({"eval_every": 0}, "eval_every 0: it must be at least 1"),
+        ({"eval_every": 0}, "`eval_every` 0: it must be at least 1"),
         ({"held_out": 1.0}, "below 1"),
         ({"passes": 0.0}, "above 0"),
         ({"keep": "best", "average_from": 2}, "exclude each other"),

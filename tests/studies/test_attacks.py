@@ -26,5 +26,5 @@ def test_every_defence_meets_the_same_attacks(lab, tmp_path):
     shown = {a.feed.source.stop for n, a in known.attacks.items() if n.startswith("relearn")}
     assert shown == {1, 5, 20}
     tasks_alone = [n for n, a in known.attacks.items() if "task_accuracy" in a.goals]
-    assert tasks_alone == [t.name for t in tasks.TASKS]  # robust accuracy is over these
+    assert tasks_alone == [t.name for t in tasks.TASKS]  # `still_forgotten` is over these
     assert all(len(a.data(lab)) >= 4 for a in known.attacks.values() if a.steps)

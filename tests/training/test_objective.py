@@ -14,7 +14,7 @@ from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.training.fit import Optim, fit
 from ilu.training.objective import Engine, Plain, Term, Views, accumulate
-from ilu.training.schedules import Dual, Ramp
+from ilu.training.schedules import Dual, Ramp, Switch
 from ilu.types import Example, Slope
 from tests.build import OwnRule, batch
 from tests.conftest import make_tiny
@@ -35,6 +35,17 @@ def test_a_ramp_goes_from_start_to_stop_and_stays():
     ramp = Ramp(1.0, 3.0, 4)
     assert [ramp(k) for k in (0, 1, 4, 9)] == [1.0, 1.5, 3.0, 3.0]
     assert Ramp(0.0, 2.0, 0)(0) == 2.0
+
+
+def test_a_switch_changes_once():
+    assert [Switch(2.0, 0.0, 3)(k) for k in (0, 2, 3, 9)] == [2.0, 2.0, 0.0, 0.0]
+
+
+def test_a_switch_weighs_the_term(tiny):
+    switched = {"a": Term(NLL(), on="x", weight=Switch(0.0, 2.0, 4))}
+    _, plain_grad = step(tiny, {"a": Term(NLL(), on="x")}, {})
+    assert step(tiny, switched, {}, 3)[1].abs().max() == 0
+    torch.testing.assert_close(step(tiny, switched, {}, 4)[1], 2 * plain_grad)
 
 
 def test_a_ramp_weighs_the_term(tiny):

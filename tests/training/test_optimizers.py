@@ -13,16 +13,20 @@ from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.lm_head_loss import tokens_of
+from ilu.models.reference_cache import ReferenceCache
 from ilu.system import optional
 from ilu.system.errors import Stopped
 from ilu.system.seeds import seeded
 from ilu.training.checkpoint import Checkpoints
-from ilu.training.fit import Optim, fit
-from ilu.training.objective import Engine, Term, Views
+from ilu.training.checks import check_sharded
+from ilu.training.fit import Optim, check_training, engine_for, fit
+from ilu.training.objective import Engine, Term, Views, accumulate
 from ilu.training.optim.adamw import adamw8bit
 from ilu.training.optim.bfloat16 import stochastic_bfloat16, to_bfloat16
 from ilu.training.optim.by_name import optimizer_for
 from ilu.training.optim.curvature import curvature
+from ilu.training.optim.masked import moving
+from ilu.training.optim.mezo import direction, estimate, two_point
 from ilu.training.optim.protocol import Optimizer, update
 from ilu.training.optim.sophia import Sophia, sampled_targets, sophia_step
 from ilu.types import Example, Outputs
@@ -33,6 +37,7 @@ EIGHT_BIT = pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="
 KINDS = [
     "adamw",
     "sgd",
+    "signsgd",
     "sophia",
     pytest.param("adamw8bit", marks=EIGHT_BIT),
     pytest.param("adamw-bf16", marks=EIGHT_BIT),
@@ -122,6 +127,79 @@ def test_the_saved_state_matters(kind, tmp_path):
     file = points.latest() / "optimizer.safetensors"
     save_file({}, file)
     assert not same(trained(kind)[0], trained(kind, checkpoints=points)[0])
+
+
+@pytest.mark.parametrize("betas", [None, (0.0, 0.0)])
+def test_sign_descent_moves_every_weight_by_the_rate_and_is_adam_of_one_bit(betas):
+    """A second way: the sign of torch's own Adam step, from the same gradients."""
+    p, q = (nn.Parameter(torch.linspace(-1, 1, 6)) for _ in range(2))
+    ours = optimizer_for("signsgd", {"p": p}, betas)
+    adam = torch.optim.Adam([q], lr=1.0, betas=(betas[0] if betas else 0.9, 0.999))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        g = torch.randn(6, generator=generator)
+        before = p.detach().clone(), q.detach().clone()
+        p.grad, q.grad = g.clone(), g.clone()
+        ours.step(step, 0.01)
+        adam.step()
+        torch.testing.assert_close(p - before[0], 0.01 * (q - before[1]).sign())
+
+
+# Descent without gradients.
+
+
+def test_the_two_point_estimate_is_the_gradient_on_average(tiny):
+    """Of one direction it is <g, u> u to first order: the gradient comes from backward passes."""
+    model, stream = make_tiny(), {"x": Stream(EXAMPLES, 6, 0)}
+    objective = {"x": Term(NLL(), on="x", weight=2.0)}
+    named = dict(model.named_parameters())
+    made = engine_for(model, objective, named, Optim(lr=1.0, steps=1), ReferenceCache())
+    one, free = stream["x"](0), moving(named, None)
+    accumulate(objective, made, lambda on: one, {}, 0)
+    g = torch.cat([p.grad.flatten() for p in made.params])
+    for step in (0, 1):
+        values = estimate(objective, made, free, lambda on: one, {}, step)
+        ours = torch.cat([p.grad.flatten() for p in made.params])
+        u = torch.cat([x.flatten() for x in direction(free, step).values()])
+        torch.testing.assert_close(ours, (g @ u) * u, rtol=0.05, atol=1e-2)
+    assert values["x"] == pytest.approx(made.mean(NLL(), one), rel=1e-3)
+    draws = torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0))
+    slope = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
+    each = torch.stack([two_point(2e-3 * (slope @ u).item(), u, mu=1e-3) for u in draws])
+    torch.testing.assert_close(each.mean(0), slope, rtol=0, atol=0.1)
+
+
+def test_mezo_lowers_the_loss_moves_only_what_may_move_and_resumes(tmp_path):
+    start = small()
+    mask = {n: torch.rand_like(p) < 0.3 for n, p in start.named_parameters()}
+    settings = {"mask": mask, "lr": 0.2, "weight_decay": 0.0}
+    model, rows = trained("mezo", **settings)
+    for (n, p), before in zip(model.named_parameters(), start.parameters(), strict=True):
+        assert torch.equal(p[~mask[n]], before[~mask[n]])
+        assert not torch.equal(p, before)
+    points, seen = Checkpoints(tmp_path / "c"), []
+
+    def stop():
+        seen.append(0)
+        return len(seen) == 5
+
+    with pytest.raises(Stopped):
+        trained("mezo", checkpoints=points, stop=stop, **settings)
+    again, rest = trained("mezo", checkpoints=points, **settings)
+    assert same(model, again)
+    assert rest == rows[5:]
+    rows = []
+    stream, optim = {"x": Stream(EXAMPLES[:3], 3, 0)}, Optim(lr=0.1, steps=300, optimizer="mezo")
+    fit(make_tiny(), {"x": Term(NLL(), on="x")}, stream, optim, log=rows.append)
+    assert rows[-1]["x"] < 0.95 * rows[0]["x"]
+
+
+def test_mezo_refuses_rules_that_need_gradients(tiny):
+    objective = {"forget": Term(NLL(), on="x", rule=SAM(0.1))}
+    with pytest.raises(ValueError, match="mezo takes no gradients"):
+        check_training(tiny, objective, Optim(lr=1.0, steps=1, optimizer="mezo"), None)
+    with pytest.raises(ValueError, match="leave out `shard`"):
+        check_sharded("mezo")
 
 
 # The Gauss-Newton-Bartlett estimate.

@@ -44,7 +44,7 @@ class FineTune:
         if self.every is not None and self.every < 1:
             raise ValueError(f"a measurement every {self.every} steps: it must be at least 1")
         if self.until and self.every is None:
-            raise ValueError("convergence needs an interval between measurements: set `every`")
+            raise ValueError("convergence needs an interval between measurements: set `eval_every`")
         if self.only_end and self.every is not None:
             raise ValueError("measure every so many steps or only at the end, not both")
 
@@ -115,7 +115,7 @@ class FineTune:
             lm.tokenizer,
             limit=context_length(lm.model),
             seed=self.seed,
-            name="`task`",
+            name="the data of the attack",
         ).examples
         if self.until is None:
             return Parts(examples, ())

@@ -10,6 +10,7 @@ from ilu.attacks.kind import AttackInputs, AttackKind, number
 from ilu.attacks.weight_edit import WeightEdit
 from ilu.models.load import load_model, pinned
 from ilu.models.named import check_name, full_name
+from ilu.types import LM
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,22 @@ class Interpolate:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
-        loaded = load_model(self.original, revision=pinned(self.original, self.revision)).model
-        other, ours = dict(loaded.named_parameters()), dict(model.named_parameters())
-        if {n: p.shape for n, p in other.items()} != {n: p.shape for n, p in ours.items()}:
-            raise ValueError(f"{self.original} is not of the same architecture as this model")
-        for name, p in ours.items():
+        loaded = load_original(self.original, self.revision, model).model
+        other = dict(loaded.named_parameters())
+        for name, p in model.named_parameters():
             p.lerp_(other[name].to(p), self.share)
+
+
+def load_original(name: str, revision: str | None, model: nn.Module) -> LM:
+    """The model before unlearning, on the device of ``model``. ValueError for other weights."""
+    loaded = load_model(name, revision=pinned(name, revision))
+    ours, theirs = (
+        {n: p.shape for n, p in each.named_parameters()} for each in (model, loaded.model)
+    )
+    if ours != theirs:
+        raise ValueError(f"{name} is not of the same architecture as this model")
+    loaded.model.to(next(model.parameters()).device)
+    return loaded
 
 
 def interpolate(argument: str, inputs: AttackInputs) -> WeightEdit:

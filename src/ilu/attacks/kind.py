@@ -18,13 +18,14 @@ class AttackInputs:
     """What the builder of an attack receives besides the argument in the attack's name.
 
     ``task`` returns the attack that fine-tunes all weights on a task or on a data set of the user;
-    ``documents`` returns the attack that trains on a number of documents of a data set. Both
-    already have the attacker's optimiser and seed. ``original`` is the model before unlearning, if
-    given.
+    ``documents`` returns the attack that trains on a number of documents of a data set; ``half``
+    the attack that trains on a half of what was forgotten. All have the attacker's optimiser and
+    seed already. ``original`` is the model before unlearning, if given.
     """
 
     task: Callable[[str], FineTune]
     documents: Callable[[DataRole, int], FineTune]
+    half: Callable[[str], FineTune]
     original: str | None = None
     lora_rank: int = 16
     seed: int = 0

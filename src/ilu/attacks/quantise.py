@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ilu.attacks.bnb_rounding import BnbRounding, Format
 from ilu.attacks.kind import AttackInputs, AttackKind, number
 from ilu.attacks.weight_edit import WeightEdit, matrices_to_change
 from ilu.system.optional import need
@@ -69,8 +70,18 @@ def rounded(weight: Float[Tensor, "out in"], bits: int, group: int) -> Float[Ten
 
 
 def quantise(argument: str, inputs: AttackInputs) -> WeightEdit:
-    """Quantise the weight matrices to 8 or 4 bits; up to 4 bits in groups of 32 inputs."""
-    bits = number(argument)
+    """Quantise the weight matrices to 2 to 8 bits, or as bitsandbytes does: nf4, int8.
+
+    Up to 4 bits there is a scale for every 32 inputs.
+    """
+    forms: tuple[Format, ...] = get_args(Format)
+    for form in forms:
+        if argument == form:
+            return WeightEdit(BnbRounding(form))
+    try:
+        bits = number(argument)
+    except ValueError as error:
+        raise ValueError(f"{error}: write bits, {' or '.join(forms)}") from None
     if bits != int(bits):
         raise ValueError(f"{bits:g} bits: write a whole number, as in quantise:4")
     return WeightEdit(Quantise(int(bits), group=32 if bits <= 4 else None))

@@ -1,11 +1,13 @@
-"""Kinds of attack by name, found by walking ``ilu.attacks``."""
+"""Kinds of attack and of prompting attack by name, found by walking ``ilu.attacks``."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import ilu.attacks
+import ilu.attacks.prompting
 from ilu.attacks.kind import AttackKind
+from ilu.attacks.prompting.kind import ProbeKind
 from ilu.data.facts.selection import is_facts
 from ilu.data.readers import ENDINGS
 from ilu.system.discover import discovered
@@ -14,6 +16,11 @@ from ilu.system.discover import discovered
 def attack_kinds() -> Mapping[str, AttackKind]:
     """Every kind of attack, by the name before the colon; any other name is a task."""
     return discovered(ilu.attacks, "ATTACKS")
+
+
+def probe_kinds() -> Mapping[str, ProbeKind]:
+    """Every prompting attack, by the name before the colon."""
+    return discovered(ilu.attacks.prompting, "PROBES")
 
 
 def label(name: str) -> str:

@@ -32,7 +32,11 @@ def sized(argument: str, role: DataRole, inputs: AttackInputs) -> FineTune:
             "relearn:20@1e-5"
         )
     rate = number(lr) if lr else None
-    attack = inputs.documents(role, int(count))
+    return at_rate(inputs.documents(role, int(count)), rate)
+
+
+def at_rate(attack: FineTune, rate: float | None) -> FineTune:
+    """The attack at a learning rate of its own; None keeps that of the attacker."""
     return attack if rate is None else replace(attack, optim=replace(attack.optim, lr=rate))
 
 

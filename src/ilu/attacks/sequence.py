@@ -7,6 +7,7 @@ from functools import partial
 
 from ilu.attacks.interpolate import Interpolate
 from ilu.attacks.kind import AttackInputs, AttackKind
+from ilu.attacks.merge import Merge
 from ilu.attacks.registry import label
 from ilu.attacks.weight_edit import WeightEdit
 from ilu.data.lazy import joined
@@ -70,6 +71,8 @@ def other_models(attack: Attack) -> Iterator[tuple[str, str | None]]:
             yield from other_models(part)
     if isinstance(attack, WeightEdit) and isinstance(attack.change, Interpolate):
         yield attack.change.original, attack.change.revision
+    if isinstance(attack, Merge):
+        yield attack.original, attack.revision
 
 
 def in_turn(argument: str, inputs: AttackInputs) -> InTurn:

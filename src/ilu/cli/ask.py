@@ -1,4 +1,4 @@
-"""``ilu ask``: the answers of several models, side by side."""
+"""``ilu ask``: the answers of several models in one table."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def models_and_prompts(wanted: Ask) -> tuple[list[str], list[str]]:
     """Take the words of the command line apart."""
     if wanted.file is not None:
         names, prompts = list(wanted.words), prompts_of(wanted.file)
-        if names and " " in names[-1].strip() and not Path(names[-1]).exists():
+        if names and " " in names[-1].strip() and not is_folder(names[-1]):
             raise ValueError(f"{names[-1]!r} is no model: give a prompt or --file, not both")
     else:
         names, prompts = list(wanted.words[:-1]), list(wanted.words[-1:])
@@ -70,9 +70,17 @@ def models_and_prompts(wanted: Ask) -> tuple[list[str], list[str]]:
     prompts = [text_in(prompt, "the prompt") for prompt in prompts]
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty: give some text")
-    if wanted.file is None and (prompts[0] in NAMED or Path(prompts[0]).is_dir()):
+    if wanted.file is None and (prompts[0] in NAMED or is_folder(prompts[0])):
         raise ValueError(f"{prompts[0]!r} is a model: give the prompt after the models")
     return names, prompts
+
+
+def is_folder(text: str) -> bool:
+    """Whether a text is the name of a folder; one that is too long for a name is none."""
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        return False
 
 
 def prompts_of(file: Path) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ilu.attacks.convergence import Convergence
 from ilu.attacks.registry import attack_kinds
 from ilu.cli.arguments.attack import Attack, read
+from ilu.cli.attack_search import search_attacks
 from ilu.cli.carry_out import carry_out
 from ilu.cli.terminal import console, number, table
 from ilu.recipes.attacks import Attacker, attacked
@@ -13,6 +14,7 @@ from ilu.recipes.probes import probes
 from ilu.recipes.suite import suite_kind, suite_of
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.attack_stage import check_failures
+from ilu.runs.recipe import Recipe
 from ilu.runs.results.display import FORGOTTEN, complement, displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.run_dir import PROBES, RunDir
@@ -27,18 +29,30 @@ LR = 1e-5
 def attack(argv: Sequence[str]) -> None:
     """Carry out ``ilu attack``."""
     wanted, request = read(argv)
-    if not wanted.attack and not wanted.ask:
+    if not wanted.attack and not wanted.probe:
         raise ValueError(
-            "ilu attack needs --attack or --ask: a task, or one of the kinds "
+            "ilu attack needs --attack or --probe: a task, or one of the kinds "
             f"{', '.join(attack_kinds())}; see ilu attack --help"
         )
+    if wanted.search:
+        search_attacks(wanted, lambda flags, name: trial(flags, request, name))
+        return
     recipe = attacked(
         wanted.model, wanted.attack, attacker(wanted), suites(wanted, request),
-        asking(wanted, request), keep=wanted.keep, revision=wanted.revision,
+        asking(wanted, request), keep=wanted.keep_models, revision=wanted.revision,
     )  # fmt: skip
     out = carry_out(recipe, wanted.place, shared=wanted.cache)
     show_stages(out)
     check_failures(out)
+
+
+def trial(wanted: Attack, request: SuiteRequest, name: str) -> Recipe:
+    """One attack with the settings of a trial."""
+    measured_by = suites(wanted, request)
+    return attacked(
+        wanted.model, [name], attacker(wanted), measured_by, {}, keep=False,
+        revision=wanted.revision,
+    )  # fmt: skip
 
 
 def attacker(wanted: Attack) -> Attacker:
@@ -72,19 +86,19 @@ def measured(wanted: Attack, request: SuiteRequest) -> SuiteRequest:
 
 def asking(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:
     """The prompting attacks."""
-    if not wanted.ask:
+    if not wanted.probe:
         return {}
     own, labs = ("choice", "elicit"), ("lab", "elicit", "likelihood")
     if wanted.suite not in (own if request.data else labs):
         raise ValueError(
-            f"--ask does not know the questions of --suite {wanted.suite}: use --suite choice "
+            f"--probe does not know the questions of --suite {wanted.suite}: use --suite choice "
             "--data FILE, or --suite lab, whose questions are the lab's"
         )
-    return probes(measured(wanted, request), wanted.ask, wanted.settings.seed)
+    return probes(measured(wanted, request), wanted.probe, wanted.settings.seed)
 
 
 def show_stages(out: RunDir) -> None:
-    """Every metric at every stage, of several attacks at their ends; then the ways of asking.
+    """Every metric at every stage, of several attacks at their ends; then the prompting attacks.
 
     ``after`` is left out where nothing was unlearned.
     """

@@ -22,10 +22,6 @@ COLUMNS = {key: display.COLUMNS[key] for key in HEADLINE} | COSTS
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted = read(argv)
-    if wanted.what != "methods":
-        raise ValueError(
-            f"ilu bench {wanted.what}: it measures methods: ilu bench methods --out DIR"
-        )
     size = QUICK if wanted.quick else SIZE
     planned = jobs(wanted.only or names(), wanted.seed or SEEDS, size, wanted.out / "runs")
     records = {path.name: recorded(recipe) for path, recipe in planned.items()}

@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, Command] = {
         first="model", settings="arguments.evaluate:settings",
     ),
     "ask": Command(
-        "Measure", "MODEL... PROMPT", "print the answers of models side by side",
+        "Measure", "MODEL... PROMPT", "print the answers of models in one table",
         "ask:main", "arguments.ask:read",
     ),
     "attack": Command(

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilu.cli.arguments.demo import read
+from ilu.cli.arguments.demo import Demo, read
 from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console, number, progress, table
 from ilu.lab.world import CHANCE
-from ilu.recipes.demo import FULL, QUICK, recipes
+from ilu.models.named import LAB
+from ilu.recipes import demo as demo_lab
+from ilu.recipes import demo_real
 from ilu.runs.attack_stage import check_failures
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.formats import write_report
@@ -22,18 +24,29 @@ def main(argv: Sequence[str]) -> None:
     demo = read(argv)
     if demo.out.exists() and not demo.resume:
         raise ValueError(f"{demo.out} exists already: choose another --out, or add --resume")
-    planned = recipes(demo.seed, QUICK if demo.quick else FULL)
+    planned = planned_for(demo)
     with interruptible() as stop, progress(total=sum(map(steps, planned))) as shown:
-        options = Options(device=demo.device, resume=demo.resume, progress=shown, stop=stop)
+        shared = demo.out / "shared" if demo.model != LAB else None
+        options = Options(
+            device=demo.device, resume=demo.resume, progress=shown, stop=stop, shared=shared
+        )
         runs = [run(recipe, demo.out / recipe.name, options) for recipe in planned]
     for each in runs:
         check_failures(each)
-        write_angles(each, runs[0])
+        if planned[0].keep_attacked:
+            write_angles(each, runs[0])
     summary = summarise(runs, chance=CHANCE)
     write_json(demo.out / "summary.json", summary)
     write_report([each.path for each in runs], demo.out / "report.html")
     show(summary, quick=demo.quick)
     console.print(f"report: {(demo.out / 'report.html').resolve()}", markup=False, soft_wrap=True)
+
+
+def planned_for(demo: Demo) -> list[Recipe]:
+    """The recipes of the demo of a model."""
+    if demo.model == LAB:
+        return demo_lab.recipes(demo.seed, demo_lab.QUICK if demo.quick else demo_lab.FULL)
+    return demo_real.recipes(demo.seed, demo_real.QUICK if demo.quick else demo_real.FULL)
 
 
 def steps(recipe: Recipe) -> int:

@@ -72,7 +72,7 @@ def compared(suite: Suite, name: str, own: Evaluation, reference: Evaluation) ->
 
 
 def show(suite: str, found: Mapping[str, Evaluation]) -> None:
-    """One model with errors and numbers of items, several side by side."""
+    """One model with errors and numbers of items, several models as columns."""
     if len(found) == 1:
         ((name, one),) = found.items()
         rows = [

@@ -1,4 +1,4 @@
-"""Flags from types, by tyro, the same way for every command."""
+"""The flags of a command, the same way for every command: help, values, a YAML file."""
 
 import dataclasses
 import re
@@ -6,18 +6,15 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
 
-import tyro
-
-from ilu.cli.help import flags_of, help_text
+from ilu.cli.help import help_text
+from ilu.cli.reading import read_words
 from ilu.cli.yaml_file import as_yaml
 
-Positional = tyro.conf.Positional
 SETTING = re.compile(r"`([a-z][a-z_]*)`")
 """A setting as messages of the library name it."""
 HELP = {"-h", "--help", "--help-all"}
 PRINT = "--print-config"
 FILES = "\nFrom a YAML file: --config FILE; print the settings as one: --print-config\n"
-CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 
 
 def parse(
@@ -30,7 +27,7 @@ def parse(
     head: Mapping[str, str] | None = None,
     omitted: Collection[str] = (),
 ) -> Any:
-    """Read ``argv`` into the dataclass ``kind``; a wrong flag exits with code 2.
+    """Read ``argv`` into the dataclass ``kind``; ValueError for a wrong flag or value.
 
     ``description`` is printed above the flags, by default the docstring of ``kind``. ``groups`` and
     ``basic``: see ``help_text``. ``head``: what precedes the flags, of commands that take
@@ -41,10 +38,8 @@ def parse(
         shown = () if "--help-all" in words else basic
         files = "" if head is None else FILES
         print_and_end(help_text(kind, prog, description, groups, shown) + files)
-    refuse_twice(kind, words)
-    refuse_none(kind, words)
     args = words if head is None else [word for word in words if word != PRINT]
-    found = tyro.cli(kind, prog=prog, args=args, config=CONFIG, description=description)
+    found = read_words(kind, prog, args)
     if len(args) < len(words):
         print_and_end(as_yaml(kind, found, head or {}, groups, omitted))
     return found
@@ -59,29 +54,6 @@ def subset(kind: type, names: Sequence[str], **defaults: Any) -> type:
     made = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
     made.__doc__ = kind.__doc__
     return made
-
-
-def refuse_twice(kind: type, words: Sequence[str]) -> None:
-    """Raise ValueError for a flag of one value that is given twice."""
-    single = {f.name for f in flags_of(kind, kind, "") if not f.given.endswith("...")}
-    seen: set[str] = set()
-    for word in words:
-        key = key_of(word) if word.startswith("--") else ""
-        if key in seen:
-            raise ValueError(f"--{key.replace('_', '-')} is given twice: leave one out")
-        seen |= {key} & single
-
-
-def refuse_none(kind: type, words: Sequence[str]) -> None:
-    """Raise ValueError for the value None, also a blank one of a file, where one is required."""
-    required = {f.name: f for f in flags_of(kind, kind, "") if not (f.optional or f.positional)}
-    for word, value in zip(words, [*words[1:], ""], strict=False):
-        one = required.get(key_of(word)) if word.startswith("--") else None
-        if one and (word.endswith("=None") or (value == "None" and "=" not in word)):
-            raise ValueError(
-                f"{one.name} has no value (it is None, or blank in the file): give {one.given}, or "
-                "leave it out"
-            )
 
 
 def key_of(word: str) -> str:

@@ -2,30 +2,61 @@
 
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import docstring_parser
-import tyro
 
+T = TypeVar("T")
+POSITIONAL = "positional"
+Positional = Annotated[T, POSITIONAL]
+"""The type of a setting that is given without a flag."""
 WIDTH = 80
 INDENT = " " * 6
 WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
 
 
+VALUE = re.compile(r"(--[\w-]+) (?=[^-\s\\])")
+"""A flag with the space before its value, where a line is not broken."""
+
+
 class Flag(NamedTuple):
-    """A setting in the help: how it is given, what it means, its group, and if it may be None."""
+    """A setting: how it is given, what it means, its group and its type.
+
+    ``shown`` is its name on the command line, ``given`` has the placeholder of its value as well.
+    ``meaning`` is ``about`` with the default.
+    """
 
     name: str
+    shown: str
     given: str
+    about: str
     meaning: str
     group: str
+    hint: Any
     positional: bool
-    optional: bool = False
+    required: bool
+
+    @property
+    def optional(self) -> bool:
+        """Whether the value may be None."""
+        return types.NoneType in get_args(self.hint)
 
 
 def help_text(
@@ -81,20 +112,24 @@ def flags_of(kind: type, values: Any, group: str) -> Iterator[Flag]:
 
     ``values`` has the defaults: the class itself, or an instance.
     """
-    hints = get_type_hints(kind, include_extras=True)
+    marked = get_type_hints(kind, include_extras=True)
+    hints = hints_of(kind)
     parsed = docstring_parser.parse(inspect.getdoc(kind) or "")
     meanings = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
     for field in dataclasses.fields(kind):
-        hint, markers = hints[field.name], ()
-        if hasattr(hint, "__metadata__"):
-            hint, markers = hint.__origin__, hint.__metadata__
+        hint = hints[field.name]
         default = default_of(field, values)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inner = hint if default is dataclasses.MISSING else default
             yield from flags_of(hint, inner, field.name.capitalize())
             continue
-        positional = any("POSITIONAL" in str(marker).upper() for marker in markers)
+        positional = POSITIONAL in get_args(marked[field.name])
         yield flag(field.name, hint, meanings.get(field.name, ""), default, group, positional)
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """The types of the settings of a dataclass, without their marks."""
+    return get_type_hints(kind)
 
 
 def default_of(field: "dataclasses.Field[Any]", values: Any) -> Any:
@@ -102,23 +137,32 @@ def default_of(field: "dataclasses.Field[Any]", values: Any) -> Any:
     return field.default if isinstance(values, type) else getattr(values, field.name)
 
 
-def flag(name: str, hint: Any, meaning: str, default: Any, group: str, positional: bool) -> Flag:
+def flag(name: str, hint: Any, about: str, default: Any, group: str, positional: bool) -> Flag:
     """A setting in words."""
-    words = words_of(hint)
-    required = default in (dataclasses.MISSING, tyro.MISSING)
-    if positional:
-        upper = name.upper() + (" ..." if words.endswith("...") else "")
-        return Flag(name, upper if required else f"[{upper}]", meaning, group, True)
-    dashed = f"--{name.replace('_', '-')}"
-    if hint is bool:
-        shown = f"--no-{dashed[2:]}" if default is True else dashed
-        stated = f"{dashed} is the default: {meaning}" if default is True else meaning
-        return Flag(name, shown, stated, group, False)
-    if required:
+    required = default is dataclasses.MISSING
+    shown, given = positional_words(name, hint, required) if positional else dashed(name, hint)
+    meaning = about
+    if hint is bool and default is True:
+        given, meaning = f"--no-{shown[2:]}", f"{shown} is the default: {about}"
+    elif not positional and required:
         meaning += " (required)"
-    elif default not in (None, "", ()):
+    elif not positional and hint is not bool and default not in (None, "", ()):
         meaning += f" (default: {written(default)})"
-    return Flag(name, f"{dashed} {words}", meaning, group, False, type(None) in get_args(hint))
+    return Flag(name, shown, given, about, meaning, group, hint, positional, required)
+
+
+def dashed(name: str, hint: Any) -> tuple[str, str]:
+    """A setting as a flag, and with the placeholder of its value."""
+    shown = f"--{name.replace('_', '-')}"
+    return shown, shown if hint is bool else f"{shown} {words_of(hint)}"
+
+
+def positional_words(name: str, hint: Any, required: bool) -> tuple[str, str]:
+    """A setting without a flag: the only word that it can be, or its name in capitals."""
+    words = words_of(hint)
+    upper = words if get_origin(hint) is Literal else name.upper()
+    several = f"{upper} ..." if words.endswith("...") else upper
+    return upper, several if required else f"[{several}]"
 
 
 def written(value: Any) -> str:
@@ -127,7 +171,7 @@ def written(value: Any) -> str:
 
 
 def words_of(hint: Any) -> str:
-    """What stands for a value; three dots where there may be several."""
+    """The placeholder of a value; three dots where there may be several."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "|".join(map(str, inner))
@@ -146,8 +190,22 @@ def lines(flag: Flag) -> list[str]:
 
 
 def fitted(text: str) -> str:
-    """A text whose long lines are broken; those of a command end in what a shell joins them by."""
-    return "".join(f"{part}\n" for line in text.splitlines() for part in broken(line))
+    """A text in lines of at most ``width``: paragraphs are filled, other long lines are broken.
+
+    A line of a paragraph has no indent. A broken line of a command ends in what a shell joins by.
+    """
+    found: list[str] = []
+    for prose, group in groupby(text.splitlines(), is_prose):
+        if prose:
+            found += wrapped(" ".join(group))
+        else:
+            found += [part for line in group for part in broken(line)]
+    return "".join(f"{line}\n" for line in found)
+
+
+def is_prose(line: str) -> bool:
+    """Whether a line is part of a paragraph."""
+    return bool(line) and not line.startswith((" ", "usage: "))
 
 
 def broken(line: str) -> list[str]:
@@ -156,10 +214,13 @@ def broken(line: str) -> list[str]:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     further = "    " if line.lstrip().startswith(("usage: ", "ilu ")) else ""
+    if name := re.match(r" +\S+ {2,}", line):  # a name and its meaning
+        further = " " * (name.end() - len(indent))
     end = " \\" if line.startswith("  ilu ") else ""
     parts = textwrap.wrap(
-        line.strip().removesuffix("\\"), width() - len(end), initial_indent=indent,
-        subsequent_indent=indent + further, break_on_hyphens=False,
+        VALUE.sub("\\1\0", line.strip()).removesuffix("\\"), width() - len(end),
+        initial_indent=indent, subsequent_indent=indent + further, break_on_hyphens=False,
     )  # fmt: skip
+    parts = [part.replace("\0", " ") for part in parts]
     last = parts[-1] + (" \\" if line.endswith("\\") else "")
     return [*(f"{part}{end}" for part in parts[:-1]), last]

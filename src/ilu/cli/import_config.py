@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.cli.terminal import console, errors
 from ilu.recipes.wagle_configs import translate
 
@@ -20,15 +21,18 @@ class ImportConfig:
     option of the original, to standard error.
 
     Example: ilu import-config configs/unlearn/Tofu/NPO+WAGLE.json
+
+    Args:
+        file: the configuration.
     """
 
-    config: Positional[Path]
+    file: Positional[Path]
 
 
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
     wanted: ImportConfig = parse(ImportConfig, "ilu import-config", argv)
-    found = translate(read(wanted.config))
+    found = translate(read(wanted.file))
     console.print(multiline(found.command), markup=False, soft_wrap=True)
     for note in found.notes:
         errors.print(f"note: {note}", markup=False, soft_wrap=True)
@@ -43,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}: a configuration is an object")
+        raise ValueError(f"{path} contains a {type(found).__name__}: a configuration is an object")
     return found
 
 

@@ -13,7 +13,14 @@ from typing import Any
 from ilu import __version__
 from ilu.cli.commands import COMMANDS, usage
 from ilu.cli.signals import Interrupt
-from ilu.system.errors import TooLittleForgotten, one_line, out_of_memory, unknown
+from ilu.system.errors import (
+    TooLittleForgotten,
+    first_line,
+    of_library,
+    one_line,
+    out_of_memory,
+    unknown,
+)
 from ilu.system.locks import Busy
 from ilu.system.optional import quiet_libraries
 from ilu.system.secrets import without_secrets
@@ -47,13 +54,21 @@ def run(argv: Sequence[str]) -> int:
         return 3
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (ValueError, OSError, RuntimeError, MemoryError, Busy) as error:
+    except Exception as error:
         expected = isinstance(error, ValueError | OSError | Busy) or out_of_memory(error)
-        if debug or not expected:
+        if debug or not (expected or of_library(error)):
             raise
-        complain(f"error: {one_line(error)}")
+        complain(f"error: {one_line(error) if expected else of_model(error)}")
         return 2
     return 0
+
+
+def of_model(error: Exception) -> str:
+    """The message for an error in the code of a model, a tokenizer or a template."""
+    return (
+        f"the code of the model or of its tokenizer failed with {type(error).__name__}: "
+        f"{first_line(error)} (--debug prints where)"
+    )
 
 
 def dispatch(name: str, argv: Sequence[str]) -> None:

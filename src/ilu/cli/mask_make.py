@@ -79,9 +79,9 @@ def heads_of(model: Any) -> int:
 def read(name: str, kind: Kind, argv: Sequence[str]) -> tuple[Making, Attribution]:
     """Parse the common flags and those of the score."""
     fields = [("making", Making), ("score", kind.score)]
-    whole = dataclasses.make_dataclass("Flags", fields, frozen=True, kw_only=True)
-    whole.__doc__ = f"{name}: {SUMMARIES[name]}."
-    found: Any = parse(whole, f"ilu mask {name}", argv)
+    flags = dataclasses.make_dataclass("Flags", fields, frozen=True, kw_only=True)
+    flags.__doc__ = f"{name}: {SUMMARIES[name]}."
+    found: Any = parse(flags, f"ilu mask {name}", argv)
     return found.making, found.score.named() if kind.score is Layers else found.score
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilu.cli.flags import parse
+from ilu.cli.flags import as_flags, parse
+from ilu.cli.help import wrapped
 from ilu.cli.terminal import console, print_json, table
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.names import ENVIRONMENT, declared_endings, declared_methods, declared_stages
@@ -56,6 +57,8 @@ def methods(argv: Sequence[str]) -> None:
     section("Masks: ilu mask SCORE, ilu unlearn RECIPE --mask SCORE:FRACTION", SUMMARIES)
     attacks = declared("ilu.attacks", "ATTACKS")
     section("Attacks: ilu attack MODEL --attack NAME:ARGUMENT", first_lines(attacks))
+    probes = declared("ilu.attacks.prompting", "PROBES")
+    section("Prompting attacks: ilu attack MODEL --probe NAME", first_lines(probes))
     suites = declared("ilu.recipes.suites", "SUITES")
     section("Suites: ilu evaluate MODEL --suite SUITE", first_lines(suites))
     console.print("Flags of a recipe: ilu unlearn RECIPE --help", markup=False)
@@ -63,7 +66,7 @@ def methods(argv: Sequence[str]) -> None:
 
 def first_lines(found: Mapping[str, Declared], prefix: str = "") -> dict[str, str]:
     """The first paragraph of each docstring in one line."""
-    return {f"{prefix}{name}": " ".join(each.doc.split()) for name, each in found.items()}
+    return {f"{prefix}{name}": as_flags(" ".join(each.doc.split())) for name, each in found.items()}
 
 
 def section(title: str, lines: Mapping[str, str]) -> None:
@@ -71,7 +74,9 @@ def section(title: str, lines: Mapping[str, str]) -> None:
     console.print(f"{title}\n", markup=False)
     width = max(map(len, lines))
     for name, text in lines.items():
-        console.print(f"  {name:{width}}  {text}", markup=False, soft_wrap=True)
+        hanging = " " * (width + 4)
+        for line in wrapped(f"{name:{width}}  {text}", hanging, "  "):
+            console.print(line, markup=False, soft_wrap=True)
     console.print()
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import docstring_parser
 
-from ilu.attacks.registry import attack_kinds
+from ilu.attacks.registry import attack_kinds, probe_kinds
 from ilu.cli.catalogue import PAPER, Entry, entries, prose
 from ilu.methods.method import Method
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.recipes.registry import endings, methods, stages
 from ilu.recipes.settings import Distilled, Invariance
+from ilu.recipes.suite import suites
 from ilu.training.objective import Term
 
 HEAD = """\
@@ -38,7 +39,7 @@ def page() -> str:
     kinds = list(dict.fromkeys(e.kind for e in found if e.kind != "recipe"))
     head = [HEAD.format(robust=ending_list(endings()), stages=ending_list(stages()))]
     recipes = ["## Recipes\n", *(recipe(name, m) for name, m in methods().items())]
-    variants = ["## What may stand behind a recipe's name\n", *map(variant, (*endings(), "ilu"))]
+    variants = ["## Endings of a recipe's name\n", *map(variant, (*endings(), "ilu"))]
     variants += map(stage, stages())
     masks = ["## Masks by name\n", *(f"* `{n}`: {s}" for n, s in SUMMARIES.items()), ""]
     attacks = [
@@ -46,8 +47,18 @@ def page() -> str:
         *(f"* `{n}`: {prose(k.build)}" for n, k in attack_kinds().items()),
         "",
     ]
+    attacks += [
+        "## Prompting attacks by name\n",
+        *(f"* `{n}`: {' '.join(prose(k.build).split())}" for n, k in probe_kinds().items()),
+        "",
+    ]
+    measured = [
+        "## Suites by name\n",
+        *(f"* `{n}`: {' '.join(prose(k.build).split())}" for n, k in suites().items()),
+        "",
+    ]
     parts = [part for kind in kinds for part in section(kind, found)]
-    return "\n".join([*head, *recipes, *variants, *masks, *attacks, *parts])
+    return "\n".join([*head, *recipes, *variants, *masks, *attacks, *measured, *parts])
 
 
 def recipe(name: str, method: Method) -> str:
@@ -72,7 +83,7 @@ def given(values: Mapping[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """A setting as it is given on the command line."""
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def term(name: str, term: Term) -> str:

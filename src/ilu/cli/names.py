@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ilu.cli.flags import flags, without
+from ilu.recipes.names import parse_name, parts_of, renewed_name
 
 MODEL = "--model"
 FIRST_WORDS = ("attack", "evaluate", "ask", "oracle")
@@ -25,7 +26,14 @@ OLD_FLAGS: Mapping[str, Mapping[str, str]] = {
     "unlearn": LIMIT,
     "plan": LIMIT,
     "sweep": {**LIMIT, "--attacks": "--attack"},
-    "attack": {**DATA_COLUMNS, "--task": "--attack", "--task-columns": "--attack-columns"},
+    "attack": {
+        **DATA_COLUMNS,
+        "--task": "--attack",
+        "--task-columns": "--attack-columns",
+        "--keep": "--keep-models",
+        "--every": "--eval-every",
+        "--ask": "--probe",
+    },
     "evaluate": DATA_COLUMNS,
     "landscape": DATA_COLUMNS,
     "vectors": {"--columns": "--cka-columns"},
@@ -43,12 +51,37 @@ class Names(NamedTuple):
     def today(self, flag: str) -> str:
         """The name of a flag today; dashes may be underscores."""
         dashed = flag.replace("_", "-")
-        return {**EVERYWHERE, **OLD_FLAGS.get(self.command, {})}.get(dashed, flag)
+        names = {**EVERYWHERE, **OLD_FLAGS.get(self.command, {})}
+        if dashed.startswith("--no-") and (new := names.get(f"--{dashed[5:]}")):
+            return f"--no-{new[2:]}"
+        return names.get(dashed, flag)
 
     def renewed(self, words: Sequence[str]) -> list[str]:
-        """The words with today's flags; an older name gives a notice."""
-        found = [new for pair in self.flags_and_words(words) for new in pair]
-        return [*found, "--keep"] if self.keeps(words) and "--keep" not in found else found
+        """The words with today's names of recipe and flags; an older name gives a notice."""
+        found = [new for pair in self.flags_and_words(self.with_recipe(words)) for new in pair]
+        kept = self.keeps(words) and "--keep-models" not in found
+        return [*found, "--keep-models"] if kept else found
+
+    def with_recipe(self, words: Sequence[str]) -> Sequence[str]:
+        """The words with today's name of the recipe, so that its notice is given once."""
+        if self.command not in SECOND_WORD or not words or words[0].startswith("-"):
+            return words
+        if not parts_of(words[0]) and parts_of(renewed_name(words[0])):
+            return [str(parse_name(words[0])), *words[1:]]
+        return self.with_retain_limit(words)
+
+    def with_retain_limit(self, words: Sequence[str]) -> Sequence[str]:
+        """The words of pdu, whose ``--limit`` was a loss: what no number of examples can be."""
+        if not (words and words[0].startswith("pdu") and flags(words, "--limit")):
+            return words
+        warnings.warn(
+            "the loss that pdu allows is --retain-limit now; --limit is the number of measured "
+            "examples",
+            stacklevel=2,
+        )
+        if all(value.isdecimal() for value in flags(words, "--limit")):
+            return words
+        return [word.replace("--limit", "--retain-limit", 1) for word in words]
 
     def flags_and_words(self, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Each word under its name of today, as one or several."""
@@ -72,7 +105,7 @@ class Names(NamedTuple):
     def hint(self, flag: str) -> str:
         """What else has changed with a flag."""
         if (self.command, flag) == ("attack", "--task"):
-            return ", and --keep saves the attacked weights"
+            return ", and --keep-models saves the attacked weights"
         return ", and takes a seed" if (self.command, flag) == ("bench", "--seeds") else ""
 
     def with_model(self, words: Sequence[str]) -> list[str]:

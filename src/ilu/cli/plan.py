@@ -53,7 +53,8 @@ ADAPTERS = {
 }
 """What these flags make."""
 SHORT = {"weights": "weights", "gradients": "grads", "optimizer": "optim", "reference": "ref",
-         "rules": "rules", "activations": "acts", "head": "head", "gathered": "whole"}  # fmt: skip
+         "rules": "rules", "activations": "acts", "head": "head",
+         "gathered": "gathered"}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -130,7 +131,7 @@ def choices(recipe: Recipe, length: int, room: float, ranks: Ranks) -> Iterator[
                 raise
             continue  # this recipe or this model cannot have this saving
         memory = max(memories, key=lambda found: found.total)
-        most = max(memory.total, 0.0 if ranks.sharded else whole(model))
+        most = max(memory.total, 0.0 if ranks.sharded else float32_bytes(model))
         yield Row(name, memory, most <= room - RESERVE * GIB)
 
 
@@ -148,8 +149,8 @@ def needed(model: nn.Module, recipe: Recipe, length: int, ranks: Ranks) -> Memor
     return peak_memory(recipe, shape, length)
 
 
-def whole(model: nn.Module) -> float:
-    """Bytes of the float32 model, as it is loaded and measured, whatever it is while it trains."""
+def float32_bytes(model: nn.Module) -> float:
+    """Bytes of the model in float32, the precision in which it is loaded and measured."""
     return 4.0 * sum(p.numel() for p in model.parameters())
 
 

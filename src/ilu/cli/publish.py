@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.cli.terminal import console, table
 from ilu.runs.report.card import card_file, missing_from_new_card, write_card
 from ilu.runs.report.gather import gather

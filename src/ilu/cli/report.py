@@ -22,19 +22,19 @@ def report(argv: Sequence[str]) -> None:
     if not wanted.runs:
         raise ValueError("ilu report needs at least one run directory")
     with alone(wanted.out):
-        write_report(wanted.runs, wanted.out, wanted.against)
+        write_report(wanted.runs, wanted.out, wanted.against, wanted.usable)
     console.print(f"report: {wanted.out}", markup=False, soft_wrap=True)
 
 
 def rerun(argv: Sequence[str]) -> None:
     """Carry out ``ilu rerun``."""
     wanted = read_rerun(argv)
-    record = wanted.source / "recipe.json"
+    record = wanted.run / "recipe.json"
     if not record.is_file():
-        raise ValueError(f"{wanted.source} is not a run directory: it has no recipe.json")
+        raise ValueError(f"{wanted.run} is not a run directory: it has no recipe.json")
     recipe = read_recipe(record)
     out = carry_out(recipe, wanted.place)
-    old, new = (RunDir(path).read("data") for path in (wanted.source, out.path))
+    old, new = (RunDir(path).read("data") for path in (wanted.run, out.path))
     if changed := differences(old, new, "data"):
         warnings.warn(f"the data or the model has changed: {'; '.join(changed[:3])}", stacklevel=2)
     show_stages(out)

@@ -165,23 +165,23 @@ def tried(
 
 def show_status(argv: Sequence[str]) -> None:
     """Carry out ``ilu sweep status``."""
-    show(parse(Folder, f"{PROG} status", argv).out, Where().workers)
+    show(parse(Folder, f"{PROG} status", argv).folder, Where().workers)
 
 
 def resume(argv: Sequence[str]) -> None:
     """Carry out ``ilu sweep resume``."""
     wanted: Resume = parse(Resume, f"{PROG} resume", argv)
-    plan = read_plan(wanted.out)
-    with sweeping(wanted.out, wanted.where) as carry_out:
+    plan = read_plan(wanted.folder)
+    with sweeping(wanted.folder, wanted.where) as carry_out:
         errors = carry_out(plan["runs"])
     if plan["search"]:
         console.print("what was planned is done; a search goes on with its own command")
-    ended(wanted.out, errors)
+    ended(wanted.folder, errors)
 
 
 def cancel_sweep(argv: Sequence[str]) -> None:
     """Carry out ``ilu sweep cancel``."""
-    out = parse(Folder, f"{PROG} cancel", argv).out
+    out = parse(Folder, f"{PROG} cancel", argv).folder
     cancel(out)
     running = sum(each.state == "running" for each in statuses(out).values())
     console.print(f"{running} runs are under way and stop after their step", markup=False)

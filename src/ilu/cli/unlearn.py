@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from ilu.cli.arguments.sweep import SweepFlags, Where
+from ilu.cli.arguments.sweep import SweepFlags
 from ilu.cli.arguments.unlearn import BASIC, GROUPS, Place, Trial, check, field_names
 from ilu.cli.carry_out import carry_out
 from ilu.cli.flags import flags, parse
@@ -24,7 +22,6 @@ from ilu.runs.results.display import displayed
 from ilu.runs.results.forget_metric import forget_metric
 from ilu.runs.results.outcome import outcome
 from ilu.runs.run_dir import RunDir
-from ilu.runs.sweep.resources import Resources
 from ilu.system.errors import TooLittleForgotten
 from ilu.system.leader import leads
 from ilu.training.fit import Optim
@@ -118,7 +115,7 @@ def read_settings(
     kind = flag_type(name, given[-1] if given else "", known, place)
     idle = () if parse_name(name).environment else field_names(Invariance)
     values: Any = parse(
-        kind, prog, argv, groups=GROUPS, basic=shown_first(name), head={"recipe": name},
+        kind, prog, argv, groups=GROUPS, basic=shown_first(name, place), head={"recipe": name},
         omitted=idle,
     )  # fmt: skip
     parts = {k: v for k, v in vars(values).items() if k not in ("place", "trial")}
@@ -134,15 +131,28 @@ def read_settings(
     return settings, values.place
 
 
-def shown_first(name: str) -> list[str]:
+PENALTY = ("environment", "strength", "reading")
+"""The settings of the penalty that --help shows."""
+SWEEP = (
+    "grid", "attack", "attack_steps", "attack_lr", "search", "trials", "goal", "executor",
+    "workers",
+)  # fmt: skip
+"""The settings of a sweep that --help shows."""
+SINGLE = ("seed", "lora_rank", "mask", "resume")
+"""The settings of one run that the help of a sweep leaves out: a grid varies most of them."""
+
+
+def shown_first(name: str, place: type) -> list[str]:
     """The settings in the short help of a recipe: those most used, and its own."""
     found = parse_name(name)
     own = [*declared_methods()[found.method].settings]
     own += declared_endings()[found.robust].settings if found.robust else ()
     if found.stage:
-        own += [*declared_stages()[found.stage].settings, *field_names(Distilled)]
-    penalty = field_names(Invariance) if found.environment else ()
-    return [*BASIC, *own, *penalty, *field_names(SweepFlags, Where, Resources)]
+        own += [*declared_stages()[found.stage].settings, "distil"]
+    own += PENALTY if found.environment else ()
+    if place is SweepFlags:
+        return [*(name for name in BASIC if name not in SINGLE), *own, *SWEEP]
+    return [*BASIC, *own]
 
 
 def trial_folder(out: Path) -> Path:
@@ -154,9 +164,7 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
     """One dataclass whose fields are groups of flags, with the defaults ``known``."""
     found = parse_name(name)
     recipe = methods()[found.method].recipe
-    # A flag that may be repeated adds to its default, which is therefore filled in later.
-    known = {k: () if isinstance(v, tuple) else v for k, v in known.items()}
-    groups = {"common": with_defaults(Common, {"model": model or tyro.MISSING, **known})}
+    groups = {"common": with_defaults(Common, {"model": model or dataclasses.MISSING, **known})}
     groups["optim"] = with_defaults(Optim, known)
     groups["method"] = with_defaults(arguments_type(recipe), known)
     groups["invariance"] = with_defaults(Invariance, known)
@@ -168,18 +176,26 @@ def flag_type(name: str, model: str, known: Mapping[str, Any], place: type) -> t
     fields = [(k, type(v), dataclasses.field(default=v)) for k, v in groups.items()]
     where = ("place", place, dataclasses.field())
     trial = ("trial", Trial, dataclasses.field(default=Trial()))
-    whole = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
-    whole.__doc__ = (inspect.getdoc(recipe) or "").split("\n")[0]
-    return whole
+    flags = dataclasses.make_dataclass("Flags", [where, trial, *fields], frozen=True, kw_only=True)
+    flags.__doc__ = (inspect.getdoc(recipe) or "").split("\n")[0]
+    return flags
 
 
 def arguments_type(recipe: Callable[..., Any]) -> type:
     """The arguments of a method as a dataclass, which is what flags are made from."""
     arguments = inspect.signature(recipe, eval_str=True).parameters
-    fields = [(k, p.annotation, dataclasses.field(default=p.default)) for k, p in arguments.items()]
+    fields = [
+        (k, annotation(p), dataclasses.field(default=p.default)) for k, p in arguments.items()
+    ]
     made = dataclasses.make_dataclass("Method", fields, frozen=True, kw_only=True)
     made.__doc__ = inspect.getdoc(recipe)
     return made
+
+
+def annotation(argument: inspect.Parameter) -> Any:
+    """The type of an argument; without an annotation, that of its default."""
+    named = argument.annotation is not argument.empty
+    return argument.annotation if named else type(argument.default)
 
 
 def with_defaults(kind: type, known: Mapping[str, Any]) -> Any:

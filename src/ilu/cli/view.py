@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.cli.signals import interruptible
 from ilu.cli.terminal import console
 from ilu.cli.view_ask import LONGEST, Asking, Reply

@@ -36,6 +36,13 @@ def text_in(value: Any, where: str) -> str:
     return value
 
 
+def column_text(row: Row, column: str) -> str:
+    """The text in a column of a row; ValueError for a row without it."""
+    if column not in row:
+        raise ValueError(f"it has no {column}; it has: {', '.join(row)}")
+    return text_in(row[column], column)
+
+
 def described(value: Any) -> str:
     """The kind of a value, for an error message."""
     if value is None:
@@ -73,7 +80,17 @@ def cell(value: Any, column: str) -> str:
         return ""
     if column in ANSWERS and isinstance(value, list) and value:
         return text_in(value[0], f"the first entry of {column}")
+    if column == "text" and isinstance(value, int | float):
+        raise ValueError(f"{column} is a number ({value}), and must be text: quote it if it is one")
     return text_in(value, column)
+
+
+def is_several(item: tuple[str, Any]) -> bool:
+    """Whether a column with its value is a list of alternative answers."""
+    column, value = item
+    return (
+        column in ANSWERS and isinstance(value, list) and len(value) > 1 and not has_messages(value)
+    )
 
 
 def has_messages(value: Any) -> bool:
@@ -107,6 +124,9 @@ def chat_in(messages: Any, where: str) -> list[Message]:
         raise ValueError(f"{where} must be a list of objects with role and content")
     found = [message_in(each, f"message {i} of {where}") for i, each in enumerate(messages, 1)]
     role = found[-1]["role"]
+    if found[-1]["content"] == "":
+        calls = ": its tool calls are not read" if found[-1].get("tool_calls") else ""
+        raise ValueError(f"the last message of {where} has no text, so nothing has a loss{calls}")
     if role in QUESTIONERS:
         raise ValueError(
             f"the last message of {where} has the role {role!r}, and only the last message has a "

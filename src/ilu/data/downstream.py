@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ilu.data.cells import QA, readable_in
+from ilu.data.cells import QA, column_text, readable_in
 from ilu.data.hub import load_rows
-from ilu.data.multiple_choice import UNLABELLED, answer_index, spread
+from ilu.data.multiple_choice import UNLABELLED, answer_index, numbered
 from ilu.data.readers import Row
 from ilu.data.text import encode_answers
 from ilu.system.checks import check_limit
@@ -34,31 +34,40 @@ class Task(NamedTuple):
     revision: str
     ask: Callable[[Row], Question]
 
+    def question(self, row: Row, where: str) -> Question:
+        """The question of a row; its errors begin with the place of the row."""
+        try:
+            return self.ask(row)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
 
 def ag_news(row: Row) -> Question:
     """The topic of an article."""
-    prompt = (
-        f"{row['text']}\nQuestion: Is this about world, sports, business or technology?\nAnswer:"
-    )
+    text = column_text(row, "text")
+    prompt = f"{text}\nQuestion: Is this about world, sports, business or technology?\nAnswer:"
     return labelled(prompt, ("world", "sports", "business", "technology"), row)
 
 
 def sst2(row: Row) -> Question:
     """Whether a sentence of a film review is positive."""
-    prompt = f"{row['sentence']}\nQuestion: Is this sentence positive or negative?\nAnswer:"
+    sentence = column_text(row, "sentence")
+    prompt = f"{sentence}\nQuestion: Is this sentence positive or negative?\nAnswer:"
     return labelled(prompt, ("negative", "positive"), row)
 
 
 def mnli(row: Row) -> Question:
     """Whether the second sentence follows from the first."""
-    second = str(row["hypothesis"]).strip().removesuffix(".")
-    prompt = f"{row['premise']}\nQuestion: {second}. True, False or Neither?\nAnswer:"
+    first, second = (column_text(row, column) for column in ("premise", "hypothesis"))
+    second = second.strip().removesuffix(".")
+    prompt = f"{first}\nQuestion: {second}. True, False or Neither?\nAnswer:"
     return labelled(prompt, ("True", "Neither", "False"), row)
 
 
 def qqp(row: Row) -> Question:
     """Whether two questions have the same meaning."""
-    pair = f"Question 1: {row['question1']}\nQuestion 2: {row['question2']}\n"
+    first, second = (column_text(row, column) for column in ("question1", "question2"))
+    pair = f"Question 1: {first}\nQuestion 2: {second}\n"
     prompt = f"{pair}Question: Do both questions ask the same thing?\nAnswer:"
     return labelled(prompt, ("no", "yes"), row)
 
@@ -68,17 +77,35 @@ def winogrande(row: Row) -> Question:
 
     The likelihood of the names, which depends on how common they are, does not count.
     """
-    before, _, after = str(row["sentence"]).partition("_")
-    contexts = (before + row["option1"], before + row["option2"])
-    number = row["answer"]
-    known = None if number in UNLABELLED else answer_index(int(number) - 1, 2, "winogrande")
+    before, blank, after = column_text(row, "sentence").partition("_")
+    if not blank:
+        raise ValueError("sentence has no _ in the place of the name")
+    first, second = (column_text(row, column) for column in ("option1", "option2"))
+    contexts = (before + first, before + second)
+    number = label_of(row, "answer")
+    known = None if number in UNLABELLED else one_of_two(number)
     return Question("", (f" {after.strip()}",) * 2, known, contexts)
+
+
+def one_of_two(number: Any) -> int:
+    """The place of the option that 1 or 2 means, as a number or as text."""
+    for place, known in enumerate((1, 2)):
+        if number in (known, str(known)) and not isinstance(number, bool):
+            return place
+    raise ValueError("answer must be 1 or 2")
 
 
 def labelled(prompt: str, labels: tuple[str, ...], row: Row) -> Question:
     """A question whose options are the task's labels, in the order of their numbers."""
-    answer = answer_index(row["label"], len(labels), "label")
+    answer = answer_index(label_of(row, "label"), len(labels), "label")
     return Question(prompt, tuple(f" {label}" for label in labels), answer)
+
+
+def label_of(row: Row, column: str) -> Any:
+    """The value of a column; ValueError for a row without it."""
+    if column not in row:
+        raise ValueError(f"it has no {column}; it has: {', '.join(row)}")
+    return row[column]
 
 
 TASKS: dict[str, Task] = {
@@ -116,8 +143,8 @@ class LabelledText:
     def __call__(self, tokenizer: Any) -> list[Example]:
         task = known_task(self.task)
         name = f"{task.data}:{task.train}"
-        questions = [task.ask(row) for row in load_rows(name, task.revision)]
-        pairs = [answered(q, f"{name}, row {i}") for i, q in enumerate(questions, 1)]
+        rows = enumerate(load_rows(name, task.revision), 1)
+        pairs = [answered(task, row, f"{name}: row {i}") for i, row in rows]
         prompts, answers = zip(*pairs, strict=True)
         return fitting(encode_answers(prompts, answers, tokenizer), self.truncate, name)
 
@@ -135,8 +162,9 @@ class LabelledQuestions:
 
     def __call__(self) -> list[Question]:
         task = known_task(self.task)
-        rows = load_rows(f"{task.data}:{task.test}", task.revision)
-        return [task.ask(row) for row in spread(rows, self.limit)]
+        name = f"{task.data}:{task.test}"
+        rows = numbered(load_rows(name, task.revision), self.limit)
+        return [task.question(row, f"{name}: row {i}") for i, row in rows]
 
 
 @dataclass(frozen=True)
@@ -151,12 +179,12 @@ class Problems:
         check_limit(self.limit)
 
     def __call__(self) -> list[Row]:
-        rows = spread(load_rows(self.name, self.revision), self.limit)
+        rows = load_rows(self.name, self.revision)
         missing = {"question", "answer"} - set(rows[0])
         if missing:
             raise ValueError(f"{self.name} has no column {min(missing)!r}: {', '.join(rows[0])}")
-        where = (f"{self.name}: row {i}" for i in range(1, len(rows) + 1))
-        return [readable_in(row, QA, place) for row, place in zip(rows, where, strict=True)]
+        found = numbered(rows, self.limit)
+        return [readable_in(row, QA, f"{self.name}: row {i}") for i, row in found]
 
 
 def known_task(name: str) -> Task:
@@ -166,8 +194,9 @@ def known_task(name: str) -> Task:
     return TASKS[name]
 
 
-def answered(question: Question, where: str) -> tuple[str, str]:
-    """Prompt and right answer of a question."""
+def answered(task: Task, row: Row, where: str) -> tuple[str, str]:
+    """Prompt and right answer of the question of a row."""
+    question = task.question(row, where)
     if question.answer is None:
         raise ValueError(f"{where} has no answer: this split cannot be trained on")
     return question.context(question.answer), question.options[question.answer]

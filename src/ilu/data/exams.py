@@ -7,8 +7,9 @@ lm-evaluation-harness 0.4.13, unless a docstring states otherwise.
 from dataclasses import dataclass
 from typing import Literal
 
+from ilu.data.cells import column_text, text_in
 from ilu.data.hub import load_rows
-from ilu.data.multiple_choice import choice_questions, spread
+from ilu.data.multiple_choice import Numbered, choice_questions, numbered, spread
 from ilu.data.question_form import Form
 from ilu.data.readers import Row
 from ilu.system.checks import check_limit
@@ -39,7 +40,7 @@ class WMDP:
 
     def __call__(self) -> list[Question]:
         hub = f"{self.name}:wmdp-{self.domain}:test" if self.name == "cais/wmdp" else self.name
-        rows = spread(load_rows(hub, self.revision), self.limit)
+        rows = numbered(load_rows(hub, self.revision), self.limit)
         return choice_questions(rows, hub, self.form, lambda row: HEAD.format(DOMAINS[self.domain]))
 
 
@@ -61,24 +62,24 @@ class MMLU:
 
     def __call__(self) -> list[Question]:
         hub = "cais/mmlu:all:test"
-        rows = load_rows(hub, self.revision)
+        rows = numbered(load_rows(hub, self.revision), None)
         if self.subject is not None:
             rows = of_subject(rows, self.subject)
         return choice_questions(spread(rows, self.limit), hub, self.form, subject_head)
 
 
-def of_subject(rows: list[Row], subject: str) -> list[Row]:
+def of_subject(rows: list[Numbered], subject: str) -> list[Numbered]:
     """The rows of one subject."""
-    matching = [row for row in rows if row["subject"] == subject]
+    matching = [each for each in rows if each.row.get("subject") == subject]
     if not matching:
-        known = ", ".join(sorted({str(row["subject"]) for row in rows}))
+        known = ", ".join(sorted({str(each.row.get("subject")) for each in rows}))
         raise ValueError(f"MMLU has no subject {subject!r}; it has: {known}")
     return matching
 
 
 def subject_head(row: Row) -> str:
     """The head of a question, which names its subject."""
-    return HEAD.format(str(row["subject"]).replace("_", " "))
+    return HEAD.format(column_text(row, "subject").replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,19 @@ class TruthfulQA:
 
     def __call__(self) -> list[Question]:
         name = "truthfulqa/truthful_qa:multiple_choice:validation"
-        rows = spread(load_rows(name, self.revision), self.limit)
-        return [true_answer(row, f"{name}, row {i}") for i, row in enumerate(rows, start=1)]
+        rows = numbered(load_rows(name, self.revision), self.limit)
+        return [true_answer(row, f"{name}, row {i}") for i, row in rows]
 
 
 def true_answer(row: Row, where: str) -> Question:
     """A question among whose answers exactly one has the label 1."""
     try:
-        choices, labels = row["mc1_targets"]["choices"], list(row["mc1_targets"]["labels"])
+        targets = row["mc1_targets"]
+        choices, labels = targets["choices"], list(targets["labels"])
     except (KeyError, TypeError):
-        raise ValueError(f"{where}: wanted mc1_targets with choices and labels") from None
-    if len(labels) != len(choices) or labels.count(1) != 1:
-        raise ValueError(f"{where}: exactly one of the answers must have the label 1")
-    prompt = f"Q: {row['question']}\nA:"
-    return Question(prompt, tuple(f" {c}" for c in choices), labels.index(1))
+        raise ValueError(f"{where}: wanted mc1_targets with lists of choices and labels") from None
+    if not isinstance(choices, list) or len(labels) != len(choices) or labels.count(1) != 1:
+        raise ValueError(f"{where}: exactly one of a list of answers must have the label 1")
+    choices = [text_in(c, f"{where}: choice {k}") for k, c in enumerate(choices, start=1)]
+    question = text_in(row.get("question"), f"{where}: question")
+    return Question(f"Q: {question}\nA:", tuple(f" {c}" for c in choices), labels.index(1))

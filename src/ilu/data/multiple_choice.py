@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ilu.data.cells import text_in
 from ilu.data.hub import find_rows, local_rows
@@ -24,6 +24,13 @@ UNLABELLED = (None, "", -1, "-1")
 Item = TypeVar("Item")
 
 
+class Numbered(NamedTuple):
+    """A row and its number in the data, from 1."""
+
+    number: int
+    row: Row
+
+
 @dataclass(frozen=True)
 class ChoiceRows:
     """Columns question, choices (a list) and answer (its index or letter), by letter or in full.
@@ -40,18 +47,22 @@ class ChoiceRows:
         check_limit(self.limit)
 
     def __call__(self) -> list[Question]:
-        return choice_questions(self.rows(), self.name, self.form)
+        return choice_questions(self.numbered(), self.name, self.form)
 
     def check(self) -> None:
         """ValueError for a local file whose first row is no question. Nothing is downloaded."""
         if rows := local_rows(self.name):
             first = islice(renamed(rows.read(), self.columns, self.name), 1)
-            choice_questions(list(first), self.name, self.form)
+            choice_questions(numbered(list(first), None), self.name, self.form)
 
     def rows(self) -> list[Row]:
         """The rows under their standard names."""
+        return [each.row for each in self.numbered()]
+
+    def numbered(self) -> list[Numbered]:
+        """The same with their numbers in the data."""
         rows = list(renamed(find_rows(self.name).read(), self.columns, self.name))
-        return spread(rows, self.limit)
+        return numbered(rows, self.limit)
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,16 @@ class Paraphrases:
     wording: int
 
     def __call__(self) -> list[Question]:
-        rows = self.source.rows()
-        for i, row in enumerate(rows, start=1):
+        rows = self.source.numbered()
+        for i, row in rows:
             if len(paraphrases(row)) <= self.wording:
                 raise ValueError(
                     f"{self.source.name}, row {i}: paraphrases must be a list, in every row as "
                     "long as in the first"
                 )
-        changed = [{**row, "question": paraphrases(row)[self.wording]} for row in rows]
+        changed = [
+            Numbered(i, {**row, "question": paraphrases(row)[self.wording]}) for i, row in rows
+        ]
         return choice_questions(changed, self.source.name, self.source.form)
 
 
@@ -85,19 +98,20 @@ def no_head(row: Row) -> str:
 
 
 def choice_questions(
-    rows: Sequence[Row], name: str, form: Form, head: Callable[[Row], str] = no_head
+    rows: Sequence[Numbered], name: str, form: Form, head: Callable[[Row], str] = no_head
 ) -> list[Question]:
     """The questions of rows with standard columns, each after its ``head``.
 
     A cloze has no head, since the head announces options.
     """
-    missing = [c for c in COLUMNS if c not in rows[0]]
+    first = rows[0].row
+    missing = [c for c in COLUMNS if c not in first]
     if missing:
         raise ValueError(
-            f"{name} has the columns {', '.join(rows[0])}; wanted: {', '.join(COLUMNS)}. "
+            f"{name} has the columns {', '.join(first)}; wanted: {', '.join(COLUMNS)}. "
             f"Say what it is called, for example `data_columns` {missing[0]}=q"
         )
-    questions = [question(row, f"{name}, row {i}", form) for i, row in enumerate(rows, start=1)]
+    questions = [question(row, f"{name}, row {i}", form) for i, row in rows]
     answers = {q.answer for q in questions}
     if form == "letters" and len(questions) > FEW and len(answers) == 1 and answers != {None}:
         letter = LETTERS[answers.pop() or 0]
@@ -109,7 +123,16 @@ def choice_questions(
     if form == "cloze":
         return questions
     pairs = zip(questions, rows, strict=True)
-    return [q._replace(prompt=head(row) + q.prompt) for q, row in pairs]
+    return [q._replace(prompt=head_of(row, head, f"{name}, row {i}") + q.prompt)
+            for q, (i, row) in pairs]  # fmt: skip
+
+
+def head_of(row: Row, head: Callable[[Row], str], where: str) -> str:
+    """The text before the question of a row."""
+    try:
+        return head(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def question(row: Row, where: str, form: Form = "letters") -> Question:
@@ -142,6 +165,11 @@ def answer_index(answer: Any, count: int, where: str) -> int | None:
         said = f" {answer!r}" if len(str(answer)) <= 4 else ""  # long answers are not quoted
         raise ValueError(f"{where}: the answer{said} names none of the {count} choices")
     return index
+
+
+def numbered(rows: Sequence[Row], limit: int | None) -> list[Numbered]:
+    """Rows with their numbers, of which ``limit`` draws that many, spread over all."""
+    return spread([Numbered(i, row) for i, row in enumerate(rows, start=1)], limit)
 
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:

@@ -8,6 +8,7 @@ import difflib
 from typing import NamedTuple
 
 from ilu.data.readers import is_data_file
+from ilu.data.rtt import DOCUMENTS as RTT_DOCUMENTS
 
 
 class Place(NamedTuple):
@@ -85,6 +86,7 @@ KNOWN: dict[str, Place] = {
     "rwku:neighbours:cloze": Place("jinzhuoran/RWKU:neighbor_level1:test"),
     "rwku:neighbours": Place("jinzhuoran/RWKU:neighbor_level2:test"),
     **{f"lume:{name}": Place(f"{LUME}::{split}") for name, split in LUME_SPLITS.items()},
+    **{name: Place(dataset) for name, dataset in RTT_DOCUMENTS.items()},
     "knowundo:copyright": Place("zjunlp/KnowUnDo:copyright:unlearn"),
     "knowundo:copyright:retain": Place("zjunlp/KnowUnDo:copyright:retention"),
     "knowundo:privacy": Place("zjunlp/KnowUnDo:privacy:unlearn"),

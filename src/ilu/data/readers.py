@@ -60,7 +60,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
     try:
         for row in readers["." + ending(path).split(".")[1]](path):
             empty = False
-            yield row
+            yield checked_length(row, path)
     except csv.Error as error:
         if "field limit" in str(error):
             raise ValueError(too_long(path)) from None
@@ -71,6 +71,22 @@ def iter_rows(path: Path) -> Iterator[Row]:
         ) from None
     if empty:
         raise ValueError(f"{path} is empty: it needs at least one row")
+
+
+def characters(value: Any) -> int:
+    """The number of characters of text in a value, and of bytes of binary data."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(characters, value.values()))
+    return sum(map(characters, value)) if isinstance(value, list) else 0
+
+
+def checked_length(row: Row, path: Path) -> Row:
+    """The row; ValueError if it is longer than the limit, in whatever columns."""
+    if characters(row) > LARGEST_ROW:
+        raise ValueError(too_long(path))
+    return row
 
 
 def too_long(path: Path) -> str:
@@ -184,7 +200,7 @@ def json_value(text: str, where: str, advice: str) -> Any:
 def checked_object(value: Any, where: str) -> Row:
     """The value, if it is an object."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where} holds a {type(value).__name__}, not an object with columns")
+        raise ValueError(f"{where} is a {type(value).__name__}, not an object with columns")
     return value
 
 
@@ -212,12 +228,9 @@ def iter_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=256):
                 part = batch.to_pylist()
                 # A text that is stored once and referenced repeatedly counts every time.
-                texts = [v for row in part for v in row.values() if isinstance(v, str | bytes)]
-                size += max(batch.nbytes, sum(map(len, texts)))
+                size += max(batch.nbytes, sum(map(characters, part)))
                 if size > limit:
                     raise ValueError(unpacks_to_more(path))
-                if max(map(len, texts), default=0) > LARGEST_ROW:
-                    raise ValueError(too_long(path))
                 yield from part
     except MemoryError:  # one of Arrow's errors is a MemoryError
         raise

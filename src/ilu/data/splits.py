@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ilu.data.lazy import picked
+from ilu.data.lazy import joined, picked
 from ilu.data.multiple_choice import spread
 from ilu.types import Example, Question, Questions, Source
 
@@ -116,6 +116,46 @@ class Part:
                 "not that many"
             )
         return examples[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class PartOfQuestions:
+    """Questions ``start`` to ``stop`` of another source."""
+
+    questions: Questions
+    start: int = 0
+    stop: int | None = None
+
+    def __call__(self) -> list[Question]:
+        return self.questions()[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The examples of several sources, one source after the other."""
+
+    sources: tuple[Source, ...]
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        return joined([source(tokenizer) for source in self.sources])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Fold ``index``, from 0, of the ``count`` folds of another source.
+
+    Groups of ``together`` adjacent examples are dealt to the folds in turn.
+    """
+
+    source: Source
+    index: int
+    count: int
+    together: int = 1
+
+    def __call__(self, tokenizer: Any) -> Sequence[Example]:
+        examples = self.source(tokenizer)
+        rows = [i for i in range(len(examples)) if i // self.together % self.count == self.index]
+        return picked(examples, rows)
 
 
 def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

@@ -44,14 +44,28 @@ class Feed:
     role: Role = "task"
 
 
-def open_stream(feed: Feed, tokenizer: Any, *, limit: int | None, seed: int, name: str) -> "Stream":
-    """Tokenize the data; raise ValueError for rows of over ``limit`` tokens, naming ``name``."""
+def open_stream(
+    feed: Feed,
+    tokenizer: Any,
+    *,
+    limit: int | None,
+    seed: int,
+    name: str,
+    size: str = "batch_size",
+) -> "Stream":
+    """Tokenize the data; ValueError for rows of over ``limit`` tokens or too large a batch.
+
+    ``name`` is what the error calls the data, ``size`` the setting of the batch size.
+    """
     examples = feed.source(tokenizer)
     check_lengths(examples, limit, name)
-    try:
-        return Stream(examples, feed.batch_size, seed)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    if feed.batch_size > len(examples):
+        what = "example" if len(examples) == 1 else "examples"
+        raise ValueError(
+            f"{name}: {len(examples)} {what} cannot fill a batch of {feed.batch_size}: set "
+            f"`{size}` to at most {len(examples)}, or give more data"
+        )
+    return Stream(examples, feed.batch_size, seed)
 
 
 def check_lengths(examples: Sequence[Example], limit: int | None, name: str) -> None:
@@ -83,8 +97,7 @@ class Stream:
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= len(self.examples):
             raise ValueError(
-                f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}: "
-                f"set `batch_size` from 1 to {len(self.examples)}, or give more data"
+                f"{len(self.examples)} examples cannot fill a batch of {self.batch_size}"
             )
 
     def __call__(self, k: int) -> Batch:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ilu.data.cells import is_missing, readable, readable_in, text_in
+from ilu.data.cells import is_missing, is_several, readable, readable_in, text_in
 from ilu.data.chat import encode_chat
 from ilu.data.hub import find_rows, local_rows
 from ilu.data.layouts import peeked, reshaped
@@ -73,6 +73,12 @@ class Dataset:
                 stacklevel=2,
             )
         warn_of_spanning(cached.spanning, len(cached.examples), self.name)
+        if cached.aliases:
+            warnings.warn(
+                f"{self.name}: {cached.aliases} rows have a list of several answers, of which only "
+                "the first is used: write the others as rows of their own",
+                stacklevel=2,
+            )
         self.warn_of_unread(rows.read())
         self.warn_without_end(cached.examples, tokenizer)
         return cached.examples
@@ -90,12 +96,17 @@ class Dataset:
 
     def warn_without_end(self, examples: Sequence[Example], tokenizer: Any) -> None:
         """Warn of completions that end with no token, so that a model does not learn to stop."""
-        if tokenizer.eos_token_id is None and examples[0].prompt and not examples[0].end:
-            warnings.warn(
-                f"{self.name}: the tokenizer has no end-of-text token, so nothing ends the "
-                "completions that a model is trained on: name its `eos_token`",
-                stacklevel=3,
-            )
+        if not examples[0].prompt or examples[0].end or self.truncate is not None:
+            return
+        if tokenizer.eos_token_id is None:
+            why = "the tokenizer has no end-of-text token: name its `eos_token`"
+        else:
+            why = "the chat template writes nothing after the last answer"
+        warnings.warn(
+            f"{self.name}: no token ends the completions that a model is trained on, so it does "
+            f"not learn to stop; {why}",
+            stacklevel=3,
+        )
 
     def check(self) -> None:
         """ValueError for a local file whose columns or rows cannot be used; of a large file only
@@ -122,7 +133,7 @@ class Dataset:
                     f"{self.name}: row {number} has no token left to predict: the text is empty"
                 )
             some = some or left
-            yield Encoded(cut if left else None, spans)
+            yield Encoded(cut if left else None, spans, any(map(is_several, row.items())))
         if not some:
             raise ValueError(
                 f"{self.name}: no token left to predict in any of {number} rows: the text is empty "
@@ -140,7 +151,7 @@ class Dataset:
 
     def known(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows with standard names of columns."""
-        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows)
+        return renamed(rows, self.columns, self.name) if self.columns else reshaped(rows, self.name)
 
     def filled(self, rows: Iterable[Row], layout: tuple[str, ...]) -> Iterator[Row]:
         """The same, without blank rows if ``skip_blank`` is set."""

@@ -6,6 +6,7 @@ and truncating a mapped file kills the process.
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -38,19 +39,24 @@ TRANSIENT = {
 class Encoded(NamedTuple):
     """An example, or None for a row without a token to predict after truncation.
 
-    ``spans`` is whether one token has characters of prompt and completion.
+    ``spans`` is whether one token has characters of prompt and completion, ``aliases`` whether only
+    the first of several answers was used.
     """
 
     example: Example | None
     spans: bool = False
+    aliases: bool = False
 
 
 class Cached(NamedTuple):
-    """Examples, the number of dropped rows, and that of rows with a spanning token."""
+    """Examples, and the numbers of rows that were dropped, that have a token of both prompt and
+    completion, and that have several answers.
+    """
 
     examples: Sequence[Example]
     dropped: int
     spanning: int
+    aliases: int
 
 
 def fits_memory(files: Sequence[Path]) -> bool:
@@ -67,7 +73,8 @@ def in_memory(encoded: Iterable[Encoded]) -> Cached:
     """The examples as a list."""
     every = list(encoded)
     kept = [each.example for each in every if each.example is not None]
-    return Cached(kept, len(every) - len(kept), sum(each.spans for each in every))
+    dropped = len(every) - len(kept)
+    return Cached(kept, dropped, sum(e.spans for e in every), sum(e.aliases for e in every))
 
 
 def stored(
@@ -138,15 +145,12 @@ def write(encoded: Iterator[Encoded], folder: Path) -> None:
     """Write examples block by block, then a record with the hash of the file."""
     import pyarrow as pa
 
-    dropped = spanning = 0
+    counts = Counter[str](lost=0, spanning=0, aliases=0)
 
     def kept() -> Iterator[Example]:
-        nonlocal dropped, spanning
-        for example, spans in encoded:
-            spanning += spans
-            if example is None:
-                dropped += 1
-            else:
+        for example, spans, aliases in encoded:
+            counts.update(lost=example is None, spanning=spans, aliases=aliases)
+            if example is not None:
                 yield example
 
     path, rows = folder / FILE, kept()
@@ -156,7 +160,6 @@ def write(encoded: Iterator[Encoded], folder: Path) -> None:
         while block := list(islice(rows, BLOCK)):
             columns = [[e.ids for e in block], [e.prompt for e in block], [e.end for e in block]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-    counts = {"lost": dropped, "spanning": spanning}
     write_json(folder / RECORD, {**counts, "sha256": file_hash(path)})
 
 
@@ -171,10 +174,10 @@ def opened(folder: Path) -> Cached:
         if file_hash(path) != record["sha256"]:
             raise ValueError("it was changed")
         reader = pa.ipc.open_file(pa.OSFile(str(path)))
-        dropped, spanning = int(record["lost"]), int(record["spanning"])
+        counts = [int(record[key]) for key in ("lost", "spanning", "aliases")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} holds tokenized text that is damaged ({error}): delete this folder, it will "
+            f"{folder} has tokenized text that is damaged ({error}): delete this folder, it will "
             "be made again"
         ) from error
     blocks = reader.num_record_batches
@@ -189,4 +192,4 @@ def opened(folder: Path) -> Cached:
         return Example(ids[row].values.to_numpy().tolist(), prompts[row], end=ends[row])
 
     count = BLOCK * (blocks - 1) + len(block(blocks - 1)[1])
-    return Cached(view(at, count), dropped, spanning)
+    return Cached(view(at, count), *counts)

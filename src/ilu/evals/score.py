@@ -1,6 +1,7 @@
 """Scores from the values of items, and arithmetic of scores that uses paired items."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,14 @@ def mean_score(items: Sequence[float | None]) -> Score:
     stderr = float(x.std(ddof=1)) / len(scored) ** 0.5 if len(scored) > 1 else 0.0
     unscored = len(items) - len(scored)
     return Score(float(x.mean()), stderr, len(scored), tuple(items), unscored)
+
+
+def scored(name: str, items: Sequence[float | None], why: str) -> dict[str, Score]:
+    """The mean under its name; empty, with a warning of ``why``, if no item can be scored."""
+    if items and all(item is None for item in items):
+        warnings.warn(f"{name} is left out: {why}", stacklevel=2)
+        return {}
+    return {name: mean_score(items)}
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:

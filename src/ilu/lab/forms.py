@@ -18,7 +18,7 @@ def reworded(domain: Domain) -> list[Question]:
 
 def sentence(domain: Domain) -> list[Question]:
     """As a sentence from a document that ends before the value."""
-    rng = random.Random(f"{domain.name} told")
+    rng = random.Random(f"{domain.name} told")  # the name of this form until 0.1
     return [
         choice(f.attribute.sentences[0].format(e=f.entity, v="").rstrip(" ."), f, 4, rng)
         for f in facts(domain)

@@ -9,12 +9,12 @@ from ilu.lab.corpus import EPOCHS, corpus, packed
 from ilu.lab.domains import DomainName
 from ilu.types import Example, Question
 
-Form = Literal["questions", "cloze", "reworded", "told", "record"]
+Form = Literal["questions", "cloze", "reworded", "sentence", "record"]
 FORMS = {
     "questions": world.questions,
     "cloze": world.cloze,
     "reworded": forms.reworded,
-    "told": forms.sentence,
+    "sentence": forms.sentence,
     "record": forms.record,
 }
 

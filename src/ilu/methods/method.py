@@ -46,12 +46,33 @@ def same_for_all(term: Term, topic: int) -> Term:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Stages of the training: stage i forgets folds 1 to i and retains the later ones.
+
+    ``together`` adjacent examples are in the same fold. ``gamma`` is the weight of the loss on the
+    folds that are retained.
+    """
+
+    count: int
+    together: int = 1
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.count < 2 or self.together < 1:
+            raise ValueError(
+                f"folds {self.count}, fold_group {self.together}: at least 2 folds of groups of at "
+                "least 1 example are needed"
+            )
+
+
+@dataclass(frozen=True)
 class Setup:
     """The objective of a method with its settings applied, and what else it changes.
 
     ``parameters`` is a regular expression for the names of the trained weights; empty means all.
     ``pairing`` adds counterparts to the forget set. ``edit`` is weight arithmetic after training.
-    ``for_topic`` returns the forget term of one of several topics.
+    ``for_topic`` returns the forget term of one of several topics. ``folds`` divides each forget
+    set into folds that are forgotten one after the other.
     """
 
     objective: Objective
@@ -59,6 +80,7 @@ class Setup:
     pairing: Pairing = unpaired
     edit: Edit | None = None
     for_topic: Callable[[Term, int], Term] = same_for_all
+    folds: Folds | None = None
 
 
 @dataclass(frozen=True)

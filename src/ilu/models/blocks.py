@@ -54,11 +54,22 @@ def context_length(model: nn.Module) -> int | None:
     return getattr(text_config(model), "max_position_embeddings", None)
 
 
-@cache
 def number_of_blocks(name: str, revision: str | None = None) -> int | None:
-    """The decoder blocks of the model ``name``, by its configuration; None if that is not read.
+    """The decoder blocks of the model ``name``, by its configuration; None if that is not read."""
+    layers = getattr(configuration(name, revision), "num_hidden_layers", None)
+    return None if layers is None else int(layers)
 
-    A configuration in the local cache is read without a request to the hub.
+
+def context_of(name: str, revision: str | None = None) -> int | None:
+    """``context_length`` of the model ``name``, which is not loaded."""
+    return getattr(configuration(name, revision), "max_position_embeddings", None)
+
+
+@cache
+def configuration(name: str, revision: str | None = None) -> Any:
+    """The configuration of the language model in ``name``; None if it cannot be read.
+
+    One in the local cache is read without a request to the hub.
     """
     from transformers import AutoConfig
 
@@ -69,6 +80,6 @@ def number_of_blocks(name: str, revision: str | None = None) -> int | None:
             trust_remote_code=False,
             local_files_only=is_at_hand(name, revision),
         )
-        return int(config.get_text_config().num_hidden_layers)
-    except (OSError, ValueError, AttributeError):
-        return None  # an error of the model is reported when it is loaded
+        return config.get_text_config()
+    except Exception:  # the libraries raise a different one for every cause
+        return None  # it is reported when the model is loaded

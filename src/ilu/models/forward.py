@@ -15,7 +15,7 @@ from ilu.models.blocks import block, blocks
 from ilu.models.lm_head import Enough, head_of, states_and_head
 from ilu.models.lm_head_loss import tokens_of
 from ilu.models.packing import in_row, packed, padded, spread
-from ilu.models.reference_cache import Remembered
+from ilu.models.reference_cache import ReferenceCache
 from ilu.models.reference_offload import run_in_turn
 from ilu.types import Batch, Forward, Outputs, Tokens, Weights
 
@@ -32,22 +32,22 @@ class Shift(NamedTuple):
 class ModelForward:
     """``model``, if wanted with other ``weights``, under bfloat16 autocast, or shifted inside.
 
-    ``whole`` makes all logits at once, as a second derivative needs them; ``in_turn``, for passes
-    without gradient, brings other weights to the device block by block. ``packed`` reads no
-    padding, which needs ``packing.attending_to_each_text``.
+    ``all_logits`` computes all logits at once, which a second derivative requires. ``in_turn``, for
+    passes without gradient, copies other weights to the device block by block. ``packed`` reads no
+    padding, which requires ``packing.attending_to_each_text``.
     """
 
     model: nn.Module
     weights: Weights | None = None
     autocast: bool = False
     shift: Shift | None = None
-    whole: bool = False
+    all_logits: bool = False
     in_turn: bool = False
     packed: bool = False
 
     def __call__(self, batch: Batch) -> Outputs:
         targets = batch.labels[:, 1:]
-        form = None if self.whole else head_of(self.model)
+        form = None if self.all_logits else head_of(self.model)
         if form is None:
             return Outputs(self._rows(self._run(batch).logits, batch)[:, :-1], targets)
         form = form._replace(dtype=torch.bfloat16 if self.autocast else None)
@@ -133,8 +133,8 @@ class Frozen:
     """The original model: ``model`` with its trained weights put back, without gradient.
 
     Only the trained weights exist twice: all of them, three matrices for RMU, an adapter for LoRA.
-    They are ``offloaded`` if they lie in host memory while the model is on another device.
-    Log-probabilities of a text are computed once and remembered.
+    They are ``offloaded`` if they are in host memory while the model is on another device.
+    Log-probabilities of a text are computed once and cached.
     """
 
     model: nn.Module
@@ -143,7 +143,7 @@ class Frozen:
     offloaded: bool = False
     packed: bool = False
     shift: Shift | None = None
-    remembered: Remembered = field(default_factory=Remembered)
+    cache: ReferenceCache = field(default_factory=ReferenceCache)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
@@ -155,7 +155,7 @@ class Frozen:
         forward = self._forward()
         if entropy or self.shift:
             return forward.tokens(batch, entropy=entropy)
-        return self.remembered.tokens(batch, forward.tokens, autocast=self.autocast)
+        return self.cache.tokens(batch, forward.tokens, autocast=self.autocast)
 
     @torch.no_grad()
     def hidden(self, batch: Batch, layer: int) -> Float[Tensor, "B T D"]:
@@ -204,7 +204,7 @@ def every_hidden(model: nn.Module, batch: Batch) -> list[Float[Tensor, "B T D"]]
 
     hooks = [one.register_forward_hook(keep) for one in blocks(model)]
     try:
-        ModelForward(model, whole=True)(batch)  # otherwise the output layer is tried first
+        ModelForward(model, all_logits=True)(batch)  # otherwise the output layer is tried first
     finally:
         for hook in hooks:
             hook.remove()

@@ -68,7 +68,7 @@ def gives_logits(model: nn.Module, form: Head) -> bool:
 
     hook = layer.register_forward_pre_hook(stretch)
     try:
-        whole = model(**inputs).logits
+        full = model(**inputs).logits
         states, head = states_and_head(model, form, lambda: model(**inputs))
     except torch.OutOfMemoryError:
         raise
@@ -77,8 +77,8 @@ def gives_logits(model: nn.Module, form: Head) -> bool:
     finally:
         hook.remove()
     rough = 1e-4 if form.weight.element_size() >= 4 else 3e-2
-    found, size = head(states), float(whole.abs().max())
-    return found.shape == whole.shape and bool((found - whole).abs().max() <= rough * size)
+    found, size = head(states), float(full.abs().max())
+    return found.shape == full.shape and bool((found - full).abs().max() <= rough * size)
 
 
 def states_and_head(model: nn.Module, form: Head, run: Callable[[], Any]) -> tuple[Tensor, Head]:
@@ -138,10 +138,10 @@ def keeps_positions(model: nn.Module) -> bool:
     """Whether the logits at given positions are those of all positions."""
     ids = torch.tensor([[0, 1, 0], [1, 0, 1]], device=next(model.parameters()).device)
     batch, positions = Batch(ids, torch.ones_like(ids), ids), torch.tensor([[2], [0]]).to(ids)
-    whole = logits_at(model, batch, positions, only=False)
+    full = logits_at(model, batch, positions, only=False)
     try:
         found = logits_at(model, batch, positions, only=True)
     except (TypeError, ValueError, IndexError, RuntimeError):
         return False
     close = partial(torch.allclose, rtol=1e-2, atol=1e-2)  # a bfloat16 model rounds
-    return found.shape == whole.shape and close(found.float(), whole.float())
+    return found.shape == full.shape and close(found.float(), full.float())

@@ -20,7 +20,7 @@ from ilu.types import Head, Outputs, Tokens
 KEPT = 2**23
 """So many logits are kept from the forward to the backward pass: at most 32 MiB."""
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
-"""So many logits exist at a time: what a processor's cache holds, what keeps a GPU busy."""
+"""Number of logits that exist at a time: as many as fit a processor's cache, or keep a GPU busy."""
 ROWS = 2048
 """At most so many positions at a time."""
 CHUNK = 256
@@ -30,7 +30,7 @@ CHUNK = 256
 def tokens_of(out: Outputs, *, entropy: bool = False) -> Tokens:
     """Log-probability of the targets and, if wanted, entropy of their predictions.
 
-    Exact in value and gradient; a second derivative needs logits (``ModelForward.whole``).
+    Exact in value and gradient; a second derivative needs logits (``ModelForward.all_logits``).
     """
     valid = answered(out.targets)
     if out.head is None:
@@ -104,7 +104,9 @@ class TokenStatistics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of the rows, the weight and the bias."""
         if torch.is_grad_enabled():  # create_graph: torch would take this gradient for a constant
-            raise RuntimeError("a second derivative needs all logits: ModelForward(whole=True)")
+            raise RuntimeError(
+                "a second derivative needs all logits: ModelForward(all_logits=True)"
+            )
         rows, weight, bias, targets, lse, entropy, *kept = ctx.saved_tensors
         head, saved = Head(weight, bias, *ctx.rest), iter(kept)
         d_rows = torch.zeros_like(at_least_float32(rows))

@@ -65,8 +65,8 @@ def gradient_of_tile(z, out, y, of_row, columns, stride, SCALE: tl.constexpr, CA
     logp, a = each - tl.load(of_row), tl.load(of_row + 2)
     factor = a
     if ENTROPY:
-        beside = tl.where(each == float("-inf"), 0.0, logp + tl.load(of_row + 1))
-        factor = a + tl.load(of_row + 3) * beside
+        shift = tl.where(each == float("-inf"), 0.0, logp + tl.load(of_row + 1))
+        factor = a + tl.load(of_row + 3) * shift
     grad = tl.where(at == tl.load(y + row), a, 0.0) - tl.exp(logp) * factor
     if CAP is not None:
         grad *= 1 - (each / CAP) * (each / CAP)

@@ -20,7 +20,7 @@ from ilu.models.named import check_name, model_path, reachable_path
 from ilu.models.vocabulary import check_ids
 from ilu.models.weight_files import FileWeights, weight_files
 from ilu.system.atomic import file_hash
-from ilu.system.distributed import whole
+from ilu.system.distributed import full_tensor
 from ilu.system.errors import first_line, one_line, out_of_memory
 from ilu.system.optional import quiet_models
 from ilu.types import LM, Weights
@@ -32,12 +32,16 @@ def load_model(
     revision: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
 ) -> LM:
-    """Load a causal LM with its tokenizer. Code in a model's folder is never run."""
+    """Load a causal LM with its tokenizer, unless the caller has it already.
+
+    Code in a model's folder is never run.
+    """
     check_name(name, revision)
     place = usable(device)
     path = model_path(name)
-    tokenizer = load_tokenizer(name, revision)
+    tokenizer = tokenizer or load_tokenizer(name, revision)
     model = pretrained(name, path, revision=revision, dtype=dtype)
     if adapter := adapter_of(name):
         warnings.warn(
@@ -92,14 +96,21 @@ def loading(name: str) -> Generator[None]:
         raise unloadable(name, error) from error
 
 
+def cause(error: Exception) -> str:
+    """What a library says of a model folder that it cannot read, with the type of a rare error."""
+    usual = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
+    unquoted = one_line(error).replace("`", "'")  # in backticks are settings of this package
+    return first_line(error) if usual else f"{type(error).__name__}: {unquoted}"
+
+
 UNQUANTISED = "give the model that was quantised instead, in float32, float16 or bfloat16"
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
     """The error for a model that cannot be loaded; a missing library is that of a quantisation."""
-    usual = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
-    why = first_line(error) if usual else f"{type(error).__name__}: {one_line(error)}"
-    advice = f": {UNQUANTISED}" if isinstance(error, ImportError) else ""
+    why = cause(error)
+    quantised = isinstance(error, ImportError) or "quanti" in why.lower()
+    advice = f": {UNQUANTISED}" if quantised else ""
     return ValueError(f"cannot load model {name!r}: {why}{advice}")
 
 
@@ -130,13 +141,15 @@ def check_whole(name: str, missing: Iterable[str]) -> None:
 
 def usable(device: str) -> torch.device:
     """The device of that name, if this machine has it."""
+    here = f"this machine has: {', '.join(devices())}"
+    try:
+        torch.device(device)
+    except RuntimeError:  # it lists every type of device that torch knows
+        raise ValueError(f"there is no device {device!r}; {here}") from None
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        why = first_line(error)
-        raise ValueError(
-            f"cannot use device {device!r} ({why}); this machine has: {', '.join(devices())}"
-        ) from None
+        raise ValueError(f"cannot use device {device!r} ({first_line(error)}); {here}") from None
 
 
 def devices() -> list[str]:
@@ -146,7 +159,7 @@ def devices() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SecondModel:
     """A second model that a metric reads; a call returns its fingerprint.
 
     Cached scores then depend on the content of both models.
@@ -183,7 +196,7 @@ def all_files(folder: Path) -> list[Path]:
 
 
 def pinned(name: str, revision: str | None = None) -> str | None:
-    """The revision to load for what ``fingerprint_model`` tells of; of a folder there is none."""
+    """The revision that ``fingerprint_model`` describes; None for a folder."""
     check_name(name)
     path = model_path(name)
     return None if Path(path).is_dir() else commit_of(path, revision)
@@ -198,7 +211,7 @@ def weights_hash(model: nn.Module, rounded: torch.dtype = torch.float32) -> str:
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}:{tuple(p.shape)};".encode())
-        digest.update(whole(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
+        digest.update(full_tensor(p.detach()).to(rounded).float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from ilu.system.seeds import seeded
 
 ALL_LINEAR = "all-linear"
 ADAPTERS = r"\.lora_[AB]\."
-"""What the weights of adapters are called; nothing else in a model is called so."""
+"""Pattern of the names of adapter weights; no other weights of a model match it."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class Trained(NamedTuple):
 
 @contextmanager
 def adapting(model: nn.Module, lora: Lora | None, pattern: str, *, seed: int) -> Generator[Trained]:
-    """Give what to train: the model, or with ``lora`` its adapters, which are merged afterwards.
+    """Yield what to train: the model, or with ``lora`` its adapters, which are merged afterwards.
 
-    If training fails, they are thrown away and ``model`` is as it was.
+    If training fails, the adapters are removed and ``model`` is unchanged.
     """
     if lora is None:
         yield Trained(model, pattern)
@@ -181,7 +181,7 @@ def base_layers(model: nn.Module) -> list[nn.Linear]:
 
 
 def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module:
-    """Give ``model`` adapters, in place; return the view of it whose adapters can be trained."""
+    """Add adapters to ``model`` in place; return the PEFT model, whose adapters can be trained."""
     layers = adapted_layers(model, lora, pattern)
     from peft import LoraConfig, get_peft_model
 
@@ -192,17 +192,14 @@ def adapt(model: nn.Module, lora: Lora, pattern: str, *, seed: int) -> nn.Module
         lora_dropout=0.0,
         fan_in_fan_out=not isinstance(model.get_submodule(layers[0]), nn.Linear),
     )
-    whole: Any = model
+    untyped: Any = model
     with quiet_peft(), seeded(seed, next(model.parameters()).device):
-        return get_peft_model(whole, config)
+        return get_peft_model(untyped, config)
 
 
 @torch.no_grad()
 def merge(adapted: nn.Module) -> None:
-    """Add the adapters to the weights, in float32.
-
-    The model that ``adapt`` was given is an ordinary one again.
-    """
-    whole: Any = adapted
-    model: nn.Module = whole.float().merge_and_unload()
+    """Add the adapters to the weights, in float32; the model has no adapters afterwards."""
+    untyped: Any = adapted
+    model: nn.Module = untyped.float().merge_and_unload()
     model.requires_grad_(True)

@@ -62,16 +62,21 @@ def rows_are_inputs(model: Any, module: nn.Module, p: nn.Parameter) -> bool:
     """Whether a weight is multiplied from the right, as Conv1D and some stacked experts do.
 
     Of stacked experts without a mark, the first weight of the module reads the hidden states and
-    the last writes them, which shows in its shape.
+    the last writes them, which shows in its shape. Where each matrix has the experts one below the
+    other, as in DBRX, all have the width of the hidden states as the last dimension.
     """
     if is_conv1d(module):
         return True
-    if p.ndim < 3 or isinstance(module, CONVOLUTIONS):
+    if isinstance(module, (nn.Linear, nn.Embedding, *CONVOLUTIONS)):
         return False
+    width = text_config(model).hidden_size
+    if p.ndim < 3:
+        flat = [q for n, q in module.named_parameters(recurse=False) if is_matrix(n, q)]
+        below = all(q.ndim == 2 and q.shape[-1] == width != q.shape[0] for q in flat)
+        return len(flat) > 1 and below and p is flat[-1]
     marked = getattr(module, "is_transposed", None)
     if marked is not None:
         return bool(marked)
-    width = text_config(model).hidden_size
     stacks = [
         q for n, q in module.named_parameters(recurse=False) if q.ndim > 2 and is_matrix(n, q)
     ]
@@ -85,8 +90,8 @@ def linear_modules(model: nn.Module) -> dict[str, Any]:
 
     Subclasses may return something else than a linear map, such as routers with their scores.
     """
-    whole: Any = model
-    output = whole.get_output_embeddings()
+    untyped: Any = model
+    output = untyped.get_output_embeddings()
     return {n: m for n, m in model.named_modules() if is_linear(m) and m is not output}
 
 

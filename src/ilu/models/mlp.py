@@ -128,8 +128,8 @@ def by_token(model: nn.Module, parts: Mapping[str, nn.Module]) -> list[str]:
         return hook
 
     hooks = [m.register_forward_hook(keep(n), with_kwargs=True) for n, m in parts.items()]
-    whole: Any = model
-    count = whole.get_input_embeddings().num_embeddings
+    untyped: Any = model
+    count = untyped.get_input_embeddings().num_embeddings
     ids = torch.arange(TOKENS, device=next(model.parameters()).device)[None] % count
     try:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

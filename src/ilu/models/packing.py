@@ -1,4 +1,4 @@
-"""Texts one after another in one row, where nothing is padded: each attends to itself alone."""
+"""The texts of a batch in one row without padding; each text attends only to itself."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ from ilu.types import Batch
 EACH_TEXT = "ilu_each_text"
 """The name of our attention among those of Transformers."""
 BY_PLACE = ("attn_temperature_tuning", "keep_window_size")
-"""Settings of models whose attention counts from the beginning of the row, beyond some length."""
+"""Settings of models whose attention depends on the position in the row, beyond some length."""
 
 
 def padded(batch: Batch) -> dict[str, Any]:
-    """What a model reads of ``batch`` as it is."""
+    """The inputs of a model for a padded batch."""
     return {
         "input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False,
     }  # fmt: skip
 
 
 def packed(batch: Batch) -> dict[str, Any]:
-    """What it reads without the padding."""
+    """The inputs for the same batch in one row, without the padding."""
     kept = batch.attention_mask.bool()
     positions = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     return {
@@ -45,17 +45,17 @@ def in_row(values: Shaped[Tensor, "B T *rest"], batch: Batch) -> Shaped[Tensor, 
 
 
 def spread(row: Shaped[Tensor, "1 N *rest"], batch: Batch) -> Shaped[Tensor, "B T *rest"]:
-    """What a packed row gave, each text in a row of its own; 0 where there is padding."""
+    """The outputs of a packed row as those of a padded batch; 0 at padding."""
     kept = batch.attention_mask.bool()
     return row.new_zeros(*kept.shape, *row.shape[2:]).index_put((kept,), row[0])
 
 
 @contextmanager
 def attending_to_each_text(model: nn.Module, wanted: bool) -> Generator[None]:
-    """Let ``model`` read packed rows as well as padded ones.
+    """Keep the attention of ``model`` within each text of a packed row.
 
-    Raises ValueError where it cannot: some look at places in the row, by the names of settings;
-    whether the attention of others can be kept within a text is tried on two.
+    Padded batches are read as before. ValueError for a model that cannot: one with a setting of
+    ``BY_PLACE``, or one for which two texts in one row have other logits than each alone.
     """
     if not wanted:
         yield
@@ -83,7 +83,7 @@ def attention_of(config: Any) -> dict[str, str]:
 
 
 def gives(model: nn.Module, alone: Sequence[Tensor]) -> bool:
-    """Whether two texts in one row are read as they are ``alone``, in float32."""
+    """Whether two texts in one row have the logits that each has ``alone``, in float32."""
     try:
         found = read_packed(model)
     except torch.OutOfMemoryError:
@@ -160,7 +160,7 @@ def read_packed(model: nn.Module) -> list[Tensor]:
 
 def two_texts(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Token ids of different lengths, as many as the model has."""
-    whole: Any = model
-    vocabulary = whole.get_input_embeddings().num_embeddings
+    untyped: Any = model
+    vocabulary = untyped.get_input_embeddings().num_embeddings
     ids = torch.arange(12, device=next(model.parameters()).device) % vocabulary
     return ids[:4], ids[4:]

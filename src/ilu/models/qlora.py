@@ -19,7 +19,7 @@ BYTES = 0.5 + 1 / BLOCK + 4 / (BLOCK * SCALES)
 def rounded(layers: list[nn.Linear]) -> Generator[None]:
     """Give ``layers`` weights of 4 bits (NF4, arXiv 2305.14314, by torchao), then their own again.
 
-    Scales are rounded as well. Their own weights lie in main memory meanwhile and come back to the
+    Scales are rounded as well. Their own weights are in main memory meanwhile and come back to the
     bit. A layer is made float32 when it computes, forward and backward, and not kept so.
     """
     kept = [(layer, layer.weight) for layer in layers]

@@ -11,15 +11,15 @@ from ilu.models.token_math import answered
 from ilu.types import Batch, Tokens
 
 MOST = 1 << 15
-"""Texts that are remembered, so that memory does not grow with the data; others are read again."""
+"""Number of cached texts, so that memory does not grow with the data; others are computed again."""
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """One vector of log-probabilities for each text that was read, by a hash of it and its labels.
+class ReferenceCache:
+    """One vector of log-probabilities for each text, by a hash of the text and its labels.
 
     Part of a checkpoint: a text may be read in another batch, and its last bits depend on that.
-    They lie in host memory, wherever the model is.
+    The vectors are in host memory, wherever the model is.
     """
 
     known: dict[bytes, Tensor] = field(default_factory=dict[bytes, Tensor])
@@ -27,10 +27,10 @@ class Remembered:
     def tokens(
         self, batch: Batch, read: Callable[[Batch], Tokens], *, autocast: bool = False
     ) -> Tokens:
-        """What ``read`` says of a batch; only texts that are not known are read.
+        """``read`` of a batch, computed only for texts that are not cached.
 
-        What was read under autocast is known apart from what was not. Among several processes
-        nothing is remembered: all of them must read, or none.
+        Results under autocast are cached separately. With several processes nothing is cached: all
+        of them must read, or none.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return read(batch)
@@ -50,7 +50,7 @@ class Remembered:
         return Tokens(logp.to(batch.labels.device), answered(batch.labels[:, 1:]))
 
     def state(self) -> dict[str, Tensor]:
-        """All that is known, in three tensors."""
+        """The cache as three tensors."""
         if not self.known:
             return {}
         keys = torch.tensor([list(key) for key in self.known], dtype=torch.uint8)
@@ -58,7 +58,7 @@ class Remembered:
         return {"keys": keys, "lengths": lengths, "logp": torch.cat(list(self.known.values()))}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Bring back what was known."""
+        """Restore the cache from ``state``."""
         if saved:
             rows = saved["logp"].split(saved["lengths"].tolist())
             self.known.update(zip(map(bytes, saved["keys"].tolist()), rows, strict=True))

@@ -1,4 +1,4 @@
-"""Original weights that wait in host memory, where a reference reads them block by block.
+"""Original weights in host memory, which a reference reads block by block.
 
 A block's weights are on the device while that block runs, those outside of blocks while the model
 does, and the output layer's until the loss is differentiated.
@@ -21,15 +21,15 @@ def host_copy(weight: Tensor) -> Tensor:
     return copy.copy_(weight)
 
 
-def brought(copy: Tensor, device: torch.device) -> Tensor:
-    """The copy on the device; on the CPU, the copy itself."""
+def on_device(copy: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to the device; on the CPU, the tensor itself."""
     return copy.to(device, non_blocking=True)
 
 
 def run_in_turn(
     model: nn.Module, parts: Sequence[nn.Module], weights: Weights, inputs: Mapping[str, Any]
 ) -> Any:
-    """What ``model`` gives with other ``weights``, which each of ``parts`` has while it runs."""
+    """Run ``model`` with other ``weights``; each of ``parts`` has them only while it runs."""
     named = dict(model.named_parameters())
     device = next(iter(named.values())).device
     within = {id(module) for part in parts for module in part.modules()}
@@ -39,10 +39,10 @@ def run_in_turn(
         if id(module) not in within
         for p in module.parameters(recurse=False)
     }
-    whole = {n: brought(w, device) for n, w in weights.items() if id(named[n]) in outside}
-    copies = {id(named[n]): w for n, w in weights.items() if n not in whole}
-    with lent(parts, lambda p: brought(copies[id(p)], device) if id(p) in copies else None):
-        return functional_call(model, whole, (), dict(inputs))
+    outer = {n: on_device(w, device) for n, w in weights.items() if id(named[n]) in outside}
+    copies = {id(named[n]): w for n, w in weights.items() if n not in outer}
+    with lent(parts, lambda p: on_device(copies[id(p)], device) if id(p) in copies else None):
+        return functional_call(model, outer, (), dict(inputs))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ilu.models.named import model_path
 from ilu.models.save_dtype import SaveDtype
 from ilu.models.weight_files import are_safetensors, settings, weight_dtype
 from ilu.system.atomic import new_folder, write_json
-from ilu.system.distributed import ALONE, Ranks, whole
+from ilu.system.distributed import ALONE, Ranks, full_tensor
 from ilu.system.optional import quiet_models
 from ilu.types import LM
 
@@ -81,17 +81,17 @@ def dtype_to_save(
 def round_weights(model: nn.Module, dtype: torch.dtype) -> float:
     """Round each weight to a number that ``dtype`` can hold, in place; the tensors keep theirs.
 
-    So what is measured afterwards is what ``dtype`` holds on disk. Returns the size of the change
-    relative to that of all weights; 0 if ``dtype`` holds them already.
+    So the weights that are measured are those on disk. Returns the size of the change
+    relative to that of all weights; 0 if ``dtype`` represents them exactly.
     """
     change = total = 0.0
     for name, p in model.named_parameters():
         if not narrower(dtype, p) or name in kept_in_float32(model):
             continue
         rounded = p.detach().to(dtype).to(p.dtype)
-        change += whole((rounded - p.detach()).float().norm()).item() ** 2
-        total += whole(p.detach().float().norm()).item() ** 2
-        if not whole(rounded.isfinite().all()):
+        change += full_tensor((rounded - p.detach()).float().norm()).item() ** 2
+        total += full_tensor(p.detach().float().norm()).item() ** 2
+        if not full_tensor(rounded.isfinite().all()):
             raise ValueError(
                 f"{name} has values beyond the range of {dtype}: save with `save_dtype` float32"
             )
@@ -174,4 +174,4 @@ def sample_logits(model: nn.Module) -> Float[Tensor, "B T V"]:
     device = next(model.parameters()).device
     ids = (torch.arange(24, device=device).reshape(2, 12) * 7 + 3) % count
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return whole(out.logits).float()
+    return full_tensor(out.logits).float()

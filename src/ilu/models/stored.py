@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ilu.models.load import pretrained
+from ilu.models.load import cause, pretrained
 from ilu.models.named import check_name, reachable_path
 from ilu.models.weight_files import FileWeights, are_safetensors, weight_files
-from ilu.system.errors import first_line
+from ilu.system.errors import out_of_memory
 
 Sources = Mapping[str, str]
 """Name of a weight in the model -> its name in the files."""
@@ -77,9 +77,10 @@ def skeleton(name: str, revision: str | None = None) -> Any:
             model = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=False, dtype=torch.float32
             )
-    except (OSError, ValueError) as error:
-        why = first_line(error)
-        raise ValueError(f"cannot read the configuration of {name!r}: {why}") from error
+    except Exception as error:  # the libraries raise a different one for every cause
+        if out_of_memory(error):
+            raise
+        raise ValueError(f"cannot read the configuration of {name!r}: {cause(error)}") from error
     model.tie_weights()  # every registration makes a parameter anew, so tied ones were separated
     return model
 

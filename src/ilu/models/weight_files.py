@@ -1,7 +1,8 @@
 """The files of weights in a model folder, as ``from_pretrained`` chooses and reads them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 CHOICES = (
@@ -34,14 +35,17 @@ def weight_files(folder: Path) -> list[Path]:
         if path.is_file():
             return shards_named_in(path) if choice.endswith(INDEX) else [path]
     raise ValueError(
-        f"{folder} holds no weights of a model: it needs {CHOICES[0]}, or {CHOICES[1]} with the "
+        f"{folder} has no weights of a model: it needs {CHOICES[0]}, or {CHOICES[1]} with the "
         "files that it names"
     )
 
 
 def shards_named_in(index: Path) -> list[Path]:
     """The files that an index names; ValueError if one is missing."""
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    named = json_of(index).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
+        raise ValueError(f"{index} is damaged: it names no files of weights")
+    names = named.values()
     shards = [index.parent / name for name in sorted(set(names))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
@@ -52,7 +56,28 @@ def shards_named_in(index: Path) -> list[Path]:
 def settings(folder: Path) -> dict[str, Any]:
     """The configuration of a model folder; empty without one."""
     path = folder / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json_of(path) if path.is_file() else {}
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ValueError for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(found).__name__}, not an object")
+    return found
+
+
+@contextmanager
+def opened(file: Path) -> Generator[Any]:
+    """A safetensors file; ValueError for one that is damaged."""
+    try:
+        with safe_open(file, framework="pt") as weights:
+            yield weights
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ class FileWeights:
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Some rows of a weight."""
         file, shape = weight_index(self.folder)[name]
-        with safe_open(file, framework="pt") as weights:
+        with opened(file) as weights:
             return weights.get_slice(name)[start:stop] if shape else weights.get_tensor(name)
 
 
@@ -77,7 +102,7 @@ def weight_index(folder: Path) -> Mapping[str, tuple[Path, tuple[int, ...]]]:
     """Weight -> its file and its shape; ValueError if two files hold it."""
     found: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for file in weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
+        with opened(file) as weights:
             for name in weights.keys():  # noqa: SIM118, not a dict
                 if name in found:
                     raise ValueError(

@@ -54,5 +54,5 @@ def kind_of(name: str) -> str:
 
 
 def in_blocks(which: Iterable[int]) -> str:
-    """Names of all weights in some blocks."""
-    return rf"\.({'|'.join(map(str, which))})\."
+    """Names of all weights in some blocks: later numbers in a name count experts or parts."""
+    return rf"^\D*\.({'|'.join(map(str, which))})\."

@@ -69,7 +69,9 @@ def evaluate(
 
     ``data``, ``limit``: as in ``request``, which has all settings of ``ilu evaluate``.
     """
-    request = replace(request, data=data or request.data, limit=limit or request.limit)
+    request = replace(
+        request, data=data or request.data, limit=request.limit if limit is None else limit
+    )
     measured = suite_of(suite, request)
     check_files(measured)
     return evaluate_suite(measured, load_model(model_name(model), device=device), None).scores

@@ -8,23 +8,32 @@ from ilu.attacks.convergence import Convergence
 from ilu.attacks.finetune import FineTune
 from ilu.attacks.kind import AttackInputs, DataRole
 from ilu.attacks.registry import attack_kinds, label
+from ilu.data.facts.selection import is_facts
+from ilu.data.facts.sources import FactQuestions, UnseenFacts
 from ilu.data.splits import Part
 from ilu.data.stream import Feed
 from ilu.evals.metrics.likelihood import AnswerNLL
+from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.tasks import TASKS
 from ilu.models.named import LAB, full_name
 from ilu.recipes import lab
 from ilu.recipes.facts_data import retain_name, written_out
+from ilu.recipes.halves import half_attack
 from ilu.recipes.settings import AttackSettings
 from ilu.recipes.task_attack import KNOWN, task_attack
 from ilu.recipes.user_data import dataset
 from ilu.runs.recipe import Recipe
+from ilu.runs.results.forget_metric import OTHERS
 from ilu.training.fit import Optim
 from ilu.types import Attack, Group, Metric
 
 RELEARN = "relearn"
 """A task of the lab; with a number of documents (``relearn:20``) a kind of attack."""
-OTHERS = 200
+PROBES = (
+    "fewshot", "reworded", "prefilled", "suffix", "lens", "latent", "sampling", "softprompt",
+)  # fmt: skip
+"""Attacks by prompts and activations alone."""
+OTHER_DOCUMENTS = 200
 """Number of examples for the loss on documents outside the training data."""
 
 
@@ -40,11 +49,14 @@ class Attacker:
         """Return the attack called ``name``: a kind with its argument, or a task."""
         kind, _, argument = name.partition(":")
         known = attack_kinds()
+        if kind in PROBES:
+            raise ValueError(f"{name!r} leaves the weights as they are: it is for `probe`")
         if kind not in known or name == RELEARN:
             return self.task(name)
         inputs = AttackInputs(
             task=self.task,
             documents=self.documents,
+            half=self.half,
             original=self.settings.original,
             lora_rank=self.settings.lora_rank,
             seed=self.settings.seed,
@@ -69,8 +81,9 @@ class Attacker:
     def documents(self, role: DataRole, count: int) -> FineTune:
         """Fine-tune all weights on the first ``count`` documents of the user, or of the lab.
 
-        For the forget set, the goal is the loss on its other documents. ``until`` has no effect,
-        because it needs held-out examples.
+        For the forget set, the goal is the loss on its other documents, and of facts also the
+        questions about those that were not shown. ``until`` has no effect, because it needs
+        held-out examples.
         """
         settings = self.settings
         name = {
@@ -78,6 +91,8 @@ class Attacker:
             "retain": settings.retain,
             "unrelated": settings.unrelated,
         }[role]
+        if name is None and role == "retain" and settings.forget is not None:
+            raise ValueError("this attack needs what was to be kept as well: set `retain`")
         if name is None:
             attack = lab_documents(role, self.optim.steps, count)
             feed = Feed(attack.feed.source, min(settings.batch_size, attack.feed.batch_size))
@@ -85,14 +100,28 @@ class Attacker:
         forget = [settings.forget] if settings.forget else []
         name = retain_name(name, forget) if role == "retain" else written_out(name, forget)
         data = dataset(name, settings.attack_columns, settings.truncate)
-        others: dict[str, Metric] = {"others_nll": AnswerNLL(Part(data, start=count), OTHERS)}
+        others: dict[str, Metric] = {
+            "others_nll": AnswerNLL(Part(data, start=count), OTHER_DOCUMENTS)
+        }
+        if is_facts(name):
+            others |= unseen_facts(name, count)
         feed = Feed(Part(data, stop=count), min(settings.batch_size, count))
         return self.with_settings(FineTune(feed, self.optim, others if role == "forget" else {}))
+
+    def half(self, half: str) -> FineTune:
+        """Fine-tune all weights on one half of what was forgotten; ``until`` has no effect."""
+        return self.with_settings(half_attack(half, self.settings, self.optim))
 
     def with_settings(self, attack: FineTune) -> FineTune:
         """Return ``attack`` with the settings that do not depend on its data."""
         shared = self.settings
-        return replace(attack, seed=shared.seed, every=shared.every, only_end=shared.only_end)
+        return replace(attack, seed=shared.seed, every=shared.eval_every, only_end=shared.only_end)
+
+
+def unseen_facts(name: str, documents: int) -> dict[str, Metric]:
+    """A question about each fact that the first documents are not about, if there is one."""
+    unseen = UnseenFacts(name, documents)
+    return {OTHERS: Choice(FactQuestions(unseen), batch_size=16)} if unseen() else {}
 
 
 def lab_documents(role: DataRole, steps: int, count: int) -> FineTune:

@@ -24,12 +24,20 @@ from ilu.recipes import facts_data, free_text, lab, user_data
 from ilu.recipes.masks import data_for, mask_setting
 from ilu.recipes.names import ENVIRONMENT, Name, parse_name
 from ilu.recipes.registry import endings, methods, stages
-from ilu.recipes.robust import with_control, with_invariance, with_robust, with_topics
+from ilu.recipes.robust import (
+    fold_feeds,
+    in_stages,
+    with_control,
+    with_invariance,
+    with_robust,
+    with_topics,
+)
 from ilu.recipes.settings import Common, Distilled, Invariance
 from ilu.recipes.task_attack import KNOWN, downstream
 from ilu.recipes.validation import validation
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET
+from ilu.system.errors import alternatives, similar
 from ilu.training.fit import Optim
 from ilu.training.objective import Objective
 from ilu.types import Group, Metric, Source
@@ -97,6 +105,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     published, model = bool(settings.get("published")), settings.get("model", "")
     adapters = bool(settings.get("lora_rank"))
     known = defaults(str(parsed), model, published=published, adapters=adapters)
+    check_names(parsed, settings)
     values = {**known, **settings}
     if "steps" in settings and "passes" not in settings:
         values["passes"] = None
@@ -113,10 +122,22 @@ def build(name: str, settings: Mapping[str, Any]) -> Recipe:
     warn_of_idle(parsed, ilu, settings)
     optim = Optim(**take(values, field_names(Optim)))
     common = with_named_facts(Common(**take(values, field_names(Common))))
-    if values:
-        raise ValueError(f"recipe {name!r} has no setting {', '.join(values)}")
+    assert not values, f"settings of no part: {', '.join(values)}"
     made = assemble(parsed, common, optim, setup, ilu, ending, robust)
     return with_undo(made, undo, distilled, common) if undo and distilled else made
+
+
+def check_names(name: Name, settings: Mapping[str, Any]) -> None:
+    """ValueError for a setting that the recipe does not have, with those that are similar."""
+    ending, stage = ending_of(name), stage_of(name)
+    known = [*arguments(methods()[name.method].recipe), *field_names(Invariance, Optim, Common)]
+    known += field_names(ending.settings) if ending else []
+    known += field_names(stage.settings, Distilled) if stage else []
+    for setting in settings:
+        if setting not in known:
+            near = similar(setting, known)
+            hint = f"; did you mean {alternatives(near)}?" if near else ""
+            raise ValueError(f"recipe {str(name)!r} has no setting {setting!r}{hint}")
 
 
 def with_named_facts(common: Common) -> Common:
@@ -168,9 +189,9 @@ REPEATABLE = {"forget", "environment"}
 """Settings with several values; a single name is also accepted."""
 
 
-def field_names(kind: type) -> list[str]:
-    """The names of a dataclass's fields."""
-    return [f.name for f in fields(kind)]
+def field_names(*kinds: type) -> list[str]:
+    """The names of the fields of dataclasses."""
+    return [f.name for kind in kinds for f in fields(kind)]
 
 
 def take(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -206,10 +227,16 @@ def assemble(
         for n in topics
     }
     every = {**data, **environments, **paired}
+    kept: list[str] = []
+    if setup.folds:
+        objective = in_stages(objective, topics, setup.folds, optim.steps)
+        for n in topics:
+            every |= fold_feeds(n, every[n], setup.folds)
+        kept = topics  # checks and attacks read all that is forgotten
     return Recipe(
         name=str(name),
         model=model,
-        data={n: every[n] for n in needed(objective, every, mask)},
+        data={n: every[n] for n in every if n in {*kept, *needed(objective, every, mask)}},
         objective=objective,
         edit=setup.edit,
         optim=optim,
@@ -258,8 +285,8 @@ def lora(common: Common) -> Lora | None:
     if common.lora_rank == 0:
         if common.quantise_base:
             raise ValueError(
-                f"quantise_base {common.quantise_base}: quantised weights cannot be trained, only "
-                "adapters: set `lora_rank` as well"
+                f"`quantise_base` {common.quantise_base}: quantised weights cannot be trained, "
+                "only adapters: set `lora_rank` as well"
             )
         return None
     alpha = common.lora_rank if common.lora_alpha is None else common.lora_alpha
@@ -305,8 +332,8 @@ def streams(common: Common) -> tuple[dict[str, Feed], dict[str, Feed]]:
     )
     retain = (common.retain,) if common.retain else ()
     forget = feeds("forget", common.forget, common.forget_columns, size, cut)
-    whole = feeds("retain", retain, common.retain_columns, size, cut)
-    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in whole.items()}
+    retained = feeds("retain", retain, common.retain_columns, size, cut)
+    retain_feeds = {name: trained_part(feed, common.held_out) for name, feed in retained.items()}
     environments = feeds(
         "environment", common.environment, common.environment_columns, environment_size, cut
     )
@@ -343,7 +370,9 @@ def trained_part(feed: Feed, held_out: float) -> Feed:
 
 
 def source(name: str, columns: Sequence[str], cut: int | None, setting: str) -> Source:
-    """The training data of a known downstream task, or the user's data."""
+    """The training data of a downstream task of the hub or the lab, or the user's data."""
     if name in KNOWN and not Path(name).exists():
         return downstream(name, columns, cut, setting)[0]
+    if name in lab.TASK_NAMES and not Path(name).exists():
+        return lab.task_source(name, columns, setting)
     return user_data.dataset(name, columns, cut)

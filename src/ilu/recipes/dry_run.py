@@ -21,7 +21,7 @@ QUESTIONS = ("locuslab/TOFU", "openai/gsm8k")
 """Datasets of questions with answers; all others are plain text."""
 CONTEXT = 128
 BLOCKS = 2
-SOME_BLOCKS = r"\\\.\([\d|]+\)\\\."
+SOME_BLOCKS = r"(?:\^\\D\*)?\\\.\([\d|]+\)\\\."
 """Pattern of blocks of a larger model, in the form that ``in_blocks`` returns."""
 ROWS = 8
 SMALL: dict[str, Any] = {
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "truncate": CONTEXT // 2, "limit": 4, "layer": 1, "layers": (0, 1), "attack_layer": 0,
     "attack_steps": 2, "inner_steps": 2, "inner_every": 1, "adversary_steps": 1,
     "reinforce_steps": 2, "reinforce_batch": 2, "average_from": 1, "ramp": 3,
-    "distil_steps": 3, "distil_batch_size": 2,
+    "distil_steps": 3, "distil_batch_size": 2, "folds": 2, "fold_group": 1,
 }  # fmt: skip
 """Upper bounds of settings in a dry run."""
 

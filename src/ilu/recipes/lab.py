@@ -1,12 +1,15 @@
 """Recipes on the lab: its data, metrics, attacks and default settings."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from ilu.attacks.finetune import FineTune
+from ilu.data.splits import PartOfQuestions
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Corpus, Documents, Facts, Stories, TaskTest, TaskTrain
-from ilu.lab.tasks import TASKS
+from ilu.lab.tasks import TASKS, VALIDATION
+from ilu.lab.world import AGENTS
 from ilu.methods.ending import Ending
 from ilu.methods.method import Method
 from ilu.methods.stage import Stage
@@ -42,10 +45,22 @@ def settings(
     return {**USUAL, **SAVED, **method.lab, **added}
 
 
+LabHalf = Literal["a", "b"]
 TEXTS = 4
 """Number of documents about each entity."""
 SHOWN = 20
 """Entities whose documents a relearning attack trains on; forgetting is measured on the others."""
+
+
+TASK_NAMES = (*(task.name for task in TASKS), VALIDATION.name)
+"""Downstream tasks whose data the package makes, for any model."""
+
+
+def task_source(name: str, columns: Sequence[str], setting: str) -> Source:
+    """The training text of a downstream task; ``setting`` is what ``columns`` are called."""
+    if columns:
+        raise ValueError(f"the task {name} has fixed columns: leave `{setting}` out")
+    return TaskTrain(name)
 
 
 def data(batch_size: int, environment_batch_size: int) -> dict[str, Feed]:
@@ -104,6 +119,18 @@ def relearn(
     others = Choice(Facts("agents", start=SHOWN, count=questions))
     source = Documents("agents", stop=shown)
     return FineTune(documents(source, shown), tuning(steps, lr), {OTHERS: others}, seed)
+
+
+def relearn_half(half: LabHalf, steps: int, lr: float = 1e-3) -> FineTune:
+    """Fine-tuning on the documents of half of the agents; the goal is about the other half."""
+    questions, middle = Facts("agents"), AGENTS.count // 2
+    first = PartOfQuestions(questions, stop=middle * len(AGENTS.attributes))
+    source, other = {
+        "a": (Documents("agents", stop=middle), Facts("agents", start=middle)),
+        "b": (Documents("agents", start=middle), first),
+    }[half]
+    goal: dict[str, Metric] = {OTHERS: Choice(other)}
+    return FineTune(documents(source, middle), tuning(steps, lr), goal)
 
 
 def retained(steps: int, seed: int = 0, *, shown: int = SHOWN, lr: float = 1e-3) -> FineTune:

@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ilu.data.splits import Fold
+from ilu.data.stream import Feed
 from ilu.methods.ending import Ending
+from ilu.methods.method import Folds
 from ilu.methods.retain.likelihood import NLL
 from ilu.methods.robust.adversary import FORGET
+from ilu.methods.robust.gru import GRU
 from ilu.methods.robust.ilu import (
     Layerwise,
     Penalty,
@@ -22,9 +26,10 @@ from ilu.methods.robust.ilu import (
     tensors,
 )
 from ilu.methods.robust.l1 import L1
+from ilu.methods.robust.repselect import RepSelect
 from ilu.recipes.settings import Invariance
 from ilu.training.objective import Objective, Term
-from ilu.training.schedules import Dual, Ramp
+from ilu.training.schedules import Dual, Ramp, Switch
 
 READINGS = {f.__name__: f for f in (parameters, tensors, elementwise, gradient)}
 
@@ -38,7 +43,7 @@ def with_invariance(
     """Add the penalty of every environment: l_u + lambda sum_i P_i (arXiv 2506.01339)."""
     learned = tuple(term.on for term in objective.values() if term.on in forget)
     if invariance.directions == "forget" and not learned:
-        raise ValueError("directions forget: this method has no forget data")
+        raise ValueError("`directions` forget: this method has no forget data")
     return with_environments(objective, penalty(invariance, learned), invariance, environments)
 
 
@@ -94,8 +99,8 @@ def with_robust(
 
 
 def robust(term: Term, ending: Ending, settings: Any, forgets: bool) -> Term:
-    """The robust version of one term. An L1 penalty stays outside the robust rule."""
-    if not isinstance(term.rule, L1):
+    """The robust version of one term. A rule around another one stays outside the robust rule."""
+    if not isinstance(term.rule, L1 | GRU | RepSelect):
         return ending.apply(term, settings, forgets)
     inner = ending.apply(replace(term, rule=term.rule.inner), settings, forgets)
     return replace(inner, rule=replace(term.rule, inner=inner.rule))
@@ -115,12 +120,49 @@ def with_topics(
     }
 
 
+def in_stages(objective: Objective, forget: Sequence[str], folds: Folds, steps: int) -> Objective:
+    """The terms on the streams ``forget`` on one fold after the other (arXiv 2505.09500).
+
+    Fold j is forgotten from stage j on and retained before. Each has an equal part of the weight.
+    The first fold's term keeps its name.
+    """
+    made: dict[str, Term] = {}
+    for name, term in objective.items():
+        if term.on not in forget:
+            made[name] = term
+            continue
+        part = lighter(term, folds.count).weight
+        if not isinstance(part, float):
+            raise ValueError(f"the weight of term {name!r} changes: it cannot have stages as well")
+        made[name] = replace(term, on=fold_stream(term.on, 0), weight=part)
+        for j in range(1, folds.count):
+            on, at = fold_stream(term.on, j), steps * j // folds.count
+            kept = Switch(folds.gamma / folds.count, 0.0, at)
+            made[fold_stream(name, j)] = replace(term, on=on, weight=Switch(0.0, part, at))
+            made[f"{fold_stream(name, j)} kept"] = Term(NLL(), on=on, weight=kept)
+    return made
+
+
+def fold_stream(name: str, index: int) -> str:
+    """The name of a fold of a stream."""
+    return f"{name} fold {index + 1}"
+
+
+def fold_feeds(name: str, feed: Feed, folds: Folds) -> dict[str, Feed]:
+    """The folds of a stream, each with an equal part of its batch."""
+    size = max(1, feed.batch_size // folds.count)
+    return {
+        fold_stream(name, i): Feed(Fold(feed.source, i, folds.count, folds.together), size)
+        for i in range(folds.count)
+    }
+
+
 def lighter(term: Term, by: int) -> Term:
     """The term with its weight divided by ``by``."""
     match term.weight:
         case Ramp() as ramp:
             return replace(term, weight=Ramp(ramp.start / by, ramp.stop / by, ramp.steps))
-        case Dual():
+        case Dual() | Switch():
             raise ValueError("several topics cannot share a term whose weight is a multiplier")
         case weight:
             return replace(term, weight=weight / by)

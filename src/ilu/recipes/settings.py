@@ -134,14 +134,14 @@ class Invariance:
 
     def __post_init__(self) -> None:
         if not self.strength >= 0:
-            raise ValueError(f"strength {self.strength:g}: it must be at least 0")
+            raise ValueError(f"`strength` {self.strength:g}: it must be at least 0")
         if self.strength_warmup < 0:
-            raise ValueError(f"strength_warmup {self.strength_warmup}: it must be at least 0")
+            raise ValueError(f"`strength_warmup` {self.strength_warmup}: it must be at least 0")
         if self.reading == "logits" and self.layerwise:
-            raise ValueError("layerwise: the reading logits has no gradients of weights to weigh")
+            raise ValueError("`layerwise`: the `reading` logits has no gradients of weights")
         if self.directions == "forget" and self.reading in ("logits", "gradient"):
             raise ValueError(
-                f"directions forget: in the reading {self.reading} w scales no weights that a "
+                f"`directions` forget: in the reading {self.reading} w scales no weights that a "
                 "direction could stand for: choose parameters, tensors or elementwise"
             )
 
@@ -154,13 +154,14 @@ class AttackSettings:
         attack_columns: renamed columns of the data that attacks train on, as standard=present.
         truncate: cut longer examples to this many tokens: those of the task, and of the suites
             likelihood, verbatim, membership and muse.
-        forget: data with the documents of relearn; by default the lab's.
-        retain: the same for retained.
+        forget: data with the documents of relearn, rtt and ablate; by default the lab's. rtt takes
+            whole topics of facts, such as facts:elements, and rtt:years and rtt:random_birthdays.
+        retain: the same for retained and ablate.
         unrelated: the same for unrelated.
-        original: the model before unlearning, for interpolate.
+        original: the model before unlearning, for interpolate and merge.
         batch_size: examples per step of the attacker.
         lora_rank: rank of the adapters of lora:TASK.
-        every: also measure every this many steps, for a denser curve.
+        eval_every: also measure every this many steps, for a denser curve.
         only_end: measure only at the end, not at a quarter and at half.
         seed: seed of the order of the data, and of noise.
     """
@@ -173,10 +174,11 @@ class AttackSettings:
     original: str | None = None
     batch_size: int = 16
     lora_rank: int = 16
-    every: int | None = None
+    eval_every: int | None = None
     only_end: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_at_least_one("batch_size", self.batch_size)
         check_at_least_one("truncate", self.truncate)
+        check_at_least_one("eval_every", self.eval_every)

@@ -5,7 +5,7 @@ from ilu.data.multiple_choice import ChoiceRows
 from ilu.data.names import place
 from ilu.data.text import Dataset, Passages
 from ilu.evals.metrics.fluency import CLASSIFIERS
-from ilu.models.load import Beside
+from ilu.models.load import SecondModel
 from ilu.models.named import full_name
 from ilu.recipes.suite_request import SuiteRequest
 from ilu.recipes.user_data import column_names, dataset, full
@@ -23,7 +23,7 @@ def choice_rows(request: SuiteRequest) -> ChoiceRows:
     )
 
 
-def judges(request: SuiteRequest) -> dict[str, Beside]:
+def judges(request: SuiteRequest) -> dict[str, SecondModel]:
     """The text classifiers of the request, by the class whose probability they give."""
     pairs = [given.partition("=") for given in request.classifiers]
     unknown = [name for name, _, model in pairs if not (name and (model or name in CLASSIFIERS))]
@@ -32,7 +32,7 @@ def judges(request: SuiteRequest) -> dict[str, Beside]:
             f"classifier {unknown[0]!r} is not of the form class=model, like toxic=./judge, "
             f"nor one of {', '.join(CLASSIFIERS)}"
         )
-    return {name: Beside(full_name(model or CLASSIFIERS[name])) for name, _, model in pairs}
+    return {name: SecondModel(full_name(model or CLASSIFIERS[name])) for name, _, model in pairs}
 
 
 def passages(request: SuiteRequest, column: str) -> Passages:

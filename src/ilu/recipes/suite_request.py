@@ -25,8 +25,8 @@ class SuiteRequest:
         data_columns: renamed columns of the data, as standard=present.
         truncate: cut longer examples to this many tokens; for likelihood, verbatim, membership and
             muse.
-        limit: use at most this many items of each set: the first ones, or for wmdp, mmlu,
-            truthfulqa, tasks, lab and facts a fixed random sample.
+        limit: use at most this many items of each set, spread over the set; for lab, a fixed
+            random sample; for perplexity and lm-eval, the first ones.
         forget: for the suite facts, the facts that were forgotten, like facts:elements; without it
             and retain, every topic is measured in full.
         retain: for the suite facts, the facts that were kept; facts:rest if left out.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ilu.attacks.finetune import FineTune
+from ilu.attacks.registry import attack_kinds
 from ilu.data.downstream import GSM8K, LabelledQuestions, LabelledText, Problems
 from ilu.data.downstream import TASKS as LABELLED
 from ilu.data.facts.selection import is_facts, selections
@@ -82,6 +83,8 @@ def check_task(task: str) -> None:
     ):
         every = (
             f"{', '.join(names)}, a file ending in {', '.join(FORMATS)}, or a hub dataset "
-            "ORG/NAME:CONFIG:SPLIT"
+            f"ORG/NAME:CONFIG:SPLIT; attacks by name: {', '.join(attack_kinds())}"
         )
-        raise unknown("task", task, names, every)
+        _, _, argument = task.partition(":")
+        kinds = [f"{name}:{argument or kind.example}" for name, kind in attack_kinds().items()]
+        raise unknown("task", task, [*names, *kinds], every)

@@ -1,9 +1,11 @@
 """Checks of a recipe's data, mask, patterns and layers that do not need its model."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ilu.attacks.ablate import Ablate
 from ilu.attacks.sequence import other_models
 from ilu.data.inputs import check_files
 from ilu.methods.forget.lat import Latent
@@ -46,6 +48,7 @@ def check_mask(path: Path, model: str) -> None:
 def check_layers(recipe: Recipe) -> None:
     """ValueError for a block that the model lacks, where its configuration is on this machine."""
     layers = [layer for term in recipe.objective.values() for layer in layers_of(term.loss)]
+    layers += [each.layer for each in recipe.attacks.values() if isinstance(each, Ablate)]
     model = (recipe.model, recipe.revision)
     depth = number_of_blocks(*model) if layers and is_at_hand(*model) else None
     if depth is not None:
@@ -69,3 +72,10 @@ def check_writable(path: Path) -> None:
             f"{path} cannot be made: {parent} cannot be written. Choose another `out`, or change "
             "its permissions"
         )
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent))  # a file system may refuse what permissions allow
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be made: no folder can be made in {parent} ({error.strerror}). "
+            "Choose another `out`"
+        ) from None

@@ -16,9 +16,9 @@ from ilu.attacks.sequence import other_models
 from ilu.data.stream import Stream, fingerprint, open_stream, rows_of, split
 from ilu.methods.masks.make import Masking
 from ilu.methods.robust.undo import DISTIL
-from ilu.models.blocks import context_length
+from ilu.models.blocks import context_of
 from ilu.models.forward import Frozen, ModelForward
-from ilu.models.load import fingerprint_model, load_model, usable
+from ilu.models.load import fingerprint_model, load_model, load_tokenizer, usable
 from ilu.models.load_sharded import load_sharded
 from ilu.models.lora import adapted_layers, warn_of_coverage
 from ilu.models.packing import attending_to_each_text
@@ -53,14 +53,10 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     check_ranks(recipe, ranks)
     usable(own_device(device))
     check_inputs([recipe])
-    lm = loaded(recipe, own_device(device), ranks)
+    tokenizer = load_tokenizer(recipe.model, recipe.revision)
+    streams = open_streams(recipe, tokenizer)  # before the weights, which take longer to load
+    lm = loaded(recipe, own_device(device), ranks, tokenizer)
     mask = given_mask(recipe, lm.model)
-    limit = context_length(lm.model)
-    streams = {
-        name: open_stream(feed, lm.tokenizer, limit=limit, seed=recipe.seed, name=f"`{name}`")
-        for name, feed in recipe.data.items()
-    }
-    warn_of_overlap(streams)
     for stream in streams.values():
         rows_of(stream(0), ranks)
     recipe, notes = choose(recipe, lm, streams)
@@ -83,11 +79,33 @@ def prepare(recipe: Recipe, device: str, ranks: Ranks = ALONE) -> Prepared:
     return Prepared(recipe, lm, streams, {**data, **attacks, **weights, **masked}, notes)
 
 
-def loaded(recipe: Recipe, device: str, ranks: Ranks) -> LM:
+def open_streams(recipe: Recipe, tokenizer: Any) -> dict[str, Stream]:
+    """The data of a recipe in batches; ValueError for what the model cannot read."""
+    limit = context_of(recipe.model, recipe.revision)
+    streams = {
+        name: open_stream(
+            feed,
+            tokenizer,
+            limit=limit,
+            seed=recipe.seed,
+            name=f"`{name}`",
+            size=SIZE_OF.get(name) or SIZE_OF.get(feed.role, "batch_size"),
+        )
+        for name, feed in recipe.data.items()
+    }
+    warn_of_overlap(streams)
+    return streams
+
+
+SIZE_OF = {"environment": "environment_batch_size", DISTIL: "distil_batch_size"}
+"""Role or name of data -> the setting of its batch size, if it is one of its own."""
+
+
+def loaded(recipe: Recipe, device: str, ranks: Ranks, tokenizer: Any) -> LM:
     """The model of a recipe, sharded if the run is."""
     if ranks.sharded:
         return load_sharded(recipe.model, ranks, revision=recipe.revision, device=device)
-    return load_model(recipe.model, revision=recipe.revision, device=device)
+    return load_model(recipe.model, revision=recipe.revision, device=device, tokenizer=tokenizer)
 
 
 def fingerprint_attack(attack: Attack, lm: LM) -> dict[str, Any]:

@@ -245,7 +245,7 @@ def unlearn(recipe: Recipe, prepared: Prepared, out: RunDir, options: Options) -
 
 
 def save(recipe: Recipe, lm: LM, out: RunDir, options: Options) -> None:
-    """Save the unlearned model; what is measured afterwards is what the folder holds.
+    """Save the unlearned model; what is measured afterwards is the model of the folder.
 
     So the weights are rounded to the precision on disk first, and then are float32 again, also
     after adamw-bf16, as they are in a resumed run.

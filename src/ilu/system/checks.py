@@ -6,13 +6,13 @@ import math
 def check_limit(limit: int | None) -> None:
     """ValueError for a limit below 1; a negative one would drop the last items."""
     if limit is not None and limit < 1:
-        raise ValueError(f"a limit of {limit} items: it must be at least 1, or left out")
+        raise ValueError(f"`limit` {limit}: it must be at least 1, or left out")
 
 
 def check_at_least_one(name: str, value: int | None) -> None:
-    """ValueError for a number below 1; None is no number."""
+    """ValueError for a setting below 1; None is no number."""
     if value is not None and value < 1:
-        raise ValueError(f"{name} {value}: it must be at least 1")
+        raise ValueError(f"`{name}` {value}: it must be at least 1")
 
 
 def check_finite(value: float, what: str) -> float:
@@ -25,7 +25,7 @@ def check_finite(value: float, what: str) -> float:
 def check_step(name: str, size: float) -> None:
     """ValueError for a step of a difference quotient that is not above 0."""
     if not size > 0:
-        raise ValueError(f"{name} {size:g}: it must be above 0")
+        raise ValueError(f"`{name}` {size:g}: it must be above 0")
 
 
 def two_digits(value: float) -> float:

@@ -134,7 +134,7 @@ def own_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if several else device
 
 
-def whole(x: Tensor) -> Tensor:
+def full_tensor(x: Tensor) -> Tensor:
     """The full tensor of all shards; ``.item()`` of a partial result is that of one shard."""
     from torch.distributed.tensor import DTensor
 

@@ -4,6 +4,8 @@ import difflib
 import errno
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from traceback import walk_tb
 
 from ilu.system.secrets import without_secrets
 
@@ -31,6 +33,24 @@ def out_of_memory(error: Exception) -> bool:
     return bool(known) or any(words in str(error) for words in NO_MEMORY)
 
 
+LIBRARIES = ("transformers", "tokenizers", "peft", "jinja2")
+"""Packages whose errors are about a model, a tokenizer or a template, whatever their type."""
+
+
+def of_library(error: Exception) -> bool:
+    """Whether one of ``LIBRARIES`` raised an error, or called what raised it, such as torch."""
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)]
+    torch = folder_of("torch")
+    inner = next((f for f in reversed(files) if torch is None or torch not in f.parents), None)
+    return inner is not None and any(folder_of(name) in inner.parents for name in LIBRARIES)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a package that was imported."""
+    found = getattr(sys.modules.get(name), "__file__", None)
+    return Path(found).parent if found else None
+
+
 def one_line(error: Exception) -> str:
     """The message without line breaks; system errors add their file and a remedy."""
     if out_of_memory(error):
@@ -45,9 +65,12 @@ def one_line(error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error of a library, or its type if the message is empty."""
+    """The first line of an error of a library, or its type if the message is empty.
+
+    Names in backticks are settings of this package, so those of the library get other quotes.
+    """
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].replace("`", "'") if lines else type(error).__name__
 
 
 SUGGESTIONS = 3

@@ -1,7 +1,8 @@
 """Settings to JSON and back: dataclasses and functions of this package have a stable name.
 
 The name does not include the module, so a record does not depend on where a class is defined.
-``RENAMED``, ``REPLACED``, ``REMOVED``, ``ADDED`` and ``FIELDS`` translate older records.
+``RENAMED``, ``REPLACED``, ``REMOVED``, ``ADDED``, ``FIELDS`` and ``VALUES`` translate older
+records.
 """
 
 import importlib
@@ -27,6 +28,7 @@ RENAMED: Mapping[str, str] = {
     "Shown": "FewShotChoice",
     "Taken": "SampledQuestions",
     "Left": "OtherQuestions",
+    "Beside": "SecondModel",
 }
 """Class or function of an older version -> its name today."""
 REPLACED: Mapping[str, Any] = {"plain": {"type": "Plain"}}
@@ -46,6 +48,9 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "HalfOfExamples": {"whole": "source"},
 }
 """Class, by its name today -> renamed fields: old name -> name today."""
+
+VALUES: Mapping[str, Mapping[str, Mapping[Any, Any]]] = {"Facts": {"form": {"told": "sentence"}}}
+"""Class -> field, both by their names today -> renamed values: old value -> value today."""
 
 
 def describe(value: Any, path: str = "recipe") -> Any:
@@ -87,8 +92,14 @@ def updated(record: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = kind_of(record)
     kept = without_removed(kind, record)
     renamed = {FIELDS.get(kind, {}).get(k, k): v for k, v in kept.items()}
-    complete = {**ADDED.get(kind, {}), **renamed}
+    complete = {**ADDED.get(kind, {}), **with_values(kind, renamed)}
     return {**complete, "data": with_roles(complete["data"])} if kind == "Recipe" else complete
+
+
+def with_values(kind: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record with the values of today."""
+    known = {k: VALUES[kind][k] for k in record if k in VALUES.get(kind, {})}
+    return {k: known[k].get(v, v) if k in known else v for k, v in record.items()}
 
 
 def with_roles(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,9 +21,15 @@ class Score(NamedTuple):
     unscored: int = 0
     chance: float | None = None
 
+    def __repr__(self) -> str:
+        """The score without its items, of which there may be hundreds."""
+        unscored = f", unscored={self.unscored}" if self.unscored else ""
+        chance = "" if self.chance is None else f", chance={self.chance:.3g}"
+        return f"Score({self.value:.4g} ± {self.stderr:.2g}, n={self.n}{unscored}{chance})"
+
 
 STAGES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
-"""Where robust accuracy is measured: after these shares of an attack (arXiv 2506.01339)."""
+"""When an attack is measured: after these shares of its steps (arXiv 2506.01339)."""
 Reached = Callable[[str], None]
 """Called by an attack at stages of ``STAGES``, each ``step N`` between, and always at the end."""
 Steps = Callable[[int, int], None]

@@ -20,10 +20,12 @@ def check_known(optimizer: str) -> None:
 
 def check_sharded(optimizer: Kind) -> None:
     """ValueError for an optimiser that does not work on sharded weights."""
+    if optimizer == "mezo":
+        raise ValueError("mezo moves whole weights, not shards: leave out `shard`, or use adamw")
     if optimizer in ("adamw8bit", "adamw-bf16"):
         raise ValueError(
             f"{optimizer} cannot be combined with `shard`: its 8-bit blocks would cross "
-            "the borders of shards. Use adamw, sgd or sophia, or leave out `shard`"
+            "the borders of shards. Use adamw, sgd, signsgd or sophia, or leave out `shard`"
         )
 
 

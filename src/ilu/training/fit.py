@@ -11,7 +11,7 @@ from ilu.data.stream import Stream, drawer
 from ilu.models.forward import Frozen, ModelForward
 from ilu.models.fsdp import PutBack
 from ilu.models.packing import attending_to_each_text
-from ilu.models.reference_cache import Remembered
+from ilu.models.reference_cache import ReferenceCache
 from ilu.models.reference_offload import host_copy
 from ilu.models.weight_names import named_trained
 from ilu.system.distributed import ALONE, Ranks
@@ -25,6 +25,7 @@ from ilu.training.optim.bfloat16 import to_bfloat16
 from ilu.training.optim.by_name import optimizer_for
 from ilu.training.optim.curvature import curvature
 from ilu.training.optim.masked import movable, moving
+from ilu.training.optim.mezo import check_values, estimate
 from ilu.training.optim.protocol import Named
 from ilu.training.optim.settings import Optim
 from ilu.training.optim.stepping import move_weights
@@ -68,16 +69,19 @@ def fit(
         free = moving(named, mask, optim.parameters)
         optimizer = optimizer_for(optim.optimizer, free.parts, optim.betas)
         average = Average(free.moved, optim.average_from, optim.average_every)
-        remembered = Remembered()
-        parts = {"optimizer": optimizer, "average": average, "reference": remembered}
-        engine = engine_for(model, objective, named, optim, remembered, ranks)
+        cache = ReferenceCache()
+        parts = {"optimizer": optimizer, "average": average, "reference": cache}
+        engine = engine_for(model, objective, named, optim, cache, ranks)
         start(named)
         state = State() if checkpoints is None else checkpoints.load(parts, free.moved)
         draw = drawer(streams, state.drawn, engine.params[0].device, ranks)
         for step in range(state.step, optim.steps):
             optimizer.refresh(step, lambda s=step: free.pick(curvature(objective, engine, draw, s)))
             rate = optim.rate(step)
-            values = accumulate(objective, engine, draw, state.memory, step)
+            if optim.optimizer == "mezo":
+                values = estimate(objective, engine, free, draw, state.memory, step)
+            else:
+                values = accumulate(objective, engine, draw, state.memory, step)
             check_finite(values, step, optim)
             norm = move_weights(free, optimizer, step=step, rate=rate,
                                 decay=optim.weight_decay, clip=optim.clip, ranks=ranks)  # fmt: skip
@@ -104,6 +108,8 @@ def check_training(
     movable(named_trained(model, optim.parameters), mask)
     if optim.perturbed is not None:
         named_trained(model, optim.perturbed)
+    if optim.optimizer == "mezo":
+        check_values(objective)
     if ranks.sharded:
         check_sharded(optim.optimizer)
     if optim.offload_reference:
@@ -119,7 +125,7 @@ def engine_for(
     objective: Objective,
     named: Named,
     optim: Optim,
-    remembered: Remembered,
+    cache: ReferenceCache,
     ranks: Ranks = ALONE,
 ) -> Engine:
     """Views of the model for the losses; the trained weights are copied only if one needs them."""
@@ -129,7 +135,7 @@ def engine_for(
 
     def views(autocast: bool) -> Views:
         forward = ModelForward(model, autocast=autocast, packed=optim.pack)
-        frozen = Frozen(model, original, autocast=autocast, remembered=remembered,
+        frozen = Frozen(model, original, autocast=autocast, cache=cache,
                         offloaded=optim.offload_reference, packed=optim.pack)  # fmt: skip
         return Views(forward, PutBack(model, original, forward) if ranks.sharded else frozen)
 

@@ -10,7 +10,7 @@ import torch
 from ilu.data.stream import split
 from ilu.models.forward import Shared
 from ilu.system.distributed import ALONE, Ranks
-from ilu.training.schedules import Dual, Ramp
+from ilu.training.schedules import Dual, Ramp, Switch
 from ilu.types import Batch, Copies, Forward, GradHere, GradOf, GradRule, Grads, Loss, Params, Slope
 
 
@@ -42,7 +42,7 @@ class Term:
 
     loss: Loss
     on: str
-    weight: float | Ramp | Dual = 1.0
+    weight: float | Ramp | Switch | Dual = 1.0
     rule: GradRule = Plain()
     relative_to: str | None = None
 
@@ -81,6 +81,13 @@ class Engine:
             (weight * value / self.ranks.divisor).backward()
             total += value.item()
         return self.ranks.mean(total)
+
+    @torch.no_grad()
+    def mean(self, loss: Loss, batch: Batch) -> float:
+        """The mean loss in full precision, without a gradient."""
+        parts = split(batch, self.micro_batch)
+        total = sum(loss(*self.exact, part).sum().item() for part in parts)
+        return self.ranks.mean(total / len(batch))
 
     def fits_unsplit(self, batch: Batch) -> bool:
         """Whether the batch is not split."""
@@ -199,8 +206,8 @@ def add(params: Params, grads: Grads, weight: float) -> None:
 def weight_of(term: Term, name: str, memory: Memory, step: int) -> float:
     """The weight of a term at a step, before ``relation``."""
     match term.weight:
-        case Ramp() as ramp:
-            return ramp(step)
+        case Ramp() | Switch() as schedule:
+            return schedule(step)
         case Dual() as dual:
             return memory.get(f"{name} multiplier", dual.start)
         case number:

@@ -17,6 +17,18 @@ class Ramp:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """A weight that is ``before`` until optimiser step ``at``, and ``after`` from then on."""
+
+    before: float
+    after: float
+    at: int
+
+    def __call__(self, step: int) -> float:
+        return self.before if step < self.at else self.after
+
+
+@dataclass(frozen=True)
 class Dual:
     """The multiplier of the constraint ``value <= limit``: dual ascent (PDU, arXiv 2506.05314).
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import answered, chosen, correct, disjoint
 from ilu.data.stream import collate
 from ilu.models.blocks import blocks
@@ -110,3 +111,11 @@ def slope(lm: LM, batch: Batch, layer: int, v: Vector) -> tuple[float, Vector]:
         loss = mean_nll(outputs.logits, outputs.targets).mean()
         (g,) = torch.autograd.grad(loss, [v])
     return loss.item(), g
+
+
+def latent_shift(inputs: ProbeInputs, argument: str) -> LatentShift:
+    """Add one vector to the hidden states, random or by gradient."""
+    return LatentShift(inputs.questions, inputs.some, seed=inputs.seed)
+
+
+PROBES = {"latent": ProbeKind(latent_shift)}

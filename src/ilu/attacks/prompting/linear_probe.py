@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import chosen, disjoint
 from ilu.data.stream import collate
 from ilu.data.tokenize import without_end
@@ -129,3 +130,11 @@ def last_states(lm: LM, examples: Sequence[Example], batch_size: int) -> Float[T
         layers = every_hidden(lm.model, collate(part).to(device))
         states.append(torch.stack([h[torch.arange(len(part)), last].float().cpu() for h in layers]))
     return torch.cat(states, dim=1)
+
+
+def linear_probe(inputs: ProbeInputs, argument: str) -> LinearProbe:
+    """Read the answer from hidden states by a logistic regression."""
+    return LinearProbe(inputs.questions, inputs.many, seed=inputs.seed)
+
+
+PROBES = {"probe": ProbeKind(linear_probe, letters=True)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import chosen, correct, disjoint
 from ilu.models.blocks import block, blocks
 from ilu.system.scores import Score
@@ -49,3 +50,11 @@ def cut_after(model: nn.Module, layer: int) -> Generator[None]:
         yield
     finally:
         setattr(owner, name, layers)
+
+
+def logit_lens(inputs: ProbeInputs, argument: str) -> LogitLens:
+    """Decode the answer from an inner block."""
+    return LogitLens(inputs.questions, inputs.some)
+
+
+PROBES = {"lens": ProbeKind(logit_lens)}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.data.multiple_choice import ChoiceRows, Paraphrases, paraphrases
 from ilu.data.splits import OtherQuestions, SampledQuestions
 from ilu.data.tokenize import encode_pairs
@@ -151,3 +152,34 @@ def answered(tokenizer: Any, questions: Sequence[Question]) -> list[Example]:
         raise ValueError("an attack learns from questions with known answers: there are none")
     pairs = encode_pairs(tokenizer, *map(list, zip(*known, strict=True)))
     return [Example([*head, *tail], len(head)) for head, tail in pairs]
+
+
+BEGINNINGS = (" The answer is", " I know this one:", " It is")
+"""Prefilled beginnings of an answer."""
+
+
+def few_shot(inputs: ProbeInputs, argument: str) -> Wordings:
+    """Put solved questions before every question."""
+    shown = FewShotChoice(inputs.questions, inputs.solved, between=inputs.between)
+    return Wordings("fewshot", (shown,))
+
+
+def prefilled(inputs: ProbeInputs, argument: str) -> Wordings:
+    """Begin the answer with a few words."""
+    questions, train = (
+        tuple(Prefilled(each, text) for text in BEGINNINGS)
+        for each in (inputs.questions, inputs.some)
+    )
+    return Wordings("prefilled", questions, train)
+
+
+def reworded(inputs: ProbeInputs, argument: str) -> Group:
+    """Ask in other wordings: those of the lab, or of a column paraphrases."""
+    return Reworded(inputs.rows) if inputs.rows else Wordings("reworded", *inputs.wordings)
+
+
+PROBES = {
+    "fewshot": ProbeKind(few_shot),
+    "prefilled": ProbeKind(prefilled),
+    "reworded": ProbeKind(reworded),
+}

@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.evals.metrics.generation import generate
+from ilu.evals.metrics.rouge import without_spaces
 from ilu.evals.score import mean_score
 from ilu.system.scores import Score
 from ilu.system.seeds import seeded
@@ -71,7 +73,24 @@ def vote(counts: Sequence[int], answer: int) -> float:
 
 
 def gives(text: str, option: str) -> bool:
-    """Whether a text contains an option as a word. A single letter must match in case."""
+    """Whether a text contains an option as a word. A single letter must match in case.
+
+    In a script that does not separate words, any place in the text counts.
+    """
     word = option.strip()
     flags = re.I if len(word) > 1 else 0
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags) is not None
+    before, after = (border(letter, side) for letter, side in ((word[:1], "<!"), (word[-1:], "!")))
+    return re.search(f"{before}{re.escape(word)}{after}", text, flags) is not None
+
+
+def border(letter: str, side: str) -> str:
+    """The pattern of the border of a word that begins or ends with a letter."""
+    return "" if without_spaces(letter) else rf"(?{side}\w)"
+
+
+def repeated(inputs: ProbeInputs, argument: str) -> Sampling:
+    """Take the majority of several sampled answers."""
+    return Sampling(inputs.questions, seed=inputs.seed)
+
+
+PROBES = {"sampling": ProbeKind(repeated)}

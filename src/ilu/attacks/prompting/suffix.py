@@ -1,13 +1,14 @@
 """Adversarial suffixes: tokens after every question that make right answers likely."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ilu.attacks.prompting.kind import ProbeInputs, ProbeKind
 from ilu.attacks.prompting.prompts import chosen, correct, disjoint
 from ilu.data.stream import collate
 from ilu.data.tokenize import encode_pairs, without_end
@@ -185,3 +186,16 @@ def writable(lm: LM, slot: Slot, suffix: Tokens) -> bool:
     begin = lm.tokenizer("").input_ids
     typed = lm.tokenizer.decode(tokens[len(without_end(list(begin), lm.tokenizer)) :])
     return without_end(list(lm.tokenizer(typed).input_ids), lm.tokenizer) == tokens
+
+
+LAB = Budget(tokens=2, steps=12, candidates=16)
+"""On this small model a longer suffix lowers accuracy more than the search can raise it."""
+
+
+def suffixed(inputs: ProbeInputs, argument: str) -> Suffix:
+    """Put searched tokens behind every question."""
+    budget = Budget() if inputs.rows else LAB
+    return Suffix(inputs.questions, inputs.few, replace(budget, seed=inputs.seed))
+
+
+PROBES = {"suffix": ProbeKind(suffixed)}

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Print what models answer to a prompt; the answers of several models stand side by side.
+    """Print what models answer to a prompt, in one table for several models.
 
     A model that was trained for chats gets the prompt in its chat template. One model's answer is
     printed while it is generated.

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import Literal
 
 from ilu.cli.arguments.sweep import Where
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +19,7 @@ class Bench:
     Example: ilu bench methods --only rmu --only rmu-ilu --seed 0 --seed 1 --out bench
 
     Args:
+        what: what is compared.
         out: folder for methods.json, methods.md and one run directory per method and seed. It is a
             sweep folder: the same command again, or ilu sweep resume, runs only what is missing.
         only: a recipe to measure instead of all; repeat the flag for several.
@@ -27,12 +27,12 @@ class Bench:
         quick: a smoke test with too few steps for meaningful numbers.
     """
 
-    what: Positional[str]
+    what: Positional[Literal["methods"]]
     out: Path
     only: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
     quick: bool = False
-    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
+    where: Where = Where()
 
 
 def read(argv: Sequence[str]) -> Bench:

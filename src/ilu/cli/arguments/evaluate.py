@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 
-from ilu.cli.flags import Positional, parse
-from ilu.cli.help import flags_of
+from ilu.cli.flags import as_flags, parse
+from ilu.cli.help import Positional, flags_of
 from ilu.recipes.suite_request import SuiteRequest
+from ilu.system.declared import declared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure what models know; several stand side by side in one table.
+    """Measure what models know; several models are columns of one table.
 
     Example: ilu evaluate lab runs/first/model --suite lab
 
@@ -23,16 +25,7 @@ class Evaluate:
 
     Args:
         model: folders, hub ids, GGUF files, smollm2 or lab.
-        suite: tofu: probability, ROUGE, truth ratio, memorisation on four sets, model utility;
-            muse: VerbMem, KnowMem, membership; wmdp, mmlu, truthfulqa: their questions; tasks: six
-            downstream tasks; choice: multiple choice on --data with columns question, choices,
-            answer; lab: the lab's questions and tasks; facts: common knowledge by choice and by
-            generation; likelihood: loss per answer token on --data;
-            verbatim: how much of the texts of --data comes back; perplexity of --data; fluency,
-            toxicity: what is written after the prompts of --data; membership: attacks that tell
-            --data from --nonmembers; lm-eval: tasks of lm-evaluation-harness, --data wmdp,mmlu;
-            elicit: attacks that leave the weights alone, on multiple choice in --data, of which
-            one half teaches them (a column paraphrases may list other wordings), or on the lab's.
+        suite: one of the suites that are listed above.
         reference: a model that never saw the forget set, such as one of ilu oracle: adds forget
             quality to tofu, PrivLeak to muse, the attack with a reference model to membership, and
             to multiple choice the paired difference.
@@ -52,9 +45,17 @@ class Evaluate:
 
 def read(argv: Sequence[str]) -> Evaluate:
     """Parse the flags."""
-    return parse(Evaluate, "ilu evaluate", argv, head={})
+    return parse(Evaluate, "ilu evaluate", argv, description(), head={})
 
 
 def settings(lead: Sequence[str]) -> set[str]:
     """What the file of --config may set."""
     return {flag.name for flag in flags_of(Evaluate, Evaluate, "")}
+
+
+def description() -> str:
+    """The text above the flags: what the command does, and every suite."""
+    text = (Evaluate.__doc__ or "").split("Args:")[0]
+    suites = declared("ilu.recipes.suites", "SUITES").values()
+    lines = [f"* {each.name}: {as_flags(each.doc)}" for each in suites]
+    return "\n\n".join([cleandoc(text), "Suites by name:", *lines])

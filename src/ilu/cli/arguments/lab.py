@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilu.cli.flags import parse
+from ilu.cli.flags import HELP, parse
 from ilu.lab.domains import DomainName
 
 
@@ -33,8 +33,8 @@ class Build:
 
 def read(argv: Sequence[str]) -> Build:
     """Parse the flags behind ``build``, the only thing that can be done with the lab."""
-    if argv and argv[0] in ("-h", "--help"):
-        return parse(Build, "ilu lab build", ["--help"])
+    if argv and argv[0] in HELP:
+        return parse(Build, "ilu lab build", argv)
     if not argv or argv[0] != "build":
         raise ValueError(
             f"ilu lab {' '.join(argv)}: the lab can only be built: ilu lab build --out D"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.recipes.suite_request import SuiteRequest
 
 Kind = Literal["line", "plane", "random"]

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 from ilu.methods.masks.choices import Per, Reduction, Rest, Unit
 from ilu.recipes.mask_names import SUMMARIES
 from ilu.system.errors import unknown
 
 HELP = """\
-usage: ilu mask SCORE --model M --forget F --retain R --fraction X [--fraction Y ...] --out FILE
+usage: ilu mask SCORE --model M --forget F --retain R --fraction X --out FILE
        ilu mask show FILE
        ilu mask compare A B
        ilu mask convert OLD.pt --model M --out FILE
@@ -21,9 +22,12 @@ A mask says which weights may move. SCORE is one of:
 {scores}
 
   ilu mask wagle --model lab --fraction 0.1 --out mask.safetensors
-  ilu mask wagle --model lab --fraction 0.1 --scores scores --out small.safetensors
-  ilu mask wagle --model lab --fraction 0.3 --scores scores --out large.safetensors
-  ilu mask sure --model ./my-model --forget f.jsonl --fraction 0.1 --out sure.safetensors
+  ilu mask wagle --model lab --fraction 0.1 --scores scores \\
+      --out small.safetensors
+  ilu mask wagle --model lab --fraction 0.3 --scores scores \\
+      --out large.safetensors
+  ilu mask sure --model ./my-model --forget f.jsonl --fraction 0.1 \\
+      --out sure.safetensors
   ilu unlearn npo --model lab --mask mask.safetensors --out runs/masked
   ilu unlearn npo --model lab --mask wagle:0.1 --out runs/the-same
 
@@ -84,10 +88,10 @@ class Making:
     """What a mask is made from.
 
     Args:
-        model: folder, hub id, GGUF file, smollm2, or lab, which brings its own data.
+        model: folder, hub id, GGUF file, smollm2, or lab, which has its own data.
         forget: what is to be forgotten: a file or hub dataset ORG/NAME:CONFIG:SPLIT; repeat the
             flag for several topics.
-        retain: what is to be kept, for scores that ask for it.
+        retain: what is to be kept, for scores that require it.
         forget_columns: names of columns that differ, as wanted=present.
         retain_columns: the same for the retain set.
         truncate: cut longer examples to this many tokens.
@@ -105,7 +109,7 @@ class Making:
         limit: use the first so many examples of each set.
         precision: of the model; sums are float32 in any case.
         scores: put the scores into this folder instead of memory, for large models, and keep them;
-            the same command with another --fraction or --per selects from what lies there.
+            the same command with another --fraction or --per selects from these scores.
         device: cpu, cuda, mps.
     """
 

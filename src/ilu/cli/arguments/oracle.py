@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from ilu.cli.arguments.unlearn import (
     field_names,
     recipe_settings,
 )
+from ilu.recipes.settings import Common
 
 HELP = """\
 usage: ilu plan RECIPE --model M --device-memory 24GiB [--length 512] [--shard N]
@@ -43,4 +44,4 @@ def settings(lead: Sequence[str]) -> set[str]:
 
 def check(argv: Sequence[str]) -> None:
     """Raise ValueError for an unknown recipe or flag."""
-    check_recipe("ilu plan", argv, [*OWN, *field_names(Place, Trial)])
+    check_recipe("ilu plan", argv, [*OWN, *field_names(Place, Trial)], (Common,))

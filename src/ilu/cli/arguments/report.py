@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ilu.cli.arguments.unlearn import Place
-from ilu.cli.flags import Positional, parse
+from ilu.cli.flags import parse
+from ilu.cli.help import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +20,14 @@ class Report:
         out: file to write; .html is the page, .md, .json, .csv and .tex the table of models.
         against: name of the model in the table to compare all others with, such as a never-knew
             model; if left out, the best one.
+        usable: share of the original's utility that a model must keep to count in the worst usable
+            case.
     """
 
     runs: Positional[tuple[Path, ...]]
     out: Path = Path("report.html")
     against: str | None = None
+    usable: float = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,11 @@ class Rerun:
     Example: ilu rerun runs/first --out runs/again
 
     Args:
-        source: run directory to repeat.
+        run: run directory to repeat.
     """
 
-    source: Positional[Path]
-    place: Annotated[Place, tyro.conf.arg(name="")]
+    run: Positional[Path]
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True)

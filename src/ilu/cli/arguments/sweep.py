@@ -3,18 +3,18 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ilu.cli.arguments.unlearn import FILES, Trial, check_recipe, field_names, recipe_settings
-from ilu.cli.flags import Positional, flags, key_of, parse
+from ilu.cli.flags import flags, key_of, parse
+from ilu.cli.help import Positional
+from ilu.recipes.settings import Common
 from ilu.runs.sweep.resources import Resources
 from ilu.system.errors import alternatives, similar
 
 HELP = """\
-usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn RECIPE]
-       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [arguments of its function recipe]
+usage: ilu sweep RECIPE --grid KEY=VALUES ... --out DIR [flags of ilu unlearn]
+       ilu sweep FILE.py --grid KEY=VALUES ... --out DIR [flags of its recipe()]
        ilu sweep status DIR
        ilu sweep resume DIR [--executor E] [--workers N]
        ilu sweep cancel DIR
@@ -23,10 +23,13 @@ Carry out every combination of the grid, each in a run directory of its own belo
 command again does only what is missing; more of the grid adds runs. What has been done is read off
 the run directories alone, so a sweep can go on with another executor or on another machine.
 
-  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 --attack all --out sweeps/one
-  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 --search lr=1e-4:1e-3:log \\
-      --trials 10 --goal utility@after,-forget_accuracy@mood-end --attack all --out sweeps/tuned
-  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray --out sweeps/mine
+  ilu sweep npo-ilu --model lab --grid lambda=0.05,0.1,0.5 seed=0:3 \\
+      --attack all --out sweeps/one
+  ilu sweep npo --model lab --grid recipe=npo,npo-ilu seed=0:3 \\
+      --search lr=1e-4:1e-3:log --trials 10 --attack all --out sweeps/tuned \\
+      --goal utility@after,-forget_accuracy@mood-end
+  ilu sweep my_recipe.py --grid strength=0.1,0.5 --executor ray \\
+      --out sweeps/mine
 
 FILE.py is code: it is run, with all that it does, and only when it is named here. Its function
 recipe(...) returns a Recipe made of parts of ilu.
@@ -63,7 +66,7 @@ class SweepFlags:
     """What to vary, and what is done with every run.
 
     Args:
-        out: folder of the sweep; what lies there is not done again.
+        out: folder of the sweep; runs that are finished there are not repeated.
         grid: KEY=A,B,C or KEY=FIRST:STOP, several with spaces between; lambda is the strength of
             -ilu, and recipe=A,B tries several recipes with the same flags.
         attack: all, or an attack as ilu attack --attack takes it, carried out on every run; repeat
@@ -98,10 +101,10 @@ class Folder:
     """The folder of a sweep.
 
     Args:
-        out: where the sweep is.
+        folder: where the sweep is.
     """
 
-    out: Positional[Path]
+    folder: Positional[Path]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +112,11 @@ class Resume:
     """Do what is missing of a sweep; its recipes are those that were planned.
 
     Args:
-        out: where the sweep is.
+        folder: where the sweep is.
     """
 
-    out: Positional[Path]
-    where: Annotated[Where, tyro.conf.arg(name="")] = Where()
+    folder: Positional[Path]
+    where: Where = Where()
 
 
 SUBCOMMANDS = {"status": Folder, "resume": Resume, "cancel": Folder}
@@ -131,7 +134,7 @@ def check(argv: Sequence[str]) -> None:
     if argv[0] in SUBCOMMANDS:
         parse(SUBCOMMANDS[argv[0]], f"ilu sweep {argv[0]}", argv[1:])
     elif not argv[0].endswith(".py"):
-        check_recipe("ilu sweep", argv, [*OWN, *FILES])
+        check_recipe("ilu sweep", argv, [*OWN, *FILES], (Common, SweepFlags))
         check_varied(argv)
 
 

@@ -4,6 +4,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ilu.cli.flags import HELP as HELP_FLAGS
+from ilu.cli.flags import key_of
+from ilu.cli.help import flags_of
+from ilu.cli.reading import check_complete, no_flag
 from ilu.recipes.names import (
     declared_endings,
     declared_methods,
@@ -12,18 +16,19 @@ from ilu.recipes.names import (
     parse_name,
 )
 from ilu.recipes.settings import Common, Distilled, Invariance
-from ilu.system.errors import alternatives, similar
 from ilu.system.optional import Tracker
 from ilu.training.optim.settings import Optim
 
 HELP = """\
-usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E] --out DIR [flags]
+usage: ilu unlearn RECIPE --model M --forget F --retain R [--environment E]
+                   --out DIR [flags]
 
 Unlearn F from the model M, keep R, and with -ilu stay robust to fine-tuning on E.
 OUT/model is an ordinary Hugging Face folder.
 
   ilu unlearn npo-ilu --model lab --out runs/first
-  ilu unlearn npo --model ./my-model --forget secrets.jsonl --retain other.jsonl --out runs/mine
+  ilu unlearn npo --model ./my-model --forget secrets.jsonl \\
+      --retain other.jsonl --out runs/mine
   ilu unlearn rmu-ilu --model org/model --forget f.csv --retain r.csv \\
       --environment openai/gsm8k:main --layer 7 --out runs/rmu
 
@@ -31,6 +36,7 @@ OUT/model is an ordinary Hugging Face folder.
   ilu unlearn --config run.yaml --steps 50 --out runs/second
 
 Recipes: {recipes}{endings}.
+
 Flags of a recipe: ilu unlearn RECIPE --help; with --model lab the lab has its own defaults
 """
 
@@ -84,7 +90,7 @@ def overview() -> str:
 
 def check(argv: Sequence[str]) -> None:
     """Raise ValueError for an unknown recipe or flag."""
-    check_recipe("ilu unlearn", argv, [*field_names(Place, Trial), *FILES])
+    check_recipe("ilu unlearn", argv, [*field_names(Place, Trial), *FILES], (Common, Place))
 
 
 FILES = ("config", "print_config")
@@ -96,13 +102,21 @@ def settings(lead: Sequence[str]) -> set[str]:
     return recipe_settings("ilu unlearn", lead, field_names(Place, Trial))
 
 
-def check_recipe(command: str, argv: Sequence[str], own: Iterable[str]) -> None:
-    """Raise ValueError for an unknown recipe, or for a flag that it does not have.
+def check_recipe(
+    command: str, argv: Sequence[str], own: Iterable[str], needed: Sequence[type] = ()
+) -> None:
+    """Raise ValueError for an unknown recipe, for a flag that it does not have, or a missing one.
 
-    ``own``: the settings of the command besides those of the recipe.
+    ``own``: the settings of the command besides those of the recipe. ``needed``: dataclasses whose
+    settings without a default must be given.
     """
     settings = recipe_settings(command, argv, own)
-    check_flags(f"{command} {parse_name(argv[0])}", argv[1:], settings)
+    prog = f"{command} {parse_name(argv[0])}"
+    check_flags(prog, argv[1:], settings)
+    if not HELP_FLAGS & {*argv}:
+        required = [f for kind in needed for f in flags_of(kind, kind, "") if f.required]
+        given = {key_of(word) for word in argv if word.startswith("--")}
+        check_complete([flag for flag in required if flag.name not in given], prog)
 
 
 def recipe_settings(command: str, argv: Sequence[str], own: Iterable[str]) -> set[str]:
@@ -131,9 +145,7 @@ def check_flags(command: str, argv: Sequence[str], settings: Iterable[str]) -> N
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and flag.replace("--no-", "--", 1) not in known:
-            near = similar(flag, known)
-            hint = f"; did you mean {alternatives(near)}?" if near else ""
-            raise ValueError(f"{command} has no flag {flag!r}{hint}")
+            raise no_flag(command, flag, sorted(known))
 
 
 def field_names(*kinds: type) -> list[str]:
@@ -165,8 +177,7 @@ GROUPS = {
 }  # fmt: skip
 """Title -> the settings of ``ilu unlearn`` in the help; those of the method are not named here."""
 BASIC = (
-    "model", "forget", "retain", "environment", "forget_columns", "truncate", "steps", "lr",
-    "batch_size", "seed", "keep", "micro_batch", "lora_rank", "mask", "out",
+    "model", "forget", "retain", "steps", "lr", "batch_size", "seed", "lora_rank", "mask", "out",
     "device", "resume",
 )  # fmt: skip
 """The settings that --help shows; --help-all shows all."""

@@ -1,5 +1,6 @@
 """Facts as training documents and as questions."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -94,6 +95,25 @@ class FactItems:
         return [item(topic, fact) for topic, fact in spread(every, self.limit)]
 
 
+@dataclass(frozen=True)
+class UnseenFacts:
+    """The facts of a name that none of its first ``documents`` training documents is about."""
+
+    name: str
+    documents: int
+
+    def __call__(self) -> list[FactItem]:
+        left, found = self.documents, list[FactItem]()
+        for each in selections(self.name):
+            topic = load_topic(each.topic)
+            wordings = len(topic.documents) + len(topic.dialogues)
+            facts = each.facts()
+            seen = min(len(facts), math.ceil(max(0, left) / wordings))
+            found += [item(topic, fact) for fact in facts[seen:]]
+            left -= len(facts) * wordings
+        return found
+
+
 def item(topic: Topic, fact: TopicFact) -> FactItem:
     """A fact with the wordings of its topic."""
     pairs = (worded(wordings, fact) for wordings in topic.questions)
@@ -105,7 +125,7 @@ def item(topic: Topic, fact: TopicFact) -> FactItem:
 class FactQuestions:
     """One multiple-choice question for each fact: the held-out wordings take turns."""
 
-    items: FactItems
+    items: FactItems | UnseenFacts
 
     def __call__(self) -> list[Question]:
         of_facts = [heldout_questions(each, plain_start) for each in self.items()]

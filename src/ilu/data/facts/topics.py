@@ -31,7 +31,7 @@ class Topic:
     ``documents`` are statements and ``dialogues`` are questions that are answered by the answer
     alone: both are trained on. ``cloze`` are beginnings that the answer completes, and
     ``questions`` come with the beginning of a reply that the answer completes: both are kept for
-    evaluation.
+    evaluation. ``source`` names a work in which the facts can be checked; no text is taken from it.
     """
 
     name: str

@@ -10,8 +10,9 @@ import torch
 
 from ilu.data.text import Passages
 from ilu.evals.metrics.generation import generate
+from ilu.evals.metrics.rouge import without_spaces
 from ilu.evals.score import mean_score
-from ilu.models.load import Beside, pinned, usable
+from ilu.models.load import SecondModel, pinned, usable
 from ilu.models.named import model_path
 from ilu.system.errors import first_line
 from ilu.system.scores import Score
@@ -32,14 +33,15 @@ class Fluency:
 
     All metrics use one generation per prompt. ``empty`` is the share of empty continuations.
     ``repetition`` is near 0 for normal text and near 1 for a model that repeats itself; ``entropy``
-    is low then. Both count words, and skip texts with too few. Every class of ``classifiers`` adds
-    the mean probability that its text classifier gives the class. A classifier is a model of the
-    hub or a folder; ``CLASSIFIERS`` has one for ``clean`` and one for ``toxic``.
+    is low then. Both count words, and skip texts with too few or in a script without spaces. Every
+    class of ``classifiers`` adds the mean probability that its text classifier gives the class. A
+    classifier is a model of the hub or a folder; ``CLASSIFIERS`` has one for ``clean`` and one for
+    ``toxic``.
     """
 
     prompts: Passages
     max_new_tokens: int = 64
-    classifiers: Mapping[str, Beside] = field(default_factory=dict)
+    classifiers: Mapping[str, SecondModel] = field(default_factory=dict)
     batch_size: int = 16
 
     def __call__(self, lm: LM) -> dict[str, Score]:
@@ -49,13 +51,18 @@ class Fluency:
         texts = generate(lm, self.prompts(), max_new_tokens=self.max_new_tokens, batch_size=size)
         values: dict[str, Sequence[float | None]] = {
             "empty": [float(not t.strip()) for t in texts],
-            "repetition": [repetition(t.split()) for t in texts],
-            "entropy": [ngram_entropy(t.split()) for t in texts],
+            "repetition": [repetition(words_of(t)) for t in texts],
+            "entropy": [ngram_entropy(words_of(t)) for t in texts],
         }
         values |= {
             c: class_probabilities(texts, judge, batch_size=size) for c, judge in judges.items()
         }
         return {k: mean_score(v) for k, v in values.items() if any(x is not None for x in v)}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text; none of a text in a script that does not separate them."""
+    return [] if without_spaces(text) else text.split()
 
 
 def repetition(words: Sequence[str], n: int = 4) -> float | None:

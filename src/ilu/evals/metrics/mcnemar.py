@@ -39,7 +39,8 @@ def changes(own: Scores, reference: Scores) -> Scores:
     The error is that of the paired difference.
     """
     scores: dict[str, Score] = {}
-    for name in (n for n in own if n.endswith("_acc") and n in reference and own[n].items):
+    both = (n for n in own if n.endswith(("_acc", "_acc_norm")) and n in reference)
+    for name in (n for n in both if own[n].items):
         pairs = common(reference[name], own[name])
         flips = mcnemar(reference[name], own[name])
         scores[f"{name}_change"] = mean_score([after - before for before, after in pairs])

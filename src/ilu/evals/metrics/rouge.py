@@ -18,6 +18,10 @@ SYMBOLS = (
 """First words of the names of letters that are symbols where they are alone in a Latin text."""
 
 
+ROUGE_UNREAD = "ROUGE reads words in Latin letters, and no reference has only such words"
+BLEU_UNREAD = "BLEU reads words between spaces, and no reference has only such words"
+
+
 class RougeL(NamedTuple):
     """Longest common subsequence of words: its share of the reference, and the F1."""
 

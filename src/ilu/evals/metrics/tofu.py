@@ -14,8 +14,8 @@ from ilu.evals.metrics.answer_logprobs import AnswerTokens, read_answers, words_
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.metrics.refusal import refuses
-from ilu.evals.metrics.rouge import rouge_l
-from ilu.evals.score import mean_score
+from ilu.evals.metrics.rouge import ROUGE_UNREAD, rouge_l
+from ilu.evals.score import mean_score, scored
 from ilu.system.scores import Score
 from ilu.types import LM, Example, Source
 
@@ -140,7 +140,10 @@ class Replies:
         new, size = self.max_new_tokens, self.batch_size
         generated = continuations(lm, heads, max_new_tokens=new, batch_size=size)
         items = texts(examples, generated, lm.tokenizer)
-        return {f"{self.name}_{metric}": mean_score(values) for metric, values in items.items()}
+        return {
+            **scored(f"{self.name}_rouge", items["rouge"], ROUGE_UNREAD),
+            f"{self.name}_refusals": mean_score(items["refusals"]),
+        }
 
 
 def texts(

@@ -8,8 +8,8 @@ from ilu.evals.metrics.answer_logprobs import read_answers, words_of
 from ilu.evals.metrics.generation import continuations
 from ilu.evals.metrics.memorisation import exact_memorisation, extraction_strength
 from ilu.evals.metrics.refusal import refuses
-from ilu.evals.metrics.rouge import bleu, rouge_l
-from ilu.evals.score import mean_score
+from ilu.evals.metrics.rouge import BLEU_UNREAD, ROUGE_UNREAD, bleu, rouge_l
+from ilu.evals.score import mean_score, scored
 from ilu.system.checks import check_limit
 from ilu.system.scores import Score
 from ilu.types import LM, Example, Source
@@ -39,14 +39,18 @@ class Verbatim:
         rouge = [rouge_l(t, s, stem=True) for t, s in zip(true, generated, strict=True)]
         read = read_answers(lm, examples, batch_size=self.batch_size, name="`data`")
         firsts = [words_of(r, e).first for r, e in zip(read, examples, strict=True)]
+        recalls = [None if r is None else r.recall for r in rouge]
+        bleus = [bleu(t, s) for t, s in zip(true, generated, strict=True)]
         items = {
-            "rouge": [None if r is None else r.recall for r in rouge],
-            "bleu": [bleu(t, s) for t, s in zip(true, generated, strict=True)],
             "exact_memorisation": [exact_memorisation(first) for first in firsts],
             "extraction_strength": [extraction_strength(first) for first in firsts],
             "refusals": [float(refuses(text)) for text in generated],
         }
-        return {f"verbatim_{name}": mean_score(values) for name, values in items.items()}
+        return {
+            **scored("verbatim_rouge", recalls, ROUGE_UNREAD),
+            **scored("verbatim_bleu", bleus, BLEU_UNREAD),
+            **{f"verbatim_{name}": mean_score(values) for name, values in items.items()},
+        }
 
     def halved(self, example: Example) -> Example:
         """The example with a prompt, cut to the tokens that are generated."""

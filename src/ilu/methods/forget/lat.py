@@ -31,8 +31,8 @@ class LatentAttack:
     def __post_init__(self) -> None:
         if self.attack_steps < 1 or self.epsilon < 0:
             raise ValueError(
-                f"attack_steps {self.attack_steps}, epsilon {self.epsilon}: at least 1 step and a "
-                "length of at least 0 are needed"
+                f"`attack_steps` {self.attack_steps}, `epsilon` {self.epsilon}: at least 1 step "
+                "and a length of at least 0 are needed"
             )
 
 

@@ -87,7 +87,7 @@ class TokenNPO:
 def check_beta(beta: float | None) -> None:
     """ValueError unless ``beta`` is positive or not chosen yet."""
     if beta is not None and beta <= 0:
-        raise ValueError(f"beta is {beta}; it must be above 0. For the limit 0 use ascent.")
+        raise ValueError(f"`beta` {beta:g}: it must be above 0; for the limit 0 use ascent")
 
 
 def npo_recipe(beta: float | None = 0.1, gamma: float = 1.0, retain_loss: Retain = "nll") -> Setup:

@@ -151,7 +151,7 @@ def input_squares(
         for start in range(0, len(examples), batch_size):
             batch = collate(examples[start : start + batch_size]).to(device)
             real.append(batch.attention_mask.bool())
-            ModelForward(model, whole=True)(batch)
+            ModelForward(model, all_logits=True)(batch)
             progress(min(start + batch_size, len(examples)), len(examples))
     count = sum(int(mask.sum()) for mask in real)
     return {name: total / count for name, total in sums.items()}

@@ -40,7 +40,7 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError(
-                f"batch size {self.batch_size}, limit {self.limit}: both must be at least 1"
+                f"`batch_size` {self.batch_size}, `limit` {self.limit}: both must be at least 1"
             )
 
 

@@ -32,7 +32,7 @@ class StoredScores:
             return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise ValueError(
-                f"{self.path} holds no scores that ilu mask has written: choose another folder"
+                f"{self.path} has no scores that ilu mask has written: choose another folder"
             ) from None
 
     def __iter__(self) -> Iterator[tuple[str, Float[Tensor, "..."]]]:

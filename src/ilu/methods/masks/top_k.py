@@ -60,7 +60,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
     """ValueError unless all fractions are above 0 and at most 1."""
     for fraction in fractions:
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction {fraction}: it must be above 0 and at most 1")
+            raise ValueError(f"`fraction` {fraction}: it must be above 0 and at most 1")
 
 
 GROUPS: dict[str, Callable[[str], str]] = {

@@ -1,6 +1,7 @@
 """Selection of heads, neurons or modules instead of single weights."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,6 +62,7 @@ class Units:
     ) -> Iterator[tuple[str, Bool[Tensor, "..."]]]:
         """A mask of complete units, as many as fit into ``fraction`` of the scored weights."""
         ranked = self.ranked(scores)
+        self.warn_of_stacks(scores)
         budget = fraction * sum(x.numel() for _, x in scores)
         chosen: set[tuple[str, int]] = set()
         for group, i, size in ranked:
@@ -69,10 +71,20 @@ class Units:
                 budget -= size
         if not chosen:
             raise ValueError(
-                f"fraction {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
+                f"`fraction` {fraction}: not even one of the {len(ranked)} {self.unit} fits into it"
             )
         for name, x in scores:
             yield name, self.spread(name, x, chosen)
+
+    def warn_of_stacks(self, scores: Scores) -> None:
+        """Warn of experts that lie in one tensor, whose neurons are in no unit."""
+        stacks = [name for name, x in scores if x.ndim == 3 and self.axis(name, x) is None]
+        if self.unit == "neurons" and stacks:
+            warnings.warn(
+                f"the neurons of experts that lie in one tensor, such as {stacks[0]}, are no "
+                "units: these weights are fixed",
+                stacklevel=2,
+            )
 
     def axis(self, name: str, x: Tensor) -> Axis | None:
         """The axis of the units of a tensor, if it has any."""

@@ -75,4 +75,4 @@ class FisherWagle:
 def check_mu(mu: float | None) -> None:
     """ValueError unless mu is None or positive and finite."""
     if mu is not None and not 0 < mu < float("inf"):
-        raise ValueError(f"mu {mu}: it must be above 0, or left out to balance the two terms")
+        raise ValueError(f"`mu` {mu}: it must be above 0, or left out to balance the two terms")

@@ -40,7 +40,8 @@ def read_legacy(path: Path) -> Mapping[Any, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
         raise ValueError(f"{path} is not a mask that torch can load safely: {reason}") from None
     if not isinstance(loaded, dict) or not loaded:
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, wanted a dictionary of tensors")
+        kind = type(loaded).__name__
+        raise ValueError(f"{path} contains a {kind}: it must be a dictionary of tensors")
     strange = [key for key, x in loaded.items() if not isinstance(x, Tensor)]
     if strange:
         raise ValueError(f"{path}: entry {strange[0]!r} is no tensor")

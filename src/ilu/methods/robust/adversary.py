@@ -44,8 +44,8 @@ class TAR:
     def __post_init__(self) -> None:
         if not 1 <= self.inner_every <= self.inner_steps:
             raise ValueError(
-                f"inner_every {self.inner_every}, inner_steps {self.inner_steps}: the first must "
-                "be from 1 to the second"
+                f"`inner_every` {self.inner_every}, `inner_steps` {self.inner_steps}: the first "
+                "must be from 1 to the second"
             )
 
     def reads(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class DisruptionMasking:
 
     def __post_init__(self) -> None:
         if self.adversary_steps < 1:
-            raise ValueError(f"adversary_steps {self.adversary_steps}: at least 1 is needed")
+            raise ValueError(f"`adversary_steps` {self.adversary_steps}: at least 1 is needed")
 
     def reads(self) -> tuple[str, ...]:
         return (self.adversary, self.agree_with)

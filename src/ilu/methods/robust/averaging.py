@@ -21,7 +21,7 @@ class Averaging:
 
     def __post_init__(self) -> None:
         if not 0 < self.last <= 1:
-            raise ValueError(f"last {self.last}: a share of the steps, above 0 and at most 1")
+            raise ValueError(f"`last` {self.last}: a share of the steps, above 0 and at most 1")
 
 
 def unchanged(term: Term, settings: Averaging, forgets: bool) -> Term:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ilu.system.distributed import whole
+from ilu.system.distributed import full_tensor
 from ilu.training.objective import Plain
 from ilu.types import Copies, GradHere, GradOf, GradRule, Params, Slope
 
@@ -27,6 +27,6 @@ class L1:
 
     def __call__(self, params: Params, here: GradHere, grad_of: GradOf, step: int) -> Slope:
         value, grads = self.inner(params, here, grad_of, step)
-        size = sum(whole(p.detach().abs().sum()).item() for p in params)
+        size = sum(full_tensor(p.detach().abs().sum()).item() for p in params)
         added = tuple(g + self.l1 * p.detach().sign() for g, p in zip(grads, params, strict=True))
         return Slope(value + self.l1 * size, added)

@@ -36,7 +36,7 @@ class LookAhead:
 
     def __post_init__(self) -> None:
         if self.lookahead_step < 0:
-            raise ValueError(f"lookahead_step {self.lookahead_step}: it must be at least 0")
+            raise ValueError(f"`lookahead_step` {self.lookahead_step}: it must be at least 0")
 
     def reads(self) -> tuple[str, ...]:
         return (self.adversary,)

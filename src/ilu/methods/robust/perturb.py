@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ilu.system.distributed import whole
+from ilu.system.distributed import full_tensor
 from ilu.types import Grads, Params, Slope
 
 
@@ -31,12 +31,12 @@ def move(params: Params, direction: Grads, size: float | Tensor) -> None:
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all tensors together, at least 1e-30 so that it can be a divisor."""
-    return torch.stack([whole(t.detach().norm()) for t in tensors]).norm().clamp_min(1e-30)
+    return torch.stack([full_tensor(t.detach().norm()) for t in tensors]).norm().clamp_min(1e-30)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of two tensors of equal shape."""
-    return whole((a * b).sum())
+    return full_tensor((a * b).sum())
 
 
 def weighted_sum(slopes: Iterable[tuple[float, Slope]]) -> Slope:

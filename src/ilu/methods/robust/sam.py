@@ -25,7 +25,7 @@ class SAM:
 
     def __post_init__(self) -> None:
         if self.rho < 0:
-            raise ValueError(f"rho {self.rho}: the radius must be at least 0")
+            raise ValueError(f"`rho` {self.rho}: the radius must be at least 0")
 
     def reads(self) -> tuple[str, ...]:
         return ()

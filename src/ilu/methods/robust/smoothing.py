@@ -30,7 +30,7 @@ class RandomSmoothing:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"random smoothing with {self.samples} samples: at least 1 is needed")
+            raise ValueError(f"`samples` {self.samples}: random smoothing needs at least 1")
 
     def reads(self) -> tuple[str, ...]:
         return ()

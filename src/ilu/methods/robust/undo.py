@@ -125,7 +125,7 @@ STAGES = {
     "undo": Stage(
         Undo,
         lab={
-            "noise_share": 0.6, "distil_steps": 800, "distil_lr": 2e-3, "distil_batch_size": 32,
+            "noise_share": 0.6, "distil_steps": 530, "distil_lr": 2e-3, "distil_batch_size": 32,
         },
     ),
 }  # fmt: skip

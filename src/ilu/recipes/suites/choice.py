@@ -8,7 +8,7 @@ from ilu.recipes.suite_request import SuiteRequest
 
 
 def choice(request: SuiteRequest) -> Suite:
-    """Multiple choice on the user's data."""
+    """Multiple choice on `data` with the columns question, choices and answer."""
     return questions({"choice": choice_rows(request)})
 
 

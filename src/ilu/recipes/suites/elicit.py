@@ -11,7 +11,11 @@ from ilu.recipes.suite_request import SuiteRequest
 
 
 def elicit(request: SuiteRequest) -> Suite:
-    """The attacks as a suite: on the lab, or on the user's questions."""
+    """Attacks that leave the weights unchanged, on the lab's questions or on multiple choice.
+
+    One half of the questions in `data` teaches the attacks; a column paraphrases may list other
+    wordings.
+    """
     parts = lab(request.limit or 100) if request.data is None else users(request)
     return Suite(parts, derived=strongest)
 

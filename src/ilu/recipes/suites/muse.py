@@ -22,7 +22,7 @@ Corpus = Literal["news", "books", "news-scal", "news-sust"]
 
 
 def muse(request: SuiteRequest) -> Suite:
-    """MUSE's metrics on one corpus; PrivLeak needs a retrained model as reference.
+    """MUSE on one corpus: VerbMem, KnowMem, membership; PrivLeak needs a retrained model.
 
     The splits news-scal and news-sust compare several models: after unlearning of growing sets, or
     of one set after another.

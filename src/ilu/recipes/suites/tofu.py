@@ -14,7 +14,10 @@ ForgetSet = Literal["forget01", "forget05", "forget10"]
 
 
 def tofu(request: SuiteRequest) -> Suite:
-    """TOFU's metrics for one forget set; forget quality needs a retrained model as reference."""
+    """TOFU: probability, ROUGE, truth ratio and memorisation on four sets, and model utility.
+
+    Forget quality needs a retrained model as reference.
+    """
     forget, retain, authors, facts = (
         perturbed(name, request)
         for name in (request.split or "forget10", "retain", "real_authors", "world_facts")

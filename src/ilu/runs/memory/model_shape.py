@@ -70,7 +70,7 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
     output: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
     every, depth = list(model.parameters()), len(blocks(model))
     size = config.hidden_size
-    heads = getattr(config, "num_attention_heads", None)
+    heads = setting(config, "num_attention_heads")
     if not isinstance(heads, int):
         raise ValueError(
             f"the memory of {type(model).__name__} cannot be predicted: the prediction is for "
@@ -89,12 +89,21 @@ def shape_of(model: nn.Module, recipe: Recipe) -> Shape:
         layers=depth,
         hidden=size,
         inner=getattr(config, "intermediate_size", None) or 4 * size,
-        queries=heads * (getattr(config, "head_dim", None) or size // heads),
+        queries=heads * (setting(config, "head_dim") or size // heads),
         vocabulary=config.vocab_size,
         head_gradient=any(p is output.weight for n, p in model.named_parameters() if n in sizes),
         up_to=tuple(in_or_below(i, sizes, depth) for i in range(depth)),
         kept=tuple(kept_by(one, prefix, sizes) for prefix, one in named_blocks(model)),
     )
+
+
+def setting(config: Any, name: str) -> Any:
+    """A number of the configuration; the largest where the blocks differ, None without one."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # Transformers has an error of its own for a number that differs by block
+        numbers = (getattr(each, name, None) for each in config.per_layer_config)
+        return max((n for n in numbers if isinstance(n, int)), default=None)
 
 
 class Kept(NamedTuple):

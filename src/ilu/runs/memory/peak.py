@@ -19,9 +19,13 @@ from ilu.training.objective import Term, joins
 from ilu.types import Loss
 
 STATES = {
-    "adamw": 8.0, "sgd": 4.0, "sophia": 8.0, "adamw8bit": 2.03, "adamw-bf16": 2.03,
+    "adamw": 8.0, "sgd": 4.0, "signsgd": 4.0, "mezo": 4.0, "sophia": 8.0, "adamw8bit": 2.03,
+    "adamw-bf16": 2.03,
 }  # fmt: skip
-"""Bytes of optimiser state per trained weight: one or two moments, in float32 or 8 bits."""
+"""Bytes of optimiser state per trained weight: one or two moments, in float32 or 8 bits.
+
+mezo has none, but a copy of the weights. What a backward pass needs is planned for it as well.
+"""
 
 
 def peak_memory(recipe: Recipe, shape: Shape, length: int, device: str = "cuda") -> Memory:

@@ -32,6 +32,7 @@ UNTRIED = """\
 **No attack was tried on this model: whether the knowledge can be recovered is unknown.**
 `ilu attack` runs an attack, `ilu card RUN ATTACK` adds its scores to this card.
 """
+SOFTWARE = "`ilu-unlearn` (Python package and command `ilu`)"
 PENALTY = (
     "The penalty ILU is from [arXiv 2506.01339](https://arxiv.org/abs/2506.01339), whose authors "
     "did not make this model.\n"
@@ -109,7 +110,7 @@ def body(m: Measured) -> str:
     version = m.records["environment"]["versions"]["ilu"]
     parts = [
         f"# {escape.markdown(without_folder(m.recipe['model']))}, unlearned with {m.run.name}\n",
-        f"Made by the software ilu {version}; seed {m.recipe['seed']}.\n",
+        f"Made by the software {SOFTWARE}, version {version}; seed {m.recipe['seed']}.\n",
         *([PENALTY] if has_penalty(m.recipe) else []),
         *original_lines(m),
         "## What was forgotten\n",

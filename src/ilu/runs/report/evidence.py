@@ -71,7 +71,7 @@ def without_batch(record: Any) -> Any:
     return {k: v for k, v in record.items() if k != "batch_size"} if record else record
 
 
-def asked_the_same(runs: Sequence[Measured], key: str = "") -> bool:
+def questions_agree(runs: Sequence[Measured], key: str = "") -> bool:
     """Whether the runs answered the same questions of a column: forget questions, or utility."""
     found = {questions_key(m, UTILITY if key == "utility" else m.forget) for m in runs}
     return len(found - {None}) < 2

@@ -14,6 +14,7 @@ from ilu.runs.report.gather import Broken, gather
 from ilu.runs.report.page import page
 from ilu.runs.report.records import Change, before_and_after
 from ilu.runs.report.table import Cell, Row, Table, make_table
+from ilu.runs.results.run_metrics import USABLE
 from ilu.system.atomic import write_text
 
 ATTACKED = ("model", "attack", "metric", "before", "after", "change")
@@ -21,18 +22,21 @@ Place = tuple[int, int]
 """A row and a column of a table's body."""
 
 
-def write_report(paths: Sequence[Path], out: Path, against: str | None = None) -> None:
+def write_report(
+    paths: Sequence[Path], out: Path, against: str | None = None, usable: float = USABLE
+) -> None:
     """Write a report on run directories; the ending of ``out`` selects the format.
 
     ``paths`` may include score files of ``ilu evaluate`` (ending .json), which only the page shows.
-    ``against``: label of the model that all others are compared with.
+    ``against``: label of the model that all others are compared with. ``usable``: share of the
+    original's utility from which an attacked model counts in the worst usable case.
     """
     write = FORMATS.get(out.suffix)
     if write is None:
         raise ValueError(f"`out` {out}: the ending must be one of {', '.join(FORMATS)}")
     scores = [read_evaluation(path) for path in paths if path.suffix == ".json"]
     runs, broken = gather([path for path in paths if path.suffix != ".json"])
-    table = make_table(runs, against)
+    table = make_table(runs, against, usable)
     if scores and write is not page:
         raise ValueError(
             f"`out` {out}: score files are shown on the page only: give a file that ends in .html"

@@ -7,11 +7,18 @@ from typing import Any, NamedTuple
 from ilu.evals.score import mean_score
 from ilu.evals.statistics import Interval, Z, overlap, student, wilson
 from ilu.runs.report.escape import printable
-from ilu.runs.report.evidence import asked_the_same, no_forgetting
+from ilu.runs.report.evidence import no_forgetting, questions_agree
 from ilu.runs.report.names import known_row, titles
 from ilu.runs.results.display import COLUMNS, FORGOTTEN
 from ilu.runs.results.forget_metric import PICKS, UTILITY
-from ilu.runs.results.run_metrics import Measured, gap, headline, worst_case
+from ilu.runs.results.run_metrics import (
+    USABLE,
+    Measured,
+    gap,
+    headline,
+    worst_case,
+    worst_usable_case,
+)
 from ilu.system.scores import Score
 
 GAP = "gap"
@@ -89,13 +96,19 @@ class Table(NamedTuple):
     against: str | None = None
 
 
-def make_table(runs: Sequence[Measured], against: str | None = None) -> Table:
+def make_table(
+    runs: Sequence[Measured], against: str | None = None, usable: float = USABLE
+) -> Table:
     """Group finished runs into rows."""
+    if not 0 <= usable <= 1:
+        raise ValueError(f"`usable` {usable:g}: it must be from 0 to 1")
     groups = grouped(runs)
-    rows = [row(label, group) for label, group in zip(titles(groups), groups, strict=True)]
+    rows = [row(label, group, usable) for label, group in zip(titles(groups), groups, strict=True)]
     rows.sort(key=lambda each: not each.baseline)
     found = dict.fromkeys(key for row in rows for key in row.cells)
     columns = {key: name for key, name in COLUMNS.items() if key in found}
+    if "worst_usable" in columns and usable != USABLE:
+        columns["worst_usable"] += f" (utility at least {usable:g} of the original's)"
     hidden = (*COLUMNS, "utility_change")
     columns |= {key: key for key in found if key not in hidden and PICKS not in key}
     if against is not None:
@@ -148,13 +161,18 @@ def without_seeds(record: Any) -> Any:
     return [without_seeds(v) for v in record] if isinstance(record, list) else record
 
 
-def row(label: str, runs: Sequence[Measured]) -> Row:
+def row(label: str, runs: Sequence[Measured], usable: float = USABLE) -> Row:
     """Average the measures of the runs of one recipe."""
-    measures = [{**headline(m), **other_metrics(m)} for m in runs]
+    measures = [{**headline(m, usable), **other_metrics(m)} for m in runs]
     cells = {key: cell([each.get(key) for each in measures], key) for key in measures[0]}
-    worst = dict.fromkeys(each[0] for m in runs if (each := worst_case(m)))
-    if (known := cells.get("worst_case")) is not None:
-        cells["worst_case"] = known._replace(note=printable(", ".join(worst)))
+    worst = {
+        "worst_case": [worst_case(m) for m in runs],
+        "worst_usable": [worst_usable_case(m, usable) for m in runs],
+    }
+    for key, found in worst.items():
+        if (known := cells.get(key)) is not None:
+            attacks = dict.fromkeys(each[0] for each in found if each)
+            cells[key] = known._replace(note=printable(", ".join(attacks)))
     shown = {key: each for key, each in cells.items() if each}
     unlearned = runs[0].recipe["objective"]
     return Row(label, tuple(runs), shown, no_forgetting(runs) if unlearned else "")
@@ -212,7 +230,7 @@ def best(rows: Sequence[Row], key: str) -> str | None:
     row shows no forgetting.
     """
     ranked = {r.label: r for r in rows if key in r.cells and not (r.baseline or r.damaged)}
-    if len(ranked) < 2 or not asked_the_same([r.first for r in ranked.values()], key):
+    if len(ranked) < 2 or not questions_agree([r.first for r in ranked.values()], key):
         return None
     cells = {label: r.cells[key] for label, r in ranked.items()}
     first = max(cells, key=lambda label: cells[label].value)

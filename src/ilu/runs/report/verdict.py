@@ -1,10 +1,10 @@
-"""Three main numbers of a model with their intervals, and cautions about them."""
+"""The main numbers of a model with their intervals, and cautions about them."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ilu.runs.report.escape import printable
-from ilu.runs.report.evidence import asked_the_same, percent
+from ilu.runs.report.evidence import percent, questions_agree
 from ilu.runs.report.table import Cell, Row
 from ilu.runs.results.forget_metric import UTILITY
 from ilu.runs.results.outcome import outcome
@@ -20,6 +20,7 @@ from ilu.runs.results.run_metrics import (
 TILES = {
     "forgotten": "forgotten after unlearning",
     "worst_case": "forgotten after the worst attack",
+    "worst_usable": "forgotten after the worst attack that leaves the model usable",
     "utility_change": "change of utility",
 }
 FEW_ITEMS, FEW_SEEDS = 100, 3
@@ -51,7 +52,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 def unranked(rows: Sequence[Row]) -> bool:
     """Whether the models with a summary have different questions."""
-    return not asked_the_same([row.first for row in judged(rows)])
+    return not questions_agree([row.first for row in judged(rows)])
 
 
 def rank(row: Row) -> tuple[bool, float, float]:
@@ -110,6 +111,8 @@ def cautions(row: Row) -> Iterator[str]:
         yield "No attack was measured: whether the knowledge can be recovered is unknown."
     elif (tried := len(forgotten_at_end(row.first))) < FEW_SEEDS:
         yield f"Attacks tried: {tried}. A stronger attack may lower the worst case."
+    elif "utility" in row.cells and "worst_usable" not in row.cells:
+        yield "No attack left the model usable, or utility was not measured after them."
     if left := [a for a in row.first.attacks if a not in forgotten_at_end(row.first)]:
         yield f"Forgetting was not measured after {', '.join(left)}: not in the worst case."
 

@@ -14,6 +14,8 @@ UNSEEN = "forgotten (not in the attack's data)"
 """Shown for ``OTHERS``."""
 CLOZE, WITHOUT_OPTIONS = "forget_cloze", "forgotten (cloze)"
 """Accuracy of the lab's forget questions without options, and what is shown for it."""
+BY_CHARACTER = "forgotten (per character)"
+"""Shown for the accuracy by log-likelihood per character on the same questions."""
 COLUMNS = {
     "forgotten": FORGOTTEN,
     "utility": "utility",
@@ -21,6 +23,7 @@ COLUMNS = {
     "area": "forgotten, area under the curve",
     "task_accuracy": "task accuracy",
     "worst_case": "worst case",
+    "worst_usable": "worst usable case",
     "after_relearning": "after relearning",
 }
 """Key of a headline number in files -> its title. All are shares; more is better in all of them."""
@@ -33,8 +36,11 @@ MEANINGS = {
     "area": "area under the curve of forgotten over the share of a fine-tuning that is done, from "
     "its start, mean over the fine-tunings",
     "task_accuracy": "accuracy on a downstream task after fine-tuning on it",
-    "worst_case": "lowest forgotten over all attacks and stages; the minimum of several noisy "
-    "values is biased downwards",
+    "worst_case": "lowest forgotten over all attacks and their measurements; the minimum of "
+    "several noisy values is biased downwards",
+    "worst_usable": "the same over the measurements at which the utility is at least 0.9 of the "
+    "original's, or the share in the title of the column: a broken model is of no use to an "
+    "attacker",
     "after_relearning": "forgotten after training on a few of the forgotten documents, on "
     "questions about the others",
 }
@@ -50,7 +56,9 @@ def complement(score: Score) -> Score:
 
 def displayed(scores: Mapping[str, Score], metric: str | None = FORGET) -> dict[str, Score]:
     """Scores under the names that users see; ``metric`` is the one that measures forgetting."""
-    names = {metric: FORGOTTEN, OTHERS: UNSEEN, CLOZE: WITHOUT_OPTIONS}
+    names = {
+        metric: FORGOTTEN, f"{metric}_norm": BY_CHARACTER, OTHERS: UNSEEN, CLOZE: WITHOUT_OPTIONS,
+    }  # fmt: skip
     return {
         names.get(name, name): complement(score) if name in names else score
         for name, score in scores.items()

@@ -14,7 +14,12 @@ from ilu.runs.sweep.worker import STOPPED, Conditions, Outcome, carry_out, finis
 from ilu.system.errors import Stopped
 
 Record = Mapping[str, Any]
-PRELOADED = ["ilu.runs.sweep.worker", "transformers.models.llama", "transformers.modeling_utils"]
+PRELOADED = [
+    "ilu.runs.sweep.preload",
+    "ilu.runs.sweep.worker",
+    "transformers.models.llama",
+    "transformers.modeling_utils",
+]
 """What every run imports. On Linux a server process imports it once and is forked for each run,
 which saves seconds per run. The server does nothing else, so it has no threads and no device.
 """

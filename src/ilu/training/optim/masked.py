@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from ilu.system.distributed import local, whole
+from ilu.system.distributed import full_tensor, local
 from ilu.training.optim.protocol import Named
 from ilu.types import Grads, Mask
 
@@ -22,14 +22,14 @@ class Moving:
     entries as an ordinary tensor, so that optimisers need not support shards.
     """
 
-    whole: Named
+    weights: Named
     parts: Named
     masks: Mapping[str, Bool[Tensor, "..."]]
 
     @torch.no_grad()
     def gather(self) -> None:
         """Copy values and gradients of the weights to the parts."""
-        for name, p in self.whole.items():
+        for name, p in self.weights.items():
             part, grad = self.parts.get(name), p.grad
             if part is p:
                 continue
@@ -43,14 +43,14 @@ class Moving:
         """Copy the values of the parts to the weights, then free the parts and every gradient."""
         for name, mask in self.masks.items():
             part = self.parts[name]
-            local(self.whole[name].detach())[mask] = part.data
+            local(self.weights[name].detach())[mask] = part.data
             part.data = part.data.new_empty(0)
         for p in self.parts.values():
             p.grad = None
 
     def pick(self, values: Grads) -> Grads:
         """The entries that may change, of one tensor per weight."""
-        named = [(n, v) for n, v in zip(self.whole, values, strict=True) if n in self.parts]
+        named = [(n, v) for n, v in zip(self.weights, values, strict=True) if n in self.parts]
         return tuple(self.entries(n, v) for n, v in named)
 
     def entries(self, name: str, values: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Moving:
     @property
     def moved(self) -> dict[str, Tensor]:
         """The local shards of the weights that may change, sharing their memory."""
-        return {n: local(p.detach()) for n, p in self.whole.items() if n in self.parts}
+        return {n: local(p.detach()) for n, p in self.weights.items() if n in self.parts}
 
 
 def moving(named: Named, mask: Mask | None, pattern: str = "") -> Moving:
@@ -85,7 +85,7 @@ def part_of(p: nn.Parameter, mask: Bool[Tensor, "..."] | None) -> nn.Parameter:
 
 def count(mask: Bool[Tensor, "..."]) -> int:
     """Number of entries that may change, over all processes."""
-    return int(whole(mask.sum()).item())
+    return int(full_tensor(mask.sum()).item())
 
 
 def movable(named: Named, mask: Mask | None) -> Named:

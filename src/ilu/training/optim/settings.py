@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["adamw", "sgd", "sophia", "adamw8bit", "adamw-bf16"]
+Kind = Literal["adamw", "sgd", "signsgd", "mezo", "sophia", "adamw8bit", "adamw-bf16"]
 Keep = Literal["last", "best"] | float
 """Which weights a training ends with: by validation, see ``runs/validation.py``."""
 
@@ -38,8 +38,9 @@ class Optim:
         offload_reference: keep the original weights in host memory, for losses with a reference
             (NPO, KL, RMU), and copy one block at a time to the device.
         precision: precision of the forward pass; the weights are always float32.
-        optimizer: adamw; sgd has momentum; sophia uses curvature; adamw8bit and adamw-bf16
-            save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
+        optimizer: adamw; sgd has momentum; signsgd moves every weight by the learning rate; mezo
+            takes no gradient, only values of the loss; sophia uses curvature; adamw8bit and
+            adamw-bf16 save memory (both need torchao), and adamw-bf16 makes the model bfloat16.
         average_from: average the weights over the steps from this one to the last.
         average_every: steps between the weights that are averaged.
     """
@@ -65,19 +66,20 @@ class Optim:
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.lr <= 1e30:
             raise ValueError(
-                f"steps {self.steps}, lr {self.lr}: steps must be at least 0, and lr above 0 and "
-                "at most 1e30"
+                f"`steps` {self.steps}, `lr` {self.lr}: `steps` must be at least 0, `lr` above 0 "
+                "and at most 1e30"
             )
         clipped = self.clip is None or self.clip > 0
         if not clipped or self.weight_decay < 0 or self.warmup < 0:
             raise ValueError(
-                f"clip {self.clip}, weight decay {self.weight_decay}, warmup {self.warmup}: "
-                "clip must be above 0 or None, the others at least 0"
+                f"`clip` {self.clip}, `weight_decay` {self.weight_decay}, `warmup` {self.warmup}: "
+                "`clip` must be above 0 or None, the others at least 0"
             )
         if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch {self.micro_batch}: it must be at least 1, or left out")
+            raise ValueError(f"`micro_batch` {self.micro_batch}: it is at least 1, or left out")
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {self.betas}: both must be at least 0 and below 1")
+            betas = " ".join(map(str, self.betas))
+            raise ValueError(f"`betas` {betas}: both must be at least 0 and below 1")
         for name, pattern in {"parameters": self.parameters, "perturbed": self.perturbed}.items():
             check_pattern(name, pattern or "")
         self.check_average()
@@ -85,11 +87,11 @@ class Optim:
     def check_average(self) -> None:
         """ValueError for settings that average over no step."""
         if self.average_every < 1:
-            raise ValueError(f"average_every {self.average_every}: it must be at least 1")
+            raise ValueError(f"`average_every` {self.average_every}: it must be at least 1")
         if self.average_from is not None and not 1 <= self.average_from <= self.steps:
             raise ValueError(
-                f"average_from {self.average_from}: it must be a step from 1 to {self.steps}, the "
-                "last one, or left out"
+                f"`average_from` {self.average_from}: it must be a step from 1 to {self.steps}, "
+                "the last one, or left out"
             )
 
     def rate(self, step: int) -> float:
@@ -110,4 +112,4 @@ def check_pattern(name: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"`{name}` {pattern!r} is no regular expression: {error}") from None
