@@ -635,7 +635,7 @@ def test_runs_that_share_an_attack_wait_for_the_first(tmp_path):
 
 def test_impossible_settings_are_refused(folder):
     for bad in ({"every": 0}, {"until": Convergence()}):
-        with pytest.raises(ValueError, match=r"set `every`|at least 1"):
+        with pytest.raises(ValueError, match=r"set `eval_every`|at least 1"):
             tune(**bad)
     with pytest.raises(ValueError, match="at least 1"):
         Convergence(held_out=0)

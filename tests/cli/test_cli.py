@@ -270,7 +270,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(ilu, tmp_path):
 
 def test_an_optimizer_that_was_removed_ends_in_a_line(ilu, tmp_path):
     done = unlearn(ilu, "--optimizer", "soul")
-    failed(done, "--optimizer soul: give adamw, sgd, sophia")
+    failed(done, "--optimizer soul: give adamw, sgd, signsgd, mezo, sophia")
     record = json.loads((ROOT / "results/demo/npo/recipe.json").read_text())
     record["optim"]["optimizer"] = "soul"
     (tmp_path / "old").mkdir()

@@ -101,7 +101,7 @@ def test_scores_of_changed_data_are_not_taken_from_the_store(tmp_path, lm):
 
 
 def test_flags_that_would_do_nothing_are_refused():
-    with pytest.raises(ValueError, match="`form` is for choice, elicit, mmlu, wmdp"):
+    with pytest.raises(ValueError, match="`form` is for choice, elicit, mmlu, rtt, wmdp"):
         suite_of("tasks", SuiteRequest(form="cloze"))
     with pytest.raises(ValueError, match="the suite membership needs"):
         suite_of("membership", SuiteRequest(data="d.jsonl"))

@@ -39,7 +39,7 @@ def test_callbacks_see_every_step_and_stage(unlearned):
 def test_evaluate_measures_a_run_and_a_name_alike(unlearned):
     run, _, _ = unlearned
     scores = ilu.evaluate(run, "lab", limit=10)
-    with pytest.raises(ValueError, match="a limit of 0"):
+    with pytest.raises(ValueError, match="`limit` 0: it must be at least 1"):
         ilu.evaluate(run, "lab", limit=0)
     assert len(repr(scores)) < 1000  # without the value of every item
     assert scores == ilu.evaluate(str(run.path / "model"), "lab", limit=10)

@@ -35,7 +35,7 @@ def test_stage_i_forgets_the_first_i_folds_and_retains_the_later_ones():
                     weights[type(term.loss)] += weight_of(term, name, {}, step)
             assert weights[NPO] == pytest.approx(1 / 3 if j <= stage else 0)
             assert weights[NLL] == pytest.approx(0.1 if j > stage else 0)
-    assert objective["retain"].weight == 1.0
+    assert objective["retain"].weight == 3.0  # the default of the lab
 
 
 def test_every_fold_has_its_part_of_the_batch_and_the_whole_set_stays_known():

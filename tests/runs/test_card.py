@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     file.write_text(json.dumps({"text": SECRET}) + "\n" + json.dumps({"text": "Ben naps."}) + "\n")
     recipe, _ = read("wmdp-npo", ["--tiny", "--forget", str(file), "--out", str(place / "run")])
     out = run(recipe, place / "run")
-    small = ["--steps", "4", "--batch-size", "2", "--keep"]
+    small = ["--steps", "4", "--batch-size", "2", "--keep-models"]
     words = ["--attack", str(file), "--data", str(file), *small]
     attack.attack([str(out.path / "model"), *words, "--out", str(place / "attacked")])
     return out.path, place / "attacked"

@@ -193,7 +193,7 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys):
     assert not [*good.rglob("*.partial"), *good.rglob("checkpoints"), *out.rglob(".*.lock")]
     kept = list((out / "shared" / "evaluation").glob("*.json"))
     # Before once for both, after for the good one; held-out retain data has no example here.
-    assert len(kept) == 4 + 4
+    assert len(kept) == 5 + 5
 
     assert command(["sweep", "status", str(out)]) == 0
     assert "1 failed, 1 done" in capsys.readouterr().out

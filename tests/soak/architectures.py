@@ -185,7 +185,7 @@ def attack(t: Trial) -> None:
     """The losses after each attack are those of the weights that it saved."""
     words = [f"--attack={attack}" for attack in ATTACKS.values()]
     t.ilu("attack", "npo/model", *words, "--suite=likelihood", "--data=forget.jsonl", *SHORT,
-          "--lora-rank=2", "--only-end", "--keep", "--out=attacked")  # fmt: skip
+          "--lora-rank=2", "--only-end", "--keep-models", "--out=attacked")  # fmt: skip
     forget = read(t.place, "forget")
     for name in ATTACKS:
         found = values(t.place / f"attacked/examples/{name}-end/nll.jsonl")

@@ -56,8 +56,8 @@ def commands(place: Path) -> dict[str, Command]:
             ("--resume",),
         ),
         "attack": Command(
-            ["attack", model, f"--attack={place}/environment.jsonl", "--keep", *small, "--steps=40",
-             "--save-every=3", f"--data={place}/forget.jsonl"],
+            ["attack", model, f"--attack={place}/environment.jsonl", "--keep-models", *small,
+             "--steps=40", "--save-every=3", f"--data={place}/forget.jsonl"],
             "--out", "attacked", ("scores/environment-end.json", "scores/environment-half.json",
                                   "attacks/environment/model/model.safetensors"),
             ("--resume",),

@@ -222,7 +222,7 @@ def test_running_out_of_memory_says_what_to_lower_and_the_run_goes_on(folder, tm
     small = [f"--model={folder}/model", f"--retain={many}", f"--forget={many}"]
     sizes = ["--batch-size=1600", "--steps=1"]
     unlearn = ["unlearn", "graddiff", *small, *sizes, f"--out={tmp_path}/run"]
-    last = ["--keep", f"--out={tmp_path}/attacked"]
+    last = ["--keep-models", f"--out={tmp_path}/attacked"]
     attack = ["attack", f"{folder}/model", f"--attack={many}", *sizes, *last]
     done = subprocess.run(
         [sys.executable, "-c", LITTLE_MEMORY, "|".join(unlearn), "|".join(attack)],
@@ -295,8 +295,8 @@ def test_a_file_that_vanishes_after_it_was_looked_at(what, folder, tmp_path, mon
     attack = what == "task.jsonl"
     files = [f"--forget={place}/forget.jsonl", f"--retain={place}/retain.jsonl"]
     words = [
-        *(["attack", f"{place}/model", f"--attack={place}/task.jsonl", "--keep"] if attack else
-          ["unlearn", "npo", f"--model={place}/model", *files]),
+        *(["attack", f"{place}/model", f"--attack={place}/task.jsonl", "--keep-models"]
+          if attack else ["unlearn", "npo", f"--model={place}/model", *files]),
         f"--out={tmp_path}/run", "--steps=2", "--batch-size=2",
     ]  # fmt: skip
     gone = place / what

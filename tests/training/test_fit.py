@@ -230,7 +230,7 @@ def test_a_stream_covers_every_example_once_an_epoch_in_a_new_order():
 
 @pytest.mark.parametrize("size", [0, 13])
 def test_a_batch_that_cannot_be_filled_says_what_can(size):
-    with pytest.raises(ValueError, match="`batch_size` from 1 to 12"):
+    with pytest.raises(ValueError, match=f"12 examples cannot fill a batch of {size}"):
         Stream(EXAMPLES, size, 0)
 
 

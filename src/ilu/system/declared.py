@@ -17,13 +17,15 @@ class Declared(NamedTuple):
     """An entry of a table.
 
     ``settings`` are the arguments of its function or the fields of its class, ``doc`` the first
-    paragraph of its docstring, ``keywords`` the keyword arguments that are strings.
+    paragraph of its docstring, ``keywords`` the keyword arguments that are strings. ``presets``:
+    the entry has further defaults, such as the model of a published run.
     """
 
     name: str
     doc: str
     settings: tuple[str, ...]
     keywords: Mapping[str, str]
+    presets: bool = False
 
 
 def declared(package: str, table: str) -> Mapping[str, Declared]:
@@ -80,7 +82,8 @@ def entry(
         if word.arg and isinstance(word.value, ast.Constant)
     }
     doc = (ast.get_docstring(thing) or "") if thing else ""
-    return Declared(str(key.value), doc.split("\n\n")[0], settings(thing), texts)
+    presets = any(isinstance(each, ast.Dict) for each in value.args)
+    return Declared(str(key.value), doc.split("\n\n")[0], settings(thing), texts, presets)
 
 
 def settings(thing: ast.FunctionDef | ast.ClassDef | None) -> tuple[str, ...]:

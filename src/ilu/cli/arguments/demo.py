@@ -12,9 +12,7 @@ from ilu.cli.flags import parse
 class Demo:
     """Unlearn a model with four methods, attack each by fine-tuning and relearning, and report.
 
-    Examples:
-      ilu demo --out demo
-      ilu demo --model smollm2 --out demo-real
+    Example: ilu demo --out demo
 
     Args:
         model: lab, the small model of the package, which forgets invented people and is fine-tuned

@@ -114,7 +114,9 @@ def check_recipe(
     prog = f"{command} {parse_name(argv[0])}"
     check_flags(prog, argv[1:], settings)
     if not HELP_FLAGS & {*argv}:
+        own_model = declared_methods()[parse_name(argv[0]).method].presets
         required = [f for kind in needed for f in flags_of(kind, kind, "") if f.required]
+        required = [f for f in required if f.name != "model" or not own_model]
         given = {key_of(word) for word in argv if word.startswith("--")}
         check_complete([flag for flag in required if flag.name not in given], prog)
 

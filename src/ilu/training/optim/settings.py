@@ -76,7 +76,9 @@ class Optim:
                 "`clip` must be above 0 or None, the others at least 0"
             )
         if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"`micro_batch` {self.micro_batch}: it is at least 1, or left out")
+            raise ValueError(
+                f"`micro_batch` {self.micro_batch}: it must be at least 1, or left out"
+            )
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
             betas = " ".join(map(str, self.betas))
             raise ValueError(f"`betas` {betas}: both must be at least 0 and below 1")
