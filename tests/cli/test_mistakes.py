@@ -114,7 +114,7 @@ def no_model(monkeypatch):
         (f"{UNLEARN} --mask good.jsonl", "good.jsonl is not a safetensors file"),
         (f"{UNLEARN} --forget None", "--forget has no value"),
         (f"{UNLEARN} --held-out 2", "error: --held-out 2: it must be at least 0"),
-        (f"{UNLEARN} --micro-batch 0", "error: --micro-batch 0: it must be at least 1, or left out"),
+        (f"{UNLEARN} --micro-batch 0", "--micro-batch 0: it must be at least 1, or left out"),
         (f"{UNLEARN} --betas 1 2", "error: --betas 1.0 2.0: both must be"),
         (f"{UNLEARN} --betas 1", "--betas needs a number and a number or None"),
         (f"{UNLEARN} --steps abc", "error: --steps abc: give a whole number"),
