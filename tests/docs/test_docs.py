@@ -169,8 +169,8 @@ def test_what_resists_relearning_is_what_the_record_says():
         tuple(f"{x:.3f}" for x in (*map(row.get, keys), row["relearned"][0], row["cost_share"]))
         for row in (record["ceiling"], *record["rows"])
     }
-    rows = [line for line in table.splitlines() if line.startswith(("| RMU", "| lab"))]
-    assert len(rows) == 5
+    rows = [line for line in table.splitlines() if line.startswith(("| RMU", "| NPO", "| lab"))]
+    assert len(rows) == 8
     assert {tuple(cell.strip() for cell in row.split("|")[2:-1]) for row in rows} <= known
 
 
