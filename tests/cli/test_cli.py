@@ -275,7 +275,11 @@ def test_an_optimizer_that_was_removed_ends_in_a_line(ilu, tmp_path):
     record["optim"]["optimizer"] = "soul"
     (tmp_path / "old").mkdir()
     (tmp_path / "old/recipe.json").write_text(json.dumps(record))
-    failed(ilu("rerun", "old", "--out", "again"), "unknown optimizer 'soul'", "adamw, sgd, signsgd, mezo, sophia")
+    failed(
+        ilu("rerun", "old", "--out", "again"),
+        "unknown optimizer 'soul'",
+        "adamw, sgd, signsgd, mezo, sophia",
+    )
 
 
 def test_an_existing_or_unwritable_output_is_refused(ilu, tmp_path):
