@@ -15,7 +15,7 @@ TRITON ?= triton==3.7.1
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
 
-# A real model, about three quarters of an hour on two cores; `make demo-real QUICK=1` takes minutes.
+# A real model: five runs, not timed in full yet; `make demo-real QUICK=1` only shows that it works.
 demo-real: $(BIN)/.ready
 	$(BIN)/ilu demo --model smollm2 $(if $(QUICK),--quick) --out $(OUT)-real$(if $(QUICK),-quick) --resume
 

@@ -76,9 +76,9 @@ def lowest(ranges: Mapping[str, Range]) -> dict[str, float]:
 
 def with_settings(wanted: Attack, settings: Settings) -> Attack:
     """The flags with these settings of the attacker."""
-    whole: dict[str, Any] = {k: v if k == "lr" else round(v) for k, v in settings.items()}
-    own = {k: v for k, v in whole.items() if k in ("lr", "steps")}
-    shared = {k: v for k, v in whole.items() if k not in own}
+    typed: dict[str, Any] = {k: v if k == "lr" else round(v) for k, v in settings.items()}
+    own = {k: v for k, v in typed.items() if k in ("lr", "steps")}
+    shared = {k: v for k, v in typed.items() if k not in own}
     return replace(wanted, **own, settings=replace(wanted.settings, **shared))
 
 

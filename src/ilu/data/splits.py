@@ -189,6 +189,13 @@ class HeldOut:
         return examples if self.or_all and not rows else picked(examples, rows)
 
 
+def untrained(source: Source) -> Source:
+    """The part of a source that is not trained on, or all of it where no part is held out."""
+    return (
+        HeldOut(source.source, source.share, or_all=True) if isinstance(source, Trained) else source
+    )
+
+
 @dataclass(frozen=True)
 class Trained:
     """A source without its held-out examples and their duplicates."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ilu.data.facts.selection import full_name, is_facts, selections
 from ilu.data.facts.sources import FactItems, FactQuestions
 from ilu.data.hub import local_rows
-from ilu.data.splits import HeldOut, Trained
+from ilu.data.splits import untrained
 from ilu.data.stream import Feed
 from ilu.data.text import Passages
 from ilu.evals.metrics.degenerate import Degenerate
@@ -45,10 +45,7 @@ def of_run(data: Mapping[str, Feed], retain: str | None) -> dict[str, Metric]:
     """
     if "retain" not in data:
         return {}
-    source = data["retain"].source
-    if isinstance(source, Trained):
-        source = HeldOut(source.source, source.share, or_all=True)
     kept = others(selections(retain)) if retain and is_facts(retain) else []
     questions = FactQuestions(FactItems(full_name(kept), REPLIES)) if kept else None
     replies = {GENERATED: FactReplies(questions)} if questions else {}
-    return {**wikitext(), DEGENERATE: Degenerate(source), **replies}
+    return {**wikitext(), DEGENERATE: Degenerate(untrained(data["retain"].source)), **replies}

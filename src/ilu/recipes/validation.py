@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ilu.data.facts.selection import Selection, full_name, is_facts, selections
 from ilu.data.facts.sources import FactItems, FactTrainingQuestions
-from ilu.data.splits import HeldOut, Trained
+from ilu.data.splits import untrained
 from ilu.data.stream import Feed
 from ilu.evals.metrics.likelihood import AnswerNLL
 from ilu.evals.metrics.multiple_choice import Choice
@@ -45,7 +45,4 @@ def retained(data: Mapping[str, Feed], limit: int) -> Metric | None:
 
 def loss(feed: Feed, limit: int) -> AnswerNLL:
     """The loss on the held-out part of data, or on all of it where no part is held out."""
-    source = feed.source
-    if isinstance(source, Trained):
-        source = HeldOut(source.source, source.share, or_all=True)
-    return AnswerNLL(source, limit)
+    return AnswerNLL(untrained(feed.source), limit)
