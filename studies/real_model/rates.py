@@ -51,7 +51,9 @@ def recipe(cell: Cell) -> Recipe:
     settings = {"model": MODEL, "forget": f"facts:{cell.topic}", "retain": "facts:rest"}
     made = build(method, {**settings, "limit": LIMIT, "seed": cell.seed})
     kept = {name: made.metrics[name] for name in (FORGET, UTILITY)}
-    made = replace(made, metrics={**kept, **wikitext()}, attacks=grid(cell.topic, cell.seed))
+    measured = {**kept, **wikitext()}
+    attacks = grid(cell.topic, cell.seed)
+    made = replace(made, metrics=measured, slow_metrics={}, attacks=attacks)
     if cell.family == ORIGINAL:
         optim = replace(made.optim, steps=0)
         return replace(made, name=ORIGINAL, objective={}, data={}, passes=None, optim=optim)

@@ -21,7 +21,7 @@ from ilu.data.text import Passages
 from ilu.evals.metrics.perplexity import DocumentPerplexity
 from ilu.evals.score import mean
 from ilu.recipes.build import build
-from ilu.recipes.free_text import DEGENERATE, GENERATED, PERPLEXITY
+from ilu.recipes.free_text import GENERATED
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET, OTHERS, TASK, UTILITY
 from ilu.runs.results.run_metrics import headline, read
@@ -104,14 +104,14 @@ def recipe(cell: Cell, tasks: Sequence[str], steps: int) -> Recipe:
             for part in ("a", "b")
         },
     }
-    return replace(made, name=cell.name, metrics=measures(made.metrics), attacks=attacks)
+    measured = {name: made.metrics[name] for name in (FORGET, UTILITY)}
+    return replace(made, name=cell.name, metrics=measured, slow_metrics=slow(made), attacks=attacks)
 
 
-def measures(made: Mapping[str, Metric | Group]) -> dict[str, Metric | Group]:
-    """What is measured at every stage."""
-    names = (FORGET, UTILITY, PERPLEXITY, DEGENERATE, GENERATED)
+def slow(made: Recipe) -> dict[str, Metric | Group]:
+    """What is measured before and after the unlearning, and not during the attacks."""
     lambada = {"lambada_perplexity": DocumentPerplexity(Passages(LAMBADA, limit=24))}
-    return {**{name: made[name] for name in names if name in made}, **lambada}
+    return {**made.slow_metrics, **lambada}
 
 
 def row(cell: Cell, run: RunDir, tasks: Sequence[str]) -> dict[str, Any]:

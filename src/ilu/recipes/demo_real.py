@@ -72,7 +72,9 @@ def unlearned(name: str, seed: int, size: Size, names: tuple[str, ...]) -> Recip
     }  # fmt: skip
     made = build(name, settings)
     measured = {n: m for n, m in made.metrics.items() if size.texts or n in (FORGET, UTILITY)}
-    return replace(made, metrics=measured, attacks=attacks(names, size, seed))
+    slow = made.slow_metrics if size.texts else {}
+    planned = attacks(names, size, seed)
+    return replace(made, metrics=measured, slow_metrics=slow, attacks=planned)
 
 
 def attacks(names: tuple[str, ...], size: Size, seed: int) -> Mapping[str, FineTune]:

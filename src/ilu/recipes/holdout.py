@@ -19,14 +19,17 @@ STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
-    """The recipe with every metric, and every goal of its attacks, on one half of the items."""
+    """The recipe with every metric, and every goal of its attacks, on one half of the items.
+
+    Slow metrics are left out: a search measures many models.
+    """
     metrics = {
         name: halved(name, metric, half)
         for name, metric in recipe.metrics.items()
         if not isinstance(metric, HeldOutNLL)  # whose examples are a few already
     }
     attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
-    return replace(recipe, metrics=metrics, attacks=attacks)
+    return replace(recipe, metrics=metrics, slow_metrics={}, attacks=attacks)
 
 
 def halved(name: str, metric: Any, half: Half) -> Metric:
