@@ -21,7 +21,8 @@ STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 def on_half(recipe: Recipe, half: Half) -> Recipe:
     """The recipe with every metric, and every goal of its attacks, on one half of the items.
 
-    Slow metrics are left out: a search measures many models.
+    Slow metrics are not divided, and left out on the validation half: settings are not chosen by
+    them.
     """
     metrics = {
         name: halved(name, metric, half)
@@ -29,7 +30,8 @@ def on_half(recipe: Recipe, half: Half) -> Recipe:
         if not isinstance(metric, HeldOutNLL)  # whose examples are a few already
     }
     attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
-    return replace(recipe, metrics=metrics, slow_metrics={}, attacks=attacks)
+    slow = recipe.slow_metrics if half == "test" else {}
+    return replace(recipe, metrics=metrics, slow_metrics=slow, attacks=attacks)
 
 
 def halved(name: str, metric: Any, half: Half) -> Metric:
