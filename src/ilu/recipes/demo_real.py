@@ -21,6 +21,8 @@ HUB, OWN = ("gsm8k", "sst2"), ("sums", "mood")
 """Downstream tasks: of the hub where its mirror is on this machine, else of the lab."""
 DATA = ("openai/gsm8k:main", "stanfordnlp/sst2")
 """The data of the tasks of the hub."""
+TOKENS = 96
+"""Examples of tasks of the hub are cut to this length, for the attacks and for the penalty."""
 TASK_RATE, HALF_RATE = 1e-4, 3e-5
 """Learning rates of fine-tuning and relearning: the largest that kept the utility (see the log)."""
 
@@ -65,7 +67,8 @@ def tasks() -> tuple[str, ...]:
 def unlearned(name: str, seed: int, size: Size, names: tuple[str, ...]) -> Recipe:
     """A recipe with its defaults for this model; the penalty sees the first of the tasks."""
     steps = {} if size.unlearn is None else {"steps": size.unlearn}
-    environment = {"environment": names[0]} if name.endswith("-ilu") else {}
+    read = {"environment": names[0], "truncate": longest(names)}
+    environment = read if name.endswith("-ilu") else {}
     settings = {
         "model": SMOLLM2, "forget": TOPIC, "retain": "facts:rest", "limit": size.questions,
         "seed": seed, **environment, **steps,
@@ -77,6 +80,11 @@ def unlearned(name: str, seed: int, size: Size, names: tuple[str, ...]) -> Recip
     return replace(made, metrics=measured, slow_metrics=slow, attacks=planned)
 
 
+def longest(names: tuple[str, ...]) -> int | None:
+    """Tokens to which examples of the tasks are cut."""
+    return TOKENS if names == HUB else None
+
+
 def attacks(names: tuple[str, ...], size: Size, seed: int) -> Mapping[str, FineTune]:
     """Fine-tuning on each task, and on the documents of half of the facts to ask about the rest."""
     made = {
@@ -85,7 +93,7 @@ def attacks(names: tuple[str, ...], size: Size, seed: int) -> Mapping[str, FineT
             optim=Optim(lr=TASK_RATE, steps=size.attack),
             batch_size=size.batch,
             columns=(),
-            truncate=None if task in OWN else 96,
+            truncate=longest(names),
             seed=seed,
         )
         for task in names
