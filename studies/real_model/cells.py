@@ -10,15 +10,18 @@ from ilu.recipes.build import build
 from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import FORGET, UTILITY
 from ilu.types import Attack, Group, Metric
-from studies.real_model.attackers import ORIGINAL, finetuning, relearning, untouched
+from studies.real_model.attackers import BATCH, ORIGINAL, TOKENS, finetuning, relearning, untouched
 
 MODEL, VALIDATION_TOPIC = "smollm2", "states"
 TOPICS = ("elements", "capitals")
-STEPS = {"rmu": 120, "npo": 60}
+STEPS = {"rmu": 90, "npo": 45}
 """Of every way of a family."""
 FORGOTTEN = 0.8
 """Share of the accuracy above guessing that is to be lost; about .6 of the questions."""
-ENVIRONMENT = "openai/gsm8k:main"
+READS = {
+    "environment": "openai/gsm8k:main", "environment_batch_size": BATCH, "truncate": TOKENS,
+}  # fmt: skip
+"""What the penalty, its control and adversaries read: batches like those of the attacks."""
 LIMIT = 100
 RATE, RELEARNING_RATE = 1e-4, 3e-5
 """Learning rates of the attacks: the largest of three that keep the utility (question 1)."""
@@ -89,7 +92,7 @@ def recipe(cell: Cell, attacks: Attacks) -> Recipe:
     settings = {
         "model": MODEL, "forget": f"facts:{cell.topic}", "retain": "facts:rest", "limit": LIMIT,
         "seed": cell.seed, "steps": STEPS.get(cell.family, 1), "keep": FORGOTTEN,
-        **({"environment": ENVIRONMENT} if reads else {}), **way.settings,
+        **(READS if reads else {}), **way.settings,
     }  # fmt: skip
     made = build(f"{method}{way.ending}", settings)
     measured = {name: made.metrics[name] for name in (FORGET, UTILITY)}

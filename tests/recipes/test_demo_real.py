@@ -38,6 +38,8 @@ def test_every_model_forgets_the_same_and_is_attacked_alike(without_hub):
     for each in others:
         assert each.attacks.keys() == {"sums", "mood", "relearn-half"}
         assert each.metrics == first.metrics
+        assert {*each.metrics} == {"forget_accuracy", "utility"}
+        assert {"forget_nll", "degenerate", "utility_generated"} <= {*each.slow_metrics}
         assert ("environment" in each.data) == each.name.endswith("-ilu")
     half = first.attacks["relearn-half"]
     assert half.feed.source == FactDocuments("facts:elements/a")

@@ -32,7 +32,8 @@ class Size:
     """How long the demo is.
 
     ``unlearn``: steps of the unlearning; None for the defaults. ``attack``: steps of each attack.
-    ``batch``: examples of each of its steps. ``texts``: measure also what the models write.
+    ``batch``: examples of each of its steps. ``texts``: measure before and after the unlearning
+    losses and what the models write.
     """
 
     unlearn: int | None
@@ -67,17 +68,20 @@ def tasks() -> tuple[str, ...]:
 def unlearned(name: str, seed: int, size: Size, names: tuple[str, ...]) -> Recipe:
     """A recipe with its defaults for this model; the penalty sees the first of the tasks."""
     steps = {} if size.unlearn is None else {"steps": size.unlearn}
-    read = {"environment": names[0], "truncate": longest(names)}
+    read = {
+        "environment": names[0], "environment_batch_size": size.batch, "truncate": longest(names),
+    }  # fmt: skip
     environment = read if name.endswith("-ilu") else {}
     settings = {
         "model": SMOLLM2, "forget": TOPIC, "retain": "facts:rest", "limit": size.questions,
         "seed": seed, **environment, **steps,
     }  # fmt: skip
     made = build(name, settings)
-    measured = {n: m for n, m in made.metrics.items() if size.texts or n in (FORGET, UTILITY)}
-    slow = made.slow_metrics if size.texts else {}
+    answers = {n: m for n, m in made.metrics.items() if n in (FORGET, UTILITY)}
+    others = {n: m for n, m in made.all_metrics.items() if n not in answers}
+    slow = others if size.texts else {}
     planned = attacks(names, size, seed)
-    return replace(made, metrics=measured, slow_metrics=slow, attacks=planned)
+    return replace(made, metrics=answers, slow_metrics=slow, attacks=planned)
 
 
 def longest(names: tuple[str, ...]) -> int | None:
