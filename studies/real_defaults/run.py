@@ -22,7 +22,7 @@ from ilu.recipes.build import build
 from ilu.recipes.free_text import DEGENERATE, GENERATED, PERPLEXITY
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
-from ilu.runs.sweep.local import run_all
+from ilu.runs.sweep.local import Conditions, run_all
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 from ilu.system.scores import Score
@@ -115,7 +115,8 @@ def main() -> None:
         path: recipe(method, given.model, topic, ADAPTERS[weights], given.limit)
         for path, (method, weights, topic) in cells.items()
     }
-    for outcome in run_all(jobs, workers=given.workers):
+    conditions = Conditions(shared=given.out / "shared")
+    for outcome in run_all(jobs, workers=given.workers, conditions=conditions):
         print(outcome.path.name, outcome.error or "done", flush=True)
         write(given, cells)
 

@@ -30,7 +30,8 @@ from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts, domain
 from ilu.models.named import model_path
 from ilu.recipes.attacks import with_attacks
-from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, read_goal
+from ilu.recipes.build import build
+from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, on_half, read_goal
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep import folder as sweep
@@ -335,6 +336,14 @@ def test_what_was_for_validation_is_in_no_goal_of_the_test():
     assert [m.questions.half for m in parts.values()] == ["test", "test"]
     whole = FinalNumber(Problems(limit=3))
     assert aimed(WeightEdit(Noise(0.1), {"g": whole}), "test").goals == {"g": whole}
+
+
+def test_a_search_on_the_users_own_data_leaves_out_slow_metrics_until_the_test(folder):
+    data = {"forget": str(folder / "forget.jsonl"), "retain": str(folder / "retain.jsonl")}
+    made = build("npo", {"model": str(folder / "model"), **data})
+    assert set(made.slow_metrics) == {"degenerate"}
+    assert on_half(made, "validation").slow_metrics == {}
+    assert on_half(made, "test").slow_metrics == made.slow_metrics
 
 
 def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():

@@ -2,8 +2,9 @@
 
 import pytest
 
+from studies.real_model.attackers import ORIGINAL
+from studies.real_model.cells import STEPS, WAYS, Attacks, Cell, recipe
 from studies.real_model.intervals import Place, gains, interval
-from studies.real_model.run import STEPS, WAYS, Cell, recipe
 
 
 def test_an_interval_covers_the_mean_and_is_wider_for_fewer_facts():
@@ -35,8 +36,19 @@ def test_gains_are_paired_by_fact_and_only_of_runs_that_both_have():
 
 @pytest.mark.parametrize("family", list(STEPS))
 def test_all_ways_of_a_family_make_equal_steps_and_stop_at_the_same_share(family, hub):
-    made = [recipe(Cell(family, way, "elements", 0), ["sst2"], 2) for way in WAYS]
+    attacks = Attacks(["sst2"], 2)
+    made = [recipe(Cell(family, way, "elements", 0), attacks) for way in WAYS]
     assert {r.optim.steps for r in made} == {STEPS[family]}
     assert {r.validation.keep for r in made} == {0.8}
     assert {tuple(r.metrics) for r in made} == {tuple(made[0].metrics)}
     assert {tuple(r.attacks) for r in made} == {("sst2", "half-a", "half-b")}
+
+
+def test_the_original_is_left_as_it_is_and_attacked_on_the_same_tasks(hub):
+    made = recipe(Cell(ORIGINAL, "alone", "elements", 1), Attacks(["sst2"], 2, only_end=True))
+    assert made.leaves_the_model
+    assert made.keep_attacked
+    assert tuple(made.attacks) == ("sst2",)
+    alone = recipe(Cell("rmu", "alone", "elements", 1), Attacks(["sst2"], 2, only_end=True))
+    assert made.attacks["sst2"] == alone.attacks["sst2"]
+    assert made.metrics == alone.metrics
