@@ -42,7 +42,7 @@ from studies.relearning.cells import (
 )
 from studies.relearning.further import further_jobs
 from studies.relearning.picture import FIGURE, write_figure
-from studies.relearning.table import RESULTS, record, to_markdown
+from studies.relearning.table import RESULTS, record, recorded_rows, to_markdown
 
 METHODS = ("rmu", "npo", "rmu-ilu")
 NOISE = (0.3, 0.45, 0.6, 0.8)
@@ -108,8 +108,8 @@ class Report(NamedTuple):
     table: Path
 
     def write(self) -> None:
-        """Write the record, the same as a table, and the picture."""
-        found = record(self.out, self.cells, self.seeds)
+        """Write the record, the same as a table, and the picture; rows of other cells stay."""
+        found = record(self.out, self.cells, self.seeds, recorded_rows(self.table))
         write_json(self.table, found)
         write_text(self.table.with_suffix(".md"), to_markdown(found))
         figure = FIGURE if self.table == RESULTS else self.table.with_suffix(".svg")

@@ -1,5 +1,6 @@
 """The record of the study: one row per method, means over seeds with 95 % intervals."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,13 +204,27 @@ def shown(value: Any) -> str:
     return f"{middle:.3f}" if low is None else f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def record(out: Path, wanted: Sequence[Cell], seeds: int) -> dict[str, Any]:
-    """The record; the model that never saw the agents is its ceiling."""
-    rows = [found for each in wanted if (found := row(out, each, seeds))]
-    ceiling = next((r for r in rows if r["method"] == NEVER), None)
+def record(
+    out: Path, wanted: Sequence[Cell], seeds: int, before: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """The record; the model that never saw the agents is its ceiling.
+
+    ``before``: rows of an earlier record, which stay unless this folder has runs of the same cell.
+    """
+    found = [each for cell in wanted if (each := row(out, cell, seeds))]
+    rows = {(r["method"], r["noise"], r["steps"]): r for r in (*before, *found)}
+    ceiling = rows.pop((NEVER, None, None), None)
     return {
         "command": "python -m studies.relearning.run DIR",
         "environment": {**environment(), "argv": None},
         "ceiling": ceiling,
-        "rows": [r for r in rows if r is not ceiling],
+        "rows": list(rows.values()),
     }
+
+
+def recorded_rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a record, the ceiling as one of them; none where there is no record yet."""
+    if not table.is_file():
+        return []
+    known = json.loads(table.read_text(encoding="utf-8"))
+    return [*([known["ceiling"]] if known["ceiling"] else []), *known["rows"]]

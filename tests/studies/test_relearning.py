@@ -9,11 +9,20 @@ import pytest
 from ilu.lab.sources import Documents, Facts
 from ilu.recipes import lab
 from ilu.runs.run_dir import RunDir
+from studies.relearning import table
 from studies.relearning.cells import Cell, attacked_place, cells, place
 from studies.relearning.further import SEARCHED, further_attacks, further_jobs
 from studies.relearning.picture import APART, CEILING, FIGURE, draw, label_heights
 from studies.relearning.run import NOISE, recipe_of
-from studies.relearning.table import RESULTS, after_all_attacks, shown, spread, to_markdown
+from studies.relearning.table import (
+    RESULTS,
+    after_all_attacks,
+    record,
+    recorded_rows,
+    shown,
+    spread,
+    to_markdown,
+)
 from tests.fabricate import HALF, KNOWN, LOST, MOST, make_run
 
 WEAK = (1, 1, 0, 0, 0, 0, 0, 0)
@@ -113,6 +122,22 @@ def test_the_table_shows_what_is_unknown_as_a_dash():
     lines = to_markdown(published).splitlines()
     assert len(lines) == 2 + len(published["rows"]) + 1
     assert lines[-1].startswith("| lab-never |")
+
+
+def test_rows_of_cells_without_runs_stay_in_the_record(tmp_path):
+    published = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found = record(tmp_path, cells(["tar"], (), ()), 2, recorded_rows(RESULTS))
+    assert (found["ceiling"], found["rows"]) == (published["ceiling"], published["rows"])
+    assert record(tmp_path, [], 2)["rows"] == recorded_rows(tmp_path / "none.json") == []
+
+
+def test_a_row_with_runs_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
+    new = {"method": "rmu", "noise": None, "steps": None, "seeds": 9}
+    monkeypatch.setattr(table, "row", lambda out, cell, seeds: new)
+    found = record(tmp_path, [Cell("rmu")], 2, recorded_rows(RESULTS))["rows"]
+    labels = [(r["method"], r["noise"], r["steps"]) for r in found]
+    assert len(set(labels)) == len(labels)
+    assert new in found
 
 
 def test_labels_are_apart_from_each_other_and_from_points_on_their_right():
