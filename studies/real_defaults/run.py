@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=RESULTS)
     given = parser.parse_args()
     cells = {
-        given.out / f"{given.model}-{topic}-{method}-{weights.replace(' ', '-')}": (
+        given.out / f"{Path(given.model).stem}-{topic}-{method}-{weights.replace(' ', '-')}": (
             method, weights, topic,
         )
         for topic in given.topics for method in given.methods for weights in given.weights
@@ -126,7 +126,7 @@ def write(given: argparse.Namespace, cells: Mapping[Path, tuple[str, str, str]])
     done = {path: cell for path, cell in cells.items() if (path / "done.json").is_file()}
     rows = [row(RunDir.finished(path), *cell) for path, cell in done.items()]
     command = "python -m studies.real_defaults.run DIR"
-    record = {"command": command, "model": given.model, "goals": GOALS, "rows": rows}
+    record = {"command": command, "model": Path(given.model).stem, "goals": GOALS, "rows": rows}
     write_json(given.table, {**record, "environment": environment()})
     write_text(given.table.with_suffix(".md"), markdown(rows))
 
