@@ -211,3 +211,12 @@ def test_the_command_scores_blocks_and_depth(ilu, tmp_path):
     assert found["depth"]["value"] == pytest.approx(0, abs=1e-4)
     assert "erased_block_0" in found or "erased_block_1" in found
     assert found["drop_block_0"]["n"] == 6
+
+
+def test_a_landscape_compares_its_points_with_the_original_of_the_command(ilu, tmp_path):
+    done = ilu("landscape", "lab", "lab-never", "--suite", "depth", "--limit", "3", "--points", "2",
+               "--out", "points.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / "points.json").read_text())["points"]
+    never, known = (abs(point["scores"]["drop_block_5"]["value"]) for point in points)
+    assert known < 0.1 < 1 < never
