@@ -22,6 +22,7 @@ from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli.main import run as command
 from ilu.cli.sweep import tried
 from ilu.cli.sweep_flags import goal_of, planned, read, spread, trial
+from ilu.cli.sweep_results import show_results
 from ilu.data.downstream import Problems
 from ilu.data.splits import HalfOfQuestions
 from ilu.evals.metrics.final_number import FinalNumber
@@ -44,6 +45,7 @@ from ilu.system.locks import alone
 from ilu.system.record import describe, restore
 from ilu.system.scores import Score
 from ilu.training.fit import Optim
+from tests.fabricate import HALF, KNOWN, LOST, make_run
 from tests.runs.test_run import OWN, recipe
 
 SOAK = pytest.mark.skipif("ILU_SOAK" not in os.environ, reason="a minute or more: make soak")
@@ -201,6 +203,26 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys):
     with alone(out / sweep.PLAN):
         assert command(["sweep", "resume", str(out)]) == 2
         assert "another process" in capsys.readouterr().err
+
+
+def test_the_worst_usable_case_is_shown_once_runs_are_done(tmp_path, capsys):
+    """Means over the seeds of a recipe; a run that is not done does not count."""
+    broken = {"end": {"forget_accuracy": KNOWN, "task_accuracy": KNOWN, "utility": LOST}}
+    usable = {"end": {"forget_accuracy": HALF, "task_accuracy": KNOWN, "utility": KNOWN}}
+    attacks = {"mood": broken, "sums": usable}
+    for seed, done in ((0, True), (1, True), (2, False)):
+        make_run(sweep.place(tmp_path, f"s{seed}"), "npo", KNOWN, LOST, attacks,
+                 seed=seed, done=done)  # fmt: skip
+    damaged = make_run(sweep.place(tmp_path, "s3"), "npo", KNOWN, LOST, attacks, seed=3)
+    (damaged / "scores" / "after.json").write_text("{")
+    show_results(tmp_path, ["s0", "s1", "s2", "s3", "s4"])
+    said = re.sub(r"[\s│┃]+", " ", capsys.readouterr().out)
+    assert "worst usable case" in said
+    # forgotten, utility, the worst case, and the worst of a model that is usable
+    assert re.search(r"npo 1\.000 ± \S+ 1\.000 ± \S+ 0\.000 ± \S+ .*0\.500 ± 0\.000", said)
+    assert said.index("(mood)") < said.index("(sums)")
+    show_results(tmp_path, ["s2"])
+    assert capsys.readouterr().out == ""
 
 
 def test_cancelling_stops_runs_wherever_they_are_and_resuming_goes_on(folder, tmp_path):
