@@ -6,7 +6,7 @@ from typing import Any
 from ilu.evals.score import mean
 from ilu.recipes.free_text import GENERATED
 from ilu.runs.results.forget_metric import FORGET, OTHERS, TASK, UTILITY
-from ilu.runs.results.run_metrics import headline, read
+from ilu.runs.results.run_metrics import headline, read, with_items
 from ilu.runs.run_dir import RunDir
 from studies.real_model.attackers import ORIGINAL
 from studies.real_model.cells import Cell
@@ -54,7 +54,7 @@ def reached(run: RunDir, task: str, stage: str) -> bool:
 
 def still_forgotten(run: RunDir, tasks: Sequence[str]) -> list[float]:
     """For each fact the share of the fine-tunings at whose end it is still forgotten."""
-    ends = [run.scores(f"{task}-end")[FORGET].items for task in tasks]
+    ends = [with_items(run, f"{task}-end")[FORGET].items for task in tasks]
     return [mean([1 - float(x or 0) for x in each]) for each in zip(*ends, strict=True)]
 
 
@@ -65,13 +65,13 @@ def has_halves(run: RunDir) -> bool:
 
 def unseen(run: RunDir, tasks: Sequence[str]) -> list[float]:
     """For each fact whether it is still forgotten after training on the other half of them."""
-    both = [run.scores(f"{half}-end")[OTHERS].items for half in HALVES]
+    both = [with_items(run, f"{half}-end")[OTHERS].items for half in HALVES]
     return [1 - float(x or 0) for items in both for x in items]
 
 
 def answered(run: RunDir, tasks: Sequence[str]) -> list[float]:
     """For each kept fact that was not trained on, whether the greedy reply is right."""
-    return [float(x or 0) for x in run.scores("after")[GENERATED].items]
+    return [float(x or 0) for x in with_items(run, "after")[GENERATED].items]
 
 
 def summary(runs: Mapping[Cell, RunDir], tasks: Sequence[str]) -> list[dict[str, Any]]:
