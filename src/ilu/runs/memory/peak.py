@@ -98,7 +98,8 @@ def moments(
         yield from ends(one, before, 0.0, backward, recipe, shape, device)
         return
     copies = term.rule.copies
-    yield from ends(one, before, copies.at_own * gradient, gradient, recipe, shape, device)
+    there, new = (copies.at_own + copies.added) * gradient, (1 - copies.added) * gradient
+    yield from ends(one, before, there, new, recipe, shape, device)
     for on in term.rule.reads():
         other = Pass(NLL(), rows(recipe, on) * length, exact=True)
         yield from ends(other, before, copies.at_other * gradient, gradient, recipe, shape, device)
