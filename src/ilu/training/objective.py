@@ -134,7 +134,7 @@ class Handover:
 
 def versions(params: Params) -> list[int]:
     """How often each weight was written in place."""
-    return [p._version for p in params]  # pyright: ignore[reportPrivateUsage]
+    return [p._version for p in params]
 
 
 def accumulate(
