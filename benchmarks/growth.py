@@ -5,9 +5,9 @@
 An NPO step in the steady state and the scores of multiple-choice questions, both with a random
 Llama of width 64, against what is doubled: the texts of a batch, their tokens, the blocks, the
 vocabulary up to 262,144. Documents and questions of facts, and a run with one-step attacks, with
-the lab's model. Processor seconds of one thread, least of several turns. Memory is the largest resident set
-beyond that of the process before, with freed memory returned at once. ``exponent`` is the slope in
-a double logarithmic picture over the last doubling: 1 where cost is proportional to size.
+the lab's model. Processor seconds of one thread, least of several turns. Memory is the largest
+resident set beyond that of the process before, with freed memory returned at once. ``exponent`` is
+the slope in a double logarithmic picture over the last doubling: 1 where cost is proportional.
 """
 
 import argparse

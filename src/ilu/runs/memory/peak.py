@@ -31,8 +31,8 @@ mezo has none, but a copy of the weights. What a backward pass needs is planned 
 EAGER = {"adamw8bit": 53.0, "adamw-bf16": 57.0}
 """Bytes for each entry of the largest weight while torchao's optimiser rounds a moment to 8 bits.
 
-Not on CUDA, where the step is compiled: the new weight and both moments (12, and 4 for the gradient
-if it is bfloat16), the scaled moment (4), and the search for its codes (37), which are 8 bytes wide.
+Not on CUDA, where the step is compiled: the new weight and both moments (12, and 4 for a gradient
+in bfloat16), the scaled moment (4), and the search for its codes (37), which are 8 bytes wide.
 """
 
 
