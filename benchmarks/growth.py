@@ -109,12 +109,12 @@ def attacks(size: Sizes) -> Step:
 
 Kind = Callable[[Sizes], Step]
 SERIES: Mapping[str, tuple[Kind, str, Sizes, int]] = {
-    "step, texts": (npo, "batch", Sizes(), 5),
-    "step, tokens": (npo, "tokens", Sizes(), 5),
-    "step, blocks": (npo, "blocks", Sizes(), 5),
+    "step, texts": (npo, "batch", Sizes(), 4),
+    "step, tokens": (npo, "tokens", Sizes(), 4),
+    "step, blocks": (npo, "blocks", Sizes(), 4),
     "step, vocabulary": (npo, "vocabulary", Sizes(), 6),
     "choice, questions": (choice, "questions", Sizes(batch=BATCH), 4),
-    "choice, batch": (choice, "batch", Sizes(batch=BATCH), 3),
+    "choice, batch": (choice, "batch", Sizes(batch=BATCH, questions=4 * QUESTIONS), 3),
     "choice, tokens": (choice, "tokens", Sizes(batch=BATCH), 4),
     "choice, blocks": (choice, "blocks", Sizes(batch=BATCH), 4),
     "choice, vocabulary": (choice, "vocabulary", Sizes(batch=BATCH), 6),
@@ -134,7 +134,7 @@ def seconds(kind: Kind, size: Sizes, turns: int) -> float:
 def memory(kind: Kind, size: Sizes) -> float:
     """Peak in MiB."""
     return_freed_memory()
-    return peak_mib(partial(kind, size))
+    return peak_mib(partial(kind, size), turns=1)
 
 
 def series(name: str, turns: int, doublings: int | None = None) -> list[dict[str, float]]:
@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--tiny", action="store_true", help="one doubling, to try the script")
     parser.add_argument("--series", nargs="+", choices=SERIES, default=[*SERIES])
+    parser.add_argument("--add", action="store_true", help="keep other series of the record")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/growth.json")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
@@ -198,6 +199,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     began = time.monotonic()
     made = {n: series(n, wanted.turns, 1 if wanted.tiny else None) for n in wanted.series}
+    if wanted.add and wanted.out.is_file():
+        made = json.loads(wanted.out.read_text())["rows"] | made
     command = " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]])
     record: dict[str, Any] = {"command": command, "environment": environment(), "rows": made}
     taken = round(time.monotonic() - began)
