@@ -22,7 +22,7 @@ from ilu.recipes.build import build
 from ilu.recipes.free_text import DEGENERATE, GENERATED, PERPLEXITY
 from ilu.runs.recipe import Recipe
 from ilu.runs.run_dir import RunDir
-from ilu.runs.sweep.local import run_all
+from ilu.runs.sweep.local import Conditions, run_all
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
 from ilu.system.scores import Score
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=RESULTS)
     given = parser.parse_args()
     cells = {
-        given.out / f"{given.model}-{topic}-{method}-{weights.replace(' ', '-')}": (
+        given.out / f"{Path(given.model).stem}-{topic}-{method}-{weights.replace(' ', '-')}": (
             method, weights, topic,
         )
         for topic in given.topics for method in given.methods for weights in given.weights
@@ -115,7 +115,8 @@ def main() -> None:
         path: recipe(method, given.model, topic, ADAPTERS[weights], given.limit)
         for path, (method, weights, topic) in cells.items()
     }
-    for outcome in run_all(jobs, workers=given.workers):
+    conditions = Conditions(shared=given.out / "shared")
+    for outcome in run_all(jobs, workers=given.workers, conditions=conditions):
         print(outcome.path.name, outcome.error or "done", flush=True)
         write(given, cells)
 
@@ -125,7 +126,7 @@ def write(given: argparse.Namespace, cells: Mapping[Path, tuple[str, str, str]])
     done = {path: cell for path, cell in cells.items() if (path / "done.json").is_file()}
     rows = [row(RunDir.finished(path), *cell) for path, cell in done.items()]
     command = "python -m studies.real_defaults.run DIR"
-    record = {"command": command, "model": given.model, "goals": GOALS, "rows": rows}
+    record = {"command": command, "model": Path(given.model).stem, "goals": GOALS, "rows": rows}
     write_json(given.table, {**record, "environment": environment()})
     write_text(given.table.with_suffix(".md"), markdown(rows))
 

@@ -9,6 +9,7 @@ from ilu.data.facts.sources import FactDocuments, FactItems, FactQuestions
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.recipes.task_attack import task_attack
+from ilu.runs.recipe import Recipe
 from ilu.runs.results.forget_metric import OTHERS, TASK
 from ilu.training.fit import Optim
 from ilu.types import Attack
@@ -16,11 +17,22 @@ from ilu.types import Attack
 TASKS = ("gsm8k", "ag_news", "sst2", "winogrande", "mnli", "qqp")
 """The downstream tasks of arXiv 2506.01339."""
 VALIDATION_TASK = "ag_news"
+ORIGINAL = "original"
+"""Stands in the place of a family for the model without unlearning."""
 TOKENS, BATCH = 96, 4
 """Tokens of an example, and examples per step."""
 RELEARNING_BATCH = 16
 QUESTIONS = 100
 """Test questions of a task."""
+
+
+def untouched(made: Recipe, attacks: Mapping[str, Attack]) -> Recipe:
+    """The same measurements and other attacks on the model as it was loaded."""
+    optim = replace(made.optim, steps=0)
+    return replace(
+        made, name=ORIGINAL, objective={}, data={}, passes=None, validation=None, optim=optim,
+        attacks=attacks,
+    )  # fmt: skip
 
 
 def finetuning(task: str, *, lr: float, steps: int, only_end: bool, seed: int) -> FineTune:

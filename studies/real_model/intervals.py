@@ -23,7 +23,10 @@ def interval(values: Values, seed: int = 0) -> list[float]:
     """[mean, low, high]: mean over facts, then over runs; both are drawn with replacement.
 
     The same facts of a topic are drawn for all of its seeds. One seed leaves only the facts.
+    ValueError without runs, or for a run without facts.
     """
+    if not values or not all(values.values()):
+        raise ValueError(f"an interval needs values of every run: {dict(values)}")
     rng = np.random.default_rng(seed)
     arrays = {place: np.asarray(each, dtype=float) for place, each in values.items()}
     found = [float(np.mean([each.mean() for each in arrays.values()]))]

@@ -24,11 +24,10 @@ from ilu.runs.sweep.local import run_all
 from ilu.system.atomic import write_json
 from ilu.system.provenance import environment
 from ilu.system.scores import Score
-from studies.real_model.attackers import grid
+from studies.real_model.attackers import ORIGINAL, grid, untouched
 
 RESULTS = Path(__file__).parents[2] / "results" / "real_model_rates.json"
 MODEL = "smollm2"
-ORIGINAL = "original"
 LIMIT = 100
 
 
@@ -51,11 +50,10 @@ def recipe(cell: Cell) -> Recipe:
     settings = {"model": MODEL, "forget": f"facts:{cell.topic}", "retain": "facts:rest"}
     made = build(method, {**settings, "limit": LIMIT, "seed": cell.seed})
     kept = {name: made.metrics[name] for name in (FORGET, UTILITY)}
-    made = replace(made, metrics={**kept, **wikitext()}, attacks=grid(cell.topic, cell.seed))
-    if cell.family == ORIGINAL:
-        optim = replace(made.optim, steps=0)
-        return replace(made, name=ORIGINAL, objective={}, data={}, passes=None, optim=optim)
-    return made
+    measured = {**kept, **wikitext()}
+    attacks = grid(cell.topic, cell.seed)
+    made = replace(made, metrics=measured, slow_metrics={}, attacks=attacks)
+    return untouched(made, attacks) if cell.family == ORIGINAL else made
 
 
 def rows(cell: Cell, run: RunDir) -> list[dict[str, Any]]:

@@ -5,77 +5,58 @@
 On the lab, each method alone and followed by UNDO (arXiv 2506.06278) at a grid of noise shares and
 distillation steps. Every model is measured after unlearning, after each of the six downstream
 fine-tunings, after one on the validation task `next`, and after relearning from the documents of
-20 agents. The original model and the one that never saw the agents are attacked alike: the latter
-is the ceiling. `--methods` takes any recipe; tar and sam are RMU with these. Cost is a share of
-that of pretraining, 2400 steps of 32 examples of 64 tokens. The same command again does only what
-is missing.
+20 agents. A second run on the finished model adds relearning from half of the agents, measured on
+the other half (RTT), and three more settings of the attacker. The original model and the one that
+never saw the agents are attacked alike: the latter is the ceiling. `--methods` takes any recipe;
+tar and sam are RMU with these. Cost is a share of that of pretraining, 2400 steps of 32 examples of
+64 tokens. The same command again does only what is missing; `--attacks-only` unlearns nothing and
+attacks the models that are finished.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from ilu.evals.score import mean
-from ilu.lab.build import Plan
-from ilu.lab.corpus import CONTEXT
 from ilu.lab.sources import Corpus
 from ilu.lab.tasks import TASKS, VALIDATION
 from ilu.methods.robust.undo import DISTIL
 from ilu.models.named import LAB, NEVER
 from ilu.recipes import lab
 from ilu.recipes.build import build
-from ilu.runs.recipe import Recipe, read_recipe
-from ilu.runs.results.forget_metric import OTHERS, UTILITY
-from ilu.runs.results.summary import forgotten_share
-from ilu.runs.run_dir import RunDir
+from ilu.runs.recipe import Recipe
 from ilu.runs.sweep.local import run_all
 from ilu.system.atomic import write_json, write_text
-from ilu.system.provenance import environment
 from ilu.training.fit import Optim
-from studies.ilu_vs_baselines.differences import interval
+from studies.relearning.cells import (
+    ORIGINAL,
+    QUESTIONS,
+    TINY_QUESTIONS,
+    TINY_STEPS,
+    Cell,
+    cells,
+    place,
+)
+from studies.relearning.further import further_jobs
+from studies.relearning.picture import FIGURE, write_figure
+from studies.relearning.table import RESULTS, record, recorded_rows, to_markdown
 
-RESULTS = Path(__file__).parents[2] / "results" / "relearning.json"
 METHODS = ("rmu", "npo", "rmu-ilu")
-SHORT = {"tar": "rmu-tar", "sam": "rmu-sam"}
-"""Robust training by its own name -> the recipe that is studied."""
 NOISE = (0.3, 0.45, 0.6, 0.8)
 SCALE = 0.1
 STEPS = (530,)
-ORIGINAL = "original"
-TUNE, RELEARN, QUESTIONS = 60, 30, 240
+TUNE, RELEARN = 60, 30
 TINY = {"steps": 2, "distil_steps": 2, "batch_size": 2, "distil_batch_size": 2}
 """Settings that only show whether the study works."""
 
 
-class Cell(NamedTuple):
-    """A method, followed by UNDO unless ``noise`` is None."""
-
-    method: str
-    noise: float | None = None
-    steps: int | None = None
-
-    @property
-    def label(self) -> str:
-        """The name of its runs."""
-        undo = "" if self.noise is None else f"-undo-{self.noise:g}-{self.steps}"
-        return f"{self.method}{undo}"
-
-
-def cells(methods: Sequence[str], noise: Sequence[float], steps: Sequence[int]) -> list[Cell]:
-    """The models without unlearning, then each method alone and with every setting of UNDO."""
-    methods = [SHORT.get(m, m) for m in methods]
-    undone = [Cell(m, share, count) for m in methods for count in steps for share in noise]
-    return [Cell(ORIGINAL), Cell(NEVER), *map(Cell, methods), *undone]
-
-
 def recipe_of(cell: Cell, seed: int, *, tiny: bool) -> Recipe:
     """The recipe of a cell with every attack."""
-    count = 8 if tiny else QUESTIONS
-    tune, relearn = (2, 2) if tiny else (TUNE, RELEARN)
+    count = TINY_QUESTIONS if tiny else QUESTIONS
+    tune, relearn = (TINY_STEPS, TINY_STEPS) if tiny else (TUNE, RELEARN)
     attacks = {
         **{task.name: lab.finetune(task.name, tune, seed) for task in (*TASKS, VALIDATION)},
         "relearn": lab.relearn(relearn, count, seed),
@@ -107,11 +88,6 @@ def shortened(recipe: Recipe) -> Recipe:
     return replace(recipe, data={**recipe.data, DISTIL: feed})
 
 
-def place(out: Path, cell: Cell, seed: int) -> Path:
-    """Folder of a run."""
-    return out / f"{cell.label}-seed{seed}"
-
-
 def jobs(
     out: Path, wanted: Sequence[Cell], seeds: int, *, tiny: bool = False
 ) -> dict[Path, Recipe]:
@@ -123,122 +99,25 @@ def jobs(
     }
 
 
-class Cost(NamedTuple):
-    """Tokens that are trained on, and tokens that the unlearned model reads for its copy."""
+class Report(NamedTuple):
+    """Where the runs are, which of them count, and the file of the record."""
 
-    trained: float
-    read: float
+    out: Path
+    cells: Sequence[Cell]
+    seeds: int
+    table: Path
 
-    @property
-    def share(self) -> float:
-        """Trained tokens as a share of those of pretraining."""
-        return self.trained / pretraining()
-
-    @property
-    def compute_share(self) -> float:
-        """The same of computation: training on a token costs three times as much as reading it."""
-        return (3 * self.trained + self.read) / (3 * pretraining())
-
-
-def pretraining() -> int:
-    """Tokens that the lab's model is pretrained on."""
-    return Plan().optim.steps * Plan().batch_size * CONTEXT
-
-
-def cost(run: RunDir) -> Cost:
-    """The cost of a run's trainings; those of the penalty and of adversaries are not."""
-    recipe, data = read_recipe(run.file("recipe")), run.read("data")
-
-    def tokens(of: Recipe, steps: int) -> float:
-        streams = {term.on for term in of.objective.values()}
-        sizes = {name: data[name]["tokens"] / data[name]["examples"] for name in streams}
-        return steps * sum(recipe.data[name].batch_size * sizes[name] for name in streams)
-
-    first, stage = tokens(recipe, len(run.rows("train"))), recipe.distillation()
-    copied = tokens(stage, len(run.rows("undo"))) if stage else 0.0
-    return Cost(first + copied, copied)
-
-
-def numbers(run: RunDir) -> dict[str, float]:
-    """What one run shows, as shares that are forgotten but for the utility and the costs."""
-    tasks = {task.name: forgotten_share(run, f"{task.name}-end") for task in TASKS}
-    found = cost(run)
-    return {
-        "forgotten": forgotten_share(run, "after"),
-        "utility": run.scores("after")[UTILITY].value,
-        "still_forgotten": mean(list(tasks.values())),
-        **{f"after {task}": share for task, share in tasks.items()},
-        f"after {VALIDATION.name}": forgotten_share(run, f"{VALIDATION.name}-end"),
-        "relearned": forgotten_share(run, "relearn-end", OTHERS),
-        "cost_share": found.share,
-        "compute_share": found.compute_share,
-        "seconds": run.read("cost")["seconds"],
-    }
-
-
-def row(out: Path, cell: Cell, seeds: int) -> dict[str, Any] | None:
-    """Means over the seeds whose attacks have all succeeded; `relearned` with its 95 % interval."""
-    every = [RunDir(place(out, cell, seed)) for seed in range(seeds)]
-    runs = [run for run in every if run.has("done") and not run.failures()]
-    if not runs:
-        return None
-    found = [numbers(run) for run in runs]
-    means = {key: mean([each[key] for each in found]) for key in found[0]}
-    relearned = [each["relearned"] for each in found]
-    low, high = interval(relearned) or (None, None)
-    return {
-        "method": cell.method,
-        "noise": cell.noise,
-        "steps": cell.steps,
-        "seeds": len(runs),
-        **means,
-        "relearned": [means["relearned"], low, high],
-        "commits": sorted({run.read("environment")["commit"] for run in runs}),
-    }
-
-
-COLUMNS = ("forgotten", "utility", "still_forgotten", f"after {VALIDATION.name}", "relearned",
-           "cost_share", "compute_share", "seconds")  # fmt: skip
-
-
-def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows for readers."""
-    head = ("method", "noise", "steps", "seeds", *COLUMNS)
-    lines = [
-        (
-            r["method"],
-            *(str(r[key] or "-") for key in head[1:4]),
-            *(cell(r[key]) for key in COLUMNS),
-        )
-        for r in rows
-    ]
-    table = (head, ("---",) * len(head), *lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in table)
-
-
-def cell(value: Any) -> str:
-    """A mean, with its interval where there is one."""
-    if not isinstance(value, list):
-        return f"{value:.3f}"
-    middle, low, high = value
-    return f"{middle:.3f}" if low is None else f"{middle:.3f} ({low:.3f} to {high:.3f})"
-
-
-def write(out: Path, wanted: Sequence[Cell], seeds: int, table: Path) -> None:
-    """The record, and the same as a table."""
-    rows = [found for each in wanted if (found := row(out, each, seeds))]
-    ceiling = next((r for r in rows if r["method"] == NEVER), None)
-    write_json(table, {
-        "command": "python -m studies.relearning.run DIR",
-        "environment": {**environment(), "argv": None},
-        "ceiling": ceiling,
-        "rows": [r for r in rows if r is not ceiling],
-    })  # fmt: skip
-    write_text(table.with_suffix(".md"), to_markdown(rows))
+    def write(self) -> None:
+        """Write the record, the same as a table, and the picture; rows of other cells stay."""
+        found = record(self.out, self.cells, self.seeds, recorded_rows(self.table))
+        write_json(self.table, found)
+        write_text(self.table.with_suffix(".md"), to_markdown(found))
+        figure = FIGURE if self.table == RESULTS else self.table.with_suffix(".svg")
+        write_figure(found, figure)
 
 
 def main() -> None:
-    """Carry out what is missing; write the table after every run."""
+    """Unlearn and attack what is missing, then attack every finished model further."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
@@ -247,15 +126,24 @@ def main() -> None:
     parser.add_argument("--noise", nargs="*", type=float, default=NOISE)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="of the distillation")
     parser.add_argument("--table", type=Path, default=RESULTS)
+    parser.add_argument("--attacks-only", action="store_true", help="attack finished models")
     parser.add_argument("--tiny", action="store_true", help="two steps, to try it")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     chosen = cells(wanted.methods, wanted.noise, wanted.steps)
     table = wanted.out / "tiny.json" if wanted.tiny else wanted.table
+    report = Report(wanted.out, chosen, wanted.seeds, table)
     planned = jobs(wanted.out, chosen, wanted.seeds, tiny=wanted.tiny)
-    for ended in run_all(planned, workers=wanted.workers):
+    carry_out({} if wanted.attacks_only else planned, wanted.workers, report)
+    attacks = further_jobs(wanted.out, chosen, wanted.seeds, tiny=wanted.tiny)
+    carry_out(attacks, wanted.workers, report)
+
+
+def carry_out(planned: Mapping[Path, Recipe], workers: int, report: Report) -> None:
+    """Carry out what is missing of these runs; write the record after each."""
+    for ended in run_all(planned, workers=workers):
         print(ended.path.name, ended.error or "done", flush=True)
-        write(wanted.out, chosen, wanted.seeds, table)
+        report.write()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ilu.evals.metrics.facts import KnownItems
 from ilu.evals.metrics.known_facts import KnownFacts
 from ilu.evals.metrics.likelihood import HeldOutNLL
 from ilu.evals.suite import named
-from ilu.models.load import load_model
+from ilu.models.load import SecondModel, load_model
 from ilu.system.discover import modules
 from ilu.types import LM, Example, Question, Questions, Source
 from tests.conftest import make_tiny
@@ -87,8 +87,20 @@ def lm(tokenizer):
     return LM(make_tiny(len(tokenizer), 256), copy.deepcopy(tokenizer))
 
 
+@pytest.fixture(scope="module")
+def original(tokenizer, tmp_path_factory):
+    """A saved model of the same shape, with other weights."""
+    folder, model = tmp_path_factory.mktemp("original"), make_tiny(len(tokenizer), 256)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return SecondModel(str(folder))
+
+
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, original):
     """Makes a metric on data of these tests, by the types of its settings."""
 
     def rows(name, count):
@@ -104,6 +116,7 @@ def make(tmp_path):
             Passages: Passages(rows("texts", count)),
             Problems: Problems(rows("problems", count), None),
             FactItems | KnownItems: facts(count // 3),
+            SecondModel: original,
             str: "set",
         }
         given: dict[str, Any] = {f.name: by_type[f.type] for f in fields(cls) if f.type in by_type}

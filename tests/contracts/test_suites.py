@@ -14,7 +14,12 @@ def smallest(name: str) -> SuiteRequest:
     """A request with all that the suite needs, and two items of each set."""
     kind = suites()[name]
     data = None if kind.data == "own" else "d.jsonl"
-    return SuiteRequest(limit=2, data=data, nonmembers="n.jsonl" if kind.nonmembers else None)
+    return SuiteRequest(
+        limit=2,
+        data=data,
+        nonmembers="n.jsonl" if kind.nonmembers else None,
+        original="lab" if kind.original else None,
+    )
 
 
 @pytest.mark.parametrize("name", suites())

@@ -180,6 +180,36 @@ OLD_WORDS = re.compile(
 """Forget quality is a p-value in TOFU; the others are abbreviations of ILU's paper."""
 
 
+def test_the_page_on_threats_has_the_numbers_of_the_study():
+    """What is forgotten after each attack of the study, with two digits."""
+    record = json.loads((ROOT / "results" / "relearning.json").read_text(encoding="utf-8"))
+    found = {(r["method"], r["noise"], r["steps"]): r for r in record["rows"]}
+    alone = [found[name, None, None] for name in ("rmu", "npo", "rmu-ilu")]
+    undone = [found[name, 0.6, 530] for name in ("rmu", "npo")]
+    page = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): [c.strip(" *") for c in cells[2:]] for line in page.splitlines()
+            if len(cells := line.split("|")) > 8}  # fmt: skip
+    for said, key in {
+        "ask questions": "forgotten",
+        "fine-tune all weights on six unrelated tasks (mean)": "still_forgotten",
+        "fine-tune all weights on the task `next`": "after next",
+        "train on documents about 20 of 120 agents": "relearned",
+        "**utility** (original 1.00)": "utility",
+        "**price**, share of pretraining": "cost_share",
+    }.items():
+        cells = rows[said]
+        assert cells[:3] == [two_digits(row[key]) for row in alone], said
+        assert cells[4] == ", ".join(two_digits(row[key]) for row in undone), said
+        if key != "cost_share":
+            assert cells[5] == two_digits(record["ceiling"][key]), said
+
+
+def two_digits(value) -> str:
+    """A share, or the mean of one with its interval."""
+    share = f"{value[0] if isinstance(value, list) else value:.2f}"
+    return share.removeprefix("0")
+
+
 def test_tables_and_pages_name_measures_as_the_glossary_does():
     """Some pages explain the older words; forget quality is TOFU's p-value."""
     tables = [*(ROOT / "results").rglob("*.md"), *(ROOT / "studies").glob("*/README.md")]

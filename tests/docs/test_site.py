@@ -21,8 +21,8 @@ from ilu.recipes.registry import methods
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ORDER = ("index", "quickstart", "concepts", "recipes", "data", "method", "attacks", "masks",
-         "publishing", "metrics", "migration", "api", "loops", "results")  # fmt: skip
+ORDER = ("index", "quickstart", "concepts", "recipes", "data", "method", "attacks", "threats",
+         "masks", "publishing", "metrics", "migration", "api", "loops", "results")  # fmt: skip
 BLOCK = re.compile(r"(<!-- parsed only -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 

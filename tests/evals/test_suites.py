@@ -116,7 +116,8 @@ def test_flags_that_would_do_nothing_are_refused():
     for name in ("wmdp", "lab", "choice", "perplexity", "tofu"):
         data = None if suites()[name].data == "own" else "d.jsonl"
         with pytest.raises(
-            ValueError, match=f"{name} does not truncate: `truncate` is for likelihood"
+            ValueError,
+            match=f"{name} does not truncate: `truncate` is for depth, likelihood, membership",
         ):
             suite_of(name, SuiteRequest(data=data, truncate=64))
     for name, data in (("lab", None), ("mmlu", None), ("elicit", None), ("lm-eval", "mmlu")):

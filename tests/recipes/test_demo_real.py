@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from ilu.data.facts.sources import FactDocuments
+from ilu.data.stream import open_stream
 from ilu.lab.sources import TaskTrain
-from ilu.models.load import load_model
+from ilu.models.load import load_model, load_tokenizer
 from ilu.models.named import is_at_hand
 from ilu.recipes import demo_real
 from ilu.recipes.build import build
@@ -37,10 +38,22 @@ def test_every_model_forgets_the_same_and_is_attacked_alike(without_hub):
     for each in others:
         assert each.attacks.keys() == {"sums", "mood", "relearn-half"}
         assert each.metrics == first.metrics
+        assert {*each.metrics} == {"forget_accuracy", "utility"}
+        assert {"forget_nll", "degenerate", "utility_generated"} <= {*each.slow_metrics}
         assert ("environment" in each.data) == each.name.endswith("-ilu")
     half = first.attacks["relearn-half"]
     assert half.feed.source == FactDocuments("facts:elements/a")
     assert half.goals["others_accuracy"].questions.items.name == "facts:elements/b"
+
+
+@NEEDS_IT
+@pytest.mark.filterwarnings("ignore:openai/gsm8k")
+def test_the_penalty_reads_examples_as_long_as_those_of_the_attacks(hub):
+    tokenizer = load_tokenizer("smollm2")
+    made = next(r for r in demo_real.recipes(0, demo_real.FULL) if r.name == "rmu-ilu")
+    for feed in (made.data["environment"], made.attacks["gsm8k"].feed):
+        read = open_stream(feed, tokenizer, limit=2048, seed=0, name="environment")
+        assert max(read(i).input_ids.shape[1] for i in range(4)) == demo_real.TOKENS
 
 
 @NEEDS_IT

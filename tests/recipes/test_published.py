@@ -122,5 +122,5 @@ def test_settings_of_the_papers_runs():
     assert npo.objective["forget"].loss.beta == 0.0225
     assert rmu.data["environment"].batch_size == npo.data["environment"].batch_size == 48
     assert "environment" not in build("wmdp-npo", defaults("wmdp-npo", "")).data
-    measured = set(build("wmdp-npo", defaults("wmdp-npo", "")).metrics)
+    measured = set(build("wmdp-npo", defaults("wmdp-npo", "")).all_metrics)
     assert measured == {"forget_nll", "retain_nll", "degenerate"}

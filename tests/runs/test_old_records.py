@@ -9,6 +9,7 @@ import pytest
 
 from ilu.data.stream import Feed
 from ilu.lab.sources import Documents, Facts
+from ilu.models.named import is_at_hand
 from ilu.runs.recipe import read_recipe
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
@@ -18,6 +19,8 @@ from ilu.training.objective import Plain
 
 RESULTS = Path(__file__).parents[2] / "results"
 RUNS = sorted(path.parent for path in RESULTS.rglob("recipe.json"))
+LAB_RUNS = [path for path in RUNS if path.parent.name == "demo"]
+REAL = RESULTS / "demo-real"
 
 
 def test_there_are_runs():
@@ -32,8 +35,18 @@ def test_it_loads_and_is_recorded_by_stable_names(path):
     assert restore(json.loads(again)) == recipe
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LAB_RUNS, ids=lambda path: path.name)
 def test_the_finished_run_is_recognised_and_left_as_it_is(path, tmp_path):
+    recognised(path, tmp_path)
+
+
+@pytest.mark.skipif(not is_at_hand("smollm2"), reason="smollm2: requirements-smollm2.txt")
+def test_so_is_a_run_of_a_real_model(hub, tmp_path):
+    recognised(REAL / "rmu-ilu", tmp_path)
+
+
+def recognised(path, tmp_path):
+    """The run is finished for `resume`, which changes none of its files."""
     shutil.copytree(path, tmp_path / "run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     run(read_recipe(path / "recipe.json"), tmp_path / "run", Options(resume=True))

@@ -106,6 +106,19 @@ def test_every_recipe_runs_is_recorded_and_can_be_loaded(name, folder, tmp_path)
     assert "rmu" not in name or all("down_proj" in n for n in changed)
 
 
+def test_slow_metrics_are_measured_before_and_after_unlearning_but_not_during_attacks(
+    folder, tmp_path
+):
+    made = recipe(folder, "npo")
+    assert set(made.slow_metrics) == {"degenerate"}
+    attack = FineTune(made.data["retain"], Optim(lr=1e-3, steps=4))
+    out = run(replace(made, attacks={"retain": attack}), tmp_path / "run")
+    for stage in ("before", "after"):
+        assert set(out.scores(stage)) == {*made.metrics, "degenerate"}
+    for stage in ("quarter", "half", "end"):
+        assert set(out.scores(f"retain-{stage}")) == set(made.metrics)
+
+
 def test_topics_share_the_weight_and_are_steered_apart(folder, tmp_path):
     topics = tuple(str(folder / f"{k}.jsonl") for k in ("forget", "environment"))
     made = recipe(folder, "rmu-sam", forget=topics)

@@ -22,6 +22,7 @@ from ilu.attacks.weight_edit import WeightEdit
 from ilu.cli.main import run as command
 from ilu.cli.sweep import tried
 from ilu.cli.sweep_flags import goal_of, planned, read, spread, trial
+from ilu.cli.sweep_results import show_results
 from ilu.data.downstream import Problems
 from ilu.data.splits import HalfOfQuestions
 from ilu.evals.metrics.final_number import FinalNumber
@@ -29,7 +30,8 @@ from ilu.evals.metrics.multiple_choice import Choice
 from ilu.lab.sources import Facts, domain
 from ilu.models.named import model_path
 from ilu.recipes.attacks import with_attacks
-from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, read_goal
+from ilu.recipes.build import build
+from ilu.recipes.holdout import aimed, as_recorded, attacks_of, halved, on_half, read_goal
 from ilu.runs.run import Options, run
 from ilu.runs.run_dir import RunDir
 from ilu.runs.sweep import folder as sweep
@@ -43,6 +45,7 @@ from ilu.system.locks import alone
 from ilu.system.record import describe, restore
 from ilu.system.scores import Score
 from ilu.training.fit import Optim
+from tests.fabricate import HALF, KNOWN, LOST, make_run
 from tests.runs.test_run import OWN, recipe
 
 SOAK = pytest.mark.skipif("ILU_SOAK" not in os.environ, reason="a minute or more: make soak")
@@ -202,6 +205,26 @@ def test_a_killed_sweep_goes_on_and_says_what_failed(folder, tmp_path, capsys):
         assert "another process" in capsys.readouterr().err
 
 
+def test_the_worst_usable_case_is_shown_once_runs_are_done(tmp_path, capsys):
+    """Means over the seeds of a recipe; a run that is not done does not count."""
+    broken = {"end": {"forget_accuracy": KNOWN, "task_accuracy": KNOWN, "utility": LOST}}
+    usable = {"end": {"forget_accuracy": HALF, "task_accuracy": KNOWN, "utility": KNOWN}}
+    attacks = {"mood": broken, "sums": usable}
+    for seed, done in ((0, True), (1, True), (2, False)):
+        make_run(sweep.place(tmp_path, f"s{seed}"), "npo", KNOWN, LOST, attacks,
+                 seed=seed, done=done)  # fmt: skip
+    damaged = make_run(sweep.place(tmp_path, "s3"), "npo", KNOWN, LOST, attacks, seed=3)
+    (damaged / "scores" / "after.json").write_text("{")
+    show_results(tmp_path, ["s0", "s1", "s2", "s3", "s4"])
+    said = re.sub(r"[\s│┃]+", " ", capsys.readouterr().out)
+    assert "worst usable case" in said
+    # forgotten, utility, the worst case, and the worst of a model that is usable
+    assert re.search(r"npo 1\.000 ± \S+ 1\.000 ± \S+ 0\.000 ± \S+ .*0\.500 ± 0\.000", said)
+    assert said.index("(mood)") < said.index("(sums)")
+    show_results(tmp_path, ["s2"])
+    assert capsys.readouterr().out == ""
+
+
 def test_cancelling_stops_runs_wherever_they_are_and_resuming_goes_on(folder, tmp_path):
     wanted, cancel = recipe(folder, "npo"), tmp_path / "cancelled"
     cancel.touch()
@@ -313,6 +336,14 @@ def test_what_was_for_validation_is_in_no_goal_of_the_test():
     assert [m.questions.half for m in parts.values()] == ["test", "test"]
     whole = FinalNumber(Problems(limit=3))
     assert aimed(WeightEdit(Noise(0.1), {"g": whole}), "test").goals == {"g": whole}
+
+
+def test_a_search_on_the_users_own_data_leaves_out_slow_metrics_until_the_test(folder):
+    data = {"forget": str(folder / "forget.jsonl"), "retain": str(folder / "retain.jsonl")}
+    made = build("npo", {"model": str(folder / "model"), **data})
+    assert set(made.slow_metrics) == {"degenerate"}
+    assert on_half(made, "validation").slow_metrics == {}
+    assert on_half(made, "test").slow_metrics == made.slow_metrics
 
 
 def test_a_search_shows_trials_no_test_item_and_the_test_no_validation_attack():

@@ -50,7 +50,7 @@ def test_the_table_of_records_lists_every_record_and_no_other():
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     listed = {
-        re.split(r"[./]", name)[0] for row in rows for name in re.findall(r"`(\w[\w./]*)`", row)
+        re.split(r"[./]", name)[0] for row in rows for name in re.findall(r"`(\w[\w./-]*)`", row)
     }
     there = {p.stem for p in (ROOT / "results").iterdir() if p.name != "README.md"}
     assert listed == there

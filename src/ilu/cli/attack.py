@@ -81,7 +81,8 @@ def measured(wanted: Attack, request: SuiteRequest) -> SuiteRequest:
     kind, shared = suite_kind(wanted.suite), wanted.settings
     truncated = {"truncate": shared.truncate} if kind.truncates else {}
     roles = {"forget": shared.forget, "retain": shared.retain} if kind.roles else {}
-    return replace(request, **truncated, **roles)
+    original = {"original": shared.original} if kind.original else {}
+    return replace(request, **truncated, **roles, **original)
 
 
 def asking(wanted: Attack, request: SuiteRequest) -> dict[str, Group]:

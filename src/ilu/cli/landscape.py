@@ -1,6 +1,7 @@
 """``ilu landscape``: scores on a line or plane through models, or in random directions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ilu.evals.geometry.landscape import (
 from ilu.evals.geometry.task_vectors import same_shapes
 from ilu.models.load import load_model
 from ilu.recipes.landscape import measured
+from ilu.recipes.suite import suite_kind
+from ilu.recipes.suite_request import SuiteRequest
 from ilu.runs.report.svg import landscape_svg
 from ilu.system.atomic import write_json, write_text
 from ilu.system.provenance import environment
@@ -33,7 +36,7 @@ POINTS: Mapping[Kind, int] = {"line": 13, "plane": 9, "random": 9}
 
 def main(argv: Sequence[str]) -> None:
     """Carry out the command."""
-    wanted = read(argv)
+    wanted, request = read(argv)
     kind = wanted.kind or ("plane" if wanted.finetuned else "line")
     if (kind == "plane") != (wanted.finetuned is not None):
         raise ValueError(
@@ -43,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--points {wanted.points}: it must be at least 2")
     if wanted.out.suffix != ".json":
         raise ValueError(f"--out {wanted.out}: give a file that ends in .json")
-    found = explored(kind, wanted)
+    found = explored(kind, wanted, request)
     write_json(wanted.out, found)
     for metric in found["points"][0]["scores"]:
         write_text(
@@ -52,9 +55,11 @@ def main(argv: Sequence[str]) -> None:
     show(found)
 
 
-def explored(kind: Kind, wanted: Landscape) -> dict[str, Any]:
+def explored(kind: Kind, wanted: Landscape, request: SuiteRequest) -> dict[str, Any]:
     """The record of a landscape."""
-    suite = measured(wanted.suite, wanted.request)
+    if suite_kind(wanted.suite).original:
+        request = replace(request, original=wanted.original)
+    suite = measured(wanted.suite, request)
     lm = load_model(wanted.unlearned, device=wanted.device)
     origin = weights_of(lm.model)
     others = {"original": wanted.original, "finetuned": wanted.finetuned}

@@ -9,6 +9,7 @@ from ilu.cli.arguments.sweep import Folder, Resume, Where, check
 from ilu.cli.flags import as_flags, parse
 from ilu.cli.signals import interruptible
 from ilu.cli.sweep_flags import PROG, Wish, goal_of, planned, read, trial
+from ilu.cli.sweep_results import show_results
 from ilu.cli.sweep_status import following, show
 from ilu.cli.terminal import console
 from ilu.models.load import usable
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
         records = {name: recorded(each) for name, each in planned(wish, best).items()}
         write_plan(out, records, search=best is not None)
         errors = carry_out(records)
+    show_results(out, records)
     ended(out, errors)
 
 
@@ -165,7 +167,9 @@ def tried(
 
 def show_status(argv: Sequence[str]) -> None:
     """Carry out ``ilu sweep status``."""
-    show(parse(Folder, f"{PROG} status", argv).folder, Where().workers)
+    folder = parse(Folder, f"{PROG} status", argv).folder
+    show(folder, Where().workers)
+    show_results(folder, read_plan(folder)["runs"])
 
 
 def resume(argv: Sequence[str]) -> None:
@@ -176,6 +180,7 @@ def resume(argv: Sequence[str]) -> None:
         errors = carry_out(plan["runs"])
     if plan["search"]:
         console.print("what was planned is done; a search goes on with its own command")
+    show_results(wanted.folder, plan["runs"])
     ended(wanted.folder, errors)
 
 

@@ -12,8 +12,9 @@ from ilu.data.hub import find_rows, local_rows
 from ilu.data.question_form import Form
 from ilu.data.readers import Row
 from ilu.data.text import renamed
+from ilu.data.tokenize import encode_pairs
 from ilu.system.checks import check_limit
-from ilu.types import Question
+from ilu.types import Example, Question, Questions
 
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("question", "choices", "answer")
@@ -22,6 +23,22 @@ FEW = 3
 UNLABELLED = (None, "", -1, "-1")
 """Values of the answer in test sets without public answers."""
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class RightAnswers:
+    """Questions with their right option as the answer, which alone takes a loss.
+
+    Questions without a known answer are left out.
+    """
+
+    questions: Questions
+
+    def __call__(self, tokenizer: Any) -> list[Example]:
+        known = [(q, q.answer) for q in self.questions() if q.answer is not None]
+        prompts = [q.context(answer) for q, answer in known]
+        pairs = encode_pairs(tokenizer, prompts, [q.options[answer] for q, answer in known])
+        return [Example([*head, *tail], len(head)) for head, tail in pairs]
 
 
 class Numbered(NamedTuple):

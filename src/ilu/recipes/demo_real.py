@@ -21,6 +21,8 @@ HUB, OWN = ("gsm8k", "sst2"), ("sums", "mood")
 """Downstream tasks: of the hub where its mirror is on this machine, else of the lab."""
 DATA = ("openai/gsm8k:main", "stanfordnlp/sst2")
 """The data of the tasks of the hub."""
+TOKENS = 96
+"""Examples of tasks of the hub are cut to this length, for the attacks and for the penalty."""
 TASK_RATE, HALF_RATE = 1e-4, 3e-5
 """Learning rates of fine-tuning and relearning: the largest that kept the utility (see the log)."""
 
@@ -30,7 +32,8 @@ class Size:
     """How long the demo is.
 
     ``unlearn``: steps of the unlearning; None for the defaults. ``attack``: steps of each attack.
-    ``batch``: examples of each of its steps. ``texts``: measure also what the models write.
+    ``batch``: examples of each of its steps. ``texts``: measure before and after the unlearning
+    losses and what the models write.
     """
 
     unlearn: int | None
@@ -65,14 +68,25 @@ def tasks() -> tuple[str, ...]:
 def unlearned(name: str, seed: int, size: Size, names: tuple[str, ...]) -> Recipe:
     """A recipe with its defaults for this model; the penalty sees the first of the tasks."""
     steps = {} if size.unlearn is None else {"steps": size.unlearn}
-    environment = {"environment": names[0]} if name.endswith("-ilu") else {}
+    read = {
+        "environment": names[0], "environment_batch_size": size.batch, "truncate": longest(names),
+    }  # fmt: skip
+    environment = read if name.endswith("-ilu") else {}
     settings = {
         "model": SMOLLM2, "forget": TOPIC, "retain": "facts:rest", "limit": size.questions,
         "seed": seed, **environment, **steps,
     }  # fmt: skip
     made = build(name, settings)
-    measured = {n: m for n, m in made.metrics.items() if size.texts or n in (FORGET, UTILITY)}
-    return replace(made, metrics=measured, attacks=attacks(names, size, seed))
+    answers = {n: m for n, m in made.metrics.items() if n in (FORGET, UTILITY)}
+    others = {n: m for n, m in made.all_metrics.items() if n not in answers}
+    slow = others if size.texts else {}
+    planned = attacks(names, size, seed)
+    return replace(made, metrics=answers, slow_metrics=slow, attacks=planned)
+
+
+def longest(names: tuple[str, ...]) -> int | None:
+    """Tokens to which examples of the tasks are cut."""
+    return TOKENS if names == HUB else None
 
 
 def attacks(names: tuple[str, ...], size: Size, seed: int) -> Mapping[str, FineTune]:
@@ -83,7 +97,7 @@ def attacks(names: tuple[str, ...], size: Size, seed: int) -> Mapping[str, FineT
             optim=Optim(lr=TASK_RATE, steps=size.attack),
             batch_size=size.batch,
             columns=(),
-            truncate=None if task in OWN else 96,
+            truncate=longest(names),
             seed=seed,
         )
         for task in names

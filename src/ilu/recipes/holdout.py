@@ -19,14 +19,19 @@ STAGE = rf"before|after|.+-({'|'.join(STAGES)})"
 
 
 def on_half(recipe: Recipe, half: Half) -> Recipe:
-    """The recipe with every metric, and every goal of its attacks, on one half of the items."""
+    """The recipe with every metric, and every goal of its attacks, on one half of the items.
+
+    Slow metrics are not divided, and left out on the validation half: settings are not chosen by
+    them.
+    """
     metrics = {
         name: halved(name, metric, half)
         for name, metric in recipe.metrics.items()
         if not isinstance(metric, HeldOutNLL)  # whose examples are a few already
     }
     attacks = {name: aimed(attack, half) for name, attack in recipe.attacks.items()}
-    return replace(recipe, metrics=metrics, attacks=attacks)
+    slow = recipe.slow_metrics if half == "test" else {}
+    return replace(recipe, metrics=metrics, slow_metrics=slow, attacks=attacks)
 
 
 def halved(name: str, metric: Any, half: Half) -> Metric:

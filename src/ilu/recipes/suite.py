@@ -19,6 +19,7 @@ class SuiteKind:
     data and accepts the user's, ``tasks`` requires names of tasks. ``splits`` are versions of
     its own data. ``forms``: its questions exist with and without the options in the prompt.
     ``roles``: it measures what was forgotten and what was kept, of data of its own.
+    ``original``: it compares with the model before unlearning.
     """
 
     build: Callable[[SuiteRequest], Suite]
@@ -31,6 +32,7 @@ class SuiteKind:
     nonmembers: bool = False
     batch_size: bool = False
     roles: bool = False
+    original: bool = False
 
 
 def suites() -> Mapping[str, SuiteKind]:
@@ -83,6 +85,9 @@ def check_choices(name: str, kind: SuiteKind, request: SuiteRequest) -> None:
     if request.truncate is not None and not kind.truncates:
         those = ", ".join(n for n, k in every.items() if k.truncates)
         raise ValueError(f"the suite {name} does not truncate: `truncate` is for {those}")
+    if request.original is not None and not kind.original:
+        those = ", ".join(n for n, k in every.items() if k.original)
+        raise ValueError(f"the suite {name} reads one model: `original` is for {those}")
     sets = {"forget": request.forget, "retain": request.retain, "known": request.known}
     roles = [setting for setting, given in sets.items() if given is not None]
     if roles and not kind.roles:

@@ -32,6 +32,7 @@ class SuiteRequest:
         retain: for the suite facts, the facts that were kept; facts:rest if left out.
         known: for the suite facts, a model: use only facts that it answers rightly in more than
             half of the training wordings, by choice. Give the original, for every model the same.
+        original: for the suite depth, the model before unlearning; lab if there is no data.
         batch_size: for lm-eval, a number, or auto for the largest that fits; 16 by default.
     """
 
@@ -47,6 +48,7 @@ class SuiteRequest:
     forget: str | None = None
     retain: str | None = None
     known: str | None = None
+    original: str | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit)

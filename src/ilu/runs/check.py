@@ -29,7 +29,7 @@ def check_inputs(recipes: Sequence[Recipe]) -> None:
     ]  # fmt: skip
     for name, revision in dict.fromkeys(models):
         check_name(name, revision)
-    check_files(tuple((each.data, each.attacks, each.metrics, each.probes) for each in recipes))
+    check_files(tuple((each.data, each.attacks, each.all_metrics, each.probes) for each in recipes))
     given = [(each.mask, each.model) for each in recipes if isinstance(each.mask, str)]
     for mask, model in dict.fromkeys(given):
         check_mask(Path(mask), model)

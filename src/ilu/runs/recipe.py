@@ -24,8 +24,9 @@ from ilu.types import Attack, Edit, Group, Metric
 class Recipe:
     """Unlearn ``model`` with ``objective``, measure, then attack and measure again.
 
-    An empty objective leaves the model as it is. ``edit`` is weight arithmetic after the training.
-    ``mask`` is a file, or how to make one when the run begins.
+    ``slow_metrics``, such as those that generate text, are measured before and after unlearning,
+    and not during attacks. An empty objective leaves the model as it is. ``edit`` is weight
+    arithmetic after the training. ``mask`` is a file, or how to make one when the run begins.
     ``probes`` are prompting attacks, which do not change the weights: accuracy on what was
     forgotten, by name. ``keep_attacked`` saves the weights after each attack, which task vectors
     need. With ``lora``, adapters are trained and then merged into the weights: the merged model is
@@ -43,6 +44,7 @@ class Recipe:
     objective: Objective
     optim: Optim
     metrics: Mapping[str, Metric | Group]
+    slow_metrics: Mapping[str, Metric | Group] = field(default_factory=dict)
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     probes: Mapping[str, Group] = field(default_factory=dict)
     revision: str | None = None
@@ -114,6 +116,11 @@ class Recipe:
             )
 
     @property
+    def all_metrics(self) -> Mapping[str, Metric | Group]:
+        """What is measured before and after the unlearning."""
+        return {**self.metrics, **self.slow_metrics}
+
+    @property
     def leaves_the_model(self) -> bool:
         """Whether what is measured and attacked is the model as it was loaded."""
         return not (self.objective or self.edit or self.undo) and self.save_dtype == "own"
@@ -136,7 +143,7 @@ class Recipe:
 
     def check_names(self) -> None:
         """ValueError for names that cannot be file names, and for one name used twice."""
-        for name in (*self.attacks, *self.probes, *self.metrics, *self.data):
+        for name in (*self.attacks, *self.probes, *self.all_metrics, *self.data):
             if not re.fullmatch(r"[\w][\w.:+ -]*", name):
                 raise ValueError(
                     f"{name!r} cannot name an attack, a metric or data: it becomes the name of a "

@@ -150,7 +150,7 @@ def begin(recipe: Recipe, prepared: Prepared, path: Path, options: Options) -> R
     refuse_secrets(json.dumps(record, ensure_ascii=False), "recipe.json")
     with new_folder(path) if leads else nullcontext(path) as folder:
         out = RunDir(folder, options.ranks)
-        scores = evaluate_once(recipe.metrics, prepared.lm, shared)
+        scores = evaluate_once(recipe.all_metrics, prepared.lm, shared)
         out.write_scores("before", scores)
         keep_samples(recipe, prepared.lm, out, "before", options)
         options.on_eval("before", scores)
@@ -194,7 +194,7 @@ def same_run(out: RunDir, recipe: Recipe, prepared: Prepared) -> None:
 def measure(recipe: Recipe, lm: LM, out: RunDir, stage: str, options: Options) -> None:
     """Score ``lm``, unless an earlier session of the run did so."""
     if not out.has(f"scores/{stage}"):
-        scores = evaluate_once(recipe.metrics, lm, options.shared)
+        scores = evaluate_once(recipe.all_metrics, lm, options.shared)
         keep_samples(recipe, lm, out, stage, options)
         out.write_scores(stage, scores)
         options.on_eval(stage, scores)

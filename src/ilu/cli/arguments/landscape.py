@@ -1,15 +1,18 @@
 """The flags of ``ilu landscape``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, make_dataclass
+from inspect import cleandoc
 from pathlib import Path
 from typing import Literal
 
-from ilu.cli.flags import parse
+from ilu.cli.flags import parse, subset
 from ilu.cli.help import Positional
 from ilu.recipes.suite_request import SuiteRequest
 
 Kind = Literal["line", "plane", "random"]
+MEASURED = tuple(field.name for field in fields(SuiteRequest) if field.name != "original")
+"""Settings of a suite that are flags here; ``original`` is an argument of the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +45,16 @@ class Landscape:
     finetuned: Positional[str | None] = None
     kind: Kind | None = None
     suite: str = "likelihood"
-    request: SuiteRequest = SuiteRequest()
     points: int | None = None
     seed: int = 0
     out: Path
     device: str = "cpu"
 
 
-def read(argv: Sequence[str]) -> Landscape:
-    """Parse the flags."""
-    return parse(Landscape, "ilu landscape", argv)
+def read(argv: Sequence[str]) -> tuple[Landscape, SuiteRequest]:
+    """Parse the flags: those of the landscape, and those of what is measured."""
+    parts = [("landscape", Landscape), ("measured", subset(SuiteRequest, MEASURED))]
+    kind = make_dataclass("Flags", parts, frozen=True, kw_only=True)
+    description = cleandoc((Landscape.__doc__ or "").split("Args:")[0])
+    found = parse(kind, "ilu landscape", argv, description)
+    return found.landscape, SuiteRequest(**vars(found.measured))
