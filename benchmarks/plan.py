@@ -2,10 +2,11 @@
 
     python benchmarks/plan.py      # minutes; writes results/plan.json
 
-Each setting trains two steps on facts in a process of its own. Measured is the largest resident
-set beyond that of the process before it had a model of its own; predicted is the peak on a CPU for
-examples as long as the longest of those that the two steps read. The allocator keeps freed memory
-for later, so a measurement is somewhat more than what tensors take.
+Each setting trains two steps on facts in processes of its own. Measured is the largest resident set
+beyond that of the process before it had a model of its own; predicted is the peak on a CPU for
+examples as long as the longest of those that the two steps read. It is measured twice: with freed
+memory returned at once, which is what tensors take and what is predicted, and as it is, where glibc
+keeps freed memory that no longer fits.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured import alone, peak_mib
+from measured import alone, peak_mib, return_freed_memory
 from real import MODEL, TINY
 
 from ilu.data.stream import Stream, open_stream
@@ -97,8 +98,8 @@ def case(lm: LM, model: str, name: str, batch: int) -> Case:
     return Case(lm, recipe, streams)
 
 
-def trained(given: Case) -> float:
-    """Peak of the training, in MiB, with the weights.
+def trained(given: Case, returned: bool) -> float:
+    """Peak of the training, in MiB, with the weights; freed memory is ``returned`` at once or kept.
 
     The model that is copied is read first: its file is mapped, and would be counted otherwise.
     """
@@ -106,6 +107,8 @@ def trained(given: Case) -> float:
         p.sum()
     if given.recipe.lora:
         import_module("peft")
+    if returned:
+        return_freed_memory()
 
     def make() -> Any:
         model, recipe = deepcopy(given.lm.model), given.recipe
@@ -121,20 +124,24 @@ def row(lm: LM, model: str, name: str, batch: int) -> dict[str, Any]:
     """Predicted and measured peak of a setting."""
     given = case(lm, model, name, batch)
     predicted = peak_memory(given.recipe, shape_of(lm.model, given.recipe), given.length, "cpu")
-    measured = alone(trained, given)
+    measured, as_it_is = alone(trained, given, True), alone(trained, given, False)
     found = predicted.total / MIB
-    print(f"{name:27} {found:8.0f} {measured:8.0f} {found / measured:6.2f}", flush=True)
+    print(
+        f"{name:27} {found:8.0f} {measured:8.0f} {found / measured:6.2f} {as_it_is:8.0f}",
+        flush=True,
+    )
     parts = {part: round(size / MIB, 1) for part, size in predicted._asdict().items()}
     return {
         "settings": name, "length": given.length, "predicted_mib": round(found, 1),
-        "measured_mib": measured, "ratio": round(found / measured, 3), "parts": parts,
+        "measured_mib": measured, "ratio": round(found / measured, 3),
+        "resident_mib": as_it_is, "parts": parts,
     }  # fmt: skip
 
 
 def table(model: str, names: Sequence[str], batch: int) -> list[dict[str, Any]]:
     """All settings, one after the other."""
     lm = load_model(model)
-    print(f"{'':27} {'planned':>8} {'measured':>8} MiB")
+    print(f"{'':27} {'planned':>8} {'measured':>8} ratio resident as it is, MiB")
     return [row(lm, model, name, batch) for name in names]
 
 

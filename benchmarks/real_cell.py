@@ -23,6 +23,7 @@ from ilu.data.facts.sources import FactDocuments, FactItems, FactQuestions
 from ilu.data.stream import Feed
 from ilu.evals.metrics.multiple_choice import Choice
 from ilu.models import forward, lm_head_loss
+from ilu.models.load import model_path
 from ilu.recipes.build import build
 from ilu.runs.recipe import Recipe
 from ilu.runs.report.formats import write_report
@@ -129,29 +130,43 @@ def cell(model: str, counts: Counts, folder: Path) -> dict[str, float]:
 FIRST_STEP = """
 import json, sys, time
 from ilu.cli import main
-from ilu.models import load
+from ilu.runs import prepare, run
 from ilu.training import fit
-loading = [0.0]
-inner = load.pretrained
-def timed(*given, **more):
-    import transformers.models.auto.modeling_auto
-    began = time.process_time()
-    found = inner(*given, **more)
-    loading[0] += time.process_time() - began
-    return found
+took = {}
+def timed(owner, name):
+    inner = getattr(owner, name)
+    def outer(*given, **more):
+        began = time.process_time()
+        found = inner(*given, **more)
+        took[name] = took.get(name, 0.0) + time.process_time() - began
+        return found
+    setattr(owner, name, outer)
 def first(*given, **more):
-    print(json.dumps({"all": time.process_time(), "loading": loading[0]}), flush=True)
+    print(json.dumps({"all": time.process_time(), **took}), flush=True)
     raise SystemExit(0)
-load.pretrained, fit.accumulate = timed, first
+for name in ("load_tokenizer", "open_streams", "loaded", "try_losses", "fingerprint_model"):
+    timed(prepare, name)
+for name in ("cautions", "evaluate_once"):
+    timed(run, name)
+fit.accumulate = first
 main.run(sys.argv[1:])
 """
-"""Ends at the first step; the import of Transformers' models is not counted as loading."""
+"""Ends at the first step; some parts of what comes before it are timed."""
+PLAIN = """
+import sys, time
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+AutoTokenizer.from_pretrained(sys.argv[1])
+AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+print(time.process_time())
+"""
+"""What Transformers takes to load the same model and its tokenizer, with its imports."""
 
 
 def first_step(model: str, folder: Path) -> dict[str, float]:
-    """Processor seconds of ``ilu unlearn`` up to its first step, and those of loading the model.
+    """Processor seconds of ``ilu unlearn`` up to its first step, by part.
 
-    Scores before unlearning are of two questions.
+    The scores before unlearning (``evaluate_once``) are of two questions, and of free text.
     """
     command = [
         sys.executable, "-c", FIRST_STEP, "unlearn", "npo", "--model", model,
@@ -166,14 +181,21 @@ def first_step(model: str, folder: Path) -> dict[str, float]:
 
 
 def first_steps(model: str, folder: Path, turns: int) -> dict[str, float]:
-    """The least of several processes; the first fills the caches of the file system."""
+    """The least of several processes; the first fills the caches."""
     found = [first_step(model, folder / str(i)) for i in range(turns)]
-    return min(found, key=lambda each: each["all"] - each["loading"])
+    least = min(found, key=lambda each: each["all"] - each["evaluate_once"])
+    command = [sys.executable, "-c", PLAIN, model_path(model)]
+    plain = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in found)
+    return {**least, "plain_loading": min(float(done.stdout.split()[-1]) for done in plain)}
 
 
 def ratios(cell: dict[str, float], first: dict[str, float]) -> dict[str, float]:
-    """The share of passes in a cell, and the seconds before the first step beyond loading."""
+    """The share of passes in a cell, and the seconds before the first step that are ours.
+
+    These are the ones beyond what Transformers takes to load model and tokenizer, without scores.
+    """
     return {
         "cell_compute_share": (cell["forward"] + cell["backward"]) / cell["all"],
-        "first_step_cpu_seconds": first["all"] - first["loading"],
+        "first_step_cpu_seconds": first["all"] - first["evaluate_once"] - first["plain_loading"],
+        "first_step_scores_cpu_seconds": first["evaluate_once"],
     }

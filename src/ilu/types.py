@@ -294,11 +294,13 @@ class Copies(NamedTuple):
         most: at the worst moment, the gradient that it returns included.
         at_own: before the rule takes the gradient of its own term, at most.
         at_other: the same for the gradient of another loss.
+        added: 1 if the gradient of its own term is added to one that exists before that pass.
     """
 
     most: int
     at_own: int = 0
     at_other: int = 0
+    added: int = 0
 
 
 @runtime_checkable

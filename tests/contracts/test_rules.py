@@ -50,11 +50,16 @@ def test_declares_truthfully_how_many_gradients_it_holds(rule):
     assert count(rule, read, own=32) - 32 == pytest.approx(rule.copies.at_own, abs=0.2)
     if read:
         assert count(rule, read, other=32) - 32 == pytest.approx(rule.copies.at_other, abs=0.2)
+    there = rule.copies.at_own + rule.copies.added
+    assert count(rule, read, forward=32) - 32 == pytest.approx(there, abs=0.2)
     assert read == set(rule.reads())
 
 
-def count(rule, read, own=0, other=0) -> float:
-    """The most gradients that exist while a rule works, if taking one needs so many more."""
+def count(rule, read, own=0, other=0, forward=0) -> float:
+    """The most gradients that exist while a rule works, if taking one needs so many more.
+
+    ``own`` and ``other`` are needed at the end of a pass, with its gradient; ``forward`` before it.
+    """
     params = [nn.Parameter(torch.ones(SIZE)) for _ in range(COUNT)]
 
     def gradient(more: int, onto=None) -> Slope:
@@ -66,6 +71,7 @@ def count(rule, read, own=0, other=0) -> float:
         return gradient(other)
 
     def here(onto=None) -> Slope:
+        torch.empty(forward * COUNT * SIZE)
         return gradient(own, onto)
 
     return peak_bytes(lambda: rule(params, here, of_other, 0)) / (COUNT * SIZE * 4)

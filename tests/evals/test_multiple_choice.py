@@ -118,8 +118,9 @@ def test_a_prompt_is_read_once_for_all_of_its_options(tiny, monkeypatch):
     assert option_rows.reads_branches(tiny, 9)
     read.clear()
     ours = option_logps(LM(tiny, Words()), asked, batch_size=8)
-    # Six of the prompt, two for " 6 7" and one for " 4"; the last two contexts are rows.
-    assert max(read) == 4 * 9
+    # Six of a prompt, or four, two for " 6 7" and one for " 4"; of the last two contexts the first
+    # has three tokens of the first prompt.
+    assert max(read) == (6 + 3) + (4 + 3) + 1 + 4
     watched.remove()
     monkeypatch.setattr(multiple_choice, "reads_branches", lambda model, longest: False)
     separate = option_logps(LM(tiny, Words()), asked, batch_size=8)
@@ -130,12 +131,42 @@ def test_a_prompt_is_read_once_for_all_of_its_options(tiny, monkeypatch):
 def test_branches_see_the_prompt_and_themselves_alone():
     contexts = [((5, 6, 1), [OptionInRow(0, 0, (1, 2))]), ((5, 6, 3), [OptionInRow(0, 1, (3, 4))])]
     (row,) = option_rows.rows(contexts, shared=True)
-    assert (row.ids, row.branches, row.positions) == ((5, 6, 1, 3), (0, 0, 1, 2), (0, 1, 2, 2))
+    assert (row.ids, row.ends, row.positions) == ((5, 6, 1, 3), (4, 4, 3, 4), (0, 1, 2, 2))
     assert [option.places for option in row.options] == [(1, 2), (1, 3)]
-    seen = option_rows.visible(torch.tensor([[*row.branches, -1]]))[0, 0].int().tolist()
+    seen = option_rows.visible(torch.tensor([[*row.ends, 5]]))[0, 0].int().tolist()
     assert seen == [
-        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 0, 1],
+        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1],
     ]  # fmt: skip
+
+
+def test_questions_with_the_same_beginning_share_a_row(tiny, monkeypatch):
+    """The three first share four tokens; the fourth shares none and is in the same row."""
+    asked = [
+        *(Question(f"1 2 3 4 {k} 6", OPTIONS, 0) for k in (7, 8, 9)),
+        Question("9 8 7 6 5", OPTIONS, 1),
+    ]
+    contexts = list(multiple_choice.contexts_of(Words(), asked).items())
+    (made,) = option_rows.rows(contexts, shared=True, size=8)
+    assert len(made.ids) == 4 + 3 * (2 + 3) + (5 + 3)
+    assert max(len(row.ids) for row in option_rows.rows(contexts, shared=True)) <= 2 * 8
+    assert option_rows.reads_branches(tiny, 9)
+    ours = option_logps(LM(tiny, Words()), asked, batch_size=8)
+    monkeypatch.setattr(multiple_choice, "reads_branches", lambda model, longest: False)
+    separate = option_logps(LM(tiny, Words()), asked, batch_size=8)
+    for one, other in zip(ours, separate, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_row_of_several_questions_has_no_more_tokens_and_logits_than_its_batch():
+    contexts = [
+        ((*[7] * 10, i, k), [OptionInRow(i, k, (k, 1))]) for i in range(40) for k in range(4)
+    ]  # fmt: skip
+    made = option_rows.rows(contexts, shared=True, size=8)
+    assert max(len(row.ids) for row in made) <= 8 * 12
+    assert max(len(row.places) for row in made) <= 8 * 2
+    many = option_rows.rows(contexts, shared=True, size=1000)
+    assert max(len(row.ids) for row in many) <= option_rows.MOST
+    assert sum(len(row.options) for row in many) == 160
 
 
 def test_models_whose_attention_has_a_window_read_every_context(tiny):
@@ -154,10 +185,12 @@ def test_a_batch_has_no_more_tokens_than_its_contexts_would_have():
     ]  # fmt: skip
     made = option_rows.rows([((i, *ids), o) for i, (ids, o) in enumerate(contexts)], shared=False)
     assert [len(b) for b in batches(made, 16)] == [16, 16, 4]
-    shared = option_rows.rows([((o[0].question, *ids), o) for ids, o in contexts], shared=True)
-    assert [len(row.ids) for row in shared] == [15] * 9
-    # 8 contexts of 12 tokens have 96 tokens and 16 logits: 3 rows have 45 and 15.
-    assert [len(b) for b in batches(shared, 8)] == [3, 3, 3]
+    own = [((o[0].question, *ids), o) for ids, o in contexts]
+    assert [len(row.ids) for row in option_rows.rows(own, shared=True)] == [15] * 9
+    shared = option_rows.rows(own, shared=True, size=8)
+    # 8 contexts of 12 tokens have 96 tokens and 16 logits: 3 questions have 45 and 15.
+    assert [len(row.ids) for row in shared] == [45] * 3
+    assert [len(b) for b in batches(shared, 8)] == [1, 1, 1]
 
 
 def test_what_has_no_token_or_no_answer_cannot_be_scored(tiny):

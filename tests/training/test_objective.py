@@ -13,18 +13,26 @@ from ilu.methods.robust.ilu import Penalty, ScaleGradient, Square
 from ilu.methods.robust.sam import SAM
 from ilu.models.forward import Frozen, ModelForward
 from ilu.training.fit import Optim, fit
-from ilu.training.objective import Engine, Plain, Term, Views, accumulate
+from ilu.training.objective import (
+    Engine,
+    Handover,
+    Plain,
+    Term,
+    Views,
+    accumulate,
+    is_start,
+)
 from ilu.training.schedules import Dual, Ramp, Switch
 from ilu.types import Example, Slope
 from tests.build import OwnRule, batch
 from tests.conftest import make_tiny
 
 
-def step(model, objective, memory, number=0):
+def step(model, objective, memory, number=0, micro=None):
     """One call of accumulate: values and the gradient."""
     forward = ModelForward(model)
     views = Views(forward, Frozen(model, None))
-    engine = Engine(views, views, list(model.parameters()))
+    engine = Engine(views, views, list(model.parameters()), micro)
     values = accumulate(objective, engine, lambda on: batch(), memory, number)
     grad = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
@@ -107,6 +115,54 @@ def test_neighbours_on_a_stream_share_a_forward_pass_and_change_nothing(tiny, mo
     assert shared == pytest.approx(values, rel=1e-9)
     assert (together - grad).norm() < 1e-5 * grad.norm()  # norms inside the model are float32
     assert memory == pytest.approx(apart, rel=1e-9)
+
+
+def penalised(on):
+    """A plain term on ``x``, and the penalty of the same loss."""
+    return {
+        "retain": Term(NLL(), on="x", weight=0.7),
+        "invariance": Term(NLL(), on=on, weight=0.5, rule=Penalty(radius=1e-3)),
+    }
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+def test_a_penalty_on_the_retain_batch_starts_from_the_gradient_of_the_retain_term(
+    tiny, monkeypatch, micro
+):
+    """The same values and gradients as on an equal batch of its own, with a pass less."""
+    passes = []
+    run = ModelForward._run
+    monkeypatch.setattr(ModelForward, "_run", lambda self, b: passes.append(b) or run(self, b))
+    tiny.double()
+    values, grad = step(tiny, penalised("y"), {}, micro=micro)
+    apart = len(passes)
+    shared, less = step(tiny, penalised("x"), {}, micro=micro)
+    assert len(passes) - apart == apart * 2 // 3
+    assert shared == pytest.approx(values, rel=1e-9)
+    assert (less - grad).norm() < 1e-7 * grad.norm()  # norms inside the model are float32
+
+
+def test_a_gradient_is_handed_over_once_and_at_the_same_weights():
+    p = torch.nn.Parameter(torch.ones(2))
+    slope, handover = Slope(1.0, (torch.ones(2),)), Handover()
+    assert handover.take([p]) is None
+    handover.give(slope, [p])
+    assert handover.take([p]) is slope
+    assert handover.take([p]) is None
+    handover.give(slope, [p])
+    with torch.no_grad():
+        p.add_(1.0)
+    assert handover.take([p]) is None
+
+
+def test_a_gradient_under_autocast_is_not_handed_over(tiny):
+    """The penalty differentiates in full precision."""
+    forward = ModelForward(tiny, autocast=True)
+    views, exact = Views(forward, Frozen(tiny, None)), Views(ModelForward(tiny), Frozen(tiny, None))
+    terms = [{name: term} for name, term in penalised("x").items()]
+    assert is_start(*terms, Engine(exact, exact, []))
+    assert not is_start(*terms, Engine(views, exact, []))
+    assert not is_start({"a": Term(KL(), on="x")}, terms[1], Engine(exact, exact, []))
 
 
 def test_the_square_is_that_of_the_mean_however_it_is_taken(tiny):

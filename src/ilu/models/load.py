@@ -19,7 +19,7 @@ from ilu.models.gguf import origin
 from ilu.models.named import check_name, model_path, reachable_path
 from ilu.models.vocabulary import check_ids
 from ilu.models.weight_files import FileWeights, weight_files
-from ilu.system.atomic import file_hash
+from ilu.system.cache import content_hash
 from ilu.system.distributed import full_tensor
 from ilu.system.errors import first_line, one_line, out_of_memory
 from ilu.system.optional import quiet_models
@@ -187,7 +187,7 @@ def fingerprint_files(
     if commit is not None:
         return {"commit": commit}
     folder = Path(model_path(name))
-    return {**origin(folder), **{path.name: file_hash(path) for path in files(folder)}}
+    return {**origin(folder), **{path.name: content_hash(path) for path in files(folder)}}
 
 
 def all_files(folder: Path) -> list[Path]:

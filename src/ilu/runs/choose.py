@@ -138,8 +138,9 @@ def slow_bfloat16(optim: Optim, device: str) -> str:
 def weak_forget_term(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> str:
     """Warning of a forget term whose gradient is almost zero; empty if there is none.
 
-    Computed from one example of each term. Skipped for low-rank adapters, which have other
-    gradients, and for ``adamw-bf16``, because float32 gradients may not fit in memory.
+    Computed from one example of each term, which takes no more memory than a step. Skipped for
+    low-rank adapters, which have other gradients, and for ``adamw-bf16``, because float32 gradients
+    may not fit in memory.
     """
     if not full(recipe) or recipe.optim.optimizer == "adamw-bf16":
         return ""
@@ -158,7 +159,8 @@ def weak_forget_term(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> s
 
 def gradient_norms(recipe: Recipe, lm: LM, streams: Mapping[str, Stream]) -> dict[str, float]:
     """Norm of the gradient of the forget and the retain term with their weights."""
-    with training(lm.model, recipe.optim.parameters) as named, recomputed(lm.model, True):
+    again = recipe.optim.recompute
+    with training(lm.model, recipe.optim.parameters) as named, recomputed(lm.model, again):
         views = Views(ModelForward(lm.model), Frozen(lm.model, {}))
         engine = Engine(views, views, list(named.values()))
         return {

@@ -139,9 +139,10 @@ def engine_for(
                         offloaded=optim.offload_reference, packed=optim.pack)  # fmt: skip
         return Views(forward, PutBack(model, original, forward) if ranks.sharded else frozen)
 
+    exact = views(False)
     return Engine(
-        views=views(optim.precision == "bfloat16"),
-        exact=views(False),
+        views=views(True) if optim.precision == "bfloat16" else exact,
+        exact=exact,
         params=list(named.values()),
         micro_batch=optim.micro_batch,
         ranks=ranks,

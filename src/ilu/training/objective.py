@@ -1,7 +1,7 @@
 """Evaluation and gradient of an objective, a weighted sum of named terms."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
@@ -112,23 +112,54 @@ class Engine:
         return Slope(value, grads)
 
 
+@dataclass
+class Handover:
+    """The gradient of a plain term, from which the rule of the next term starts.
+
+    With the retain batch as environment a penalty begins with the gradient of the retain term. It
+    is taken over once, and only at the weights at which it was computed.
+    """
+
+    kept: list[Slope] = field(default_factory=list[Slope])
+    versions: list[int] = field(default_factory=list[int])
+
+    def give(self, slope: Slope, params: Params) -> None:
+        """Keep a gradient at the present weights."""
+        self.kept, self.versions = [slope], versions(params)
+
+    def take(self, params: Params) -> Slope | None:
+        """The gradient, whose tensors the caller may change, or None at other weights."""
+        return self.kept.pop() if self.kept and self.versions == versions(params) else None
+
+
+def versions(params: Params) -> list[int]:
+    """How often each weight was written in place."""
+    return [p._version for p in params]
+
+
 def accumulate(
     objective: Objective, engine: Engine, draw: Draw, memory: Memory, step: int
 ) -> dict[str, float]:
     """Add the gradient of the objective to ``.grad``; return the value of each term.
 
     Terms on the same stream share one batch, and adjacent ones also a forward and a backward pass.
-    A rule that draws further batches gets new ones.
+    A rule that draws further batches gets new ones. A rule whose term has the loss and the batch of
+    the plain term before it starts from that gradient, which is computed once.
     """
     batches = {on: draw(on) for on in dict.fromkeys(term.on for term in objective.values())}
     values: dict[str, float] = {}
-    for terms in passes(objective):
+    groups, handover = passes(objective), Handover()
+    for terms, after in zip(groups, [*groups[1:], {}], strict=True):
         batch = batches[next(iter(terms.values())).on]
-        if all(joins(term) for term in terms.values()) and engine.fits_unsplit(batch):
+        starts = is_start(terms, after, engine)
+        joined = all(joins(term) for term in terms.values())
+        if joined and engine.fits_unsplit(batch) and not starts:
             values |= together(terms, batch, engine, memory, step)
             continue
         for name, term in terms.items():
-            values[name] = separately(name, term, batch, engine, draw, memory, step)
+            values[name] = separately(
+                name, term, batch, engine, draw, memory, step, handover, keep=starts
+            )
     engine.ranks.sum_grads(engine.params)
     return values
 
@@ -136,6 +167,18 @@ def accumulate(
 def passes(objective: Objective) -> list[Objective]:
     """Groups of terms that may share a forward and a backward pass."""
     return [dict(group) for _, group in groupby(objective.items(), lambda item: pass_key(*item))]
+
+
+def is_start(terms: Objective, after: Objective, engine: Engine) -> bool:
+    """Whether the rule of the next term may start from the gradient of this one term.
+
+    Not under autocast, because a rule differentiates in full precision.
+    """
+    if len(terms) != 1 or len(after) != 1 or engine.views is not engine.exact:
+        return False
+    (one,), (other,) = terms.values(), after.values()
+    same = one.on == other.on and one.loss == other.loss
+    return same and one.rule.power == 1 and not joins(other)
 
 
 def joins(term: Term) -> bool:
@@ -170,21 +213,37 @@ def together(
 
 
 def separately(
-    name: str, term: Term, batch: Batch, engine: Engine, draw: Draw, memory: Memory, step: int
+    name: str,
+    term: Term,
+    batch: Batch,
+    engine: Engine,
+    draw: Draw,
+    memory: Memory,
+    step: int,
+    handover: Handover,
+    *,
+    keep: bool,
 ) -> float:
-    """Add the gradient of one term by its rule and in micro-batches; return its value."""
+    """Add the gradient of one term by its rule and in micro-batches; return its value.
+
+    With ``keep`` the gradient of the term is handed over to the rule of the next one.
+    """
     weight = weight_of(term, name, memory, step)
-    if term.rule.power == 1 and term.relative_to is None:
+    if term.rule.power == 1 and term.relative_to is None and not keep:
         value = engine.backward(term.loss, batch, weight=weight)
     else:
-        value, grads = ruled(term, batch, engine, draw, step)
+        value, grads = ruled(term, batch, engine, draw, step, handover)
         here = engine.ranks.share * weight * relation(term, name, memory, value)
         add(engine.params, grads, here)
+        if keep:
+            handover.give(Slope(value, grads), engine.params)
     remember(term, name, memory, weight, value)
     return value
 
 
-def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Slope:
+def ruled(
+    term: Term, batch: Batch, engine: Engine, draw: Draw, step: int, handover: Handover
+) -> Slope:
     """Value and gradient of one term by its rule. It needs memory for a second gradient.
 
     A term that is separate only because of micro-batches has the precision of a shared pass.
@@ -192,6 +251,8 @@ def ruled(term: Term, batch: Batch, engine: Engine, draw: Draw, step: int) -> Sl
     exact = not joins(term)
 
     def here(onto: Grads | None = None) -> Slope:
+        if onto is None and (known := handover.take(engine.params)):
+            return known
         return engine.slope(term.loss, batch, exact=exact, onto=onto)
 
     return term.rule(engine.params, here, lambda loss, on: engine.slope(loss, draw(on)), step)

@@ -139,7 +139,7 @@ def option_logps(lm: LM, questions: Sequence[Question], *, batch_size: int) -> L
     longest = max((len(ids) for ids, _ in contexts), default=0)
     several = any(len(each.tokens) > 1 for _, options in contexts for each in options)
     shared = several and reads_branches(lm.model, longest)
-    for batch in batches(rows(contexts, shared=shared), batch_size):
+    for batch in batches(rows(contexts, shared=shared, size=batch_size), batch_size):
         places = [row.places for row in batch]
         most = max(map(len, places))
         positions = torch.tensor([[p[0]] * (most - len(p)) + p for p in places], device=device)

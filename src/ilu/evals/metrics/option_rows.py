@@ -1,13 +1,14 @@
 """The contexts of multiple-choice options as rows of a batch.
 
-Options of a question share its prompt. A row has the prompt once, then the rest of every context,
-as branches: a token attends to the prompt and to its own branch, and its position is that in its
-context. So four options of two tokens after a prompt of ten take 14 tokens in place of 44. Whether
-a model reads such rows correctly is tried once; otherwise every context is a row.
+Options of a question share its prompt, and questions may share the beginning of theirs. A row has
+the contexts of many questions, and each common beginning once, then what follows it in every
+context, as branches of trees: a token attends to the tokens before it in its own context, and its
+position is that in its context. So four options of two tokens after a prompt of ten take 14 tokens
+in place of 44, a second question with the same first four tokens 10 more, and nothing is padding.
+Whether a model reads such rows correctly is tried once; otherwise every context is a row.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -40,10 +41,10 @@ class Scored(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a batch: ``branches`` has 0 for a token of the prompt, then 1, 2, ..."""
+    """One row of a batch: token i and those after it, up to ``ends[i]``, attend to token i."""
 
     ids: tuple[int, ...]
-    branches: tuple[int, ...]
+    ends: tuple[int, ...]
     positions: tuple[int, ...]
     options: tuple[Scored, ...]
 
@@ -52,68 +53,90 @@ class Row(NamedTuple):
         """The places whose logits are needed, in order."""
         return sorted({place for each in self.options for place in each.places})
 
+    @property
+    def branched(self) -> bool:
+        """Whether a token does not attend to all that come before it."""
+        return any(end < len(self.ids) for end in self.ends)
 
-def rows(contexts: Sequence[Context], *, shared: bool) -> list[Row]:
-    """Rows of whole questions if prompts are ``shared``, else of single contexts."""
+
+MOST = 256
+"""Tokens of a row, or twice its longest context if that is more: attention costs their square."""
+
+
+def rows(contexts: Sequence[Context], *, shared: bool, size: int = 1) -> list[Row]:
+    """Rows of many contexts if beginnings are ``shared``, else of single ones.
+
+    A row of many has no more tokens than ``size`` contexts, or two, and needs no more logits than
+    ``size`` contexts, or eight.
+    """
     if not shared:
         return [row([context]) for context in contexts]
-    made: list[Row] = []
-    for _, group in groupby(contexts, key=lambda context: context[1][0].question):
-        each = list(group)
-        made += [row(each)] if saves(each) else [row([context]) for context in each]
-    return made
+    made, group = list[Row](), list[Context]()
+    for each in sorted(contexts, key=lambda context: context[0]):  # equal beginnings are adjacent
+        if group and not has_room([*group, each], size):
+            made.append(row(group))
+            group = []
+        group.append(each)
+    return [*made, row(group)] if group else made
 
 
-def saves(contexts: Sequence[Context]) -> bool:
-    """Whether the prompt is at least as long as what follows it in any context."""
-    trunk = common(contexts)
-    return trunk > 0 and all(len(ids) <= 2 * trunk for ids, _ in contexts)
+def has_room(contexts: Sequence[Context], size: int) -> bool:
+    """Whether a row of several contexts is within its limits."""
+    made, longest = row(contexts), max(len(ids) for ids, _ in contexts)
+    tokens = min(max(size, 2) * longest, max(MOST, 2 * longest))
+    places = max(size, 8) * max(len(option.tokens) for option in made.options)
+    return len(made.ids) <= tokens and len(made.places) <= places
 
 
-def common(contexts: Sequence[Context]) -> int:
-    """The number of tokens with which all contexts begin."""
-    columns = zip(*(ids for ids, _ in contexts), strict=False)
-    each = (len(set(column)) == 1 for column in columns)
-    return next((i for i, same in enumerate(each) if not same), min(len(c[0]) for c in contexts))
+def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """The number of tokens with which both begin."""
+    pairs = zip(first, second, strict=False)
+    least = min(len(first), len(second))
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), least)
 
 
 def row(contexts: Sequence[Context]) -> Row:
-    """One row of contexts with a common beginning."""
-    trunk = common(contexts)
-    ids, branches = list(contexts[0][0][:trunk]), [0] * trunk
-    positions, options = list(range(trunk)), list[Scored]()
-    for number, (context, scored) in enumerate(contexts, start=1):
-        path = [*range(trunk), *range(len(ids), len(ids) + len(context) - trunk)]
-        ids += context[trunk:]
-        branches += [number] * (len(context) - trunk)
-        positions += range(trunk, len(context))
+    """One row of contexts, in the order of their tokens."""
+    ids, ends, positions = list[int](), list[int](), list[int]()
+    options, path, before = list[Scored](), list[int](), tuple[int, ...]()
+    for context, scored in sorted(contexts, key=lambda each: each[0]):
+        kept = shared_length(before, context)
+        for place in path[kept:]:
+            ends[place] = len(ids)
+        path = [*path[:kept], *range(len(ids), len(ids) + len(context) - kept)]
+        ids += context[kept:]
+        ends += [0] * (len(context) - kept)
+        positions += range(kept, len(context))
         options += [Scored(*each, tuple(path[-len(each.tokens) :])) for each in scored]
-    return Row(tuple(ids), tuple(branches), tuple(positions), tuple(options))
+        before = context
+    for place in path:
+        ends[place] = len(ids)
+    return Row(tuple(ids), tuple(ends), tuple(positions), tuple(options))
 
 
-def visible(branches: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
-    """Which tokens each token attends to: earlier ones of the prompt and of its own branch.
-
-    Padding has branch -1 and attends to itself as well, since a row of a mask may not be empty.
-    """
-    own = branches[:, :, None] == branches[:, None, :]
-    seen = (own | (branches == 0)[:, None, :]).tril()
+def visible(ends: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
+    """Which tokens each token attends to: those before it that it follows, and itself."""
+    place = torch.arange(ends.shape[1], device=ends.device)
+    seen = (place <= place[:, None]) & (place[:, None] < ends[:, None, :])
     return seen[:, None]
 
 
 def inputs(batch: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
-    """What the model reads of rows, padded on the right; of rows without branches a plain mask."""
+    """What the model reads of rows, padded on the right; of rows without branches a plain mask.
+
+    Padding attends to itself, since a row of a mask may not be empty.
+    """
     width = max(len(each.ids) for each in batch)
 
-    def filled(values: Sequence[Sequence[int]], empty: int) -> Tensor:
-        return torch.tensor([[*v, *[empty] * (width - len(v))] for v in values], device=device)
+    def filled(values: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([[*v, *[0] * (width - len(v))] for v in values], device=device)
 
-    ids = filled([each.ids for each in batch], 0)
-    branches = filled([each.branches for each in batch], -1)
-    if not any(any(each.branches) for each in batch):
-        return {"input_ids": ids, "attention_mask": (branches == 0).long()}
-    positions = filled([each.positions for each in batch], 0)
-    return {"input_ids": ids, "attention_mask": visible(branches), "position_ids": positions}
+    ids = filled([each.ids for each in batch])
+    if not any(each.branched for each in batch):
+        return {"input_ids": ids, "attention_mask": filled([[1] * len(r.ids) for r in batch])}
+    ends = filled([[*each.ends, *range(len(each.ids) + 1, width + 1)] for each in batch])
+    positions = filled([each.positions for each in batch])
+    return {"input_ids": ids, "attention_mask": visible(ends), "position_ids": positions}
 
 
 _TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -144,9 +167,9 @@ def least_window(model: nn.Module) -> float:
 
 @torch.no_grad()
 def same_in_branches(model: Any) -> bool:
-    """Whether two questions of different lengths have the same logits in rows and separately."""
+    """Whether questions in rows, two of them in one, have the same logits as their contexts."""
     device = next(model.parameters()).device
-    heads = ((0, 1, 0, 0, 1, 1), (1, 0))
+    heads = ((0, 1, 0, 0, 1, 1), (0, 1, 0, 1, 1), (1, 0))
     contexts = [
         ((*head, *tail), [OptionInRow(i, k, (0,) * (1 + len(tail)))])
         for i, head in enumerate(heads)
@@ -154,7 +177,8 @@ def same_in_branches(model: Any) -> bool:
     ]
     try:
         found, alone = (
-            option_logits(model, rows(contexts, shared=shared), device) for shared in (True, False)
+            option_logits(model, rows(contexts, shared=shared, size=8), device)
+            for shared in (True, False)
         )
     except torch.OutOfMemoryError:
         raise
@@ -165,10 +189,11 @@ def same_in_branches(model: Any) -> bool:
 
 
 def option_logits(model: Any, batch: Sequence[Row], device: torch.device) -> Tensor:
-    """Logits at every place of every option, in the order of the options."""
+    """Logits at every place of every option, in the order of questions and options."""
     found = model(**inputs(batch, device), use_cache=False).logits.float()
-    places = [
-        (i, place) for i, each in enumerate(batch) for o in each.options for place in o.places
-    ]
+    options = sorted(
+        (o.question, o.option, i, o) for i, each in enumerate(batch) for o in each.options
+    )
+    places = [(i, place) for _, _, i, option in options for place in option.places]
     row_of, place = torch.tensor(places, device=device).unbind(-1)
     return found[row_of, place]

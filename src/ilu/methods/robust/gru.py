@@ -45,8 +45,8 @@ class GRU:
 
     @property
     def copies(self) -> Copies:
-        most, own, other = self.inner.copies
-        return Copies(max(2, most), own, max(1, other))
+        most, own, other, added = self.inner.copies
+        return Copies(max(2, most), own, max(1, other), added)
 
     def reads(self) -> tuple[str, ...]:
         return (*self.inner.reads(), self.agree_with)

@@ -174,7 +174,7 @@ class Penalty:
         scaled = 1 if self.adversaries else 0
         weighted = 1 if isinstance(self.reading, Layerwise) else 0
         # The second gradient is added to the first, so that it is no further copy.
-        return Copies(2 + scaled + weighted, 1 + scaled, before)
+        return Copies(2 + scaled + weighted, 1 + scaled, before, added=1)
 
     def reads(self) -> tuple[str, ...]:
         return self.adversaries

@@ -114,8 +114,8 @@ class RepSelect:
 
     @property
     def copies(self) -> Copies:
-        most, own, other = self.inner.copies
-        return Copies(1 + most, 1 + own, 1 + other)
+        most, own, other, added = self.inner.copies
+        return Copies(1 + most, 1 + own, 1 + other, added)
 
     def reads(self) -> tuple[str, ...]:
         return (*self.inner.reads(), self.adversary)

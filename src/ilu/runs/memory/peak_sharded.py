@@ -58,9 +58,9 @@ def of_term(
     copies = term.rule.copies
     own = before.gradients if before.gradients and not alone else before.gradients + gradient
     one = Pass(term.loss, tokens(term.on), exact=alone)
-    yield from of_pass(
-        before._replace(rules=alone * copies.at_own * gradient), one, own, shape, recipe
-    )
+    there = alone * (copies.at_own + copies.added) * gradient
+    end = before.gradients if alone and copies.added else own
+    yield from of_pass(before._replace(rules=there), one, end, shape, recipe)
     for on in term.rule.reads() if alone else ():
         other = Pass(NLL(), tokens(on), exact=True)
         yield from of_pass(
