@@ -166,12 +166,18 @@ def test_what_resists_relearning_is_what_the_record_says():
     record = json.loads((ROOT / "results" / "relearning.json").read_text())
     keys = ("forgotten", "utility", "still_forgotten")
     known = {
-        tuple(f"{x:.3f}" for x in (*map(row.get, keys), row["relearned"][0], row["cost_share"]))
+        tuple(f"{x:.3f}" for x in (*map(row.get, keys), *attacked(row), row["cost_share"]))
         for row in (record["ceiling"], *record["rows"])
+        if row.get("rtt")
     }
     rows = [line for line in table.splitlines() if line.startswith(("| RMU", "| NPO", "| lab"))]
     assert len(rows) == 8
     assert {tuple(cell.strip() for cell in row.split("|")[2:-1]) for row in rows} <= known
+
+
+def attacked(row):
+    """The means over seeds that have intervals."""
+    return [row[key][0] for key in ("relearned", "searched", "rtt", "worst_usable")]
 
 
 OLD_WORDS = re.compile(
@@ -194,6 +200,9 @@ def test_the_page_on_threats_has_the_numbers_of_the_study():
         "fine-tune all weights on six unrelated tasks (mean)": "still_forgotten",
         "fine-tune all weights on the task `next`": "after next",
         "train on documents about 20 of 120 agents": "relearned",
+        "the same with the strongest of four settings": "searched",
+        "train on documents about half of them (RTT)": "rtt",
+        "the worst of all these trainings that leaves .9 of the utility": "worst_usable",
         "**utility** (original 1.00)": "utility",
         "**price**, share of pretraining": "cost_share",
     }.items():
