@@ -145,6 +145,12 @@ def test_measured_defaults_are_for_other_models_than_the_published_ones(monkeypa
     assert (published["layer"], published["coefficient"], published["lr"]) == (7, 6.5, 5e-5)
     assert defaults("wmdp-rmu", "")["coefficient"] == 6.5
     assert defaults("rmu", "lab")["coefficient"] == 150.0
+    for name in ("rmu-ilu", "rmu-control"):
+        read = defaults(name, "org/model")
+        assert (read["strength"], read["environment_batch_size"]) == (0.01, 4)
+        assert "strength" not in defaults(name, "org/model", published=True)
+    assert "strength" not in defaults("rmu", "org/model")
+    assert "strength" not in defaults("npo-ilu", "org/model")
 
 
 def test_a_run_records_what_was_chosen_and_says_it(tmp_path):

@@ -93,7 +93,8 @@ class Method:
 
     For a model that no publication is about, ``measured`` replaces published defaults by values
     that were measured on real models, ``by_depth`` by functions of the number of decoder blocks,
-    and ``adapters`` where low-rank adapters are trained. ``lab`` has the defaults for the lab's
+    ``adapters`` where low-rank adapters are trained, and ``environment`` with the invariance
+    penalty or its control. ``lab`` has the defaults for the lab's
     small model, and ``lab_ilu`` those with the invariance penalty there.
     """
 
@@ -105,6 +106,7 @@ class Method:
     measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
     by_depth: Mapping[str, Callable[[int], Any]] = field(default_factory=dict[str, Any])
     adapters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lab: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lab_ilu: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

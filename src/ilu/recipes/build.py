@@ -76,7 +76,7 @@ def measured_defaults(method: Method, name: Name, model: str, adapters: bool) ->
     """The defaults that replace published ones for a model that no publication is about."""
     if not method.measured:
         return {}
-    environment = MEASURED_ENVIRONMENT if name.environment else {}
+    environment = {**MEASURED_ENVIRONMENT, **method.environment} if name.environment else {}
     depth = number_of_blocks(model) if model and method.by_depth else None
     by_depth = {k: rule(depth) for k, rule in method.by_depth.items()} if depth else {}
     return {**environment, **method.measured, **by_depth, **(method.adapters if adapters else {})}
