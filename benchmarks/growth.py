@@ -1,6 +1,6 @@
 """How the cost of a step, of choice, of facts and of attacks grows with their sizes.
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py    # minutes; writes results/growth.json
+    OMP_NUM_THREADS=1 python benchmarks/growth.py    # minutes; writes results/growth.json and .svg
 
 An NPO step in the steady state and the scores of multiple-choice questions, both with a random
 Llama of width 64, against what is doubled: the texts of a batch, their tokens, the blocks, the
@@ -8,6 +8,7 @@ vocabulary up to 262,144. Documents and questions of facts, and a run with one-s
 the lab's model. Processor seconds of one thread, least of several turns. Memory is the largest
 resident set beyond that of the process before, with freed memory returned at once. ``exponent`` is
 the slope in a double logarithmic picture over the last doubling: 1 where cost is proportional.
+``docs/growth.svg`` is a copy of the picture.
 """
 
 import argparse

@@ -41,6 +41,15 @@ def test_cost_against_size_doubles_what_it_says(tmp_path):
     assert [row["tokens"] for row in rows["tokens"]] == [8, 16]
 
 
+def test_growth_doubles_what_it_says_and_is_drawn(tmp_path):
+    found = last_line("growth.py", tmp_path, "--series", "step, texts", "choice, questions")
+    assert set(found) == {"step, texts", "choice, questions"}
+    rows = json.loads((tmp_path / "record.json").read_text())["rows"]
+    assert [row["batch"] for row in rows["step, texts"]] == [4, 8]
+    assert all(row["mib"] > 0 for each in rows.values() for row in each)
+    assert (tmp_path / "record.svg").read_text().startswith("<svg")
+
+
 def test_what_reads_no_padding_has_the_same_first_losses(tmp_path):
     last_line("packing.py", tmp_path)
     rows = json.loads((tmp_path / "record.json").read_text())["rows"]
