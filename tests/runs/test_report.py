@@ -76,6 +76,14 @@ def test_the_headline_of_a_run_is_what_one_computes_by_hand(tmp_path):
     })  # fmt: skip
 
 
+def test_a_fine_tuning_that_is_measured_only_at_its_end_counts_with_its_end(tmp_path):
+    end = {"mood": {"end": tuned(LOST, LOST, HALF, KNOWN)["end"]}}
+    found = headline(read(RunDir(make_run(tmp_path / "a", "npo", KNOWN, LOST, end))))
+    assert found["still_forgotten"].value == 0.5
+    assert found["worst_case"].value == 0.5
+    assert found["area"] is None
+
+
 def test_relearning_is_judged_by_what_it_does_not_show(tmp_path):
     # All that was shown is back at the quarter; the worst case is the questions about the rest.
     assert worst_case(read(RunDir(defended(tmp_path / "a"))))[0] == "relearn"

@@ -32,7 +32,7 @@ MEANINGS = {
     "(no forgetting: 0; guessing among four options: 0.75)",
     "utility": "accuracy on what was to be kept",
     "still_forgotten": "mean of forgotten at a quarter, half and the end of each downstream "
-    "fine-tuning",
+    "fine-tuning, as far as measured",
     "area": "area under the curve of forgotten over the share of a fine-tuning that is done, from "
     "its start, mean over the fine-tunings",
     "task_accuracy": "accuracy on a downstream task after fine-tuning on it",

@@ -144,6 +144,12 @@ def start_stage(m: Measured, attack: str) -> str:
     return own if own in m.stages else "after"
 
 
+def at_stages(m: Measured, attack: str) -> dict[str, Score]:
+    """Stage -> ``forgotten``, for the stages of an attack that were measured."""
+    shares = {stage: forgotten(m, f"{attack}-{stage}") for stage in STAGES}
+    return {stage: share for stage, share in shares.items() if share}
+
+
 def curve(m: Measured, attack: str) -> list[Score]:
     """``forgotten`` before an attack and at its stages; empty if one is missing."""
     stages = (start_stage(m, attack), *(f"{attack}-{s}" for s in STAGES))
@@ -202,8 +208,8 @@ def attack_points(m: Measured) -> list[AttackPoint]:
 
 
 def stage_points(m: Measured, attack: str) -> Iterator[AttackPoint]:
-    """The measurements at the stages of an attack; none if one is missing."""
-    for stage, share in zip(STAGES, curve(m, attack)[1:], strict=False):
+    """The measurements at the stages of an attack."""
+    for stage, share in at_stages(m, attack).items():
         yield AttackPoint(attack, share, score(m, f"{attack}-{stage}", UTILITY))
 
 
@@ -312,7 +318,7 @@ def headline(m: Measured, usable: float = USABLE) -> dict[str, Score | None]:
         "forgotten": forgotten(m, "after"),
         "utility": score(m, "after", UTILITY),
         "utility_change": difference(score(m, "after", UTILITY), score(m, "before", UTILITY)),
-        "still_forgotten": average([s for c in curves for s in c[1:]]),
+        "still_forgotten": average([s for a in tasks(m) for s in at_stages(m, a).values()]),
         "area": average([s for s in map(area, curves) if s]),
         "task_accuracy": independent_mean([m.stages[f"{a}-end"][TASK] for a in tasks(m)]),
         "worst_case": worst[1] if worst else None,

@@ -9,7 +9,7 @@ from ilu.evals.score import mean_and_error
 from ilu.models.named import model_path
 from ilu.models.stored import StoredWeights
 from ilu.runs.results.forget_metric import FORGET, TASK
-from ilu.runs.results.run_metrics import Measured, curve, headline, read, tasks
+from ilu.runs.results.run_metrics import Measured, at_stages, headline, read, tasks
 from ilu.runs.run_dir import RunDir
 
 HEADLINE = ("forgotten", "utility", "still_forgotten", "task_accuracy", "after_relearning")
@@ -56,7 +56,7 @@ def task_summary(m: Measured, task: str) -> dict[str, Any]:
     """``forgotten`` during one downstream fine-tuning, its task accuracy, and three cosines."""
     none = Angles(None, None, None)._asdict()
     return {
-        "forgotten": [s.value for s in curve(m, task)[1:]],
+        "forgotten": [s.value for s in at_stages(m, task).values()],
         "task_accuracy": m.stages[f"{task}-end"][TASK].value,
         "cosines": m.records.get("vectors", {}).get(task, none),
     }
