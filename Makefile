@@ -15,7 +15,7 @@ TRITON ?= triton==3.7.1
 demo: $(BIN)/.ready
 	$(BIN)/ilu demo --out $(OUT) --resume
 
-# A real model: five runs, not timed in full yet; `make demo-real QUICK=1` only shows that it works.
+# A real model: five runs, 83 minutes on two busy cores; `make demo-real QUICK=1` only shows that it works.
 demo-real: $(BIN)/.ready
 	$(BIN)/ilu demo --model smollm2 $(if $(QUICK),--quick) --out $(OUT)-real$(if $(QUICK),-quick) --resume
 

@@ -52,6 +52,7 @@ def write(given: argparse.Namespace, cells: Mapping[Path, Cell]) -> None:
         "validation_topic": VALIDATION_TOPIC,
         "validation_task": VALIDATION_TASK,
         "comparisons": sum(key.startswith("over_") for each in table for key in each),
+        "tasks": list(given.tasks),
         "attack_steps": given.attack_steps,
         "only_end": given.only_end,
         "rows": [row(c, r, given.tasks) for c, r in complete.items()],

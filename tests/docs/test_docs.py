@@ -175,6 +175,28 @@ def test_what_resists_relearning_is_what_the_record_says():
     assert {tuple(cell.strip() for cell in row.split("|")[2:-1]) for row in rows} <= known
 
 
+def test_the_table_of_the_real_model_is_that_of_the_record():
+    table = RESULTS.split("## A real model")[1].split("## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 5
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        scores = ROOT / "results" / "demo-real" / name / "scores"
+
+        def mean(stage, metric, scores=scores):
+            return json.loads((scores / f"{stage}.json").read_text())[metric]["value"]
+
+        forgotten = [
+            1 - mean("after", "forget_accuracy"), 1 - mean("gsm8k-end", "forget_accuracy"),
+            1 - mean("sst2-end", "forget_accuracy"),
+            1 - mean("relearn-half-end", "others_accuracy"),
+        ]  # fmt: skip
+        kept = [mean("after", "utility"), mean("after", "utility_generated")]
+        assert cells[:6] == [f"{x:.3f}" for x in (*forgotten, *kept)]
+        assert cells[6] == f"{mean('after', 'wikitext_perplexity'):.1f}"
+        assert cells[7] == f"{16 * mean('after', 'degenerate'):.0f} of 16"
+
+
 def attacked(row):
     """The means over seeds that have intervals."""
     return [row[key][0] for key in ("relearned", "searched", "rtt", "worst_usable")]
