@@ -450,6 +450,7 @@ def attacked(folder, name):
         recipe(folder, "npo"),
         name=name,
         metrics=metrics,
+        slow_metrics={},
         attacks={"mood": tune("mood"), "relearn": relearn},
         keep_attacked=True,
     )
