@@ -41,6 +41,7 @@ def test_the_finished_run_is_recognised_and_left_as_it_is(path, tmp_path):
 
 
 @pytest.mark.skipif(not is_at_hand("smollm2"), reason="smollm2: requirements-smollm2.txt")
+@pytest.mark.filterwarnings("ignore:openai/gsm8k")
 def test_so_is_a_run_of_a_real_model(hub, tmp_path):
     recognised(REAL / "rmu-ilu", tmp_path)
 
