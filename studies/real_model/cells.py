@@ -22,6 +22,8 @@ READS = {
     "environment": "openai/gsm8k:main", "environment_batch_size": BATCH, "truncate": TOKENS,
 }  # fmt: skip
 """What the penalty, its control and adversaries read: batches like those of the attacks."""
+HALVES = {"half-a": "a", "half-b": "b"}
+"""Attack -> the half of the facts whose documents it trains on."""
 LIMIT = 100
 RATE, RELEARNING_RATE = 1e-4, 3e-5
 """Learning rates of the attacks: the largest of three that keep the utility (question 1)."""
@@ -79,8 +81,8 @@ class Attacks(NamedTuple):
     def on_halves(self, topic: str, seed: int) -> dict[str, Attack]:
         """Relearning from the documents of either half of the facts."""
         return {
-            f"half-{part}": relearning(topic, part, lr=RELEARNING_RATE, steps=self.steps, seed=seed)
-            for part in ("a", "b")
+            name: relearning(topic, part, lr=RELEARNING_RATE, steps=self.steps, seed=seed)
+            for name, part in HALVES.items()
         }
 
 

@@ -51,7 +51,7 @@ def write(given: argparse.Namespace, cells: Mapping[Path, Cell]) -> None:
         "forget_topics": list(given.topics),
         "validation_topic": VALIDATION_TOPIC,
         "validation_task": VALIDATION_TASK,
-        "comparisons": sum(key.startswith("over_") for each in table for key in each),
+        "comparisons": sum("over_" in key for each in table for key in each),
         "tasks": list(given.tasks),
         "attack_steps": given.attack_steps,
         "only_end": given.only_end,

@@ -8,20 +8,17 @@ from ilu.recipes.free_text import GENERATED
 from ilu.runs.results.forget_metric import FORGET, OTHERS, TASK, UTILITY
 from ilu.runs.results.run_metrics import headline, read, with_items
 from ilu.runs.run_dir import RunDir
+from ilu.system.scores import STAGES
 from studies.real_model.attackers import ORIGINAL
-from studies.real_model.cells import Cell
+from studies.real_model.cells import HALVES, Cell
 from studies.real_model.intervals import Place, Values, gains, interval
-
-HALVES = ("half-a", "half-b")
-"""The attacks that train on either half of the facts."""
 
 
 def row(cell: Cell, run: RunDir, tasks: Sequence[str]) -> dict[str, Any]:
     """What one run shows, in shares."""
     after = run.scores("after")
-    stages = ("quarter", "half", "end")
     curves = {
-        t: [1 - run.scores(f"{t}-{s}")[FORGET].value for s in stages if reached(run, t, s)]
+        t: [1 - run.scores(f"{t}-{s}")[FORGET].value for s in STAGES if reached(run, t, s)]
         for t in tasks
     }
     ends = {t: run.scores(f"{t}-end") for t in tasks}
@@ -48,7 +45,7 @@ def row(cell: Cell, run: RunDir, tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def reached(run: RunDir, task: str, stage: str) -> bool:
-    """Whether an attack was measured at a stage; short ones have fewer."""
+    """Whether an attack was measured at a stage: with `only_end` the end alone."""
     return run.has(f"scores/{task}-{stage}")
 
 
@@ -60,7 +57,7 @@ def still_forgotten(run: RunDir, tasks: Sequence[str]) -> list[float]:
 
 def has_halves(run: RunDir) -> bool:
     """Whether the model was trained again on half of the facts."""
-    return reached(run, HALVES[0], "end")
+    return all(reached(run, half, "end") for half in HALVES)
 
 
 def unseen(run: RunDir, tasks: Sequence[str]) -> list[float]:

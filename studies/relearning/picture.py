@@ -104,9 +104,9 @@ def draw_ceiling(ax: Any, value: float) -> None:
 
 
 def draw_point(ax: Any, point: Marked, colour: str, height: float) -> None:
-    """A point with its interval, and its name at ``height`` beside it.
+    """Draw the mark of a point, its interval, and its label on the right at ``height``.
 
-    A square was distilled. A single seed has no interval and a hollow mark.
+    The mark of a distilled model is a square. With a single seed it is hollow and has no interval.
     """
     hollow = {} if point.low is not None else {"mfc": "none"}
     if point.low is not None:
