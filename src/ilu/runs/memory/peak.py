@@ -79,12 +79,9 @@ def reference(recipe: Recipe, shape: Shape, width: int, device: str) -> float:
 
 
 def step_end(shape: Shape, width: int, optimizer: str, device: str) -> dict[str, float]:
-    """The optimiser's step: all gradients, and on a GPU one vector of intermediate results.
-
-    On a CPU torch's kernel of AdamW needs no more.
-    """
+    """The optimiser's step: all gradients, and on a GPU one vector of intermediate results."""
     if device == "cpu":
-        extra = (0.0 if optimizer == "adamw" else EAGER.get(optimizer, 2.0 * width)) * shape.largest
+        extra = EAGER.get(optimizer, 2.0 * width) * shape.largest
     else:
         extra = width * (shape.trained if optimizer == "adamw" else 2 * shape.largest)
     return {"gradients": float(width * shape.trained), "rules": float(extra),

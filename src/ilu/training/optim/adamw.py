@@ -41,15 +41,9 @@ class AdamW:
 
 
 def adamw(named: Named, betas: tuple[float, float] | None) -> AdamW:
-    """AdamW with the usual betas if none are given.
-
-    On a CPU by torch's kernel that makes one pass over weights, gradients and moments, in place of
-    one for each operation. Results differ in the last digit of float32.
-    """
+    """AdamW with the usual betas if none are given."""
     params = list(named.values())
-    fused = all(p.device.type == "cpu" and type(p.detach()) is Tensor for p in params) or None
-    inner = torch.optim.AdamW(params, betas=betas or BETAS, weight_decay=0.0, fused=fused)
-    return AdamW(named, inner)
+    return AdamW(named, torch.optim.AdamW(params, betas=betas or BETAS, weight_decay=0.0))
 
 
 @dataclass(frozen=True)
